@@ -1,0 +1,70 @@
+"""Masks as bits: packing along train units and along runs. Pure functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORD = 64
+
+
+def pack_rows(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pack masks along the train axis.
+
+    Parameters
+    ----------
+    mask : (run, train) bool
+
+    Returns
+    -------
+    (run, ceil(train / 8)) uint8
+        Little bit order: train unit 0 is the lowest bit of byte 0. Unused bits are 0.
+    """
+    return np.packbits(np.asarray(mask, dtype=bool), axis=1, bitorder="little")
+
+
+def unpack_rows(packed: NDArray[np.uint8], train: int) -> NDArray[np.bool_]:
+    """Undo :func:`pack_rows`.
+
+    Parameters
+    ----------
+    packed : (run, ceil(train / 8)) uint8
+    train : int
+        Number of train units.
+
+    Returns
+    -------
+    (run, train) bool
+    """
+    return np.unpackbits(packed, axis=1, count=train, bitorder="little").view(np.bool_)
+
+
+def padding_is_clear(packed: NDArray[np.uint8], train: int) -> bool:
+    """Whether the bits beyond the last train unit are all 0."""
+    spare = packed.shape[1] * 8 - train
+    return spare == 0 or not np.any(packed[:, -1] >> (8 - spare))
+
+
+def pack_runs(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack masks along the run axis, so that one word holds 64 runs of one train unit.
+
+    Parameters
+    ----------
+    mask : (run, train) bool
+
+    Returns
+    -------
+    (train, ceil(run / 64)) uint64
+        Unused bits are 0, so that popcounts need no correction.
+    """
+    runs, train = mask.shape
+    words = -(-runs // WORD)
+    packed = np.zeros((train, words * 8), dtype=np.uint8)
+    packed[:, : -(-runs // 8)] = np.packbits(mask.T, axis=1, bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False)
+
+
+def unpack_runs(words: NDArray[np.uint64], runs: int) -> NDArray[np.bool_]:
+    """Undo :func:`pack_runs`: (train, words) uint64 to (run, train) bool."""
+    octets = words.astype("<u8", copy=False).view(np.uint8)
+    return np.unpackbits(octets, axis=1, count=runs, bitorder="little").view(np.bool_).T

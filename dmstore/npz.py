@@ -1,0 +1,139 @@
+"""Reading ``.npz`` archives from elsewhere without trusting anything in them.
+
+Nothing is unpickled; an array's header must fit the size of its member before memory is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+
+_KINDS = "biufUS"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shape and dtype of a member, read without its content."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class NpzReader:
+    """An opened ``.npz`` file: headers at once, arrays on demand.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, cut, no zip, or holds object arrays.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            msg = f"{path}: is a directory; give .npz files"
+            raise InputError(msg)
+        try:
+            if self.path.stat().st_size == 0:
+                msg = f"{path}: is empty; write the file again"
+                raise InputError(msg)
+            self._archive = zipfile.ZipFile(self.path)
+        except FileNotFoundError:
+            msg = f"{path}: no such file"
+            raise InputError(msg) from None
+        except zipfile.BadZipFile:
+            msg = f"{path}: not a whole .npz file (no zip, or cut short); write it again with numpy.savez"
+            raise InputError(msg) from None
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror or error})"
+            raise InputError(msg) from None
+        try:
+            self._members = self._list()
+            self.headers = {name: self._header(name) for name in self._members}
+        except BaseException:
+            self._archive.close()
+            raise
+
+    def _list(self) -> dict[str, zipfile.ZipInfo]:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in self._archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or name in members:
+                msg = f"{self.path}: member {info.filename!r} is no array or stands there twice"
+                raise InputError(msg)
+            members[name] = info
+        return members
+
+    def _header(self, name: str) -> Header:
+        info = self._members[name]
+        try:
+            with self._archive.open(info) as member:
+                version = npy.read_magic(member)
+                read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+                shape, _, dtype = read(member)
+                start = member.tell()
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError,
+                NotImplementedError) as error:
+            msg = f"{self.path}: {name!r} is no NumPy array ({error}); write the file again with numpy.savez"
+            raise InputError(msg) from None
+        header = Header(tuple(shape), dtype)
+        if dtype.hasobject or dtype.kind not in _KINDS:
+            msg = (f"{self.path}: {name!r} has dtype {dtype}, which would need unpickling; "
+                   f"store numbers, bools or fixed-width text")
+            raise InputError(msg)
+        if any(length < 0 for length in header.shape) or start + header.size != info.file_size:
+            msg = f"{self.path}: {name!r} says {header.size} bytes but holds {info.file_size - start}; the file is damaged"
+            raise InputError(msg)
+        return header
+
+    def load(self, name: str) -> NDArray[Any]:
+        """One array.
+
+        Raises
+        ------
+        InputError
+            If its content is damaged.
+        """
+        try:
+            with self._archive.open(self._members[name]) as member:
+                return np.asarray(npy.read_array(member, allow_pickle=False))
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+            msg = f"{self.path}: {name!r} cannot be read ({error}); the file is damaged, write it again"
+            raise InputError(msg) from None
+
+    def scalar(self, name: str) -> str | None:
+        """A one-element text member, or None if there is none."""
+        if name not in self.headers:
+            return None
+        if math.prod(self.headers[name].shape) != 1 or self.headers[name].dtype.kind not in "US":
+            msg = f"{self.path}: {name!r} must be one text, not {self.headers[name].dtype} {self.headers[name].shape}"
+            raise InputError(msg)
+        value = self.load(name).reshape(-1)[0]
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def __enter__(self) -> NpzReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._archive.close()

@@ -1,0 +1,214 @@
+"""Which runs an algorithm has, what each sees, and what each is for. Pure functions.
+
+Everything here follows from the study's seed, so that any host can compute it again: masks come
+from the raw Philox stream (stable across NumPy versions), seeds and splits from BLAKE2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+
+SPLITS = ("train", "holdout", "eval")
+EVAL_SHARE = 0.05
+HOLDOUT_SHARE = 0.10
+MAX_RUN = 2**62
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of planned run ids: ``runs`` ids from ``first_run``, ``repeats`` of them a mask."""
+
+    first_run: int
+    runs: int
+    first_mask: int
+    repeats: int
+
+    @property
+    def stop(self) -> int:
+        """The first run id after the block."""
+        return self.first_run + self.runs
+
+    @property
+    def masks(self) -> int:
+        """The number of masks that the block uses."""
+        return -(-self.runs // self.repeats)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part ``index`` of ``count`` of a plan, counted from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read ``I/N``.
+
+        Raises
+        ------
+        InputError
+            If the text is not of that form or I is not in 1 to N.
+        """
+        index, slash, count = text.partition("/")
+        if not (slash and index.isascii() and index.isdigit() and count.isascii())or not (
+            count.isdigit()
+        ):
+            msg = f"part {text!r} is not of the form I/N, such as 3/100"
+            raise InputError(msg)
+        part = cls(int(index), int(count))
+        if not 1 <= part.index <= part.count:
+            msg = f"part {text!r}: parts count from 1, so the first number must be 1 to {count}"
+            raise InputError(msg)
+        return part
+
+
+def masks_of(runs: NDArray[np.int64], blocks: Sequence[Block]) -> NDArray[np.int64]:
+    """Mask id of each planned run; -1 where the plan has no such run.
+
+    Parameters
+    ----------
+    runs : (run,) int64
+    blocks : sequence of Block
+
+    Returns
+    -------
+    (run,) int64
+    """
+    mask_id = np.full(runs.shape, -1, dtype=np.int64)
+    for block in blocks:
+        inside = (runs >= block.first_run) & (runs < block.stop)
+        mask_id[inside] = block.first_mask + (runs[inside] - block.first_run) // block.repeats
+    return mask_id
+
+
+def repeats_of(runs: NDArray[np.int64], blocks: Sequence[Block]) -> NDArray[np.int32]:
+    """Repeat number of each planned run: 0 for the first run of its mask."""
+    repeat = np.zeros(runs.shape, dtype=np.int32)
+    for block in blocks:
+        inside = (runs >= block.first_run) & (runs < block.stop)
+        repeat[inside] = (runs[inside] - block.first_run) % block.repeats
+    return repeat
+
+
+def planned_runs(blocks: Iterable[Block], part: Part | None = None) -> NDArray[np.int64]:
+    """All run ids of a plan, or of one part of it: every ``count``-th id, so that parts finish
+    together however many runs are added later.
+
+    Returns
+    -------
+    (run,) int64
+    """
+    ids = [np.arange(block.first_run, block.stop, dtype=np.int64) for block in blocks]
+    runs = np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
+    return runs if part is None else runs[part.index - 1 :: part.count]
+
+
+def mask_key(seed: int, algorithm: str | None = None) -> int:
+    """First half of the key of the mask stream.
+
+    The study's own seed, or for ``masks: independent`` a hash of it and the algorithm's uuid.
+    """
+    if algorithm is None:
+        return seed
+    return _hash64("masks", seed, algorithm)
+
+
+def make_mask(key: int, mask_id: int, train: int, alpha: float) -> NDArray[np.bool_]:
+    """Mask ``mask_id``: the floor(alpha * train) smallest raw outputs of Philox4x64-10.
+
+    Parameters
+    ----------
+    key : int
+        :func:`mask_key` of the study or algorithm.
+    mask_id : int
+    train : int
+        Number of train units.
+    alpha : float
+        Subsampling fraction. Masks of the same number are nested in alpha.
+
+    Returns
+    -------
+    (train,) bool
+    """
+    stream = np.random.Philox(key=np.array([key, mask_id], dtype=np.uint64))
+    raw = stream.random_raw(train)
+    count = int(np.floor(alpha * train))
+    mask = np.zeros(train, dtype=bool)
+    if count:
+        threshold = np.partition(raw, count - 1)[count - 1]
+        mask[raw < threshold] = True
+        ties = np.flatnonzero(raw == threshold)
+        mask[ties[: count - int(mask.sum())]] = True
+    return mask
+
+
+def make_masks(
+    key: int, mask_ids: Iterable[int], train: int, alpha: float
+) -> NDArray[np.bool_]:
+    """Several masks: (mask, train) bool."""
+    rows = [make_mask(key, int(mask_id), train, alpha) for mask_id in mask_ids]
+    return np.array(rows, dtype=bool).reshape(len(rows), train)
+
+
+def foreign_mask_ids(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Mask ids of masks made elsewhere: a hash of the bits, so that equal masks share an id and
+    no run of a reserved mask is fitted on.
+
+    Parameters
+    ----------
+    packed : (run, bytes) uint8
+
+    Returns
+    -------
+    (run,) int64
+        In 0 to 2**62.
+    """
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in packed)
+    ids = [int.from_bytes(digest, "little") % MAX_RUN for digest in digests]
+    return np.array(ids, dtype=np.int64)
+
+
+def training_seed(seed: int, algorithm: str, run: int) -> int:
+    """Seed of one run's training, never shared between algorithms: 63 bits."""
+    return _hash64("training", seed, algorithm, run) >> 1
+
+
+def _unit(purpose: str, seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    values = [_hash64(purpose, seed, int(mask_id)) / 2**64 for mask_id in mask_ids]
+    return np.array(values, dtype=np.float64)
+
+
+def split_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
+    """What each run is for: ``train``, ``holdout`` or ``eval``, by a hash of its mask id.
+
+    The answer for a run never changes when others are added. All repeats of a mask fall together.
+
+    Returns
+    -------
+    (run,) str
+    """
+    unique, inverse = np.unique(mask_ids, return_inverse=True)
+    unit = _unit("split", seed, unique)
+    names = np.where(
+        unit < EVAL_SHARE, "eval", np.where(unit < EVAL_SHARE + HOLDOUT_SHARE, "holdout", "train")
+    )
+    return np.asarray(names[inverse.ravel()])
+
+
+def half_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which half of the masks (0 or 1) a run is in, for split-half comparisons."""
+    unique, inverse = np.unique(mask_ids, return_inverse=True)
+    return np.asarray((_unit("half", seed, unique) < 0.5).astype(np.int64)[inverse.ravel()])
+
+
+def _hash64(*parts: int | str) -> int:
+    text = "\0".join(str(part) for part in parts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,298 @@
+"""Where objects live: the few operations that the store protocol needs, and nothing else.
+
+:class:`Objects` is the protocol; :class:`LocalObjects` is a local or shared POSIX file system.
+An object store implements the same methods and nothing above this module changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dmstore.errors import StorageError, StudyNotFoundError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+_REMEDY = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only; mount it for writing or copy the study elsewhere",
+    errno.EACCES: "no permission; use an account that may write there",
+    errno.EPERM: "not permitted; the file system must allow hard links and writing there",
+    errno.ENOTSUP: "the file system has no hard links; keep the study on one that has",
+    errno.EMLINK: "the file system refuses more links to a file",
+    errno.ENAMETOOLONG: "the name is too long for the file system; use a shorter one",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
+}
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object: its name relative to the root, its length in bytes, and when it was last
+    modified by the storage's own clock (seconds since 1970)."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class Objects(Protocol):
+    """A flat namespace of immutable objects with names like ``log/0001.json``."""
+
+    url: str
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """All objects whose names start with `prefix`, which ends in ``/``; sorted by name."""
+
+    def children(self, prefix: str) -> list[str]:
+        """The first path components below `prefix`, sorted; directories without the slash."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+
+    def get(self, name: str) -> bytes:
+        """The bytes of an object; FileNotFoundError if there is none."""
+
+    def tail(self, name: str, length: int) -> bytes:
+        """The last `length` bytes of an object, or all of it if it is shorter."""
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """Create an object durably and at once; False, and no change, if the name is taken."""
+
+    def delete(self, name: str) -> None:
+        """Delete an object, or all objects below it; no error if there is none."""
+
+    def now(self) -> float:
+        """The storage's own clock: seconds since 1970."""
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """Temporary objects of writers that died."""
+
+    def reader(self, name: str) -> Store:
+        """A read-only zarr store on a zipped object or on a prefix that holds a zarr group."""
+
+    def writer(self, prefix: str) -> Store:
+        """A zarr store that writes below an unused prefix; make it durable with :meth:`sync`."""
+
+    def sync(self, prefix: str) -> None:
+        """Make durable all that was written below `prefix`."""
+
+
+def storage_error(error: OSError, path: str | Path) -> StorageError:
+    """A one-line error for a refused operation, with the remedy."""
+    reason = _REMEDY.get(error.errno or 0, "check the file system and run the same command again")
+    return StorageError(f"{path}: {os.strerror(error.errno) if error.errno else error}: {reason}")
+
+
+class LocalObjects:
+    """Objects as files below a directory of a POSIX file system.
+
+    An object is written to a temporary name, fsynced, hard-linked to its name (which fails if the
+    name is taken, on NFS too) and made durable by an fsync of the directory.
+
+    Parameters
+    ----------
+    root : path
+        Must exist.
+    anchor : str, optional
+        An object without which nothing else may be created, so that a writer does not bring a
+        deleted study half back.
+    """
+
+    def __init__(self, root: str | Path, anchor: str | None = None) -> None:
+        self.root = Path(root)
+        self.url = str(root)
+        self._anchor = anchor
+
+    def path(self, name: str) -> Path:
+        """The file of an object."""
+        return self.root / name
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """See :meth:`Objects.list`."""
+        return [info for info in self._walk(prefix) if not _is_temporary(info.name)]
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """See :meth:`Objects.leftovers`."""
+        return [info for info in self._walk("") if _is_temporary(info.name)]
+
+    def _walk(self, prefix: str) -> list[ObjectInfo]:
+        found: list[ObjectInfo] = []
+        stack = [self.root / prefix]
+        while stack:
+            directory = stack.pop()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.is_dir(follow_symlinks=False):
+                            stack.append(Path(entry.path))
+                        else:
+                            status = entry.stat(follow_symlinks=False)
+                            name = Path(entry.path).relative_to(self.root).as_posix()
+                            found.append(ObjectInfo(name, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda info: info.name)
+
+    def children(self, prefix: str) -> list[str]:
+        """See :meth:`Objects.children`."""
+        try:
+            names = os.listdir(self.root / prefix)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if not _is_temporary(name))
+
+    def exists(self, name: str) -> bool:
+        """See :meth:`Objects.exists`."""
+        return self.path(name).is_file()
+
+    def get(self, name: str) -> bytes:
+        """See :meth:`Objects.get`."""
+        return self.path(name).read_bytes()
+
+    def tail(self, name: str, length: int) -> bytes:
+        """See :meth:`Objects.tail`."""
+        with self.path(name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - length))
+            return file.read()
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """See :meth:`Objects.put_if_absent`."""
+        path = self.path(name)
+        try:
+            self._check_anchor(name)
+            self._make_directory(path.parent)
+            return self._create(path, content)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def _check_anchor(self, name: str) -> None:
+        if self._anchor and name != self._anchor and not self.path(self._anchor).is_file():
+            msg = f"{self.root}: {self._anchor} is gone, so the study was deleted or moved; nothing was written"
+            raise StudyNotFoundError(msg)
+
+    def _make_directory(self, directory: Path) -> None:
+        missing = []
+        while not directory.is_dir():
+            missing.append(directory)
+            directory = directory.parent
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+            _fsync_directory(path.parent)
+
+    def _create(self, path: Path, content: bytes) -> bool:
+        temporary = path.parent / f".{uuid.uuid4().hex}.part"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)
+            except OSError as error:
+                # A network file system may repeat a request whose reply was lost and then report
+                # that the name exists: the link count tells whether it is our own.
+                if temporary.stat().st_nlink != 2:
+                    if isinstance(error, FileExistsError):
+                        return False
+                    raise
+            _fsync_directory(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        return True
+
+    def delete(self, name: str) -> None:
+        """See :meth:`Objects.delete`."""
+        path = self.path(name)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def now(self) -> float:
+        """See :meth:`Objects.now`: the time that the file system gives to a new file."""
+        probe = self.root / f".{uuid.uuid4().hex}.part"
+        try:
+            probe.touch(exist_ok=False)
+            try:
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink()
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+
+    def reader(self, name: str) -> Store:
+        """See :meth:`Objects.reader`."""
+        from zarr.storage import LocalStore, ZipStore
+
+        path = self.path(name)
+        if stat.S_ISDIR(path.stat().st_mode):
+            return LocalStore(path, read_only=True)
+        return ZipStore(path, mode="r")
+
+    def writer(self, prefix: str) -> Store:
+        """See :meth:`Objects.writer`."""
+        from zarr.storage import LocalStore
+
+        self._check_anchor(prefix)
+        path = self.path(prefix)
+        try:
+            self._make_directory(path.parent)
+            path.mkdir()
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return LocalStore(path)
+
+    def sync(self, prefix: str) -> None:
+        """See :meth:`Objects.sync`."""
+        top = self.path(prefix)
+        try:
+            for directory, _, files in os.walk(top):
+                for file in files:
+                    _fsync_file(Path(directory, file))
+                _fsync_directory(Path(directory))
+            _fsync_directory(top.parent)
+        except OSError as error:
+            raise storage_error(error, top) from error
+
+
+def _is_temporary(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last.startswith(".") or last.endswith(".partial")
+
+
+def _fsync_file(path: Path) -> None:
+    with _descriptor(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
+
+
+def _fsync_directory(path: Path) -> None:
+    with _descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _descriptor(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""Segments: a batch of finished rows as one immutable ZIP_STORED zarr group.
+
+Data and commit marker are one object, so there is no moment between them. The zip's comment holds
+the ids and digests, so that listing a tail reads no arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dmstore
+from dmstore import bits, schema
+from dmstore.errors import CorruptionError, FormatError
+
+if TYPE_CHECKING:
+    from dmstore.storage.objects import Objects
+
+MAX_ROWS = 1024
+DIGEST_BYTES = 16
+# The end record of a zip and its longest comment.
+_TAIL = 22 + 65535
+_END = b"PK\x05\x06"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Finished rows in memory.
+
+    Attributes
+    ----------
+    run : (run,) int64
+    arrays : mapping
+        What the digest covers: ``mask`` (run, train) bool, and each output (run, target[, class]).
+    columns : mapping
+        Everything else, one value a run.
+    """
+
+    run: NDArray[np.int64]
+    arrays: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def take(self, index: Any) -> Rows:
+        """Some of the rows."""
+        return Rows(self.run[index], {k: v[index] for k, v in self.arrays.items()},
+                    {k: v[index] for k, v in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """What a segment says of itself in its comment."""
+
+    name: str
+    run: NDArray[np.int64]
+    digest: NDArray[np.uint8]
+    columns: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+
+def row_digests(run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]],
+                spec: schema.GroupSpec) -> NDArray[np.uint8]:
+    """Digest of each row: blake2b-128 over id, packed mask bits, output bytes, little-endian.
+
+    Parameters
+    ----------
+    run : (run,) int64
+    arrays : mapping
+        The arrays of :meth:`GroupSpec.rows`.
+    spec : GroupSpec
+
+    Returns
+    -------
+    (run, 16) uint8
+    """
+    parts: list[NDArray[Any]] = [np.ascontiguousarray(run, dtype="<i8")]
+    for array in spec.rows():
+        values = arrays[array.name]
+        if array.dtype == "bool":
+            parts.append(bits.pack_rows(values))
+        else:
+            parts.append(np.ascontiguousarray(values, dtype=np.dtype(array.dtype).newbyteorder("<")))
+    digests = np.empty((len(run), DIGEST_BYTES), dtype=np.uint8)
+    for row in range(len(run)):
+        state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        for part in parts:
+            state.update(np.ascontiguousarray(part[row]).tobytes())
+        digests[row] = np.frombuffer(state.digest(), dtype=np.uint8)
+    return digests
+
+
+def column_dtype(values: NDArray[Any]) -> str:
+    """The stored dtype of a further per-run column: float64, int64, bool or string."""
+    kind = values.dtype.kind
+    if kind == "f":
+        return "float64"
+    if kind == "b":
+        return "bool"
+    if kind in "iu":
+        return "int64"
+    return "string"
+
+
+def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> bytes:
+    """Build a segment's zip in memory."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+    from zarr.storage import MemoryStore
+
+    extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
+    full = spec.with_columns(extra)
+    digest = row_digests(rows.run, rows.arrays, spec)
+    values: dict[str, NDArray[Any]] = {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays}
+    store = MemoryStore()
+    group = schema.create_group(store, full, {n: v.shape for n, v in values.items()}, whole=True)
+    for name, value in values.items():
+        array: Any = group[name]
+        array[...] = value.astype(object) if full.arrays[name].dtype == "string" else value
+    comment = schema.dump_document("segment", {
+        **identity, "run": rows.run.tolist(), "digest": digest.tobytes().hex(), "columns": extra,
+        "software": f"dmstore {dmstore.__version__}"})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        # The group's document first: a reader that streams the zip learns its format at once.
+        for key in sorted(store._store_dict, key=lambda key: (key != "zarr.json", key)):
+            content = sync(store.get(key, default_buffer_prototype()))
+            assert content is not None
+            archive.writestr(zipfile.ZipInfo(key, (1980, 1, 1, 0, 0, 0)), content.to_bytes())
+        archive.comment = json.dumps(json.loads(comment), separators=(",", ":")).encode()
+    return buffer.getvalue()
+
+
+def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentInfo:
+    """Read a segment's comment from the last bytes of its zip.
+
+    Raises
+    ------
+    CorruptionError
+        If there is no whole comment.
+    FormatError
+        If it is of another study, algorithm or format version.
+    """
+    end = tail.rfind(_END)
+    while end >= 0 and end + 22 + int.from_bytes(tail[end + 20 : end + 22], "little") != len(tail):
+        end = tail.rfind(_END, 0, end)
+    if end < 0:
+        msg = f"{name}: no end of a zip, so the file is cut or damaged; restore it from a copy"
+        raise CorruptionError(msg)
+    comment = schema.load_document("segment", tail[end + 22 :], name)
+    for key, value in identity.items():
+        if comment[key] != value:
+            msg = f"{name}: {key} is {comment[key]}, expected {value}; the file belongs elsewhere"
+            raise FormatError(msg)
+    run = np.array(comment["run"], dtype=np.int64)
+    digest = np.frombuffer(bytes.fromhex(comment["digest"]), dtype=np.uint8)
+    if digest.size != run.size * DIGEST_BYTES or len(np.unique(run)) != len(run):
+        msg = f"{name}: {run.size} run ids and {digest.size} digest bytes do not fit; the file is damaged"
+        raise CorruptionError(msg)
+    return SegmentInfo(name, run, digest.reshape(-1, DIGEST_BYTES), comment["columns"])
+
+
+def read_info(objects: Objects, name: str, identity: Mapping[str, str]) -> SegmentInfo:
+    """What a stored segment holds, from its last bytes alone."""
+    return parse_info(name, objects.tail(name, _TAIL), identity)
+
+
+def read_arrays(objects: Objects, name: str, arrays: list[str],
+                index: tuple[Any, ...] = (Ellipsis,)) -> dict[str, NDArray[Any]]:
+    """Read some arrays of a segment, all of them at the same `index`.
+
+    Raises
+    ------
+    CorruptionError
+        If the zip or a chunk in it cannot be read.
+    """
+    import zarr
+
+    store = objects.reader(name)
+    try:
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+        result = {}
+        for key in arrays:
+            array: Any = group[key]
+            result[key] = np.asarray(array[index])
+    except FileNotFoundError:
+        raise
+    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
+        msg = f"{name}: cannot be read ({error}); the file is damaged, restore it from a copy"
+        raise CorruptionError(msg) from error
+    finally:
+        store.close()
+    return result

@@ -1,0 +1,226 @@
+"""A table: rows keyed by run id, appended by many writers at once, read as one pinned view.
+
+The runs of an algorithm are one table; outputs on a later target set are another with a different
+schema and the same code.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import schema
+from dmstore.errors import CorruptionError, InputError, StorageError, StudyNotFoundError
+from dmstore.storage import log, segment
+from dmstore.storage.objects import Objects
+from dmstore.storage.segment import Rows, SegmentInfo
+from dmstore.storage.view import View
+
+if TYPE_CHECKING:
+    import zarr
+
+_ATTEMPTS = 50
+
+
+class Table:
+    """Rows below one prefix of the storage.
+
+    Parameters
+    ----------
+    objects : Objects
+    prefix : str
+        Ends in ``/``.
+    spec : GroupSpec
+        Arrays of a row.
+    sizes : mapping
+        Length of every dim but ``run``.
+    identity : mapping
+        What every segment must say of itself: ``study``, ``algorithm``, ``table``.
+    """
+
+    def __init__(self, objects: Objects, prefix: str, spec: schema.GroupSpec,
+                 sizes: Mapping[str, int], identity: Mapping[str, str]) -> None:
+        self.objects = objects
+        self.prefix = prefix
+        self.spec = spec
+        self.sizes = dict(sizes)
+        self.identity = dict(identity)
+        self._infos: dict[str, SegmentInfo] = {}
+
+    def check(self, rows: Rows, where: str) -> Rows:
+        """Rows in the stored dtypes, or an error that names the array and what is wrong.
+
+        Raises
+        ------
+        InputError
+            For a missing, surplus or misshapen array, a dtype that cannot be converted without
+            loss of kind, NaN or infinite outputs, or a run id used twice.
+        """
+        count = len(rows)
+        if rows.run.ndim != 1 or not count:
+            msg = f"{where}: run has shape {rows.run.shape}, expected one id a run and at least one"
+            raise InputError(msg)
+        if rows.run.dtype.kind not in "iu" or rows.run.min() < 0 or int(rows.run.max()) >= 2**62:
+            msg = f"{where}: run ids must be integers from 0 to 2**62 (found {rows.run.dtype})"
+            raise InputError(msg)
+        if len(np.unique(rows.run)) != count:
+            msg = f"{where}: a run id stands there twice; give every run its own id"
+            raise InputError(msg)
+        declared = {spec.name: spec for spec in self.spec.rows()}
+        for name in declared.keys() - rows.arrays.keys():
+            msg = f"{where}: no {name!r}; every run needs {', '.join(declared)}"
+            raise InputError(msg)
+        for name in rows.arrays.keys() - declared.keys():
+            msg = f"{where}: {name!r} is not declared; this table has {', '.join(declared)}"
+            raise InputError(msg)
+        arrays = {name: self._check_array(spec, rows.arrays[name], count, where)
+                  for name, spec in declared.items()}
+        return Rows(rows.run.astype(np.int64), arrays,
+                    {name: _check_column(name, values, count, where)
+                     for name, values in rows.columns.items()})
+
+    def _check_array(self, spec: schema.ArraySpec, values: NDArray[Any], count: int,
+                     where: str) -> NDArray[Any]:
+        expected = (count, *(self.sizes[dim] for dim in spec.dims[1:]))
+        if values.shape != expected:
+            names = ", ".join(spec.dims)
+            msg = f"{where}: {spec.name} has shape {values.shape}, expected {expected} ({names})"
+            raise InputError(msg)
+        wanted = np.dtype(spec.dtype)
+        kinds = {"b": "b", "i": "iu", "f": "fiu"}[wanted.kind]
+        if values.dtype.kind not in kinds:
+            msg = f"{where}: {spec.name} has dtype {values.dtype}, expected {spec.dtype}"
+            raise InputError(msg)
+        if wanted.kind == "i" and values.size:
+            limits = np.iinfo(wanted)
+            if int(values.min()) < limits.min or int(values.max()) > limits.max:
+                msg = f"{where}: {spec.name} holds values that do not fit {spec.dtype}"
+                raise InputError(msg)
+        with np.errstate(over="ignore"):
+            stored = values.astype(wanted, copy=False)
+        if wanted.kind == "f" and not np.isfinite(stored).all():
+            row = int(np.flatnonzero(~np.isfinite(stored).reshape(count, -1).all(axis=1))[0])
+            msg = (f"{where}: {spec.name} of row {row} is NaN, infinite or too large for "
+                   f"{spec.dtype}; leave that run out")
+            raise InputError(msg)
+        return stored
+
+    def append(self, rows: Rows) -> list[str]:
+        """Store checked rows durably; they are acknowledged when this returns.
+
+        Returns
+        -------
+        list of str
+            Names of the segments made.
+
+        Raises
+        ------
+        StorageError
+            If the file system refuses; rows of segments already made stay, the others are not
+            there, and the same call may be repeated.
+        """
+        names = []
+        for start in range(0, len(rows), segment.MAX_ROWS):
+            part = rows.take(slice(start, start + segment.MAX_ROWS))
+            unique = uuid.uuid4().hex
+            stamp = time.time_ns() // 1_000_000
+            name = f"{self.prefix}segments/{unique[:2]}/{stamp:013d}-{unique}.zarr.zip"
+            content = segment.encode(part, self.spec, self.identity)
+            self._verify(content, part, name)
+            if not self.objects.put_if_absent(name, content):
+                msg = f"{name}: the unique name is taken; run the same command again"
+                raise StorageError(msg)
+            names.append(name)
+        return names
+
+    def _verify(self, content: bytes, rows: Rows, name: str) -> None:
+        """Read a segment back from its bytes before it is stored."""
+        info = segment.parse_info(name, content, self.identity)
+        arrays = segment.read_arrays(_OneObject(content), name, ["run", *rows.arrays])
+        digest = segment.row_digests(arrays["run"], arrays, self.spec)
+        if not np.array_equal(digest, info.digest):
+            msg = f"{name}: the rows do not read back as they were written; check this host's memory"
+            raise CorruptionError(msg)
+
+    def segment_names(self) -> list[str]:
+        """All stored segments, in order of time and name."""
+        names = [info.name for info in self.objects.list(f"{self.prefix}segments/")
+                 if info.name.endswith(".zarr.zip")]
+        return sorted(names, key=lambda name: name.rpartition("/")[2])
+
+    def view(self) -> View:
+        """The rows as they are now, pinned: later appends and commits do not change it.
+
+        Raises
+        ------
+        StudyNotFoundError
+            If the table's storage has gone.
+        CorruptionError, FormatError
+            If a stored object is damaged or of another format.
+        """
+        missing = ""
+        for _ in range(_ATTEMPTS):
+            manifest = log.newest(self.objects, self.prefix)
+            hidden = {*manifest.absorbed, *manifest.removed}
+            names = [name for name in self.segment_names() if name not in hidden]
+            if log.newest(self.objects, self.prefix).version != manifest.version:
+                continue
+            try:
+                return View.build(self, manifest, [self._info(name) for name in names])
+            except FileNotFoundError as error:
+                # Vacuum was faster, or a network file system showed an old listing: look again.
+                missing = str(error)
+                time.sleep(0.01)
+        msg = f"{self.objects.url}/{self.prefix}: {missing or 'the log keeps moving'}; the study was deleted or damaged"
+        raise StudyNotFoundError(msg)
+
+    def _info(self, name: str) -> SegmentInfo:
+        if name not in self._infos:
+            self._infos[name] = segment.read_info(self.objects, name, self.identity)
+        return self._infos[name]
+
+    def open_base(self, path: str) -> zarr.Group:
+        """Open and check a base."""
+        import zarr
+
+        where = f"{self.prefix}{path}"
+        if not self.objects.exists(f"{where}/zarr.json"):
+            raise FileNotFoundError(where)
+        group = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
+        schema.check_group(group, self.spec, {**self.sizes, "byte": segment.DIGEST_BYTES}, where)
+        return group
+
+
+def _check_column(name: str, values: NDArray[Any], count: int, where: str) -> NDArray[Any]:
+    if values.shape != (count,):
+        msg = f"{where}: column {name!r} has shape {values.shape}, expected ({count},)"
+        raise InputError(msg)
+    if values.dtype.kind not in "biufUT" and not (
+            values.dtype.kind == "O" and all(isinstance(value, str) for value in values)):
+        msg = f"{where}: column {name!r} has dtype {values.dtype}, expected numbers, bools or text"
+        raise InputError(msg)
+    return values
+
+
+class _OneObject:
+    """Just enough storage to read a segment from its own bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def reader(self, name: str) -> Any:
+        """A zarr store on the zip in memory."""
+        import io
+        import zipfile
+
+        from zarr.core.buffer import cpu
+        from zarr.storage import MemoryStore
+
+        with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
+            items = {key: cpu.Buffer.from_bytes(archive.read(key)) for key in archive.namelist()}
+        return MemoryStore(items, read_only=True)

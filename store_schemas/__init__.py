@@ -1,0 +1,1 @@
+"""The JSON files that state the arrays and documents of the store format, and nothing else."""
