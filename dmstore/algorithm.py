@@ -65,6 +65,8 @@ class Algorithm:
         self.train: int = study["train"]["count"]
         self.prefix = f"algorithms/{self.name}/"
         self._seed: int = study["seed"]
+        # Blocks of a plan never change, so each is read once.
+        self._blocks: dict[str, Block] = {}
         self._study: str = study["uuid"]
         self._key = plan.mask_key(self._seed, self.uuid if document["masks"] == "independent" else None)
         sizes = {"train": self.train, "target": study["targets"][self.target_set]["count"],
@@ -74,13 +76,14 @@ class Algorithm:
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
-        blocks = []
-        for name in self.objects.children(f"{self.prefix}plans/"):
-            where = f"{self.prefix}plans/{name}"
-            document = schema.load_document("plan", self.objects.get(where), where)
-            blocks.append(Block(document["first_run"], document["runs"], document["first_mask"],
-                                document["repeats"]))
-        return blocks
+        names = self.objects.children(f"{self.prefix}plans/")
+        for name in names:
+            if name not in self._blocks:
+                where = f"{self.prefix}plans/{name}"
+                document = schema.load_document("plan", self.objects.get(where), where)
+                self._blocks[name] = Block(*(document[key] for key in (
+                    "first_run", "runs", "first_mask", "repeats")))
+        return [self._blocks[name] for name in names]
 
     def planned_count(self) -> int:
         """Number of runs planned."""

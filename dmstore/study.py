@@ -292,8 +292,7 @@ class Study:
             where = f"datamodels/{algorithm}/{name}"
             if self.objects.exists(f"{where}/fit.json"):
                 document = schema.load_document("fit", self.objects.get(f"{where}/fit.json"), where)
-                found.append({**document, "complete": self.objects.exists(f"{where}/datamodels.zarr/zarr.json")
-                              and self.objects.exists(f"{where}/complete.json")})
+                found.append({**document, "complete": self.objects.exists(f"{where}/complete.json")})
         return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
 
     def newest_fit(self, algorithm: str, fit: str | None = None) -> dict[str, Any]:
@@ -320,8 +319,7 @@ class Study:
             ``weight`` (target, train), ``bias``, ``lam``, certificates; lazy.
         """
         document = self.newest_fit(algorithm, fit)
-        where = f"datamodels/{algorithm}/{document['fit']}/datamodels.zarr"
-        result = self._open(where, "datamodels")
+        result = self._open_result(f"datamodels/{algorithm}/{document['fit']}/", "datamodels")
         labels = self._labels(document["target_set"])
         result = result.assign_coords(labels)
         return result.assign_attrs({k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")})
@@ -331,7 +329,7 @@ class Study:
         found = []
         for name in self.objects.children("comparisons/"):
             where = f"comparisons/{name}/comparison.json"
-            if self.objects.exists(where):
+            if self.objects.exists(f"comparisons/{name}/complete.json"):
                 found.append(schema.load_document("comparison", self.objects.get(where), where))
         return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
 
@@ -351,14 +349,22 @@ class Study:
             msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {self.path} {a} {b}' first"
             raise NotFoundError(msg)
         document = found[-1]
-        result = self._open(f"comparisons/{document['comparison']}/comparison.zarr", "comparison")
+        result = self._open_result(f"comparisons/{document['comparison']}/", "comparison")
         return result.assign_coords(self._labels()).assign_attrs(
             {"comparison": document["comparison"], "algorithms": document["algorithms"]})
 
-    def _open(self, where: str, kind: str) -> xr.Dataset:
+    def _open_result(self, directory: str, kind: str) -> xr.Dataset:
+        """Open what a ``complete.json`` names."""
         import xarray as xr
         import zarr
 
+        where = f"{directory}complete.json"
+        try:
+            complete = schema.load_document("complete", self.objects.get(where), where)
+        except FileNotFoundError:
+            msg = f"{self.path}/{where}: is gone; the study was deleted or damaged"
+            raise StudyNotFoundError(msg) from None
+        where = f"{directory}{complete['path']}"
         try:
             store = self.objects.reader(where)
             group = zarr.open_group(store, mode="r", zarr_format=3)

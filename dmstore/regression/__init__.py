@@ -1,0 +1,25 @@
+"""Datamodels: one lasso a target over shared masks, certified.
+
+Minimise (1/m) sum_i (w.mask_i + b - output_i)^2 + lam |w|_1 for each target (paper Eq. 5 with an
+unpenalised intercept). All targets share one design, so the work is done in Gram space.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmstore.regression.fitting import fit as fit
+    from dmstore.regression.path import lasso_path as lasso_path
+
+__all__ = ["fit", "lasso_path"]
+
+_LAZY = {"fit": "dmstore.regression.fitting", "lasso_path": "dmstore.regression.path"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    msg = f"module 'dmstore.regression' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -7,7 +7,6 @@ the ids and digests, so that listing a tail reads no arrays.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -115,31 +114,19 @@ def column_dtype(values: NDArray[Any]) -> str:
 
 def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> bytes:
     """Build a segment's zip in memory."""
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
+    from dmstore.storage import groups
+
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
-    full = spec.with_columns(extra)
     digest = row_digests(rows.run, rows.arrays, spec)
-    values: dict[str, NDArray[Any]] = {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays}
     store = MemoryStore()
-    group = schema.create_group(store, full, {n: v.shape for n, v in values.items()}, whole=True)
-    for name, value in values.items():
-        array: Any = group[name]
-        array[...] = value.astype(object) if full.arrays[name].dtype == "string" else value
+    groups.fill(store, spec.with_columns(extra),
+                {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays}, whole=True)
     comment = schema.dump_document("segment", {
         **identity, "run": rows.run.tolist(), "digest": digest.tobytes().hex(), "columns": extra,
         "software": f"dmstore {dmstore.__version__}"})
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        # The group's document first: a reader that streams the zip learns its format at once.
-        for key in sorted(store._store_dict, key=lambda key: (key != "zarr.json", key)):
-            content = sync(store.get(key, default_buffer_prototype()))
-            assert content is not None
-            archive.writestr(zipfile.ZipInfo(key, (1980, 1, 1, 0, 0, 0)), content.to_bytes())
-        archive.comment = json.dumps(json.loads(comment), separators=(",", ":")).encode()
-    return buffer.getvalue()
+    return groups.zip_bytes(store, json.dumps(json.loads(comment), separators=(",", ":")).encode())
 
 
 def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentInfo:

@@ -1,0 +1,101 @@
+"""Worker files: ``.npz`` with ``run``, ``mask`` or ``mask_packed``, outputs, and further columns."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import bits
+from dmstore.algorithm import Algorithm
+from dmstore.errors import InputError
+from dmstore.npz import NpzReader
+from dmstore.storage.segment import Rows
+
+
+def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
+    """Read a worker's file and check it against an algorithm.
+
+    Parameters
+    ----------
+    path : path
+        ``run`` (k,) integer ids; ``mask`` (k, train) bool or ``mask_packed``
+        (k, ceil(train / 8)) uint8 in little bit order; one array (k, target[, class]) a declared
+        output; optional ``study`` and ``algorithm``, which must match; ``seed`` and any further
+        per-run column.
+    algorithm : Algorithm
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    InputError
+        Naming the file, the array and the remedy.
+    """
+    with NpzReader(path) as reader:
+        _check_identity(reader, algorithm)
+        headers = reader.headers
+        if "run" not in headers or ("mask" in headers) == ("mask_packed" in headers):
+            msg = f"{path}: a worker's file holds 'run' and one of 'mask' and 'mask_packed' (found: {', '.join(headers)})"
+            raise InputError(msg)
+        count = headers["run"].shape[0] if len(headers["run"].shape) == 1 else 0
+        outputs = [spec.name for spec in algorithm.table.spec.outputs()]
+        for name in (name for name in headers if name not in ("study", "algorithm")):
+            shape = headers[name].shape
+            if not shape or shape[0] != count or (name not in ("mask", "mask_packed", *outputs) and len(shape) != 1):
+                msg = f"{path}: {name!r} has shape {shape}, but there are {count} runs"
+                raise InputError(msg)
+        _check_shapes(reader, algorithm, count)
+        arrays: dict[str, NDArray[Any]] = {name: reader.load(name) for name in outputs if name in headers}
+        arrays["mask"] = _mask(reader, algorithm.train)
+        given = {"run", "mask", "mask_packed", "study", "algorithm", *outputs}
+        columns = {name: reader.load(name) for name in headers if name not in given}
+        run = reader.load("run")
+    columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
+    columns.setdefault("host", np.full(count, platform.node()))
+    return algorithm.complete(Rows(run, arrays, columns), str(path))
+
+
+def _check_identity(reader: NpzReader, algorithm: Algorithm) -> None:
+    expected = {"study": algorithm.table.identity["study"], "algorithm": algorithm.name}
+    for name, value in expected.items():
+        found = reader.scalar(name)
+        if found is not None and found.replace("-", "" if name == "study" else "-") != value:
+            msg = f"{reader.path}: is of {name} {found!r}, but this is {value!r}; ingest it where it belongs"
+            raise InputError(msg)
+
+
+def _check_shapes(reader: NpzReader, algorithm: Algorithm, count: int) -> None:
+    """Refuse wrong shapes by their headers, before memory is taken for the content."""
+    sizes = algorithm.table.sizes
+    for spec in algorithm.table.spec.rows():
+        header = reader.headers.get(spec.name)
+        expected = (count, *(sizes[dim] for dim in spec.dims[1:]))
+        if header and header.shape != expected:
+            msg = f"{reader.path}: {spec.name!r} has shape {header.shape}, expected {expected} ({', '.join(spec.dims)})"
+            raise InputError(msg)
+
+
+def _mask(reader: NpzReader, train: int) -> NDArray[np.bool_]:
+    if "mask" in reader.headers:
+        if reader.headers["mask"].dtype != np.bool_:
+            msg = (f"{reader.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; "
+                   f"store packed bits as 'mask_packed'")
+            raise InputError(msg)
+        return reader.load("mask")
+    header = reader.headers["mask_packed"]
+    expected = (reader.headers["run"].shape[0], -(-train // 8))
+    if header.dtype != np.uint8 or header.shape != expected:
+        msg = f"{reader.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
+        raise InputError(msg)
+    packed = reader.load("mask_packed")
+    if not bits.padding_is_clear(packed, train):
+        msg = f"{reader.path}: 'mask_packed' has bits set beyond train unit {train - 1}; pack in little bit order"
+        raise InputError(msg)
+    return bits.unpack_rows(packed, train)

@@ -1,0 +1,121 @@
+"""What a training task is, and how one is found by its name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.algorithm import Run
+from dmstore.errors import InputError
+from dmstore.training.outputs import FUNCTIONS
+
+if TYPE_CHECKING:
+    from dmstore.study import Study
+
+Models = dict[str, NDArray[Any]]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Trains runs.
+
+    ``--task package.module:function`` names a function of a study and the algorithm's config that
+    returns one. Attributes: ``batch``, the number of runs that it likes to train at once.
+    """
+
+    batch: int
+
+    def train(self, runs: Sequence[Run]) -> Mapping[str, Any]:
+        """Train runs: every declared output (run, target[, class]), and per-run columns (run,)."""
+
+
+@runtime_checkable
+class ModelTask(Task, Protocol):
+    """A task whose models can be kept and asked again, for counterfactual checks."""
+
+    def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:
+        """Train one model a mask: parameters with the model as first axis."""
+
+    def logits(self, models: Models, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Logits of every model on images: (model, example, class)."""
+
+
+class Classifier:
+    """A task from ``models`` and ``logits``: computes the declared outputs of classifiers.
+
+    Parameters
+    ----------
+    study : Study
+        With labels and images of train units and targets.
+    outputs : sequence of str
+        Declared outputs.
+    """
+
+    def __init__(self, study: Study, outputs: Sequence[str]) -> None:
+        unknown = [name for name in outputs if name not in FUNCTIONS]
+        if unknown:
+            msg = f"output {unknown[0]!r} is not one that a classifier task computes; declare {', '.join(FUNCTIONS)}"
+            raise InputError(msg)
+        if "image" not in study.train or "image" not in study.targets:
+            msg = f"{study.path}: this task trains on images, and the study has none; give train_image and target_image"
+            raise InputError(msg)
+        self.train_image = np.asarray(study.train["image"].values)
+        self.train_label = np.asarray(study.train["label"].values)
+        self.target_image = np.asarray(study.targets["image"].values)
+        self.target_label = np.asarray(study.targets["label"].values)
+        self.classes = len(study.class_names)
+        self.names = list(outputs)
+
+    def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:
+        """See :class:`ModelTask`."""
+        raise AssertionError
+
+    def logits(self, models: Models, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """See :class:`ModelTask`."""
+        raise AssertionError
+
+    def train(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """See :class:`Task`; adds the column ``accuracy`` on the targets."""
+        models = self.models(np.array([run.mask for run in runs]), [run.seed for run in runs])
+        logit = self.logits(models, self.target_image)
+        right = logit.argmax(axis=2) == self.target_label
+        return {**{name: FUNCTIONS[name](logit, self.target_label) for name in self.names},
+                "accuracy": right.mean(axis=1)}
+
+
+def make_task(study: Study, name: str | None, config: Mapping[str, Any], outputs: Sequence[str]) -> Task:
+    """Import and make a task.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        ``package.module:function``; the function takes the study, the config and the names of the
+        declared outputs.
+
+    Raises
+    ------
+    InputError
+        If there is no such function or it does not return a task.
+    """
+    if not name:
+        msg = "the algorithm has no task; add it with --task package.module:function, or write its runs with RunWriter"
+        raise InputError(msg)
+    module, colon, function = name.partition(":")
+    if not colon:
+        msg = f"task {name!r} is not of the form package.module:function"
+        raise InputError(msg)
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        msg = f"task {name!r} cannot be imported ({error}); run where its module can be found"
+        raise InputError(msg) from error
+    task = make(study, dict(config), list(outputs))
+    if not isinstance(task, Task):
+        msg = f"task {name!r} returned {type(task).__name__}, which has no batch and train"
+        raise InputError(msg)
+    return task
