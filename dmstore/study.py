@@ -373,7 +373,9 @@ class Study:
             raise StudyNotFoundError(msg) from None
         schema.check_group(group, schema.group_spec(kind), {}, where)
         opened: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
-        return opened
+        texts = {name: (array.dims, schema.text(array.values)) for name, array in opened.variables.items()
+                 if array.dtype.kind in "OT"}
+        return opened.assign_coords(texts)
 
     def tree(self) -> xr.DataTree:
         """Everything as one lazy tree: ``train``, ``targets``, ``runs/NAME``, ``datamodels/NAME``,

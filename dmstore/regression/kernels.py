@@ -117,14 +117,44 @@ def _sweep(block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _settle(block: Any, diagonal: Any, rest: Any, weight: Any, half_lam: float, tolerance: float,
+            most: int) -> int:
+    """Sweeps over the non-zero weights alone, on their own compact block, until they are settled."""
+    active = np.flatnonzero(weight)
+    count = len(active)
+    small = np.empty((count, count))
+    for a in range(count):
+        row = block[active[a]]
+        for b in range(count):
+            small[a, b] = row[active[b]]
+    short, local, scale = weight[active], rest[active], diagonal[active]
+    everyone = np.arange(count)
+    used = 0
+    while used < most:
+        worst = _sweep(small, scale, local, short, everyone, half_lam)
+        used += 1
+        if 2.0 * worst <= tolerance * half_lam:
+            break
+    for a in range(count):
+        change = short[a] - weight[active[a]]
+        if change != 0.0:
+            weight[active[a]] = short[a]
+            row = block[active[a]]
+            for k in range(len(rest)):
+                rest[k] -= change * row[k]
+    return used
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any) -> None:
     """Fill rows and columns `old` to `new` of the compact covariance of the working set."""
-    for a in range(old, new):
+    scale = 1.0 / runs
+    for a in range(new):
         row = gram[members[a]]
-        for b in range(new):
-            value = row[members[b]] / runs - mean[members[a]] * mean[members[b]]
-            block[a, b] = value
-            block[b, a] = value
+        level = mean[members[a]]
+        # Row by row: scattering the transpose would miss the cache on every write.
+        for b in range(old if a < old else 0, new):
+            block[a, b] = row[members[b]] * scale - level * mean[members[b]]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -195,7 +225,8 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
         lam = lams[step]
         half = 0.5 * lam
         # Sequential strong rule; what it leaves out wrongly is found by the full check below.
-        bar = max(lam - 0.5 * previous, 0.0) if previous > lam else half
+        # After a warm start from another design `previous` says nothing, hence the lower bound.
+        bar = max(lam - 0.5 * previous, 0.9 * half)
         done = False
         used = 0
         while not done:
@@ -222,12 +253,7 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
                 used += 1
                 if 2.0 * worst <= tolerance * lam:
                     break
-                active = np.flatnonzero(short)
-                while used < most_sweeps:
-                    worst = _sweep(compact, diagonal, local, short, active, half)
-                    used += 1
-                    if 2.0 * worst <= 0.5 * tolerance * lam:
-                        break
+                used += _settle(compact, diagonal, local, short, half, tolerance, most_sweeps - used)
             for a in range(size):
                 weight[members[a]] = short[a]
             support = np.flatnonzero(weight)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
+# The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
+PATH_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _fit_target(target: int, designs: Designs, outputs: Outputs, parameters: Par
     checked = max(check.runs, 1)
     weight, best, sweeps, converged = kernels.solve_path(
         designs.train.gram, fit_mean, fit_moment, designs.train.runs, lams, np.zeros(len(mean)),
-        parameters.tolerance, parameters.sweeps, parameters.patience,
+        max(parameters.tolerance, PATH_TOLERANCE), parameters.sweeps, parameters.patience,
         designs.holdout.gram, designs.holdout.mean, check.product[:, target] / checked, check.runs,
         check.square[target] / checked, check.total[target] / checked, fit_output, errors)
     lam = lams[best]

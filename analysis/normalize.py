@@ -1,0 +1,25 @@
+"""Step 1 of ModelDiff: datamodels of unit length."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+
+def normalize(weight: xr.DataArray) -> xr.DataArray:
+    """Scale every datamodel to unit length (paper section 3, step 1).
+
+    Parameters
+    ----------
+    weight : (target, train) float
+
+    Returns
+    -------
+    (target, train) float64
+        All-zero rows stay zero; they are counted in the attribute ``zero_rows``.
+    """
+    values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return weight.transpose("target", "train").copy(data=unit).assign_attrs(
+        zero_rows=int((length == 0).sum()))

@@ -1,0 +1,110 @@
+"""Figures of a comparison: each function draws on matplotlib axes and returns them."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from dmstore.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#1b7f5c", "#b8382b")
+GREY = "#6b7280"
+
+
+def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in the style of the report, outside of pyplot's state."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = "figures need matplotlib; pip install 'dmstore[analysis]'"
+        raise MissingDependencyError(msg) from error
+    made = Figure(figsize=(width, height), layout="constrained")
+    axes = made.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return made, axes
+
+
+def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
+    """Variance that distinguishing directions explain under either algorithm (Figure 3, left)."""
+    axes = axes if axes is not None else figure()[1]
+    names = [str(name) for name in comparison["algorithm"].values]
+    explained = comparison["explained_variance"].values * 100
+    top = float(explained.max()) * 1.15
+    low = max(float(explained[explained > 0].min()) * 0.7, top * 1e-4)
+    axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
+    for row, name in enumerate(names):
+        own, other = names[row], names[1 - row]
+        axes.scatter(explained[row, :, 0], explained[row, :, 1], s=42, color=COLORS[row], alpha=0.85,
+                     edgecolor="white", linewidth=0.6, label=f"used by {own}, less by {other}")
+        for component in range(min(5, explained.shape[1])):
+            axes.annotate(f"{'AB'[row]}{component + 1}", explained[row, component], xytext=(5, 4),
+                          textcoords="offset points", fontsize=9, color=COLORS[row])
+        del name
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, top)
+    axes.set_ylim(low, top)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(f"variance explained under {names[0]} (%)")
+    axes.set_ylabel(f"variance explained under {names[1]} (%)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return axes
+
+
+def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
+    """Cosine similarity of the two datamodels of each target, beside the ceiling (Appendix F.1)."""
+    axes = axes if axes is not None else figure()[1]
+    names = [str(name) for name in comparison["algorithm"].values]
+    between = comparison["cosine_cross"] if "cosine_cross" in comparison else comparison["cosine"]
+    series = [(f"{names[0]} with {names[1]}", between.values, "#374151")]
+    if "cosine_ceiling" in comparison:
+        series += [(f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
+                   for row, name in enumerate(names)]
+    finite = [(label, values[np.isfinite(values)], color) for label, values, color in series]
+    everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
+    bins = np.linspace(min(0.0, float(everything.min(initial=0.0))), 1.0, 41)
+    for label, values, color in finite:
+        mean = f"{values.mean():.2f}" if len(values) else "none"
+        axes.hist(values, bins=bins, histtype="stepfilled", alpha=0.35, color=color, label=f"{label}: mean {mean}")
+        axes.hist(values, bins=bins, histtype="step", color=color, linewidth=1.2)
+    axes.set_xlabel("cosine similarity of datamodels")
+    axes.set_ylabel("targets")
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    return axes
+
+
+def counterfactual(result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class") -> Axes:
+    """Effect of a transformation over its intensities, with 95 % intervals (Figure 4)."""
+    axes = axes if axes is not None else figure()[1]
+    x = result["intensity"].values
+    for row, name in enumerate(result["algorithm"].values):
+        low, high = result["effect_low"].values[row] * 100, result["effect_high"].values[row] * 100
+        axes.fill_between(x, low, high, color=COLORS[row % 2], alpha=0.18, linewidth=0)
+        axes.plot(x, result["effect"].values[row] * 100, color=COLORS[row % 2], marker="o", markersize=4, label=str(name))
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_xlabel("intensity of the transformation")
+    axes.set_ylabel(f"change of P({label}), points")
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    return axes
+
+
+def svg(axes: Axes) -> str:
+    """The figure of some axes as an SVG element, texts kept as texts."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "dmstore", "font.family": "sans-serif"}
+    with mpl.rc_context(style):
+        axes.get_figure().savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
