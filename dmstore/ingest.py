@@ -40,7 +40,7 @@ class Ingest:
 
 
 def ingest(algorithm: Algorithm, sources: Iterable[str | Path],
-           progress: Callable[[int], None] | None = None) -> Ingest:
+           progress: Callable[[int, int], None] | None = None) -> Ingest:
     """Store the runs of workers' files.
 
     A file is taken whole or refused whole. Rows that are there already are counted and left alone,
@@ -52,7 +52,7 @@ def ingest(algorithm: Algorithm, sources: Iterable[str | Path],
     sources : iterable of path
         ``.npz`` files, or directories that are searched for them.
     progress : callable, optional
-        Called with the number of files done.
+        Called with files done and files in all.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def ingest(algorithm: Algorithm, sources: Iterable[str | Path],
             batch.add(rows, str(path), result)
         result.files += 1
         if progress:
-            progress(result.files)
+            progress(result.files, len(files))
     batch.flush(result)
     return result
 

@@ -1,0 +1,123 @@
+"""The command line. Commands are imported when they are called, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "demo": "The main job on real images: train, store, fit, compare, report.",
+    "init": "Create a study from an examples file.",
+    "add": "Add a learning algorithm to a study.",
+    "extend": "Plan more runs of an algorithm.",
+    "train": "Train the pending runs of an algorithm, or of one part of it.",
+    "ingest": "Store the runs in workers' .npz files.",
+    "status": "Say what a study holds and what is still to do.",
+    "verify": "Read everything and say what is wrong.",
+    "compact": "Bring all runs of an algorithm into one base.",
+    "vacuum": "Delete what nothing refers to any more.",
+    "tag": "Give a state of an algorithm's runs a name.",
+    "fit": "Fit one lasso a target.",
+    "evaluate": "Score a fit on runs that nothing was fitted on.",
+    "compare": "Compare two fitted algorithms.",
+    "counterfactual": "Check a difference by changing the inputs.",
+    "report": "Write the page that shows a comparison.",
+}
+
+
+class _Lazy(click.Group):
+    """A group that knows its commands by name and imports one only when it is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"dmstore.cli.{name}").command
+        return found
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"})
+@click.version_option(package_name="dmstore", prog_name="dmstore", message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")
+@click.pass_context
+def group(context: click.Context, verbose: int) -> None:
+    """Store the runs of learning algorithms, fit datamodels from them, and show where two differ.
+
+    \b
+    Start with:
+      dmstore demo
+    Exit codes: 0 done, 1 error, 2 wrong use, 3 incomplete.
+    """
+    context.obj = {"verbose": verbose}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: one-line errors on stderr, or as JSON with ``--json``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    very = any(item.startswith("-v") and item.count("v") >= 2 for item in given) or given.count("-v") >= 2
+    try:
+        code = group.main(args=given, prog_name="dmstore", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        if as_json:
+            _print_error("usage", error.format_message(), as_json=True)
+        else:
+            error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was stored stays stored, the same command goes on where it was", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last resort: users get one line, -vv the rest
+        if very:
+            traceback.print_exc()
+        kind, message, code = _explain(error)
+        _print_error(kind, message, as_json=as_json)
+        sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, str, int]:
+    from dmstore.errors import DmstoreError, IncompleteError
+
+    if isinstance(error, DmstoreError):
+        return error.kind, str(error), 3 if isinstance(error, IncompleteError) else 1
+    if isinstance(error, OSError):
+        from dmstore.storage.objects import storage_error
+
+        return "storage", str(storage_error(error, error.filename or "storage")), 1
+    if isinstance(error, MemoryError):
+        return "memory", "not enough memory; use a machine with more, or smaller input", 1
+    return "internal", f"{type(error).__name__}: {error}; this is a fault of dmstore, please report it with -vv", 1
+
+
+def _print_error(kind: str, message: str, *, as_json: bool) -> None:
+    line = " ".join(message.split())
+    if as_json:
+        click.echo(json.dumps({"error": {"kind": kind, "message": line}}))
+    else:
+        click.echo(f"error: {line}", err=True)
+
+
+def log_level(context: click.Context) -> None:
+    """Install the one log handler, on stderr; the library itself never does."""
+    import logging
+
+    options: dict[str, Any] = context.find_root().obj or {}
+    if options.get("verbose"):
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

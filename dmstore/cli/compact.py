@@ -1,0 +1,33 @@
+"""``dmstore compact``."""
+
+from __future__ import annotations
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("compact")
+@options.study
+@options.maybe_algorithm
+@options.quiet
+@options.as_json
+def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> None:
+    """Bring all runs of ALGORITHM (or of every algorithm) into one base.
+
+    Safe at any time, from several hosts at once, while workers write.
+    """
+    from dmstore.maintenance import compact_study
+    from dmstore.study import open_study
+
+    bars: dict[str, output.Progress] = {}
+
+    def progress(name: str, done: int, total: int) -> None:
+        bars.setdefault(name, output.Progress(f"compact {name}", quiet=quiet))(done, total)
+
+    done = compact_study(open_study(study), algorithm, progress)
+    found = {name: {"version": c.manifest.version, "absorbed": c.absorbed, "runs": c.manifest.base.runs if c.manifest.base else 0,
+                    "content_id": c.manifest.base.content_id if c.manifest.base else None} for name, c in done.items()}
+    output.emit({"algorithms": found},
+                [f"{name}: {c['runs']} runs in version {c['version']}, {c['absorbed']} segments absorbed" for name, c in found.items()],
+                as_json=as_json)

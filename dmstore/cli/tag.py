@@ -1,0 +1,27 @@
+"""``dmstore tag``."""
+
+from __future__ import annotations
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("tag")
+@options.study
+@options.algorithm
+@click.argument("name")
+@options.as_json
+def command(study: str, algorithm: str, name: str, as_json: bool) -> None:
+    """Call the current state of ALGORITHM's runs NAME. Tags never move, and vacuum keeps their bases."""
+    from dmstore.schema import check_name
+    from dmstore.storage import tag
+    from dmstore.storage.compact import compact
+    from dmstore.study import open_study
+
+    table = open_study(study).algorithm(algorithm).table
+    check_name(name, "tag")
+    compact(table)
+    made = tag.create(table, name)
+    output.emit(made, [f"{name}: {made['runs']} runs, version {made['version']}, content id {made['content_id']}"],
+                as_json=as_json)

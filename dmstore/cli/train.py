@@ -1,0 +1,47 @@
+"""``dmstore train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("train")
+@options.study
+@options.algorithm
+@options.part
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
+              help="BLAS threads of this worker; many workers of one thread each are faster.")
+@options.quiet
+@options.as_json
+def command(study: str, algorithm: str, part: str | None, threads: int, quiet: bool, as_json: bool) -> None:
+    """Train the pending runs of ALGORITHM with its task, and store them.
+
+    Run as many workers as you like, each with its own part; run one again after a kill.
+
+    \b
+    Example, as a SLURM array of 100:
+      dmstore train cifar.dm plain --part $SLURM_ARRAY_TASK_ID/100
+    """
+    from dmstore.plan import Part
+    from dmstore.study import open_study
+    from dmstore.training.worker import train
+
+    # A task may live beside the scripts that it belongs to.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    chosen = Part.parse(part) if part else None
+    opened = open_study(study)
+    progress = output.Progress(f"train {algorithm}", quiet=quiet)
+    trained = train(opened, algorithm, part=chosen, threads=threads, progress=progress)
+    progress.close()
+    left = len(opened.algorithm(algorithm).pending(chosen))
+    output.emit({"algorithm": algorithm, "part": part, "trained": trained, "pending": left},
+                [f"{algorithm}: {trained} runs trained and stored, {left} pending{f' in part {part}' if part else ''}"],
+                as_json=as_json)
+    if left:
+        raise click.exceptions.Exit(3)

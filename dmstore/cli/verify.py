@@ -1,0 +1,27 @@
+"""``dmstore verify``."""
+
+from __future__ import annotations
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("verify")
+@options.study
+@options.maybe_algorithm
+@options.as_json
+def command(study: str, algorithm: str | None, as_json: bool) -> None:
+    """Read all of STUDY (or of one algorithm), recompute every digest, and say what is wrong."""
+    from dmstore.maintenance import verify_study
+    from dmstore.study import open_study
+
+    opened = open_study(study)
+    problems = list(verify_study(opened, algorithm))
+    names = [algorithm] if algorithm else opened.algorithms
+    rows = 0 if problems else sum(len(opened.algorithm(name).table.view()) for name in names)
+    output.emit({"study": opened.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
+                [f"{p.kind}: {p.where}: {p.text}" for p in problems] or
+                [f"{opened.path}: {rows} runs of {len(names)} algorithms verified, nothing wrong"], as_json=as_json)
+    if problems:
+        raise click.exceptions.Exit(1)

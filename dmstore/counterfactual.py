@@ -1,0 +1,76 @@
+"""A counterfactual check of two algorithms, kept beside their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import schema
+from dmstore.errors import InputError
+from dmstore.storage import groups
+from dmstore.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def check(study: Study, a: str, b: str, transformation: Callable[[NDArray[np.uint8], float], NDArray[np.uint8]],
+          label: int, *, name: str, intensity: Sequence[float], examples: NDArray[np.int64] | None = None,
+          models: int = 100) -> xr.Dataset:
+    """Measure what a transformation does to the probability of a class under two algorithms.
+
+    Parameters
+    ----------
+    study : Study
+    a, b : str
+        Compared algorithms, whose task keeps its models.
+    transformation : callable
+        Of images and an intensity; see :mod:`dmstore.training.transformations`.
+    label : int
+        The class.
+    name : str
+        What to call the transformation in the report.
+    intensity : sequence of float
+        From 0.
+    examples : (example,) int64, optional
+        Positions of the targets to change; those not of the class by default.
+    models : int
+        Models to train on all data, if there are none yet.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``effect``, ``effect_low``, ``effect_high`` (algorithm, intensity).
+
+    Raises
+    ------
+    InputError
+        If the class is not in the study, no target is left, or the study has no images.
+    """
+    from dmstore.analysis.effect import effect
+    from dmstore.training.counterfactual import probabilities
+
+    schema.check_name(name.replace(" ", "_"), "transformation")
+    comparison = study.comparison(a, b).attrs["comparison"]
+    if not 0 <= label < len(study.class_names):
+        msg = f"class {label} is not in the study; it has classes 0 to {len(study.class_names) - 1}"
+        raise InputError(msg)
+    if "image" not in study.targets:
+        msg = f"{study.path}: no target images, so nothing can be transformed"
+        raise InputError(msg)
+    labels: Any = study.targets["label"].values
+    chosen = np.flatnonzero(labels != label) if examples is None else examples
+    if not len(chosen):
+        msg = f"no target is left to transform for class {label}"
+        raise InputError(msg)
+    images = study.targets["image"].isel(target=chosen).values
+    found = effect({n: probabilities(study, n, images, transformation, intensity, label, models=models) for n in (a, b)},
+                   intensity)
+    arrays = {"algorithm": np.array([a, b]), "intensity": np.asarray(intensity, dtype=np.float64),
+              **{key: found[key].values for key in ("effect", "effect_low", "effect_high")}}
+    where = f"comparisons/{comparison}/counterfactual-{name.replace(' ', '_')}-on-{label}.zarr.zip"
+    groups.write_zip(study.objects, where, schema.group_spec("counterfactual"), arrays)
+    return found
