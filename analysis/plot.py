@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLORS = ("#1b7f5c", "#b8382b")
 GREY = "#6b7280"
+_BETWEEN = "#64748b"
 
 
 def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
@@ -36,28 +37,32 @@ def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
 def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     """Variance that distinguishing directions explain under either algorithm (Figure 3, left)."""
     axes = axes if axes is not None else figure()[1]
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     names = [str(name) for name in comparison["algorithm"].values]
     explained = comparison["explained_variance"].values * 100
-    top = float(explained.max()) * 1.15
-    low = max(float(explained[explained > 0].min()) * 0.7, top * 1e-4)
+    top = max(float(explained.max()) * 1.3, 1e-4)
+    low = max(float(explained[explained > 0].min(initial=top)) * 0.6, top * 1e-4)
     axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
-    for row, name in enumerate(names):
-        own, other = names[row], names[1 - row]
+    for row, own in enumerate(names):
+        other = names[1 - row]
         axes.scatter(explained[row, :, 0], explained[row, :, 1], s=42, color=COLORS[row], alpha=0.85,
-                     edgecolor="white", linewidth=0.6, label=f"used by {own}, less by {other}")
+                     edgecolor="white", linewidth=0.6, label=f"{'AB'[row]}: used by {own}, less by {other}")
         for component in range(min(5, explained.shape[1])):
             axes.annotate(f"{'AB'[row]}{component + 1}", explained[row, component], xytext=(5, 4),
                           textcoords="offset points", fontsize=9, color=COLORS[row])
-        del name
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, top)
     axes.set_ylim(low, top)
+    ticks = [t for power in range(-5, 3) for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= t <= top]
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel(f"variance explained under {names[0]} (%)")
     axes.set_ylabel(f"variance explained under {names[1]} (%)")
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=1)
     return axes
 
 
@@ -66,17 +71,20 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     axes = axes if axes is not None else figure()[1]
     names = [str(name) for name in comparison["algorithm"].values]
     between = comparison["cosine_cross"] if "cosine_cross" in comparison else comparison["cosine"]
-    series = [(f"{names[0]} with {names[1]}", between.values, "#374151")]
+    series = [(f"{names[0]} with {names[1]}", between.values, _BETWEEN)]
     if "cosine_ceiling" in comparison:
         series += [(f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
                    for row, name in enumerate(names)]
     finite = [(label, values[np.isfinite(values)], color) for label, values, color in series]
     everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
-    bins = np.linspace(min(0.0, float(everything.min(initial=0.0))), 1.0, 41)
+    low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
+    bins = np.linspace(min(low, 0.9), 1.0, 41)
     for label, values, color in finite:
         mean = f"{values.mean():.2f}" if len(values) else "none"
-        axes.hist(values, bins=bins, histtype="stepfilled", alpha=0.35, color=color, label=f"{label}: mean {mean}")
-        axes.hist(values, bins=bins, histtype="step", color=color, linewidth=1.2)
+        # Only the comparison is filled: three fills on top of each other hide one another.
+        filled = color == _BETWEEN
+        axes.hist(values, bins=bins, histtype="stepfilled" if filled else "step", alpha=0.45 if filled else 1.0,
+                  color=color, linewidth=0 if filled else 1.6, label=f"{label}: mean {mean}")
     axes.set_xlabel("cosine similarity of datamodels")
     axes.set_ylabel("targets")
     axes.legend(frameon=False, fontsize=9, loc="upper left")

@@ -100,7 +100,7 @@ def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
                                 coords={"algorithm": arrays["algorithm"], "intensity": arrays["intensity"]})
             name, _, label = child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
             number = int(label) if label.isdigit() and int(label) < len(study.class_names) else None
-            found.append({"name": name, "class": study.class_names[number] if number is not None else label, "result": result,
+            found.append({"name": name.replace("_", " "), "class": study.class_names[number] if number is not None else label, "result": result,
                           "rows": [{"algorithm": str(a), "effect": float(result["effect"][i, -1]) * 100,
                                     "low": float(result["effect_low"][i, -1]) * 100,
                                     "high": float(result["effect_high"][i, -1]) * 100}
