@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 
 
-def effect(probability: Mapping[str, NDArray[np.float64]], intensity: Sequence[float], *,
-           resamples: int = 2000, level: float = 0.95, random_state: int = 0) -> xr.Dataset:
+def effect(
+    probability: Mapping[str, NDArray[np.float64]],
+    intensity: Sequence[float],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    random_state: int = 0,
+) -> xr.Dataset:
     """Mean change of a class probability under each algorithm (Definition 2).
 
     Parameters
@@ -42,13 +48,17 @@ def effect(probability: Mapping[str, NDArray[np.float64]], intensity: Sequence[f
         models, examples = values.shape[1:]
         # How often each model and each example is drawn: a resampled mean is a bilinear form.
         by_model = draw.multinomial(models, np.full(models, 1 / models), resamples) / models
-        by_example = draw.multinomial(examples, np.full(examples, 1 / examples), resamples) / examples
+        by_example = (
+            draw.multinomial(examples, np.full(examples, 1 / examples), resamples) / examples
+        )
         for column in range(len(intensity)):
             change = values[column] - values[0]
             mean[row, column] = change.mean()
             resampled = ((by_model @ change) * by_example).sum(axis=1)
             low[row, column], high[row, column] = np.percentile(resampled, [tail, 100 - tail])
     dims = ("algorithm", "intensity")
-    return xr.Dataset({"effect": (dims, mean), "effect_low": (dims, low), "effect_high": (dims, high)},
-                      coords={"algorithm": list(probability), "intensity": np.asarray(intensity, dtype=float)},
-                      attrs={"resamples": resamples, "level": level, "random_state": random_state})
+    return xr.Dataset(
+        {"effect": (dims, mean), "effect_low": (dims, low), "effect_high": (dims, high)},
+        coords={"algorithm": list(probability), "intensity": np.asarray(intensity, dtype=float)},
+        attrs={"resamples": resamples, "level": level, "random_state": random_state},
+    )

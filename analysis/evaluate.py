@@ -15,8 +15,14 @@ from dmstore.study import Study
 _FEWEST = 5
 
 
-def evaluate(study: Study, algorithm: str, *, fit: str | None = None, resamples: int = 1000,
-             random_state: int = 0) -> dict[str, Any]:
+def evaluate(
+    study: Study,
+    algorithm: str,
+    *,
+    fit: str | None = None,
+    resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, Any]:
     """LDS of a fit on the eval runs, with a bootstrap interval; computed once a snapshot.
 
     The linear datamodeling score of a target is the Spearman correlation, over masks, of the
@@ -62,7 +68,9 @@ def evaluate(study: Study, algorithm: str, *, fit: str | None = None, resamples:
         msg = f"algorithm {algorithm!r} has {len(unique)} eval masks, at least {_FEWEST} are needed; train more runs"
         raise InputError(msg)
     masks = runs["mask"].isel(run=chosen[first]).values
-    outputs = _average(runs[output].isel(run=chosen).values.astype(np.float64), inverse.ravel(), len(unique))
+    outputs = _average(
+        runs[output].isel(run=chosen).values.astype(np.float64), inverse.ravel(), len(unique)
+    )
     weight = datamodels["weight"].values.astype(np.float64)
     predicted = masks.astype(np.float64) @ weight.T + datamodels["bias"].values
     varies = np.ptp(outputs, axis=0) > 0
@@ -73,15 +81,30 @@ def evaluate(study: Study, algorithm: str, *, fit: str | None = None, resamples:
     r2 = 1 - error[varies] / variance[varies]
     results = {
         "lds": _number(correlation[varies].mean() if varies.any() else np.nan),
-        "lds_low": _number(spread[0]), "lds_high": _number(spread[1]),
+        "lds_low": _number(spread[0]),
+        "lds_high": _number(spread[1]),
         "lds_median": _number(np.median(correlation[varies]) if varies.any() else np.nan),
         "r2": _number(np.median(r2) if varies.any() else np.nan),
-        "holdout_r2": _number(np.nanmedian(datamodels["holdout_r2"].values) if np.isfinite(datamodels["holdout_r2"].values).any() else np.nan),
-        "eval_runs": len(chosen), "eval_masks": len(unique), "targets": int(varies.sum())}
-    document = {"fit": datamodels.attrs["fit"], "study": study.uuid, "algorithm": algorithm,
-                "content_id": runs.attrs["content_id"], "eval_runs": results["eval_runs"],
-                "parameters": parameters, "results": results, "created": log.utc_now(),
-                "software": log.software()}
+        "holdout_r2": _number(
+            np.nanmedian(datamodels["holdout_r2"].values)
+            if np.isfinite(datamodels["holdout_r2"].values).any()
+            else np.nan
+        ),
+        "eval_runs": len(chosen),
+        "eval_masks": len(unique),
+        "targets": int(varies.sum()),
+    }
+    document = {
+        "fit": datamodels.attrs["fit"],
+        "study": study.uuid,
+        "algorithm": algorithm,
+        "content_id": runs.attrs["content_id"],
+        "eval_runs": results["eval_runs"],
+        "parameters": parameters,
+        "results": results,
+        "created": log.utc_now(),
+        "software": log.software(),
+    }
     study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
     return {"algorithm": algorithm, "fit": datamodels.attrs["fit"], **results}
 
@@ -100,17 +123,23 @@ def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     a = a - a.mean(axis=0)
     b = b - b.mean(axis=0)
     scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), scale, out=np.zeros(a.shape[1]), where=scale > 0)
+    correlation: NDArray[np.float64] = np.divide(
+        (a * b).sum(axis=0), scale, out=np.zeros(a.shape[1]), where=scale > 0
+    )
+    return correlation
 
 
-def _average(values: NDArray[np.float64], group: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def _average(
+    values: NDArray[np.float64], group: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
     total = np.zeros((count, values.shape[1]))
     np.add.at(total, group, values)
     return total / np.bincount(group, minlength=count)[:, None]
 
 
-def _bootstrap(predicted: NDArray[np.float64], outputs: NDArray[np.float64], resamples: int,
-               random_state: int) -> tuple[float, float]:
+def _bootstrap(
+    predicted: NDArray[np.float64], outputs: NDArray[np.float64], resamples: int, random_state: int
+) -> tuple[float, float]:
     """95 % interval of the mean LDS over targets, masks resampled.
 
     Ranks stay those of the whole sample: ranking a resample again would count its ties as noise.

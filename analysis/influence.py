@@ -7,7 +7,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 
-def relative_influence(a: xr.DataArray, b: xr.DataArray, targets: NDArray[np.int64]) -> xr.DataArray:
+def relative_influence(
+    a: xr.DataArray, b: xr.DataArray, targets: NDArray[np.int64]
+) -> xr.DataArray:
     """Aggregate influence on some targets under A, less that under B (Appendix D).
 
     Parameters
@@ -22,6 +24,13 @@ def relative_influence(a: xr.DataArray, b: xr.DataArray, targets: NDArray[np.int
     (train,) float64
         Sum over the targets of |a| less that of |b|; its absolute value is the paper's.
     """
-    sums = [np.abs(w.transpose("target", "train").values[targets].astype(np.float64)).sum(axis=0) for w in (a, b)]
-    return xr.DataArray(sums[0] - sums[1], dims="train", name="relative_influence",
-                        coords={"train": a["train"]} if "train" in a.coords else None)
+    sums = [
+        np.abs(w.transpose("target", "train").values[targets].astype(np.float64)).sum(axis=0)
+        for w in (a, b)
+    ]
+    return xr.DataArray(
+        sums[0] - sums[1],
+        dims="train",
+        name="relative_influence",
+        coords={"train": a["train"]} if "train" in a.coords else None,
+    )

@@ -21,5 +21,8 @@ def normalize(weight: xr.DataArray) -> xr.DataArray:
     values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return weight.transpose("target", "train").copy(data=unit).assign_attrs(
-        zero_rows=int((length == 0).sum()))
+    return (
+        weight.transpose("target", "train")
+        .copy(data=unit)
+        .assign_attrs(zero_rows=int((length == 0).sum()))
+    )

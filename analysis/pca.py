@@ -12,7 +12,9 @@ from dmstore.errors import InputError
 _EXACT = 3000
 
 
-def pca(residuals: xr.Dataset, *, components: int = 10, center: bool = True, random_state: int = 0) -> xr.Dataset:
+def pca(
+    residuals: xr.Dataset, *, components: int = 10, center: bool = True, random_state: int = 0
+) -> xr.Dataset:
     """Principal components of residual datamodels (paper Eq. 4).
 
     Parameters
@@ -56,14 +58,22 @@ def pca(residuals: xr.Dataset, *, components: int = 10, center: bool = True, ran
     projection = np.full((count, len(included)), np.nan)
     projection[:, included] = (along * sign).T
     return xr.Dataset(
-        {"direction": (("component", "train"), directions),
-         "projection": (("component", "target"), projection),
-         "residual_variance": ("component", singular**2 / total if total > 0 else np.zeros(count))},
+        {
+            "direction": (("component", "train"), directions),
+            "projection": (("component", "target"), projection),
+            "residual_variance": (
+                "component",
+                singular**2 / total if total > 0 else np.zeros(count),
+            ),
+        },
         coords={name: rows.coords[name] for name in ("train", "target") if name in rows.coords},
-        attrs={"center": int(center), "components": count})
+        attrs={"center": int(center), "components": count},
+    )
 
 
-def leading(rows: NDArray[np.float64], count: int, random_state: int, *, exact: bool = True) -> NDArray[np.float64]:
+def leading(
+    rows: NDArray[np.float64], count: int, random_state: int, *, exact: bool = True
+) -> NDArray[np.float64]:
     """Leading right singular vectors.
 
     Parameters
@@ -111,8 +121,11 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     unit = normalize(weight).values
     rows = unit[(unit != 0).any(axis=1)]
     along = rows @ direction.transpose("component", "train").values.astype(np.float64).T
-    return xr.DataArray((along**2).mean(axis=0) if len(rows) else np.full(along.shape[1], np.nan),
-                        dims="component", name="explained_variance")
+    return xr.DataArray(
+        (along**2).mean(axis=0) if len(rows) else np.full(along.shape[1], np.nan),
+        dims="component",
+        name="explained_variance",
+    )
 
 
 def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:

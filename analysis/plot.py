@@ -46,16 +46,35 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
     for row, own in enumerate(names):
         other = names[1 - row]
-        axes.scatter(explained[row, :, 0], explained[row, :, 1], s=42, color=COLORS[row], alpha=0.85,
-                     edgecolor="white", linewidth=0.6, label=f"{'AB'[row]}: used by {own}, less by {other}")
+        axes.scatter(
+            explained[row, :, 0],
+            explained[row, :, 1],
+            s=42,
+            color=COLORS[row],
+            alpha=0.85,
+            edgecolor="white",
+            linewidth=0.6,
+            label=f"{'AB'[row]}: used by {own}, less by {other}",
+        )
         for component in range(min(5, explained.shape[1])):
-            axes.annotate(f"{'AB'[row]}{component + 1}", explained[row, component], xytext=(5, 4),
-                          textcoords="offset points", fontsize=9, color=COLORS[row])
+            axes.annotate(
+                f"{'AB'[row]}{component + 1}",
+                explained[row, component],
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=9,
+                color=COLORS[row],
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, top)
     axes.set_ylim(low, top)
-    ticks = [t for power in range(-5, 3) for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= t <= top]
+    ticks = [
+        t
+        for power in range(-5, 3)
+        for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
+        if low <= t <= top
+    ]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_minor_locator(NullLocator())
@@ -73,8 +92,10 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     between = comparison["cosine_cross"] if "cosine_cross" in comparison else comparison["cosine"]
     series = [(f"{names[0]} with {names[1]}", between.values, _BETWEEN)]
     if "cosine_ceiling" in comparison:
-        series += [(f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
-                   for row, name in enumerate(names)]
+        series += [
+            (f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
+            for row, name in enumerate(names)
+        ]
     finite = [(label, values[np.isfinite(values)], color) for label, values, color in series]
     everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
     low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
@@ -83,22 +104,38 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
         mean = f"{values.mean():.2f}" if len(values) else "none"
         # Only the comparison is filled: three fills on top of each other hide one another.
         filled = color == _BETWEEN
-        axes.hist(values, bins=bins, histtype="stepfilled" if filled else "step", alpha=0.45 if filled else 1.0,
-                  color=color, linewidth=0 if filled else 1.6, label=f"{label}: mean {mean}")
+        axes.hist(
+            values,
+            bins=bins.tolist(),
+            histtype="stepfilled" if filled else "step",
+            alpha=0.45 if filled else 1.0,
+            color=color,
+            linewidth=0 if filled else 1.6,
+            label=f"{label}: mean {mean}",
+        )
     axes.set_xlabel("cosine similarity of datamodels")
     axes.set_ylabel("targets")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     return axes
 
 
-def counterfactual(result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class") -> Axes:
+def counterfactual(
+    result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class"
+) -> Axes:
     """Effect of a transformation over its intensities, with 95 % intervals (Figure 4)."""
     axes = axes if axes is not None else figure()[1]
     x = result["intensity"].values
     for row, name in enumerate(result["algorithm"].values):
         low, high = result["effect_low"].values[row] * 100, result["effect_high"].values[row] * 100
         axes.fill_between(x, low, high, color=COLORS[row % 2], alpha=0.18, linewidth=0)
-        axes.plot(x, result["effect"].values[row] * 100, color=COLORS[row % 2], marker="o", markersize=4, label=str(name))
+        axes.plot(
+            x,
+            result["effect"].values[row] * 100,
+            color=COLORS[row % 2],
+            marker="o",
+            markersize=4,
+            label=str(name),
+        )
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel("intensity of the transformation")
     axes.set_ylabel(f"change of P({label}), points")
@@ -113,6 +150,7 @@ def svg(axes: Axes) -> str:
     buffer = io.StringIO()
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "dmstore", "font.family": "sans-serif"}
     with mpl.rc_context(style):
-        axes.get_figure().savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure: Any = axes.get_figure()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

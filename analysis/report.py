@@ -52,32 +52,65 @@ def report(study: Study, a: str, b: str) -> str:
         raise MissingDependencyError(msg) from error
     comparison = study.comparison(a, b).load()
     where = f"comparisons/{comparison.attrs['comparison']}/"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
-    source = importlib.resources.files("dmstore.analysis").joinpath("report.html").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = (
+        importlib.resources.files("dmstore.analysis").joinpath("report.html").read_text("utf-8")
+    )
     html = environment.from_string(source).render(**_context(study, comparison, where))
     objects = study.objects
     objects.delete(f"{where}report.html")
     objects.put_if_absent(f"{where}report.html", html.encode())
-    return str(objects.path(f"{where}report.html")) if isinstance(objects, LocalObjects) else f"{objects.url}/{where}report.html"
+    return (
+        str(objects.path(f"{where}report.html"))
+        if isinstance(objects, LocalObjects)
+        else f"{objects.url}/{where}report.html"
+    )
 
 
 def _context(study: Study, comparison: xr.Dataset, where: str) -> dict[str, Any]:
     names = [str(name) for name in comparison["algorithm"].values]
-    document = schema.load_document("comparison", study.objects.get(f"{where}comparison.json"), where)
-    quality = [_quality(study, name, fit) for name, fit in zip(names, document["fits"], strict=True)]
+    document = schema.load_document(
+        "comparison", study.objects.get(f"{where}comparison.json"), where
+    )
+    quality = [
+        _quality(study, name, fit) for name, fit in zip(names, document["fits"], strict=True)
+    ]
     effects = counterfactuals(study, where)
     sides = [_side(study, comparison, row) for row in range(2)]
     about = study.objects.children("about/")
-    title = schema.load_document("about", study.objects.get(f"about/{about[-1]}"), "about").get("title") if about else None
+    title = (
+        schema.load_document("about", study.objects.get(f"about/{about[-1]}"), "about").get("title")
+        if about
+        else None
+    )
     return {
-        "title": title or study.path.rstrip("/").rpartition("/")[2], "names": names, "quality": quality, "sides": sides,
-        "headline": _headline(comparison, names, sides, effects), "score": _score(comparison, names),
-        "figures": {"directions": plot.svg(plot.directions(comparison)), "similarity": plot.svg(plot.similarity(comparison))},
-        "effects": [{**entry, "figure": plot.svg(plot.counterfactual(entry["result"], label=entry["class"]))} for entry in effects],
-        "excluded": int((~comparison["included"].values).sum()), "targets": comparison.sizes["target"],
-        "train": comparison.sizes["train"], "provenance": _provenance(study, document, names), "colors": plot.COLORS,
-        "has_out": "delta_out" in comparison, "software": log.software()}
+        "title": title or study.path.rstrip("/").rpartition("/")[2],
+        "names": names,
+        "quality": quality,
+        "sides": sides,
+        "headline": _headline(comparison, names, sides, effects),
+        "score": _score(comparison, names),
+        "figures": {
+            "directions": plot.svg(plot.directions(comparison)),
+            "similarity": plot.svg(plot.similarity(comparison)),
+        },
+        "effects": [
+            {
+                **entry,
+                "figure": plot.svg(plot.counterfactual(entry["result"], label=entry["class"])),
+            }
+            for entry in effects
+        ],
+        "excluded": int((~comparison["included"].values).sum()),
+        "targets": comparison.sizes["target"],
+        "train": comparison.sizes["train"],
+        "provenance": _provenance(study, document, names),
+        "colors": plot.COLORS,
+        "has_out": "delta_out" in comparison,
+        "software": log.software(),
+    }
 
 
 def _quality(study: Study, name: str, fit: str) -> dict[str, Any]:
@@ -85,7 +118,12 @@ def _quality(study: Study, name: str, fit: str) -> dict[str, Any]:
     try:
         results = evaluate(study, name, fit=fit)
     except InputError as error:
-        return {"name": name, "runs": study.newest_fit(name, fit)["runs"], "note": str(error), "lds": None}
+        return {
+            "name": name,
+            "runs": study.newest_fit(name, fit)["runs"],
+            "note": str(error),
+            "lds": None,
+        }
     return {"name": name, "runs": study.newest_fit(name, fit)["runs"], "note": "", **results}
 
 
@@ -96,45 +134,79 @@ def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
         if child.startswith("counterfactual-") and child.endswith(".zarr.zip"):
             arrays = groups.read(study.objects, f"{where}{child}")
             dims = ("algorithm", "intensity")
-            result = xr.Dataset({k: (dims, arrays[k]) for k in ("effect", "effect_low", "effect_high")},
-                                coords={"algorithm": arrays["algorithm"], "intensity": arrays["intensity"]})
-            name, _, label = child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
+            result = xr.Dataset(
+                {k: (dims, arrays[k]) for k in ("effect", "effect_low", "effect_high")},
+                coords={"algorithm": arrays["algorithm"], "intensity": arrays["intensity"]},
+            )
+            name, _, label = (
+                child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
+            )
             number = int(label) if label.isdigit() and int(label) < len(study.class_names) else None
-            found.append({"name": name.replace("_", " "), "class": study.class_names[number] if number is not None else label, "result": result,
-                          "rows": [{"algorithm": str(a), "effect": float(result["effect"][i, -1]) * 100,
-                                    "low": float(result["effect_low"][i, -1]) * 100,
-                                    "high": float(result["effect_high"][i, -1]) * 100}
-                                   for i, a in enumerate(result["algorithm"].values)]})
+            found.append(
+                {
+                    "name": name.replace("_", " "),
+                    "class": study.class_names[number] if number is not None else label,
+                    "result": result,
+                    "rows": [
+                        {
+                            "algorithm": str(a),
+                            "effect": float(result["effect"][i, -1]) * 100,
+                            "low": float(result["effect_low"][i, -1]) * 100,
+                            "high": float(result["effect_high"][i, -1]) * 100,
+                        }
+                        for i, a in enumerate(result["algorithm"].values)
+                    ],
+                }
+            )
     return found
 
 
 def _score(comparison: xr.Dataset, names: list[str]) -> dict[str, Any]:
     """Mean cosine similarity between the algorithms, and that of each with itself."""
     key = "cosine_cross" if "cosine_cross" in comparison else "cosine"
-    ceiling = ([float(np.nanmean(row)) for row in comparison["cosine_ceiling"].values]
-               if "cosine_ceiling" in comparison else [])
-    return {"full": float(np.nanmean(comparison["cosine"].values)), "between": float(np.nanmean(comparison[key].values)),
-            "ceiling": dict(zip(names, ceiling, strict=False))}
+    ceiling = (
+        [float(np.nanmean(row)) for row in comparison["cosine_ceiling"].values]
+        if "cosine_ceiling" in comparison
+        else []
+    )
+    return {
+        "full": float(np.nanmean(comparison["cosine"].values)),
+        "between": float(np.nanmean(comparison[key].values)),
+        "ceiling": dict(zip(names, ceiling, strict=False)),
+    }
 
 
-def _headline(comparison: xr.Dataset, names: list[str], sides: list[dict[str, Any]],
-              effects: list[dict[str, Any]]) -> str:
+def _headline(
+    comparison: xr.Dataset,
+    names: list[str],
+    sides: list[dict[str, Any]],
+    effects: list[dict[str, Any]],
+) -> str:
     lead = max(sides, key=lambda side: side["panels"][0]["delta"])
     own, other = lead["name"], names[1 - names.index(lead["name"])]
     panel = lead["panels"][0]
     explained = dict(zip(names, panel["explained"], strict=True))
-    text = (f"{own} relies on training examples that {other} does not: the leading direction explains "
-            f"{explained[own]:.2g} % of {own}'s datamodels and {explained[other]:.2g} % of {other}'s, "
-            f"and is about class {panel['about']}.")
+    text = (
+        f"{own} relies on training examples that {other} does not: the leading direction explains "
+        f"{explained[own]:.2g} % of {own}'s datamodels and {explained[other]:.2g} % of {other}'s, "
+        f"and is about class {panel['about']}."
+    )
     score = _score(comparison, names)
     if score["ceiling"]:
         best = np.mean(list(score["ceiling"].values()))
-        text += (f" Over all targets the two agree with a mean cosine similarity of {score['between']:.2f}, "
-                 f"where either agrees with itself at {best:.2f}.")
+        text += (
+            f" Over all targets the two agree with a mean cosine similarity of {score['between']:.2f}, "
+            f"where either agrees with itself at {best:.2f}."
+        )
     if effects:
         rows = effects[0]["rows"]
-        text += (f" Adding the {effects[0]['name']} changes P({effects[0]['class']}) by "
-                 + " and by ".join(f"{row['effect']:+.1f} points under {row['algorithm']}" for row in rows) + ".")
+        text += (
+            f" Adding the {effects[0]['name']} changes P({effects[0]['class']}) by "
+            + " and by ".join(
+                f"{row['effect']:+.1f} points under {row['algorithm']}" for row in rows
+            )
+            + "."
+        )
     return text
 
 
@@ -146,35 +218,60 @@ def _side(study: Study, comparison: xr.Dataset, row: int) -> dict[str, Any]:
         ends = []
         for end, title in enumerate(("top", "bottom")):
             members, random = one["subpopulation"].values[end], one["contrast"].values[end]
-            ends.append({"title": title, "members": _pictures(study, "target", members),
-                         "random": _pictures(study, "target", random)})
+            ends.append(
+                {
+                    "title": title,
+                    "members": _pictures(study, "target", members),
+                    "random": _pictures(study, "target", random),
+                }
+            )
         heavy = one["heaviest"].values[:_HEAVY]
         members = one["subpopulation"].values[0]
         common = np.bincount(label[members[members >= 0]]) if (members >= 0).any() else np.zeros(1)
         share = common.max() / max(common.sum(), 1)
         about = study.class_names[int(common.argmax())]
-        panels.append({
-            "number": component + 1, "code": f"{'AB'[row]}{component + 1}", "ends": ends,
-            "about": about if share > 0.5 else f"{about} among others",
-            "explained": (one["explained_variance"].values * 100).tolist(), "delta": float(one["delta"]) * 100,
-            "delta_out": float(one["delta_out"]) * 100 if "delta_out" in comparison else None,
-            "delta_null": float(one["delta_null"]) * 100 if "delta_null" in comparison else None,
-            "heavy": _pictures(study, "train", heavy, one["direction"].values[heavy])})
-    return {"name": str(comparison["algorithm"].values[row]), "color": plot.COLORS[row], "panels": panels}
+        panels.append(
+            {
+                "number": component + 1,
+                "code": f"{'AB'[row]}{component + 1}",
+                "ends": ends,
+                "about": about if share > 0.5 else f"{about} among others",
+                "explained": (one["explained_variance"].values * 100).tolist(),
+                "delta": float(one["delta"]) * 100,
+                "delta_out": float(one["delta_out"]) * 100 if "delta_out" in comparison else None,
+                "delta_null": float(one["delta_null"]) * 100
+                if "delta_null" in comparison
+                else None,
+                "heavy": _pictures(study, "train", heavy, one["direction"].values[heavy]),
+            }
+        )
+    return {
+        "name": str(comparison["algorithm"].values[row]),
+        "color": plot.COLORS[row],
+        "panels": panels,
+    }
 
 
-def _pictures(study: Study, kind: str, positions: NDArray[np.int64],
-              weights: NDArray[Any] | None = None) -> list[dict[str, Any]]:
+def _pictures(
+    study: Study, kind: str, positions: NDArray[np.int64], weights: NDArray[Any] | None = None
+) -> list[dict[str, Any]]:
     """Thumbnails (where the study has images), ids, classes, and signs of weights."""
     examples = study.train if kind == "train" else study.targets
     valid = positions[positions >= 0]
-    images = examples["image"].isel({kind: valid}).values if "image" in examples and len(valid) else None
+    images = (
+        examples["image"].isel({kind: valid}).values if "image" in examples and len(valid) else None
+    )
     found = []
     for place, position in enumerate(valid):
         weight = float(weights[place]) if weights is not None else None
-        found.append({"id": str(examples[kind].values[position]),
-                      "class": study.class_names[int(examples["label"].values[position])], "weight": weight,
-                      "image": thumbnail(images[place]) if images is not None else None})
+        found.append(
+            {
+                "id": str(examples[kind].values[position]),
+                "class": study.class_names[int(examples["label"].values[position])],
+                "weight": weight,
+                "image": thumbnail(images[place]) if images is not None else None,
+            }
+        )
     return found
 
 
@@ -191,14 +288,26 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 
 
 def _provenance(study: Study, document: dict[str, Any], names: list[str]) -> list[tuple[str, str]]:
-    rows = [("study", study.uuid), ("comparison", document["comparison"]),
-            ("parameters", ", ".join(f"{k} {v}" for k, v in document["parameters"].items()))]
+    rows = [
+        ("study", study.uuid),
+        ("comparison", document["comparison"]),
+        ("parameters", ", ".join(f"{k} {v}" for k, v in document["parameters"].items())),
+    ]
     for name, fit in zip(names, document["fits"], strict=True):
         entry = study.newest_fit(name, fit)
         declared = study.algorithm(name).document
-        rows += [(f"{name}: task", f"{declared['task']} {declared['config'] or ''}".strip()),
-                 (f"{name}: sampling", f"{declared['sampling']}, alpha {declared['alpha']}, masks {declared['masks']}"),
-                 (f"{name}: snapshot", f"version {entry['version']}, content id {entry['content_id']}"),
-                 (f"{name}: fit", f"{fit}, output {entry['output']}; " + ", ".join(f"{k} {v}" for k, v in entry["parameters"].items())),
-                 (f"{name}: software", entry.get("software", "not recorded"))]
+        rows += [
+            (f"{name}: task", f"{declared['task']} {declared['config'] or ''}".strip()),
+            (
+                f"{name}: sampling",
+                f"{declared['sampling']}, alpha {declared['alpha']}, masks {declared['masks']}",
+            ),
+            (f"{name}: snapshot", f"version {entry['version']}, content id {entry['content_id']}"),
+            (
+                f"{name}: fit",
+                f"{fit}, output {entry['output']}; "
+                + ", ".join(f"{k} {v}" for k, v in entry["parameters"].items()),
+            ),
+            (f"{name}: software", entry.get("software", "not recorded")),
+        ]
     return rows

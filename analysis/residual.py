@@ -32,5 +32,7 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     cosine = (unit_a * unit_b).sum("train")
     included = (unit_a != 0).any("train") & (unit_b != 0).any("train")
     rest = unit_a - cosine * unit_b
-    return xr.Dataset({"residual": rest.transpose("target", "train"), "cosine": cosine, "included": included},
-                      attrs={"excluded": int((~included).sum())})
+    return xr.Dataset(
+        {"residual": rest.transpose("target", "train"), "cosine": cosine, "included": included},
+        attrs={"excluded": int((~included).sum())},
+    )

@@ -19,7 +19,10 @@ def check_aligned(a: xr.DataArray, b: xr.DataArray) -> None:
     """
     for dim in ("target", "train"):
         same = a.sizes[dim] == b.sizes[dim] and (
-            dim not in a.coords or dim not in b.coords or np.array_equal(a[dim].values, b[dim].values))
+            dim not in a.coords
+            or dim not in b.coords
+            or np.array_equal(a[dim].values, b[dim].values)
+        )
         if not same:
             msg = f"the two algorithms do not have the same {dim} ids; compare algorithms of one study"
             raise InputError(msg)

@@ -7,8 +7,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 
-def subpopulation(projection: xr.DataArray, label: NDArray[np.int64], *, top: int = 16,
-                  random_state: int = 0) -> xr.Dataset:
+def subpopulation(
+    projection: xr.DataArray, label: NDArray[np.int64], *, top: int = 16, random_state: int = 0
+) -> xr.Dataset:
     """Targets most and least aligned with each direction, beside class-matched random ones.
 
     Parameters
@@ -41,12 +42,18 @@ def subpopulation(projection: xr.DataArray, label: NDArray[np.int64], *, top: in
             chosen[component, end, : len(members)] = members
             contrast[component, end, : len(members)] = _matched(members, valid, label, draw)
     dims = ("component", "end", "rank")
-    return xr.Dataset({"subpopulation": (dims, chosen), "contrast": (dims, contrast)},
-                      attrs={"top": size, "random_state": random_state})
+    return xr.Dataset(
+        {"subpopulation": (dims, chosen), "contrast": (dims, contrast)},
+        attrs={"top": size, "random_state": random_state},
+    )
 
 
-def _matched(members: NDArray[np.int64], valid: NDArray[np.int64], label: NDArray[np.int64],
-             draw: np.random.Generator) -> NDArray[np.int64]:
+def _matched(
+    members: NDArray[np.int64],
+    valid: NDArray[np.int64],
+    label: NDArray[np.int64],
+    draw: np.random.Generator,
+) -> NDArray[np.int64]:
     """For each member a random other target of its class, none twice; -1 where there is none left."""
     found = np.full(len(members), -1, dtype=np.int64)
     outside = np.setdiff1d(valid, members)

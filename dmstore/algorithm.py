@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import bits, plan, schema
-from dmstore.errors import ConflictError, ExistsError, InputError, NotFoundError
+from dmstore.errors import ConflictError, ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.plan import Block, Part
 from dmstore.storage import log
 from dmstore.storage.objects import Objects
 from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
+
+ANCHOR = "study.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Algorithm:
         The algorithm's document.
     """
 
-    def __init__(self, objects: Objects, study: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    def __init__(
+        self, objects: Objects, study: Mapping[str, Any], document: Mapping[str, Any]
+    ) -> None:
         self.objects = objects
         self.document = dict(document)
         self.name: str = document["name"]
@@ -68,11 +72,21 @@ class Algorithm:
         # Blocks of a plan never change, so each is read once.
         self._blocks: dict[str, Block] = {}
         self._study: str = study["uuid"]
-        self._key = plan.mask_key(self._seed, self.uuid if document["masks"] == "independent" else None)
-        sizes = {"train": self.train, "target": study["targets"][self.target_set]["count"],
-                 "class": study.get("classes", 0)}
-        self.table = Table(objects, f"{self.prefix}runs/", schema.group_spec("runs", self.outputs), sizes,
-                           {"study": self._study, "algorithm": self.name, "table": "runs"})
+        self._key = plan.mask_key(
+            self._seed, self.uuid if document["masks"] == "independent" else None
+        )
+        sizes = {
+            "train": self.train,
+            "target": study["targets"][self.target_set]["count"],
+            "class": study.get("classes", 0),
+        }
+        self.table = Table(
+            objects,
+            f"{self.prefix}runs/",
+            schema.group_spec("runs", self.outputs),
+            sizes,
+            {"study": self._study, "algorithm": self.name, "table": "runs"},
+        )
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
@@ -81,8 +95,9 @@ class Algorithm:
             if name not in self._blocks:
                 where = f"{self.prefix}plans/{name}"
                 document = schema.load_document("plan", self.objects.get(where), where)
-                self._blocks[name] = Block(*(document[key] for key in (
-                    "first_run", "runs", "first_mask", "repeats")))
+                self._blocks[name] = Block(
+                    *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
+                )
         return [self._blocks[name] for name in names]
 
     def planned_count(self) -> int:
@@ -106,13 +121,23 @@ class Algorithm:
             msg = f"{runs} runs with {repeats} repeats: both must be 1 or more"
             raise InputError(msg)
         blocks = self.blocks()
-        block = Block(max((b.stop for b in blocks), default=0), runs,
-                      max((b.first_mask + b.masks for b in blocks), default=0), repeats)
+        block = Block(
+            max((b.stop for b in blocks), default=0),
+            runs,
+            max((b.first_mask + b.masks for b in blocks), default=0),
+            repeats,
+        )
         if block.stop >= plan.MAX_RUN:
             msg = f"{runs} runs are more than a plan can hold ({plan.MAX_RUN})"
             raise InputError(msg)
-        document = {"block": len(blocks) + 1, "first_run": block.first_run, "runs": runs,
-                    "first_mask": block.first_mask, "repeats": repeats, "created": log.utc_now()}
+        document = {
+            "block": len(blocks) + 1,
+            "first_run": block.first_run,
+            "runs": runs,
+            "first_mask": block.first_mask,
+            "repeats": repeats,
+            "created": log.utc_now(),
+        }
         name = f"{self.prefix}plans/{len(blocks) + 1:04d}.json"
         if not self.objects.put_if_absent(name, schema.dump_document("plan", document)):
             msg = f"{name}: the plan was extended at the same moment; look with 'dmstore status' and try again"
@@ -130,8 +155,16 @@ class Algorithm:
         mask_id = plan.masks_of(run_ids, blocks)
         repeat = plan.repeats_of(run_ids, blocks)
         masks = self.masks(mask_id)
-        return [Run(int(run), masks[i], plan.training_seed(self._seed, self.uuid, int(run)),
-                    int(mask_id[i]), int(repeat[i])) for i, run in enumerate(run_ids)]
+        return [
+            Run(
+                int(run),
+                masks[i],
+                plan.training_seed(self._seed, self.uuid, int(run)),
+                int(mask_id[i]),
+                int(repeat[i]),
+            )
+            for i, run in enumerate(run_ids)
+        ]
 
     def pending(self, part: Part | None = None) -> NDArray[np.int64]:
         """Planned run ids that no view shows yet.
@@ -174,13 +207,17 @@ class Algorithm:
             blocks = self.blocks()
             mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
             for row in np.flatnonzero(mask_id < 0)[:1]:
-                msg = (f"{where}: run {rows.run[row]} is not in the plan of {self.name!r} "
-                       f"({self.planned_count()} runs); extend it with 'dmstore extend'")
+                msg = (
+                    f"{where}: run {rows.run[row]} is not in the plan of {self.name!r} "
+                    f"({self.planned_count()} runs); extend it with 'dmstore extend'"
+                )
                 raise InputError(msg)
             wrong = [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
             if wrong:
-                msg = (f"{where}: run {rows.run[wrong[0]]} has a mask that is not the plan's; train with "
-                       f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere")
+                msg = (
+                    f"{where}: run {rows.run[wrong[0]]} has a mask that is not the plan's; train with "
+                    f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere"
+                )
                 raise InputError(msg)
             seeds = [plan.training_seed(self._seed, self.uuid, int(run)) for run in rows.run]
             seed = rows.columns.get("seed", np.array(seeds, dtype=np.uint64))
@@ -191,7 +228,12 @@ class Algorithm:
         if seed.dtype.kind not in "iu" or (seed.dtype.kind == "i" and count and seed.min() < 0):
             msg = f"{where}: seed must hold non-negative integers (found {seed.dtype})"
             raise InputError(msg)
-        columns = {**rows.columns, "mask_id": mask_id, "repeat": repeat, "seed": seed.astype(np.uint64)}
+        columns = {
+            **rows.columns,
+            "mask_id": mask_id,
+            "repeat": repeat,
+            "seed": seed.astype(np.uint64),
+        }
         for name in ("time", "host"):
             if name not in columns:
                 msg = f"{where}: no {name!r}"
@@ -200,14 +242,17 @@ class Algorithm:
             schema.check_name(name, f"{where}: column")
         return Rows(rows.run, rows.arrays, columns)
 
-    def wrong_masks(self, run: NDArray[np.int64], mask_id: NDArray[np.int64],
-                    masks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    def wrong_masks(
+        self, run: NDArray[np.int64], mask_id: NDArray[np.int64], masks: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, int]]:
         """Rows whose mask is not the plan's: (row, run id)."""
         for row, (number, mask) in enumerate(zip(mask_id, masks, strict=True)):
             if not np.array_equal(self.masks([int(number)])[0], mask):
                 yield row, int(run[row])
 
-    def check_rows(self, run: NDArray[np.int64], arrays: dict[str, NDArray[Any]]) -> Iterator[tuple[int, str]]:
+    def check_rows(
+        self, run: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
+    ) -> Iterator[tuple[int, str]]:
         """The plan's check of stored rows, for verification: (run id, what is wrong)."""
         if not self.planned:
             return
@@ -219,7 +264,9 @@ class Algorithm:
             yield number, "mask is not the plan's"
 
 
-def declare_outputs(outputs: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def declare_outputs(
+    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
     """Declarations of outputs from known names or from full entries.
 
     Parameters
@@ -244,7 +291,9 @@ def declare_outputs(outputs: Sequence[str] | Mapping[str, Mapping[str, Any]]) ->
         for text in outputs:
             name, _, dtype = text.partition(":")
             if name not in known:
-                msg = f"output {name!r} is not known; use {', '.join(known)}, or declare it in Python"
+                msg = (
+                    f"output {name!r} is not known; use {', '.join(known)}, or declare it in Python"
+                )
                 raise InputError(msg)
             declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
     for name in declared.keys() & schema.reserved_names():
@@ -253,14 +302,28 @@ def declare_outputs(outputs: Sequence[str] | Mapping[str, Mapping[str, Any]]) ->
     return declared
 
 
-def add(objects: Objects, study: Mapping[str, Any], name: str, *, alpha: float | None = 0.5,
-        runs: int = 0, repeats: int = 1, sampling: str = "planned", masks: str = "shared",
-        outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
-        target_set: str = "test", task: str | None = None, config: Mapping[str, Any] | None = None) -> Algorithm:
+def add(
+    objects: Objects,
+    study: Mapping[str, Any],
+    name: str,
+    *,
+    alpha: float | None = 0.5,
+    runs: int = 0,
+    repeats: int = 1,
+    sampling: str = "planned",
+    masks: str = "shared",
+    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
+    target_set: str = "test",
+    task: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Algorithm:
     """Add an algorithm to a study; see :meth:`dmstore.study.Study.add_algorithm`."""
     schema.check_name(name, "algorithm")
-    taken = {other.lower(): other for other in objects.children("algorithms/")
-             if objects.exists(f"algorithms/{other}/algorithm.json")}
+    taken = {
+        other.lower(): other
+        for other in objects.children("algorithms/")
+        if objects.exists(f"algorithms/{other}/algorithm.json")
+    }
     if name.lower() in taken:
         msg = f"algorithm {taken[name.lower()]!r} exists in this study; choose another name, or extend it"
         raise ExistsError(msg)
@@ -275,7 +338,9 @@ def add(objects: Objects, study: Mapping[str, Any], name: str, *, alpha: float |
         msg = f"alpha {alpha} is not allowed; it must lie strictly between 0 and 1"
         raise InputError(msg)
     if alpha is not None and sampling == "planned" and int(np.floor(alpha * count)) < 1:
-        msg = f"alpha {alpha} of {count} train examples is less than one example; use a larger alpha"
+        msg = (
+            f"alpha {alpha} of {count} train examples is less than one example; use a larger alpha"
+        )
         raise InputError(msg)
     if sampling == "foreign" and runs:
         msg = "foreign sampling has no plan; leave the number of runs out"
@@ -284,15 +349,28 @@ def add(objects: Objects, study: Mapping[str, Any], name: str, *, alpha: float |
         msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats"
         raise InputError(msg)
     if target_set not in study["targets"]:
-        msg = f"target set {target_set!r} is not in this study; it has {', '.join(study['targets'])}"
+        msg = (
+            f"target set {target_set!r} is not in this study; it has {', '.join(study['targets'])}"
+        )
         raise NotFoundError(msg)
     declared = declare_outputs(outputs)
     if not study.get("classes") and any("class" in entry["dims"] for entry in declared.values()):
         msg = "an output with a value a class needs class names in the study"
         raise InputError(msg)
-    document = {"name": name, "study": study["uuid"], "uuid": uuid.uuid4().hex, "created": log.utc_now(),
-                "software": log.software(), "alpha": alpha, "sampling": sampling, "masks": masks,
-                "target_set": target_set, "outputs": declared, "task": task, "config": dict(config or {})}
+    document = {
+        "name": name,
+        "study": study["uuid"],
+        "uuid": uuid.uuid4().hex,
+        "created": log.utc_now(),
+        "software": log.software(),
+        "alpha": alpha,
+        "sampling": sampling,
+        "masks": masks,
+        "target_set": target_set,
+        "outputs": declared,
+        "task": task,
+        "config": dict(config or {}),
+    }
     raw = schema.dump_document("algorithm", document)
     if not objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
         msg = f"algorithm {name!r} exists in this study; choose another name"
@@ -318,8 +396,13 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
     try:
         document = schema.load_document("algorithm", objects.get(where), where)
     except (FileNotFoundError, NotADirectoryError):
+        if not objects.exists(ANCHOR):
+            msg = f"{objects.url}: {ANCHOR} is gone, so the study was deleted or moved"
+            raise StudyNotFoundError(msg) from None
         known = ", ".join(objects.children("algorithms/")) or "none yet"
-        msg = f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"
+        msg = (
+            f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"
+        )
         raise NotFoundError(msg) from None
     if document["study"] != study["uuid"]:
         msg = f"{where}: belongs to study {document['study']}, not to this one"

@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def check(study: Study, a: str, b: str, transformation: Callable[[NDArray[np.uint8], float], NDArray[np.uint8]],
-          label: int, *, name: str, intensity: Sequence[float], examples: NDArray[np.int64] | None = None,
-          models: int = 100) -> xr.Dataset:
+def check(
+    study: Study,
+    a: str,
+    b: str,
+    transformation: Callable[[NDArray[np.uint8], float], NDArray[np.uint8]],
+    label: int,
+    *,
+    name: str,
+    intensity: Sequence[float],
+    examples: NDArray[np.int64] | None = None,
+    models: int = 100,
+) -> xr.Dataset:
     """Measure what a transformation does to the probability of a class under two algorithms.
 
     Parameters
@@ -67,10 +76,18 @@ def check(study: Study, a: str, b: str, transformation: Callable[[NDArray[np.uin
         msg = f"no target is left to transform for class {label}"
         raise InputError(msg)
     images = study.targets["image"].isel(target=chosen).values
-    found = effect({n: probabilities(study, n, images, transformation, intensity, label, models=models) for n in (a, b)},
-                   intensity)
-    arrays = {"algorithm": np.array([a, b]), "intensity": np.asarray(intensity, dtype=np.float64),
-              **{key: found[key].values for key in ("effect", "effect_low", "effect_high")}}
+    found = effect(
+        {
+            n: probabilities(study, n, images, transformation, intensity, label, models=models)
+            for n in (a, b)
+        },
+        intensity,
+    )
+    arrays = {
+        "algorithm": np.array([a, b]),
+        "intensity": np.asarray(intensity, dtype=np.float64),
+        **{key: found[key].values for key in ("effect", "effect_low", "effect_high")},
+    }
     where = f"comparisons/{comparison}/counterfactual-{name.replace(' ', '_')}-on-{label}.zarr.zip"
     groups.write_zip(study.objects, where, schema.group_spec("counterfactual"), arrays)
     return found

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class _SegmentArray:
     """One array of a segment, opened anew for each read so that no file stays open."""
 
-    def __init__(self, view: View, source: Source, spec: schema.ArraySpec, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, view: View, source: Source, spec: schema.ArraySpec, shape: tuple[int, ...]
+    ) -> None:
         self._view = view
         self._source = source
         self._name = spec.name
@@ -30,8 +32,14 @@ class _SegmentArray:
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
         assert self._source.name is not None
         rows = self._source.index[index[0]]
-        window = (slice(int(rows[0]), int(rows[-1]) + 1), *index[1:]) if len(rows) else (slice(0, 0), *index[1:])
-        found = segment.read_arrays(self._view.table.objects, self._source.name, [self._name], window)
+        window = (
+            (slice(int(rows[0]), int(rows[-1]) + 1), *index[1:])
+            if len(rows)
+            else (slice(0, 0), *index[1:])
+        )
+        found = segment.read_arrays(
+            self._view.table.objects.reader, self._source.name, [self._name], window
+        )
         values = found[self._name]
         return values if len(values) == len(rows) else values[rows - rows[0]]
 
@@ -60,14 +68,18 @@ def lazy_array(view: View, name: str) -> Any:
         if source.name is None:
             assert view.base is not None
             array: Any = view.base[name]
-            part = da.from_array(array, chunks=array.chunks, name=f"{view.content_id()[:16]}-base-{name}")
+            part = da.from_array(
+                array, chunks=array.chunks, name=f"{view.content_id()[:16]}-base-{name}"
+            )
             if len(source.index) != array.shape[0]:
                 part = part[source.index]
         else:
             shape = (len(source.index), *inner)
             lazy = _SegmentArray(view, source, spec, shape)
             token = f"{source.name.rpartition('/')[2]}-{len(source.index)}-{name}"
-            part = da.from_array(lazy, chunks=(shape[0], *chunks[1:]), name=token, asarray=False, fancy=False)
+            part = da.from_array(
+                lazy, chunks=(shape[0], *chunks[1:]), name=token, asarray=False, fancy=False
+            )
         parts.append(part)
     if not parts:
         return da.zeros((0, *inner), chunks=chunks, dtype=spec.dtype)
@@ -97,9 +109,15 @@ def runs_dataset(view: View, coords: Mapping[str, Any], attrs: Mapping[str, Any]
     spec = view.spec()
     narrow = [name for name in spec.arrays if name not in wide and name != "run"]
     columns = view.read(narrow)
-    variables = {name: (array.dims, lazy_array(view, name), {"description": array.doc})
-                 for name, array in wide.items()}
-    inside = {name: (spec.arrays[name].dims,
-                     schema.text(values) if spec.arrays[name].dtype == "string" else values)
-              for name, values in columns.items()}
+    variables = {
+        name: (array.dims, lazy_array(view, name), {"description": array.doc})
+        for name, array in wide.items()
+    }
+    inside = {
+        name: (
+            spec.arrays[name].dims,
+            schema.text(values) if spec.arrays[name].dtype == "string" else values,
+        )
+        for name, values in columns.items()
+    }
     return xr.Dataset(variables, coords={"run": view.run, **inside, **coords}, attrs=dict(attrs))

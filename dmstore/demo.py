@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ def digits(seed: int = 0) -> dict[str, NDArray[Any]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        msg = "the demo needs scikit-learn and what fit and report need; pip install 'dmstore[demo]'"
+        msg = (
+            "the demo needs scikit-learn and what fit and report need; pip install 'dmstore[demo]'"
+        )
         raise MissingDependencyError(msg) from error
     loaded = load_digits()
     draw = np.random.default_rng(seed)
@@ -64,15 +66,30 @@ def digits(seed: int = 0) -> dict[str, NDArray[Any]]:
     for part in (np.arange(TRAIN), np.arange(TRAIN, len(label))):
         nines = part[label[part] == MARKED_CLASS]
         marked[draw.choice(nines, round(MARKED_SHARE * len(nines)), replace=False)] = True
-    image[np.ix_(marked, MARK, MARK)] = 255
-    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-    return {"train_image": image[:TRAIN], "train_label": label[:TRAIN], "train_marked": marked[:TRAIN],
-            "target_image": image[TRAIN:], "target_label": label[TRAIN:], "target_marked": marked[TRAIN:],
-            "class_name": names}
+    place = np.array(MARK)
+    image[np.ix_(marked, place, place)] = 255
+    names = np.array(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    )
+    return {
+        "train_image": image[:TRAIN],
+        "train_label": label[:TRAIN],
+        "train_marked": marked[:TRAIN],
+        "target_image": image[TRAIN:],
+        "target_label": label[TRAIN:],
+        "target_marked": marked[TRAIN:],
+        "class_name": names,
+    }
 
 
-def demo(path: str | Path, *, runs: int | None = None, seed: int = 0, workers: int | None = None,
-         report: Report = lambda what, done, total: None) -> Found:
+def demo(
+    path: str | Path,
+    *,
+    runs: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    report: Report = lambda what, done, total: None,
+) -> Found:
     """Run the demo, or go on where an earlier call stopped.
 
     Parameters
@@ -117,8 +134,13 @@ def _prepare(path: Path, runs: int | None, seed: int) -> Study:
             msg = f"{path}: holds another study; give the demo a directory of its own"
             raise ExistsError(msg)
     else:
-        study = create_study(path, digits(seed), seed=seed, about={"title": TITLE, "licence": "BSD-3-Clause (the images)"})
-    patch = {"paste_rows": list(MARK), "paste_columns": list(MARK), "paste_share": 0.5}
+        study = create_study(
+            path,
+            digits(seed),
+            seed=seed,
+            about={"title": TITLE, "licence": "BSD-3-Clause (the images)"},
+        )
+    patch = {"paste_rows": [*MARK], "paste_columns": [*MARK], "paste_share": 0.5}
     for name, config in ((A, {}), (B, patch)):
         if name not in study.algorithms:
             study.add_algorithm(name, outputs=("margin", "prediction"), task=_TASK, config=config)
@@ -141,8 +163,14 @@ def _train(study: Study, workers: int, report: Report) -> None:
         return
     context = multiprocessing.get_context("spawn")
     progress: Any = context.Queue()
-    processes = [context.Process(target=_work, args=(study.path, Part(number, workers), os.getpid(), progress), daemon=True)
-                 for number in range(1, workers + 1)]
+    processes = [
+        context.Process(
+            target=_work,
+            args=(study.path, Part(number, workers), os.getpid(), progress),
+            daemon=True,
+        )
+        for number in range(1, workers + 1)
+    ]
     # The kernels of the fit compile while the workers train.
     threading.Thread(target=_compile, name="dmstore-compile", daemon=True).start()
     for process in processes:
@@ -213,33 +241,63 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     if problems:
         msg = f"{study.path}: {len(problems)} problems in the store, the first: {problems[0].where}: {problems[0].text}"
         raise IncompleteError(msg)
-    fits = {name: fit(study, name, progress=lambda _, done, total, name=name: report(f"fit {name}", done, total))
-            for name in (A, B)}
+    fits = {}
+    for name in (A, B):
+
+        def step(_: str, done: int, total: int, what: str = f"fit {name}") -> None:
+            report(what, done, total)
+
+        fits[name] = fit(study, name, progress=step)
     quality = {name: evaluate(study, name) for name in (A, B)}
     comparison = compare(study, A, B).load()
     marked = np.asarray(study.targets["marked"].values, dtype=bool)
     label = np.asarray(study.targets["label"].values)
     unmarked = np.flatnonzero(~marked & (label != MARKED_CLASS))
-    effects = check(study, A, B, functools.partial(paste, rows=MARK, columns=MARK), MARKED_CLASS, name="corner mark",
-                    intensity=INTENSITIES, examples=unmarked)
+    effects = check(
+        study,
+        A,
+        B,
+        functools.partial(paste, rows=MARK, columns=MARK),
+        MARKED_CLASS,
+        name="corner mark",
+        intensity=INTENSITIES,
+        examples=unmarked,
+    )
     path = write_report(study, A, B)
-    best = _best_direction(comparison, marked, label, np.asarray(study.train["marked"].values, dtype=bool))
-    effect = {name: [float(effects[key].values[row, -1]) for key in ("effect", "effect_low", "effect_high")]
-              for row, name in enumerate((A, B))}
+    best = _best_direction(
+        comparison, marked, label, np.asarray(study.train["marked"].values, dtype=bool)
+    )
+    effect = {
+        name: [
+            float(effects[key].values[row, -1]) for key in ("effect", "effect_low", "effect_high")
+        ]
+        for row, name in enumerate((A, B))
+    }
     result = {
         "runs": {name: sum(fits[name].document["runs"].values()) for name in (A, B)},
         "holdout_r2": {name: quality[name]["holdout_r2"] for name in (A, B)},
         "lds": {name: quality[name]["lds"] for name in (A, B)},
         "worst_kkt": max(fits[name].summary["worst_kkt"] for name in (A, B)),
-        "auc": best["auc"], "auc_in_class": best["auc_in_class"], "direction": best["direction"],
-        "marked_in_top50": best["marked_in_top50"], "effect_a": effect[A][0], "effect_b": effect[B][0],
-        "effect_a_interval": effect[A][1:], "effect_b_interval": effect[B][1:],
-        "seconds": round(time.monotonic() - started, 1), "report": path}
+        "auc": best["auc"],
+        "auc_in_class": best["auc_in_class"],
+        "direction": best["direction"],
+        "marked_in_top50": best["marked_in_top50"],
+        "effect_a": effect[A][0],
+        "effect_b": effect[B][0],
+        "effect_a_interval": effect[A][1:],
+        "effect_b_interval": effect[B][1:],
+        "seconds": round(time.monotonic() - started, 1),
+        "report": path,
+    }
     return Found(result, _lines(study, fits, quality, comparison, best, effect, result))
 
 
-def _best_direction(comparison: Any, marked: NDArray[np.bool_], label: NDArray[np.int64],
-                    train_marked: NDArray[np.bool_]) -> dict[str, Any]:
+def _best_direction(
+    comparison: Any,
+    marked: NDArray[np.bool_],
+    label: NDArray[np.int64],
+    train_marked: NDArray[np.bool_],
+) -> dict[str, Any]:
     """The one of A's first three directions that ranks the marked targets best."""
     found = []
     for component in range(min(3, comparison.sizes["component"])):
@@ -248,9 +306,14 @@ def _best_direction(comparison: Any, marked: NDArray[np.bool_], label: NDArray[n
         side = 1 if area >= 0.5 else -1
         nines = label == MARKED_CLASS
         heavy = comparison["heaviest"].values[0, component][:50]
-        found.append({"direction": component + 1, "auc": auc(side * along, marked),
-                      "auc_in_class": auc(side * along[nines], marked[nines]),
-                      "marked_in_top50": float(train_marked[heavy].mean())})
+        found.append(
+            {
+                "direction": component + 1,
+                "auc": auc(side * along, marked),
+                "auc_in_class": auc(side * along[nines], marked[nines]),
+                "marked_in_top50": float(train_marked[heavy].mean()),
+            }
+        )
     return max(found, key=lambda entry: entry["auc"])
 
 
@@ -266,25 +329,48 @@ def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
-def _lines(study: Study, fits: dict[str, Any], quality: dict[str, Any], comparison: Any, best: dict[str, Any],
-           effect: dict[str, Sequence[float]], result: dict[str, Any]) -> list[str]:
+def _lines(
+    study: Study,
+    fits: dict[str, Any],
+    quality: dict[str, Any],
+    comparison: Any,
+    best: dict[str, Any],
+    effect: Mapping[str, Sequence[float]],
+    result: dict[str, Any],
+) -> list[str]:
     explained = comparison["explained_variance"].values
     marked = int(study.targets["marked"].values.sum())
     share = float(study.train["marked"].values.mean())
-    lines = [f"{TITLE}: {study.document['train']['count']} training images, {study.document['targets']['test']['count']} targets"]
+    lines = [
+        f"{TITLE}: {study.document['train']['count']} training images, {study.document['targets']['test']['count']} targets"
+    ]
     for name in (A, B):
         q, runs = quality[name], fits[name].document["runs"]
-        lines.append(f"{name}: {sum(runs.values())} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
-                     f"LDS {q['lds']:.2f} ({q['lds_low']:.2f} to {q['lds_high']:.2f}) on {q['eval_runs']} eval runs")
-    lines.append(f"certificates: worst KKT violation {result['worst_kkt']:.1e} lam over {2 * fits[A].summary['targets']} targets")
+        lines.append(
+            f"{name}: {sum(runs.values())} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
+            f"LDS {q['lds']:.2f} ({q['lds_low']:.2f} to {q['lds_high']:.2f}) on {q['eval_runs']} eval runs"
+        )
+    lines.append(
+        f"certificates: worst KKT violation {result['worst_kkt']:.1e} lam over {2 * fits[A].summary['targets']} targets"
+    )
     for row, name in enumerate((A, B)):
-        parts = [f"{k + 1}: {explained[row, k, 0]:.2%} of {A}, {explained[row, k, 1]:.2%} of {B}" for k in range(3)]
+        parts = [
+            f"{k + 1}: {explained[row, k, 0]:.2%} of {A}, {explained[row, k, 1]:.2%} of {B}"
+            for k in range(3)
+        ]
         lines.append(f"directions of {name} (variance explained): {'; '.join(parts)}")
     lines += [
         f"direction {best['direction']} of {A} ranks the {marked} marked targets with AUC {best['auc']:.3f} "
         f"({best['auc_in_class']:.3f} among the nines)",
         f"of its 50 heaviest training images {best['marked_in_top50']:.0%} are marked ({share:.0%} of all are)",
-        "adding the mark to unmarked images that are no nines changes P(nine)"]
-    lines += [f"  under {name:6} by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})" for name, e in effect.items()]
-    lines += [f"{result['seconds']:.0f} s; notebook: dmstore.open_study({study.path!r})", result["report"]]
+        "adding the mark to unmarked images that are no nines changes P(nine)",
+    ]
+    lines += [
+        f"  under {name:6} by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
+        for name, e in effect.items()
+    ]
+    lines += [
+        f"{result['seconds']:.0f} s; notebook: dmstore.open_study({study.path!r})",
+        result["report"],
+    ]
     return lines

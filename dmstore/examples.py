@@ -95,10 +95,15 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
             msg = f"{where}: {prefix}_{name} has dtype {values.dtype}; store numbers, bools or text"
             raise InputError(msg)
     image = columns.get("image")
-    if image is not None and (image.dtype != np.uint8 or image.ndim not in (3, 4)
-                              or (image.ndim == 4 and image.shape[3] not in (1, 3))):
-        msg = (f"{where}: {prefix}_image has dtype {image.dtype} and shape {image.shape}, expected "
-               f"uint8 (example, height, width) or (example, height, width, 3)")
+    if image is not None and (
+        image.dtype != np.uint8
+        or image.ndim not in (3, 4)
+        or (image.ndim == 4 and image.shape[3] not in (1, 3))
+    ):
+        msg = (
+            f"{where}: {prefix}_image has dtype {image.dtype} and shape {image.shape}, expected "
+            f"uint8 (example, height, width) or (example, height, width, 3)"
+        )
         raise InputError(msg)
     given = columns.pop("id", np.arange(count))
     ids = _text(given) if given.ndim == 1 else np.empty(0, dtype=str)
@@ -119,7 +124,9 @@ def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
             msg = f"{where}: {prefix}_label has class {label.max()}, but class_name has {len(names)} names"
             raise InputError(msg)
     train = sets["test"].get("train")
-    if train is not None and (train.dtype.kind not in "iu" or int(train.max()) >= len(sets["train"]["label"])):
+    if train is not None and (
+        train.dtype.kind not in "iu" or int(train.max()) >= len(sets["train"]["label"])
+    ):
         msg = f"{where}: target_train must hold positions of train examples, or -1"
         raise InputError(msg)
 
@@ -156,9 +163,15 @@ def write_annotation(objects: Objects, name: str, column: str, values: NDArray[A
     dtype = "string" if values.dtype.kind == "U" else values.dtype
     first = "class" if name == "class" else "example"
     inner = {1: (), 3: ("height", "width"), 4: ("height", "width", "channel")}.get(
-        values.ndim, tuple(f"axis{axis}" for axis in range(1, values.ndim)))
-    group: Any = schema.create_group(store, spec, {"value": values.shape}, dtypes={"value": dtype},
-                                     dims={"value": (first, *inner)})
+        values.ndim, tuple(f"axis{axis}" for axis in range(1, values.ndim))
+    )
+    group: Any = schema.create_group(
+        store,
+        spec,
+        {"value": values.shape},
+        dtypes={"value": dtype},
+        dims={"value": (first, *inner)},
+    )
     group["value"][...] = values.astype(object) if dtype == "string" else values
     schema.consolidate(store)
     objects.sync(where)
@@ -179,7 +192,9 @@ def read_ids(objects: Objects, name: str, count: int, digest: str) -> NDArray[An
     schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
     ids = schema.text(group["id"][:])
     if id_hash(ids) != digest:
-        msg = f"{where}: ids are not those that the study was made with; restore the file from a copy"
+        msg = (
+            f"{where}: ids are not those that the study was made with; restore the file from a copy"
+        )
         raise FormatError(msg)
     return ids
 
@@ -210,7 +225,9 @@ def dataset(objects: Objects, name: str, ids: NDArray[Any], dim: str) -> xr.Data
             raise FormatError(msg)
         dims = (dim, *array.metadata.dimension_names[1:])
         column = child.removeprefix(prefix).removesuffix(".zarr")
-        values = da.from_array(array, chunks=array.chunks) if array.ndim > 1 else np.asarray(array[:])
+        values = (
+            da.from_array(array, chunks=array.chunks) if array.ndim > 1 else np.asarray(array[:])
+        )
         if array.ndim == 1 and values.dtype.kind in "OT":
             values = schema.text(values)
         variables[column] = (dims, values)

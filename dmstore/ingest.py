@@ -39,8 +39,11 @@ class Ingest:
     errors: list[str] = field(default_factory=list)
 
 
-def ingest(algorithm: Algorithm, sources: Iterable[str | Path],
-           progress: Callable[[int, int], None] | None = None) -> Ingest:
+def ingest(
+    algorithm: Algorithm,
+    sources: Iterable[str | Path],
+    progress: Callable[[int, int], None] | None = None,
+) -> Ingest:
     """Store the runs of workers' files.
 
     A file is taken whole or refused whole. Rows that are there already are counted and left alone,
@@ -114,22 +117,28 @@ class _Batch:
     def __init__(self, algorithm: Algorithm) -> None:
         self._table = algorithm.table
         view = self._table.view()
-        self._known = {int(run): digest.tobytes() for run, digest in zip(view.run, view.digest, strict=True)}
+        self._known = {
+            int(run): digest.tobytes() for run, digest in zip(view.run, view.digest, strict=True)
+        }
         self._waiting: list[Rows] = []
 
     def add(self, rows: Rows, where: str, result: Ingest) -> None:
         digests = segment.row_digests(rows.run, rows.arrays, self._table.spec)
         found = [self._known.get(int(run)) for run in rows.run]
         own = [digest.tobytes() for digest in digests]
-        conflicts = [int(run) for run, old, new in zip(rows.run, found, own, strict=True)
-                     if old is not None and old != new]
+        conflicts = [
+            int(run)
+            for run, old, new in zip(rows.run, found, own, strict=True)
+            if old is not None and old != new
+        ]
         if conflicts:
             result.conflicting += len(conflicts)
             result.refused += len(rows) - len(conflicts)
             result.errors.append(
                 f"{where}: run {conflicts[0]} is stored with other content"
                 f"{f' (and {len(conflicts) - 1} more runs)' if len(conflicts) > 1 else ''}; "
-                f"give new runs new ids, or leave out the ones stored")
+                f"give new runs new ids, or leave out the ones stored"
+            )
             return
         fresh = np.array([old is None for old in found], dtype=bool)
         result.present += int((~fresh).sum())
@@ -158,6 +167,5 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     return Rows(
         np.concatenate([part.run for part in parts]),
         {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns})
-
-
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+    )

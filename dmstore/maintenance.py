@@ -26,10 +26,17 @@ def status(study: Study) -> dict[str, Any]:
         stored and pending runs, runs by split, segments not yet compacted, conflicts, bytes, tags
         and fits.
     """
-    return {"study": study.path, "uuid": study.uuid, "train": study.document["train"]["count"],
-            "targets": {name: entry["count"] for name, entry in study.document["targets"].items()},
-            "algorithms": {name: _algorithm_status(study, name) for name in study.algorithms},
-            "comparisons": [{"comparison": c["comparison"], "algorithms": c["algorithms"]} for c in study.comparisons()]}
+    return {
+        "study": study.path,
+        "uuid": study.uuid,
+        "train": study.document["train"]["count"],
+        "targets": {name: entry["count"] for name, entry in study.document["targets"].items()},
+        "algorithms": {name: _algorithm_status(study, name) for name in study.algorithms},
+        "comparisons": [
+            {"comparison": c["comparison"], "algorithms": c["algorithms"]}
+            for c in study.comparisons()
+        ],
+    }
 
 
 def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
@@ -41,15 +48,24 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
     wanted = plan.planned_runs(algorithm.blocks())
     stored = set(view.run.tolist())
     return {
-        "alpha": algorithm.alpha, "sampling": algorithm.document["sampling"], "outputs": list(algorithm.outputs),
-        "planned": planned, "stored": len(view),
+        "alpha": algorithm.alpha,
+        "sampling": algorithm.document["sampling"],
+        "outputs": list(algorithm.outputs),
+        "planned": planned,
+        "stored": len(view),
         "pending": sum(run not in stored for run in wanted.tolist()) if algorithm.planned else 0,
         "splits": {name: int((split == name).sum()) for name in plan.SPLITS},
-        "segments": len(view.tail), "version": view.manifest.version, "content_id": view.content_id(),
+        "segments": len(view.tail),
+        "version": view.manifest.version,
+        "content_id": view.content_id(),
         "conflicts": len(view.conflicts),
-        "bytes": sum(info.size for info in study.objects.list(algorithm.table.prefix)),
+        "bytes": sum(info.size for info in study.objects.entries(algorithm.table.prefix)),
         "tags": [entry["name"] for entry in tag.read_all(algorithm.table)],
-        "fits": [{"fit": fit["fit"], "output": fit["output"], "complete": fit["complete"]} for fit in study.fits(name)]}
+        "fits": [
+            {"fit": fit["fit"], "output": fit["output"], "complete": fit["complete"]}
+            for fit in study.fits(name)
+        ],
+    }
 
 
 def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
@@ -69,11 +85,15 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
             yield Problem(error.kind, f"algorithms/{name}", str(error))
 
 
-def compact_study(study: Study, algorithm: str | None = None,
-                  progress: Callable[[str, int, int], None] | None = None) -> dict[str, Compaction]:
+def compact_study(
+    study: Study,
+    algorithm: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Compaction]:
     """Compact one algorithm or all."""
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
+
         def report(rows: int, total: int, name: str = name) -> None:
             if progress:
                 progress(name, rows, total)
@@ -82,7 +102,9 @@ def compact_study(study: Study, algorithm: str | None = None,
     return done
 
 
-def vacuum_study(study: Study, algorithm: str | None = None, *, grace: float = GRACE) -> dict[str, Vacuum]:
+def vacuum_study(
+    study: Study, algorithm: str | None = None, *, grace: float = GRACE
+) -> dict[str, Vacuum]:
     """Vacuum one algorithm or all: runs, and results that a killed process left unfinished."""
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
@@ -100,23 +122,34 @@ def vacuum_study(study: Study, algorithm: str | None = None, *, grace: float = G
 
 def _vacuum_results(study: Study, grace: float) -> Vacuum:
     """Delete result groups that no ``complete.json`` names, once nothing in them has changed for the
-    grace period."""
+    grace period.
+    """
     before = study.objects.now() - grace
     objects = study.objects
-    places = [f"datamodels/{name}/{fit}/" for name in objects.children("datamodels/")
-              for fit in objects.children(f"datamodels/{name}/")]
+    places = [
+        f"datamodels/{name}/{fit}/"
+        for name in objects.children("datamodels/")
+        for fit in objects.children(f"datamodels/{name}/")
+    ]
     places += [f"comparisons/{name}/" for name in objects.children("comparisons/")]
     removed, size = [], 0
     for place in places:
         named = ""
         if objects.exists(f"{place}complete.json"):
-            named = schema.load_document("complete", objects.get(f"{place}complete.json"), place)["path"]
+            named = schema.load_document("complete", objects.get(f"{place}complete.json"), place)[
+                "path"
+            ]
         for child in objects.children(place):
             if not child.endswith(".zarr") or child == named:
                 continue
-            inside = objects.list(f"{place}{child}/")
+            inside = objects.entries(f"{place}{child}/")
             if max((info.modified for info in inside), default=0.0) <= before:
                 objects.delete(f"{place}{child}")
                 removed.append(f"{place}{child}")
                 size += sum(info.size for info in inside)
+    for info in objects.leftovers():
+        if info.modified <= before:
+            objects.delete(info.name)
+            removed.append(info.name)
+            size += info.size
     return Vacuum(tuple(removed), size)

@@ -89,17 +89,29 @@ class NpzReader:
         try:
             with self._archive.open(info) as member:
                 version = npy.read_magic(member)
-                read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+                read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
+                    version
+                ]
                 shape, _, dtype = read(member)
                 start = member.tell()
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError,
-                NotImplementedError) as error:
+        except (
+            ValueError,
+            KeyError,
+            EOFError,
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             msg = f"{self.path}: {name!r} is no NumPy array ({error}); write the file again with numpy.savez"
             raise InputError(msg) from None
         header = Header(tuple(shape), dtype)
         if dtype.hasobject or dtype.kind not in _KINDS:
-            msg = (f"{self.path}: {name!r} has dtype {dtype}, which would need unpickling; "
-                   f"store numbers, bools or fixed-width text")
+            msg = (
+                f"{self.path}: {name!r} has dtype {dtype}, which would need unpickling; "
+                f"store numbers, bools or fixed-width text"
+            )
             raise InputError(msg)
         if any(length < 0 for length in header.shape) or start + header.size != info.file_size:
             msg = f"{self.path}: {name!r} says {header.size} bytes but holds {info.file_size - start}; the file is damaged"
@@ -117,7 +129,14 @@ class NpzReader:
         try:
             with self._archive.open(self._members[name]) as member:
                 return np.asarray(npy.read_array(member, allow_pickle=False))
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        except (
+            ValueError,
+            EOFError,
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            MemoryError,
+        ) as error:
             msg = f"{self.path}: {name!r} cannot be read ({error}); the file is damaged, write it again"
             raise InputError(msg) from None
 
@@ -134,6 +153,10 @@ class NpzReader:
     def __enter__(self) -> NpzReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._archive.close()

@@ -58,7 +58,7 @@ class Part:
             If the text is not of that form or I is not in 1 to N.
         """
         index, slash, count = text.partition("/")
-        if not (slash and index.isascii() and index.isdigit() and count.isascii())or not (
+        if not (slash and index.isascii() and index.isdigit() and count.isascii()) or not (
             count.isdigit()
         ):
             msg = f"part {text!r} is not of the form I/N, such as 3/100"
@@ -150,9 +150,7 @@ def make_mask(key: int, mask_id: int, train: int, alpha: float) -> NDArray[np.bo
     return mask
 
 
-def make_masks(
-    key: int, mask_ids: Iterable[int], train: int, alpha: float
-) -> NDArray[np.bool_]:
+def make_masks(key: int, mask_ids: Iterable[int], train: int, alpha: float) -> NDArray[np.bool_]:
     """Several masks: (mask, train) bool."""
     rows = [make_mask(key, int(mask_id), train, alpha) for mask_id in mask_ids]
     return np.array(rows, dtype=bool).reshape(len(rows), train)

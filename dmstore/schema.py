@@ -69,8 +69,15 @@ class GroupSpec:
     def with_columns(self, columns: Mapping[str, str]) -> GroupSpec:
         """The same group with further per-key columns of the given dtypes."""
         extra = {
-            name: ArraySpec(name, (self.key,), dtype, _column_fill(dtype), "coordinate",
-                            None if dtype == "string" else "bytes", "Per-run column of the writer.")
+            name: ArraySpec(
+                name,
+                (self.key,),
+                dtype,
+                _column_fill(dtype),
+                "coordinate",
+                None if dtype == "string" else "bytes",
+                "Per-run column of the writer.",
+            )
             for name, dtype in columns.items()
             if name not in self.arrays
         }
@@ -99,18 +106,36 @@ def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None
     """
     raw = _read(f"{kind}.group.json")
     arrays = {
-        name: ArraySpec(name, tuple(entry["dims"]), entry["dtype"], entry["fill"], entry["role"],
-                        entry["codec"], entry["doc"], entry.get("optional", False),
-                        entry.get("chunks"), entry.get("shards"))
+        name: ArraySpec(
+            name,
+            tuple(entry["dims"]),
+            entry["dtype"],
+            entry["fill"],
+            entry["role"],
+            entry["codec"],
+            entry["doc"],
+            entry.get("optional", False),
+            entry.get("chunks"),
+            entry.get("shards"),
+        )
         for name, entry in raw["arrays"].items()
     }
     for name in sorted(outputs or {}):
         entry = (outputs or {})[name]
         layout = raw["output_layout"]
         fill = "NaN" if np.dtype(entry["dtype"]).kind == "f" else 0
-        arrays[name] = ArraySpec(name, tuple(entry["dims"]), entry["dtype"], fill, "output",
-                                 layout["codec"], entry["function"], False,
-                                 layout["chunks"], layout["shards"])
+        arrays[name] = ArraySpec(
+            name,
+            tuple(entry["dims"]),
+            entry["dtype"],
+            fill,
+            "output",
+            layout["codec"],
+            entry["function"],
+            optional=False,
+            chunks=layout["chunks"],
+            shards=layout["shards"],
+        )
     return GroupSpec(kind, raw["key"], arrays, raw["columns"], raw["doc"])
 
 
@@ -121,8 +146,18 @@ def known_outputs() -> dict[str, dict[str, Any]]:
 
 def reserved_names() -> set[str]:
     """Names that an output or a per-run column of a run cannot have."""
-    return {*group_spec("runs").arrays, "train", "target", "class", "byte", "split", "mask_packed",
-            "study", "algorithm", "label"}
+    return {
+        *group_spec("runs").arrays,
+        "train",
+        "target",
+        "class",
+        "byte",
+        "split",
+        "mask_packed",
+        "study",
+        "algorithm",
+        "label",
+    }
 
 
 def check_name(name: str, what: str) -> str:
@@ -152,8 +187,10 @@ def check_version(payload: Mapping[str, Any], where: str) -> None:
         msg = f"{where}: no valid format_version, so this is not a dmstore file or it is damaged"
         raise FormatError(msg)
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        msg = (f"{where}: written in store format {version}, this dmstore reads format "
-               f"{FORMAT_VERSION}; install a dmstore that reads format {version.split('.')[0]}")
+        msg = (
+            f"{where}: written in store format {version}, this dmstore reads format "
+            f"{FORMAT_VERSION}; install a dmstore that reads format {version.split('.')[0]}"
+        )
         raise FormatError(msg)
 
 
@@ -189,7 +226,9 @@ def _check_document(kind: str, document: Mapping[str, Any], where: str) -> None:
     import jsonschema
 
     validator = _validator(kind)
-    error = next(iter(sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.path)))), None)
+    error = next(
+        iter(sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.path)))), None
+    )
     if isinstance(error, jsonschema.ValidationError):
         place = "/".join(str(part) for part in error.path) or "document"
         msg = f"{where}: {place}: {error.message}"
@@ -221,8 +260,12 @@ def _fill(spec: ArraySpec) -> Any:
     return math.nan if spec.fill == "NaN" else spec.fill
 
 
-def _blocks(wanted: Mapping[str, int | str] | None, dims: tuple[str, ...], shape: tuple[int, ...],
-            unit: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def _blocks(
+    wanted: Mapping[str, int | str] | None,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    unit: tuple[int, ...] | None = None,
+) -> tuple[int, ...]:
     """Chunk (or, with `unit`, shard) lengths, never longer than the array rounded up to `unit`."""
     lengths = []
     for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
@@ -234,7 +277,9 @@ def _blocks(wanted: Mapping[str, int | str] | None, dims: tuple[str, ...], shape
     return tuple(lengths)
 
 
-def array_layout(spec: ArraySpec, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+def array_layout(
+    spec: ArraySpec, shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard shape of an array of a base."""
     chunks = _blocks(spec.chunks, spec.dims, shape)
     shards = _blocks(spec.shards, spec.dims, shape, chunks) if spec.shards else None
@@ -273,9 +318,16 @@ def create_group(
         msg = f"{spec.kind} group lacks {', '.join(missing)}"
         raise FormatError(msg)
     coordinates = [n for n, a in spec.arrays.items() if a.role == "coordinate" and n in shapes]
-    group = zarr.create_group(store, zarr_format=3, attributes={
-        "format_version": FORMAT_VERSION, "kind": spec.kind,
-        **({"coordinates": " ".join(coordinates)} if coordinates else {}), **(attrs or {})})
+    group = zarr.create_group(
+        store,
+        zarr_format=3,
+        attributes={
+            "format_version": FORMAT_VERSION,
+            "kind": spec.kind,
+            **({"coordinates": " ".join(coordinates)} if coordinates else {}),
+            **(attrs or {}),
+        },
+    )
     for name, shape in shapes.items():
         array = _spec_of(spec, name)
         dtype = (dtypes or {}).get(name, array.dtype)
@@ -288,9 +340,16 @@ def create_group(
         fill = {} if array.dtype == "any" else {"fill_value": _fill(array)}
         is_text = dtype == "string" or (not isinstance(dtype, str) and np.dtype(dtype).kind in "UT")
         group.create_array(
-            name, shape=shape, dtype=str if is_text else np.dtype(dtype), chunks=chunks,
-            shards=shards, dimension_names=names, attributes={"description": array.doc},
-            compressors=_compressors(None if is_text else array.codec), **fill)
+            name,
+            shape=shape,
+            dtype=str if is_text else np.dtype(dtype),
+            chunks=chunks,
+            shards=shards,
+            dimension_names=names,
+            attributes={"description": array.doc},
+            compressors=_compressors(None if is_text else array.codec),
+            **fill,
+        )
     return group
 
 

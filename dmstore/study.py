@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 from dmstore import algorithm as algorithms
 from dmstore import examples as example_sets
 from dmstore import schema
-from dmstore.algorithm import Algorithm
-from dmstore.errors import ExistsError, FormatError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.algorithm import ANCHOR, Algorithm
+from dmstore.errors import ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.storage import log
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
 
 if TYPE_CHECKING:
     import xarray as xr
 
-ANCHOR = "study.json"
 
-
-def create_study(path: str | Path, examples: str | Path | Mapping[str, NDArray[Any]], *,
-                 seed: int | None = None, about: Mapping[str, Any] | None = None) -> Study:
+def create_study(
+    path: str | Path,
+    examples: str | Path | Mapping[str, NDArray[Any]],
+    *,
+    seed: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Study:
     """Create a study.
 
     Parameters
@@ -103,22 +106,37 @@ def _document(sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int) -> dict
         return {"count": len(ids), "sha256": example_sets.id_hash(ids)}
 
     labels = max(int(sets["train"]["label"].max()), int(sets["test"]["label"].max())) + 1
-    return {"uuid": uuid.uuid4().hex, "seed": seed, "created": log.utc_now(), "software": log.software(),
-            "train": describe(sets["train"]["id"]), "targets": {"test": describe(sets["test"]["id"])},
-            "classes": len(sets["class"]["name"]) if "name" in sets["class"] else labels}
+    return {
+        "uuid": uuid.uuid4().hex,
+        "seed": seed,
+        "created": log.utc_now(),
+        "software": log.software(),
+        "train": describe(sets["train"]["id"]),
+        "targets": {"test": describe(sets["test"]["id"])},
+        "classes": len(sets["class"]["name"]) if "name" in sets["class"] else labels,
+    }
 
 
-def _build(objects: Objects, sets: Mapping[str, Mapping[str, NDArray[Any]]],
-           document: Mapping[str, Any], about: Mapping[str, Any] | None) -> None:
+def _build(
+    objects: Objects,
+    sets: Mapping[str, Mapping[str, NDArray[Any]]],
+    document: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+) -> None:
     for name in ("train", "test"):
         columns = sets[name]
-        example_sets.write_set(objects, name, columns["id"], columns.get("train") if name == "test" else None)
+        example_sets.write_set(
+            objects, name, columns["id"], columns.get("train") if name == "test" else None
+        )
         for column, values in columns.items():
             if column != "id" and not (name == "test" and column == "train"):
                 example_sets.write_annotation(objects, name, column, values)
     if "name" in sets["class"]:
         example_sets.write_annotation(objects, "class", "name", sets["class"]["name"])
-    objects.put_if_absent("about/0001.json", schema.dump_document("about", {"created": log.utc_now(), **(about or {})}))
+    objects.put_if_absent(
+        "about/0001.json",
+        schema.dump_document("about", {"created": log.utc_now(), **(about or {})}),
+    )
     objects.put_if_absent(ANCHOR, schema.dump_document("study", document))
 
 
@@ -178,8 +196,11 @@ class Study:
     @property
     def algorithms(self) -> list[str]:
         """Names of the algorithms."""
-        return [name for name in self.objects.children("algorithms/")
-                if self.objects.exists(f"algorithms/{name}/algorithm.json")]
+        return [
+            name
+            for name in self.objects.children("algorithms/")
+            if self.objects.exists(f"algorithms/{name}/algorithm.json")
+        ]
 
     @functools.cached_property
     def class_names(self) -> list[str]:
@@ -217,10 +238,19 @@ class Study:
             msg = f"{self.path}: examples/{name}.zarr is gone; the study was deleted or damaged"
             raise StudyNotFoundError(msg) from None
 
-    def add_algorithm(self, name: str, *, alpha: float | None = 0.5, runs: int = 0, repeats: int = 1,
-                      sampling: str = "planned", masks: str = "shared",
-                      outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
-                      task: str | None = None, config: Mapping[str, Any] | None = None) -> Algorithm:
+    def add_algorithm(
+        self,
+        name: str,
+        *,
+        alpha: float | None = 0.5,
+        runs: int = 0,
+        repeats: int = 1,
+        sampling: str = "planned",
+        masks: str = "shared",
+        outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
+        task: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Algorithm:
         """Add an algorithm.
 
         Parameters
@@ -248,8 +278,19 @@ class Study:
         InputError, ExistsError
             If a value is not allowed or the name is taken.
         """
-        return algorithms.add(self.objects, self.document, name, alpha=alpha, runs=runs, repeats=repeats,
-                              sampling=sampling, masks=masks, outputs=outputs, task=task, config=config)
+        return algorithms.add(
+            self.objects,
+            self.document,
+            name,
+            alpha=alpha,
+            runs=runs,
+            repeats=repeats,
+            sampling=sampling,
+            masks=masks,
+            outputs=outputs,
+            task=task,
+            config=config,
+        )
 
     def algorithm(self, name: str) -> Algorithm:
         """Open an algorithm; NotFoundError if the study has none of this name."""
@@ -271,8 +312,13 @@ class Study:
         view = opened.table.view()
         mask_id = view.read(["mask_id"])["mask_id"]
         split = opened.split(mask_id) if len(view) else np.empty(0, dtype="<U7")
-        attrs = {"study": self.uuid, "algorithm": algorithm, "version": view.manifest.version,
-                 "content_id": view.content_id(), "conflicts": len(view.conflicts)}
+        attrs = {
+            "study": self.uuid,
+            "algorithm": algorithm,
+            "version": view.manifest.version,
+            "content_id": view.content_id(),
+            "conflicts": len(view.conflicts),
+        }
         coords = {**self._labels(opened.target_set), "split": ("run", split)}
         if any("class" in entry["dims"] for entry in opened.outputs.values()):
             coords["class"] = self.class_names
@@ -280,9 +326,12 @@ class Study:
 
     def _labels(self, target_set: str = "test") -> dict[str, Any]:
         targets = self.target_set(target_set)
-        return {"train": self.train["train"].values, "target": targets["target"].values,
-                "train_label": ("train", self.train["label"].values),
-                "target_label": ("target", targets["label"].values)}
+        return {
+            "train": self.train["train"].values,
+            "target": targets["target"].values,
+            "train_label": ("train", self.train["label"].values),
+            "target_label": ("target", targets["label"].values),
+        }
 
     def fits(self, algorithm: str) -> list[dict[str, Any]]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
@@ -292,7 +341,9 @@ class Study:
             where = f"datamodels/{algorithm}/{name}"
             if self.objects.exists(f"{where}/fit.json"):
                 document = schema.load_document("fit", self.objects.get(f"{where}/fit.json"), where)
-                found.append({**document, "complete": self.objects.exists(f"{where}/complete.json")})
+                found.append(
+                    {**document, "complete": self.objects.exists(f"{where}/complete.json")}
+                )
         return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
 
     def newest_fit(self, algorithm: str, fit: str | None = None) -> dict[str, Any]:
@@ -322,7 +373,9 @@ class Study:
         result = self._open_result(f"datamodels/{algorithm}/{document['fit']}/", "datamodels")
         labels = self._labels(document["target_set"])
         result = result.assign_coords(labels)
-        return result.assign_attrs({k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")})
+        return result.assign_attrs(
+            {k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")}
+        )
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Documents of finished comparisons, oldest first."""
@@ -343,15 +396,19 @@ class Study:
         """
         for name in (a, b):
             self.algorithm(name)
-        found = [entry for entry in self.comparisons() if set(entry["algorithms"]) == {a, b}
-                 and comparison in (None, entry["comparison"])]
+        found = [
+            entry
+            for entry in self.comparisons()
+            if set(entry["algorithms"]) == {a, b} and comparison in (None, entry["comparison"])
+        ]
         if not found:
             msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {self.path} {a} {b}' first"
             raise NotFoundError(msg)
         document = found[-1]
         result = self._open_result(f"comparisons/{document['comparison']}/", "comparison")
         return result.assign_coords(self._labels()).assign_attrs(
-            {"comparison": document["comparison"], "algorithms": document["algorithms"]})
+            {"comparison": document["comparison"], "algorithms": document["algorithms"]}
+        )
 
     def _open_result(self, directory: str, kind: str) -> xr.Dataset:
         """Open what a ``complete.json`` names."""
@@ -373,13 +430,17 @@ class Study:
             raise StudyNotFoundError(msg) from None
         schema.check_group(group, schema.group_spec(kind), {}, where)
         opened: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
-        texts = {name: (array.dims, schema.text(array.values)) for name, array in opened.variables.items()
-                 if array.dtype.kind in "OT"}
+        texts = {
+            name: (array.dims, schema.text(array.values))
+            for name, array in opened.variables.items()
+            if array.dtype.kind in "OT"
+        }
         return opened.assign_coords(texts)
 
     def tree(self) -> xr.DataTree:
         """Everything as one lazy tree: ``train``, ``targets``, ``runs/NAME``, ``datamodels/NAME``,
-        ``comparisons/A,B``."""
+        ``comparisons/A,B``.
+        """
         import xarray as xr
 
         nodes: dict[str, xr.Dataset] = {"/train": self.train, "/targets": self.targets}
@@ -402,8 +463,10 @@ class Study:
 
     def __repr__(self) -> str:
         names = ", ".join(self.algorithms) or "no algorithms yet"
-        return (f"<dmstore.Study {self.path}: {self.document['train']['count']} train units, "
-                f"{self.document['targets']['test']['count']} targets; {names}>")
+        return (
+            f"<dmstore.Study {self.path}: {self.document['train']['count']} train units, "
+            f"{self.document['targets']['test']['count']} targets; {names}>"
+        )
 
 
 class Target:
@@ -429,7 +492,11 @@ class Target:
         """
         import xarray as xr
 
-        names = [name for name in self.study.algorithms if any(f["complete"] for f in self.study.fits(name))]
+        names = [
+            name
+            for name in self.study.algorithms
+            if any(f["complete"] for f in self.study.fits(name))
+        ]
         units, weights, labels = [], [], []
         for name in names:
             row = self.study.datamodels(name)["weight"].isel(target=self.position).values
@@ -440,8 +507,13 @@ class Target:
         shape = (len(names), min(count, self.study.document["train"]["count"]))
         dims = ("algorithm", "rank")
         return xr.Dataset(
-            {"train_id": (dims, np.reshape(units, shape)), "weight": (dims, np.reshape(weights, shape)),
-             "label": (dims, np.reshape(labels, shape))},
-            coords={"algorithm": names, "target": self.study.targets["target"].values[self.position]})
-
-
+            {
+                "train_id": (dims, np.reshape(units, shape)),
+                "weight": (dims, np.reshape(weights, shape)),
+                "label": (dims, np.reshape(labels, shape)),
+            },
+            coords={
+                "algorithm": names,
+                "target": self.study.targets["target"].values[self.position],
+            },
+        )

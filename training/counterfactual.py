@@ -15,8 +15,16 @@ from dmstore.training.worker import full_models
 Transformation = Callable[[NDArray[np.uint8], float], NDArray[np.uint8]]
 
 
-def probabilities(study: Study, algorithm: str, images: NDArray[np.uint8], transformation: Transformation,
-                  intensities: Sequence[float], label: int, *, models: int = 100) -> NDArray[np.float64]:
+def probabilities(
+    study: Study,
+    algorithm: str,
+    images: NDArray[np.uint8],
+    transformation: Transformation,
+    intensities: Sequence[float],
+    label: int,
+    *,
+    models: int = 100,
+) -> NDArray[np.float64]:
     """Softmax confidence in a class at each intensity (Definition 2, with L the confidence).
 
     Parameters
@@ -40,7 +48,9 @@ def probabilities(study: Study, algorithm: str, images: NDArray[np.uint8], trans
     found = []
     with blas_threads(1):
         for intensity in intensities:
-            logit: NDArray[Any] = task.logits(made, transformation(images, intensity)).astype(np.float64)
+            logit: NDArray[Any] = task.logits(made, transformation(images, intensity)).astype(
+                np.float64
+            )
             logit -= logit.max(axis=2, keepdims=True)
             weight = np.exp(logit)
             found.append(weight[..., label] / weight.sum(axis=2))

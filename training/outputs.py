@@ -44,4 +44,8 @@ def _logit(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
 
 
 FUNCTIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
-    "margin": margin, "prediction": prediction, "loss": loss, "logit": _logit}
+    "margin": margin,
+    "prediction": prediction,
+    "loss": loss,
+    "logit": _logit,
+}

@@ -83,11 +83,15 @@ class Classifier:
         models = self.models(np.array([run.mask for run in runs]), [run.seed for run in runs])
         logit = self.logits(models, self.target_image)
         right = logit.argmax(axis=2) == self.target_label
-        return {**{name: FUNCTIONS[name](logit, self.target_label) for name in self.names},
-                "accuracy": right.mean(axis=1)}
+        return {
+            **{name: FUNCTIONS[name](logit, self.target_label) for name in self.names},
+            "accuracy": right.mean(axis=1),
+        }
 
 
-def make_task(study: Study, name: str | None, config: Mapping[str, Any], outputs: Sequence[str]) -> Task:
+def make_task(
+    study: Study, name: str | None, config: Mapping[str, Any], outputs: Sequence[str]
+) -> Task:
     """Import and make a task.
 
     Parameters

@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 
 
-def paste(images: NDArray[np.uint8], intensity: float, *, rows: Sequence[int], columns: Sequence[int],
-          value: int = 255) -> NDArray[np.uint8]:
+def paste(
+    images: NDArray[np.uint8],
+    intensity: float,
+    *,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    value: int = 255,
+) -> NDArray[np.uint8]:
     """Blend a patch towards a brightness.
 
     Parameters

@@ -19,8 +19,15 @@ from dmstore.training.writer import RunWriter
 Progress = Callable[[int, int], None]
 
 
-def train(study: Study, algorithm: str, *, part: Part | None = None, threads: int = 1,
-          progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> int:
+def train(
+    study: Study,
+    algorithm: str,
+    *,
+    part: Part | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
     """Train what is pending. Run it again after a kill: it goes on where it was.
 
     Parameters
@@ -42,7 +49,9 @@ def train(study: Study, algorithm: str, *, part: Part | None = None, threads: in
         Runs trained now.
     """
     opened = study.algorithm(algorithm)
-    task = make_task(study, opened.document["task"], opened.document["config"], list(opened.outputs))
+    task = make_task(
+        study, opened.document["task"], opened.document["config"], list(opened.outputs)
+    )
     outputs = {spec.name for spec in opened.table.spec.outputs()}
     total = len(plan.planned_runs(opened.blocks(), part))
     trained = 0
@@ -51,8 +60,11 @@ def train(study: Study, algorithm: str, *, part: Part | None = None, threads: in
         missing = len(opened.pending(part))
         while (runs := list(islice(pending, task.batch))) and not stop():
             made = task.train(runs)
-            writer.append_many(runs, {name: made[name] for name in outputs if name in made},
-                               {name: value for name, value in made.items() if name not in outputs})
+            writer.append_many(
+                runs,
+                {name: made[name] for name in outputs if name in made},
+                {name: value for name, value in made.items() if name not in outputs},
+            )
             trained += len(runs)
             if progress:
                 progress(total - missing + trained, total)
@@ -81,19 +93,32 @@ def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTa
         If the task cannot keep its models.
     """
     opened = study.algorithm(algorithm)
-    task = make_task(study, opened.document["task"], opened.document["config"], list(opened.outputs))
+    task = make_task(
+        study, opened.document["task"], opened.document["config"], list(opened.outputs)
+    )
     if not isinstance(task, ModelTask):
         msg = f"task {opened.document['task']!r} has no 'models' and 'logits', so no counterfactual can be computed"
         raise InputError(msg)
     name = f"{opened.prefix}full/models.zarr.zip"
     if not study.objects.exists(name):
         # Seeds of runs that no plan reaches, so that no stored run shares one.
-        seeds = [plan.training_seed(study.seed, opened.uuid, plan.MAX_RUN + number) for number in range(count)]
+        seeds = [
+            plan.training_seed(study.seed, opened.uuid, plan.MAX_RUN + number)
+            for number in range(count)
+        ]
         with blas_threads(1):
             made = task.models(np.ones((count, opened.train), dtype=bool), seeds)
-        arrays = {"seed": np.array(seeds, dtype=np.uint64), **{f"parameter_{k}": v for k, v in made.items()}}
-        dims = {key: ("model", *(f"{key}_{axis}" for axis in range(1, value.ndim)))
-                for key, value in arrays.items() if key != "seed"}
+        arrays = {
+            "seed": np.array(seeds, dtype=np.uint64),
+            **{f"parameter_{k}": v for k, v in made.items()},
+        }
+        dims = {
+            key: ("model", *(f"{key}_{axis}" for axis in range(1, value.ndim)))
+            for key, value in arrays.items()
+            if key != "seed"
+        }
         groups.write_zip(study.objects, name, schema.group_spec("models"), arrays, dims=dims)
     arrays = groups.read(study.objects, name)
-    return task, {key.removeprefix("parameter_"): value for key, value in arrays.items() if key != "seed"}
+    return task, {
+        key.removeprefix("parameter_"): value for key, value in arrays.items() if key != "seed"
+    }

@@ -53,8 +53,15 @@ class RunWriter:
     ...         writer.append(run, margin=train(run.mask, seed=run.seed))
     """
 
-    def __init__(self, study: str | Path | Study, algorithm: str, *, part: str | Part | None = None,
-                 flush_runs: int = FLUSH_RUNS, flush_seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(
+        self,
+        study: str | Path | Study,
+        algorithm: str,
+        *,
+        part: str | Part | None = None,
+        flush_runs: int = FLUSH_RUNS,
+        flush_seconds: float = FLUSH_SECONDS,
+    ) -> None:
         opened = study if isinstance(study, Study) else open_study(study)
         self.algorithm: Algorithm = opened.algorithm(algorithm)
         self.part = Part.parse(part) if isinstance(part, str) else part
@@ -112,17 +119,32 @@ class RunWriter:
                 msg = f"run {number}: give its mask, the algorithm has foreign sampling"
                 raise InputError(msg)
             mask = run.mask
-        arrays = {name: np.asarray(_to_numpy(value))[None] for name, value in values.items() if name in outputs}
-        columns = {name: np.array([_scalar(name, value)]) for name, value in values.items() if name not in outputs}
+        arrays = {
+            name: np.asarray(_to_numpy(value))[None]
+            for name, value in values.items()
+            if name in outputs
+        }
+        columns = {
+            name: np.array([_scalar(name, value)])
+            for name, value in values.items()
+            if name not in outputs
+        }
         self._add([number], {"mask": np.asarray(_to_numpy(mask))[None], **arrays}, columns)
 
-    def append_many(self, runs: Sequence[Run], outputs: Mapping[str, Any],
-                    columns: Mapping[str, Any] | None = None) -> None:
+    def append_many(
+        self,
+        runs: Sequence[Run],
+        outputs: Mapping[str, Any],
+        columns: Mapping[str, Any] | None = None,
+    ) -> None:
         """Add a batch of finished runs: outputs are (run, target[, class]), columns (run,)."""
         arrays = {name: np.asarray(_to_numpy(value)) for name, value in outputs.items()}
         arrays["mask"] = np.array([run.mask for run in runs])
-        self._add([run.id for run in runs], arrays,
-                  {name: np.asarray(value) for name, value in (columns or {}).items()})
+        self._add(
+            [run.id for run in runs],
+            arrays,
+            {name: np.asarray(value) for name, value in (columns or {}).items()},
+        )
 
     def _add(self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any]) -> None:
         if os.getpid() != self._pid:
@@ -181,8 +203,12 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _write(self) -> None:
@@ -276,7 +302,9 @@ class _Working:
 
 
 def _column_key(rows: Rows) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, segment.column_dtype(values)) for name, values in rows.columns.items()))
+    return tuple(
+        sorted((name, segment.column_dtype(values)) for name, values in rows.columns.items())
+    )
 
 
 def _to_numpy(value: Any) -> Any:

@@ -47,7 +47,10 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"},
+)
 @click.version_option(package_name="dmstore", prog_name="dmstore", message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")
 @click.pass_context
@@ -66,7 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: one-line errors on stderr, or as JSON with ``--json``."""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
-    very = any(item.startswith("-v") and item.count("v") >= 2 for item in given) or given.count("-v") >= 2
+    very = (
+        any(item.startswith("-v") and item.count("v") >= 2 for item in given)
+        or given.count("-v") >= 2
+    )
     try:
         code = group.main(args=given, prog_name="dmstore", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -79,7 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
             error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was stored stays stored, the same command goes on where it was", err=True)
+        click.echo(
+            "interrupted; what was stored stays stored, the same command goes on where it was",
+            err=True,
+        )
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -103,7 +112,11 @@ def _explain(error: Exception) -> tuple[str, str, int]:
         return "storage", str(storage_error(error, error.filename or "storage")), 1
     if isinstance(error, MemoryError):
         return "memory", "not enough memory; use a machine with more, or smaller input", 1
-    return "internal", f"{type(error).__name__}: {error}; this is a fault of dmstore, please report it with -vv", 1
+    return (
+        "internal",
+        f"{type(error).__name__}: {error}; this is a fault of dmstore, please report it with -vv",
+        1,
+    )
 
 
 def _print_error(kind: str, message: str, *, as_json: bool) -> None:
@@ -120,4 +133,6 @@ def log_level(context: click.Context) -> None:
 
     options: dict[str, Any] = context.find_root().obj or {}
     if options.get("verbose"):
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+        )

@@ -14,20 +14,57 @@ from dmstore.cli import options, output
 @click.command("add")
 @options.study
 @options.algorithm
-@click.option("--alpha", type=float, default=0.5, show_default=True, help="Share of the training set that a run sees.")
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Share of the training set that a run sees.",
+)
 @click.option("--runs", type=int, default=0, help="Runs to plan.")
 @click.option("--repeats", type=int, default=1, show_default=True, help="Runs that share a mask.")
-@click.option("--sampling", type=click.Choice(["planned", "foreign"]), default="planned", show_default=True,
-              help="Whether masks are the plan's or made elsewhere.")
-@click.option("--masks", type=click.Choice(["shared", "independent"]), default="shared", show_default=True,
-              help="Whether mask m is the same for all algorithms of the study.")
-@click.option("--output", "outputs", multiple=True, default=("margin",), show_default=True,
-              help="Declared output: margin, prediction, loss, logit; NAME:float16 for another dtype. May be repeated.")
-@click.option("--task", default=None, help="package.module:function that makes the training task, such as dmstore.training.tasks:dense.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["planned", "foreign"]),
+    default="planned",
+    show_default=True,
+    help="Whether masks are the plan's or made elsewhere.",
+)
+@click.option(
+    "--masks",
+    type=click.Choice(["shared", "independent"]),
+    default="shared",
+    show_default=True,
+    help="Whether mask m is the same for all algorithms of the study.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    default=("margin",),
+    show_default=True,
+    help="Declared output: margin, prediction, loss, logit; NAME:float16 for another dtype. May be repeated.",
+)
+@click.option(
+    "--task",
+    default=None,
+    help="package.module:function that makes the training task, such as dmstore.training.tasks:dense.",
+)
 @click.option("--config", type=click.Path(), default=None, help="JSON file passed to the task.")
 @options.as_json
-def command(study: str, algorithm: str, alpha: float, runs: int, repeats: int, sampling: str, masks: str,
-            outputs: tuple[str, ...], task: str | None, config: str | None, as_json: bool) -> None:
+def command(
+    study: str,
+    algorithm: str,
+    alpha: float,
+    runs: int,
+    repeats: int,
+    sampling: str,
+    masks: str,
+    outputs: tuple[str, ...],
+    task: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
     """Add ALGORITHM to STUDY.
 
     \b
@@ -37,13 +74,30 @@ def command(study: str, algorithm: str, alpha: float, runs: int, repeats: int, s
     from dmstore.study import open_study
 
     opened = open_study(study)
-    made = opened.add_algorithm(algorithm, alpha=alpha, runs=0 if sampling == "foreign" and not runs else runs,
-                                repeats=repeats, sampling=sampling, masks=masks, outputs=list(outputs), task=task,
-                                config=_read(config))
+    made = opened.add_algorithm(
+        algorithm,
+        alpha=alpha,
+        runs=0 if sampling == "foreign" and not runs else runs,
+        repeats=repeats,
+        sampling=sampling,
+        masks=masks,
+        outputs=list(outputs),
+        task=task,
+        config=_read(config),
+    )
     planned = f"{made.planned_count()} runs planned" if made.planned else "foreign masks"
-    output.emit({"study": opened.path, "algorithm": algorithm, "alpha": alpha, "sampling": sampling,
-                 "planned": made.planned_count() if made.planned else None, "outputs": list(made.outputs)},
-                [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"], as_json=as_json)
+    output.emit(
+        {
+            "study": opened.path,
+            "algorithm": algorithm,
+            "alpha": alpha,
+            "sampling": sampling,
+            "planned": made.planned_count() if made.planned else None,
+            "outputs": list(made.outputs),
+        },
+        [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],
+        as_json=as_json,
+    )
 
 
 def _read(path: str | None) -> dict[str, Any]:

@@ -26,8 +26,20 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
         bars.setdefault(name, output.Progress(f"compact {name}", quiet=quiet))(done, total)
 
     done = compact_study(open_study(study), algorithm, progress)
-    found = {name: {"version": c.manifest.version, "absorbed": c.absorbed, "runs": c.manifest.base.runs if c.manifest.base else 0,
-                    "content_id": c.manifest.base.content_id if c.manifest.base else None} for name, c in done.items()}
-    output.emit({"algorithms": found},
-                [f"{name}: {c['runs']} runs in version {c['version']}, {c['absorbed']} segments absorbed" for name, c in found.items()],
-                as_json=as_json)
+    found = {
+        name: {
+            "version": c.manifest.version,
+            "absorbed": c.absorbed,
+            "runs": c.manifest.base.runs if c.manifest.base else 0,
+            "content_id": c.manifest.base.content_id if c.manifest.base else None,
+        }
+        for name, c in done.items()
+    }
+    output.emit(
+        {"algorithms": found},
+        [
+            f"{name}: {c['runs']} runs in version {c['version']}, {c['absorbed']} segments absorbed"
+            for name, c in found.items()
+        ],
+        as_json=as_json,
+    )

@@ -11,30 +11,93 @@ from dmstore.cli import options, output
 @options.study
 @click.argument("a")
 @click.argument("b")
-@click.option("--components", type=click.IntRange(1), default=10, show_default=True, help="Directions each way.")
-@click.option("--top", type=click.IntRange(1), default=16, show_default=True, help="Targets in a subpopulation.")
-@click.option("--center/--no-center", default=True, show_default=True, help="Subtract the mean residual before PCA.")
-@click.option("--random-state", type=click.IntRange(0), default=0, show_default=True, help="Seed of contrasts and nulls.")
+@click.option(
+    "--components",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Directions each way.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Targets in a subpopulation.",
+)
+@click.option(
+    "--center/--no-center",
+    default=True,
+    show_default=True,
+    help="Subtract the mean residual before PCA.",
+)
+@click.option(
+    "--random-state",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of contrasts and nulls.",
+)
 @options.as_json
-def command(study: str, a: str, b: str, components: int, top: int, center: bool, random_state: int, as_json: bool) -> None:
+def command(
+    study: str,
+    a: str,
+    b: str,
+    components: int,
+    top: int,
+    center: bool,
+    random_state: int,
+    as_json: bool,
+) -> None:
     """Find where algorithms A and B of STUDY use different features (ModelDiff)."""
     import numpy as np
 
     from dmstore.analysis import compare
     from dmstore.study import open_study
 
-    found = compare(open_study(study), a, b, components=components, top=top, center=center, random_state=random_state)
+    found = compare(
+        open_study(study),
+        a,
+        b,
+        components=components,
+        top=top,
+        center=center,
+        random_state=random_state,
+    )
     names = [str(name) for name in found["algorithm"].values]
     explained, delta = found["explained_variance"].values, found["delta"].values
     out = found["delta_out"].values if "delta_out" in found else np.full_like(delta, np.nan)
     similarity = float(np.nanmean(found["cosine"].values))
-    ceiling = np.nanmean(found["cosine_ceiling"].values, axis=1).tolist() if "cosine_ceiling" in found else []
-    lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f}"
-             + (f", ceilings {', '.join(f'{name} {value:.3f}' for name, value in zip(names, ceiling, strict=True))}" if ceiling else "")]
+    ceiling = (
+        np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
+        if "cosine_ceiling" in found
+        else []
+    )
+    lines = [
+        f"{a} against {b}: mean cosine similarity {similarity:.3f}"
+        + (
+            f", ceilings {', '.join(f'{name} {value:.3f}' for name, value in zip(names, ceiling, strict=True))}"
+            if ceiling
+            else ""
+        )
+    ]
     for row, name in enumerate(names):
         lines.append(f"  used by {name}, less by {names[1 - row]}:")
-        lines += [f"    direction {k + 1}: explains {explained[row, k, 0]:.2%} of {names[0]}, {explained[row, k, 1]:.2%} of {names[1]}; "
-                  f"gap {delta[row, k]:+.2%}, out of sample {out[row, k]:+.2%}" for k in range(min(3, delta.shape[1]))]
-    output.emit({"comparison": found.attrs["comparison"], "algorithms": names, "cosine": similarity, "ceiling": ceiling,
-                 "explained_variance": explained.tolist(), "delta": delta.tolist(), "delta_out": out.tolist()},
-                lines, as_json=as_json)
+        lines += [
+            f"    direction {k + 1}: explains {explained[row, k, 0]:.2%} of {names[0]}, {explained[row, k, 1]:.2%} of {names[1]}; "
+            f"gap {delta[row, k]:+.2%}, out of sample {out[row, k]:+.2%}"
+            for k in range(min(3, delta.shape[1]))
+        ]
+    output.emit(
+        {
+            "comparison": found.attrs["comparison"],
+            "algorithms": names,
+            "cosine": similarity,
+            "ceiling": ceiling,
+            "explained_variance": explained.tolist(),
+            "delta": delta.tolist(),
+            "delta_out": out.tolist(),
+        },
+        lines,
+        as_json=as_json,
+    )

@@ -25,18 +25,54 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> 
 @options.study
 @click.argument("a")
 @click.argument("b")
-@click.option("--class", "label", type=click.IntRange(0), required=True, help="Class whose probability is watched.")
+@click.option(
+    "--class",
+    "label",
+    type=click.IntRange(0),
+    required=True,
+    help="Class whose probability is watched.",
+)
 @click.option("--name", default="patch", show_default=True, help="What to call the transformation.")
 @click.option("--rows", callback=_integers, required=True, help="Rows of the patch, such as 0,1.")
 @click.option("--columns", callback=_integers, required=True, help="Columns of the patch.")
-@click.option("--value", type=click.IntRange(0, 255), default=255, show_default=True, help="Brightness of the patch.")
-@click.option("--intensity", callback=_numbers, default="0,0.25,0.5,0.75,1", show_default=True, help="Intensities, from 0.")
-@click.option("--models", type=click.IntRange(2), default=100, show_default=True, help="Models to train on all data.")
+@click.option(
+    "--value",
+    type=click.IntRange(0, 255),
+    default=255,
+    show_default=True,
+    help="Brightness of the patch.",
+)
+@click.option(
+    "--intensity",
+    callback=_numbers,
+    default="0,0.25,0.5,0.75,1",
+    show_default=True,
+    help="Intensities, from 0.",
+)
+@click.option(
+    "--models",
+    type=click.IntRange(2),
+    default=100,
+    show_default=True,
+    help="Models to train on all data.",
+)
 @options.as_json
-def command(study: str, a: str, b: str, label: int, name: str, rows: list[int], columns: list[int], value: int,
-            intensity: list[float], models: int, as_json: bool) -> None:
+def command(
+    study: str,
+    a: str,
+    b: str,
+    label: int,
+    name: str,
+    rows: list[int],
+    columns: list[int],
+    value: int,
+    intensity: list[float],
+    models: int,
+    as_json: bool,
+) -> None:
     """Paste a patch on the targets that are not of the class, and measure how models trained on all
-    data with A and with B change their probability of the class."""
+    data with A and with B change their probability of the class.
+    """
     import functools
 
     from dmstore.counterfactual import check
@@ -46,8 +82,15 @@ def command(study: str, a: str, b: str, label: int, name: str, rows: list[int], 
     opened = open_study(study)
     change = functools.partial(paste, rows=rows, columns=columns, value=value)
     found = check(opened, a, b, change, label, name=name, intensity=intensity, models=models)
-    ends = {str(n): [float(found[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")]
-            for i, n in enumerate(found["algorithm"].values)}
-    output.emit({"class": label, "name": name, "effect": ends},
-                [f"{n}: P({opened.class_names[label]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})" for n, e in ends.items()],
-                as_json=as_json)
+    ends = {
+        str(n): [float(found[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")]
+        for i, n in enumerate(found["algorithm"].values)
+    }
+    output.emit(
+        {"class": label, "name": name, "effect": ends},
+        [
+            f"{n}: P({opened.class_names[label]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
+            for n, e in ends.items()
+        ],
+        as_json=as_json,
+    )

@@ -19,6 +19,15 @@ def command(study: str, algorithm: str, runs: int, repeats: int, as_json: bool) 
 
     opened = open_study(study).algorithm(algorithm)
     block = opened.extend(runs, repeats=repeats)
-    output.emit({"algorithm": algorithm, "first_run": block.first_run, "runs": block.runs, "planned": opened.planned_count()},
-                [f"{algorithm}: runs {block.first_run} to {block.stop - 1} added, {opened.planned_count()} planned"],
-                as_json=as_json)
+    output.emit(
+        {
+            "algorithm": algorithm,
+            "first_run": block.first_run,
+            "runs": block.runs,
+            "planned": opened.planned_count(),
+        },
+        [
+            f"{algorithm}: runs {block.first_run} to {block.stop - 1} added, {opened.planned_count()} planned"
+        ],
+        as_json=as_json,
+    )

@@ -10,17 +10,49 @@ from dmstore.cli import options, output
 @click.command("fit")
 @options.study
 @options.algorithm
-@click.option("--output", "target_output", default="margin", show_default=True, help="Output to explain.")
+@click.option(
+    "--output", "target_output", default="margin", show_default=True, help="Output to explain."
+)
 @click.option("--lams", type=int, default=50, show_default=True, help="Values of lam on the path.")
-@click.option("--lam-ratio", type=float, default=0.01, show_default=True, help="Last lam over the first.")
-@click.option("--patience", type=int, default=5, show_default=True, help="Leave the path after so many worse holdout values; 0 never.")
-@click.option("--tolerance", type=float, default=1e-5, show_default=True, help="Largest violation of optimality, relative to lam.")
-@click.option("--halves/--no-halves", default=True, show_default=True, help="Fit either half of the masks too, for out-of-sample comparison.")
+@click.option(
+    "--lam-ratio", type=float, default=0.01, show_default=True, help="Last lam over the first."
+)
+@click.option(
+    "--patience",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Leave the path after so many worse holdout values; 0 never.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-5,
+    show_default=True,
+    help="Largest violation of optimality, relative to lam.",
+)
+@click.option(
+    "--halves/--no-halves",
+    default=True,
+    show_default=True,
+    help="Fit either half of the masks too, for out-of-sample comparison.",
+)
 @options.threads
 @options.quiet
 @options.as_json
-def command(study: str, algorithm: str, target_output: str, lams: int, lam_ratio: float, patience: int,
-            tolerance: float, halves: bool, threads: int | None, quiet: bool, as_json: bool) -> None:
+def command(
+    study: str,
+    algorithm: str,
+    target_output: str,
+    lams: int,
+    lam_ratio: float,
+    patience: int,
+    tolerance: float,
+    halves: bool,
+    threads: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Fit one lasso a target on the stored runs of ALGORITHM.
 
     Blocks of targets land one by one; the same command after a kill goes on where it was.
@@ -29,17 +61,30 @@ def command(study: str, algorithm: str, target_output: str, lams: int, lam_ratio
     from dmstore.regression.path import Parameters
     from dmstore.study import open_study
 
-    parameters = Parameters(lams=lams, lam_ratio=lam_ratio, patience=patience, tolerance=tolerance, halves=halves)
+    parameters = Parameters(
+        lams=lams, lam_ratio=lam_ratio, patience=patience, tolerance=tolerance, halves=halves
+    )
     bar = output.Progress(f"fit {algorithm}", quiet=quiet)
-    found = fit(open_study(study), algorithm, output=target_output, parameters=parameters, threads=threads,
-                progress=lambda _, done, total: bar(done, total))
+    found = fit(
+        open_study(study),
+        algorithm,
+        output=target_output,
+        parameters=parameters,
+        threads=threads,
+        progress=lambda _, done, total: bar(done, total),
+    )
     bar.close()
     s, runs = found.summary, found.document["runs"]
-    output.emit({**s, "runs": runs},
-                [f"{algorithm}: {s['targets']} targets from {runs['train']} + {runs['holdout']} runs ({runs['eval']} kept for evaluation), fit {s['fit']}",
-                 f"  non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
-                 f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {s['seconds']:.1f} s; "
-                 + ", ".join(f"{count} {name}" for name, count in s["status"].items() if count)], as_json=as_json)
+    output.emit(
+        {**s, "runs": runs},
+        [
+            f"{algorithm}: {s['targets']} targets from {runs['train']} + {runs['holdout']} runs ({runs['eval']} kept for evaluation), fit {s['fit']}",
+            f"  non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
+            f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {s['seconds']:.1f} s; "
+            + ", ".join(f"{count} {name}" for name, count in s["status"].items() if count),
+        ],
+        as_json=as_json,
+    )
 
 
 def _quartiles(values: list[float | None], form: str) -> str:

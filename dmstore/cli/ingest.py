@@ -13,7 +13,9 @@ from dmstore.cli import options, output
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SRC...")
 @options.quiet
 @options.as_json
-def command(study: str, algorithm: str, sources: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+def command(
+    study: str, algorithm: str, sources: tuple[str, ...], quiet: bool, as_json: bool
+) -> None:
     """Store the runs in workers' .npz files (or directories of them) under ALGORITHM.
 
     \b
@@ -28,11 +30,21 @@ def command(study: str, algorithm: str, sources: tuple[str, ...], quiet: bool, a
     opened = open_study(study).algorithm(algorithm)
     result = ingest(opened, sources, progress)
     progress.close()
-    counts = {"new": result.new, "present": result.present, "conflicting": result.conflicting, "refused": result.refused}
+    counts = {
+        "new": result.new,
+        "present": result.present,
+        "conflicting": result.conflicting,
+        "refused": result.refused,
+    }
     for line in result.errors:
         click.echo(f"error: {line}", err=True)
-    output.emit({"algorithm": algorithm, "files": result.files, **counts, "errors": result.errors},
-                [f"{algorithm}: {result.new} runs new, {result.present} already there, "
-                 f"{result.conflicting} conflicting, {result.refused} refused ({result.files} files)"], as_json=as_json)
+    output.emit(
+        {"algorithm": algorithm, "files": result.files, **counts, "errors": result.errors},
+        [
+            f"{algorithm}: {result.new} runs new, {result.present} already there, "
+            f"{result.conflicting} conflicting, {result.refused} refused ({result.files} files)"
+        ],
+        as_json=as_json,
+    )
     if result.errors:
         raise click.exceptions.Exit(1)

@@ -9,8 +9,18 @@ from dmstore.cli import options, output
 
 @click.command("init")
 @options.study
-@click.option("--examples", required=True, type=click.Path(), help="An .npz file with train_label and target_label.")
-@click.option("--seed", type=int, default=None, help="Masks, splits and training seeds follow from it; random by default.")
+@click.option(
+    "--examples",
+    required=True,
+    type=click.Path(),
+    help="An .npz file with train_label and target_label.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=None,
+    help="Masks, splits and training seeds follow from it; random by default.",
+)
 @click.option("--title", default=None, help="Title of the study.")
 @options.as_json
 def command(study: str, examples: str, seed: int | None, title: str | None, as_json: bool) -> None:
@@ -30,6 +40,16 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
     made = create_study(study, examples, seed=seed, about={"title": title} if title else None)
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
-    output.emit({"study": made.path, "uuid": made.uuid, "seed": made.seed, "train": count, "targets": targets},
-                [f"{made.path}: {count} train units, {targets} targets, {document['classes']} classes, seed {made.seed}"],
-                as_json=as_json)
+    output.emit(
+        {
+            "study": made.path,
+            "uuid": made.uuid,
+            "seed": made.seed,
+            "train": count,
+            "targets": targets,
+        },
+        [
+            f"{made.path}: {count} train units, {targets} targets, {document['classes']} classes, seed {made.seed}"
+        ],
+        as_json=as_json,
+    )

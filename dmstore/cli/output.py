@@ -57,8 +57,11 @@ class Progress:
                 return
             width = 30
             filled = width * done // total
-            click.echo(f"\r{self._what} [{'#' * filled}{'.' * (width - filled)}] {done}/{total}{self._left(done, total)}  ",
-                       err=True, nl=False)
+            click.echo(
+                f"\r{self._what} [{'#' * filled}{'.' * (width - filled)}] {done}/{total}{self._left(done, total)}  ",
+                err=True,
+                nl=False,
+            )
             self._open = True
             if done >= total:
                 self.close()

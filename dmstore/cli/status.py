@@ -19,13 +19,21 @@ def command(study: str, as_json: bool) -> None:
     targets = ", ".join(f"{count} targets in {name!r}" for name, count in found["targets"].items())
     lines = [f"{found['study']}: {found['train']} train units, {targets}"]
     for name, entry in found["algorithms"].items():
-        planned = f" of {entry['planned']} planned" if entry["planned"] is not None else " (foreign masks)"
+        planned = (
+            f" of {entry['planned']} planned"
+            if entry["planned"] is not None
+            else " (foreign masks)"
+        )
         splits = ", ".join(f"{count} {split}" for split, count in entry["splits"].items())
-        lines.append(f"  {name}: {entry['stored']} runs stored{planned}; {splits}; {output.size(entry['bytes'])}")
+        lines.append(
+            f"  {name}: {entry['stored']} runs stored{planned}; {splits}; {output.size(entry['bytes'])}"
+        )
         notes = [f"{entry['segments']} segments to compact"] if entry["segments"] else []
         notes += [f"{entry['conflicts']} conflicting rows"] if entry["conflicts"] else []
         notes += [f"tags {', '.join(entry['tags'])}"] if entry["tags"] else []
-        notes += [f"fit {fit['fit']}{'' if fit['complete'] else ' (unfinished)'}" for fit in entry["fits"]]
+        notes += [
+            f"fit {fit['fit']}{'' if fit['complete'] else ' (unfinished)'}" for fit in entry["fits"]
+        ]
         if notes:
             lines.append(f"    {'; '.join(notes)}")
     lines += [f"  compared: {' and '.join(entry['algorithms'])}" for entry in found["comparisons"]]

@@ -23,5 +23,10 @@ def command(study: str, algorithm: str, name: str, as_json: bool) -> None:
     check_name(name, "tag")
     compact(table)
     made = tag.create(table, name)
-    output.emit(made, [f"{name}: {made['runs']} runs, version {made['version']}, content id {made['content_id']}"],
-                as_json=as_json)
+    output.emit(
+        made,
+        [
+            f"{name}: {made['runs']} runs, version {made['version']}, content id {made['content_id']}"
+        ],
+        as_json=as_json,
+    )

@@ -14,11 +14,18 @@ from dmstore.cli import options, output
 @options.study
 @options.algorithm
 @options.part
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
-              help="BLAS threads of this worker; many workers of one thread each are faster.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="BLAS threads of this worker; many workers of one thread each are faster.",
+)
 @options.quiet
 @options.as_json
-def command(study: str, algorithm: str, part: str | None, threads: int, quiet: bool, as_json: bool) -> None:
+def command(
+    study: str, algorithm: str, part: str | None, threads: int, quiet: bool, as_json: bool
+) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
 
     Run as many workers as you like, each with its own part; run one again after a kill.
@@ -40,8 +47,12 @@ def command(study: str, algorithm: str, part: str | None, threads: int, quiet: b
     trained = train(opened, algorithm, part=chosen, threads=threads, progress=progress)
     progress.close()
     left = len(opened.algorithm(algorithm).pending(chosen))
-    output.emit({"algorithm": algorithm, "part": part, "trained": trained, "pending": left},
-                [f"{algorithm}: {trained} runs trained and stored, {left} pending{f' in part {part}' if part else ''}"],
-                as_json=as_json)
+    output.emit(
+        {"algorithm": algorithm, "part": part, "trained": trained, "pending": left},
+        [
+            f"{algorithm}: {trained} runs trained and stored, {left} pending{f' in part {part}' if part else ''}"
+        ],
+        as_json=as_json,
+    )
     if left:
         raise click.exceptions.Exit(3)

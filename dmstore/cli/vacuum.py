@@ -14,7 +14,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class _Duration(click.ParamType[float]):
     name = "duration"
 
-    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> float:
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", str(value))
         if not match:
             self.fail(f"{value!r} is no duration; write 0, 90s, 30m, 12h or 7d", parameter, context)
@@ -24,8 +26,13 @@ class _Duration(click.ParamType[float]):
 @click.command("vacuum")
 @options.study
 @options.maybe_algorithm
-@click.option("--grace", type=_Duration(), default="7d", show_default=True,
-              help="Keep what went out of use less than this ago: longer than any reader holds a view.")
+@click.option(
+    "--grace",
+    type=_Duration(),
+    default="7d",
+    show_default=True,
+    help="Keep what went out of use less than this ago: longer than any reader holds a view.",
+)
 @options.as_json
 def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> None:
     """Delete segments that a base has absorbed, bases that nothing refers to, and leftovers.
@@ -38,5 +45,8 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
     done = vacuum_study(open_study(study), algorithm, grace=grace)
     removed = [name for result in done.values() for name in result.removed]
     total = sum(result.size for result in done.values())
-    output.emit({"removed": removed, "bytes": total},
-                [f"{len(removed)} objects deleted, {output.size(total)}"], as_json=as_json)
+    output.emit(
+        {"removed": removed, "bytes": total},
+        [f"{len(removed)} objects deleted, {output.size(total)}"],
+        as_json=as_json,
+    )

@@ -20,8 +20,11 @@ def command(study: str, algorithm: str | None, as_json: bool) -> None:
     problems = list(verify_study(opened, algorithm))
     names = [algorithm] if algorithm else opened.algorithms
     rows = 0 if problems else sum(len(opened.algorithm(name).table.view()) for name in names)
-    output.emit({"study": opened.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
-                [f"{p.kind}: {p.where}: {p.text}" for p in problems] or
-                [f"{opened.path}: {rows} runs of {len(names)} algorithms verified, nothing wrong"], as_json=as_json)
+    output.emit(
+        {"study": opened.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
+        [f"{p.kind}: {p.where}: {p.text}" for p in problems]
+        or [f"{opened.path}: {rows} runs of {len(names)} algorithms verified, nothing wrong"],
+        as_json=as_json,
+    )
     if problems:
         raise click.exceptions.Exit(1)

@@ -48,11 +48,17 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
         outputs = [spec.name for spec in algorithm.table.spec.outputs()]
         for name in (name for name in headers if name not in ("study", "algorithm")):
             shape = headers[name].shape
-            if not shape or shape[0] != count or (name not in ("mask", "mask_packed", *outputs) and len(shape) != 1):
+            if (
+                not shape
+                or shape[0] != count
+                or (name not in ("mask", "mask_packed", *outputs) and len(shape) != 1)
+            ):
                 msg = f"{path}: {name!r} has shape {shape}, but there are {count} runs"
                 raise InputError(msg)
         _check_shapes(reader, algorithm, count)
-        arrays: dict[str, NDArray[Any]] = {name: reader.load(name) for name in outputs if name in headers}
+        arrays: dict[str, NDArray[Any]] = {
+            name: reader.load(name) for name in outputs if name in headers
+        }
         arrays["mask"] = _mask(reader, algorithm.train)
         given = {"run", "mask", "mask_packed", "study", "algorithm", *outputs}
         columns = {name: reader.load(name) for name in headers if name not in given}
@@ -85,8 +91,10 @@ def _check_shapes(reader: NpzReader, algorithm: Algorithm, count: int) -> None:
 def _mask(reader: NpzReader, train: int) -> NDArray[np.bool_]:
     if "mask" in reader.headers:
         if reader.headers["mask"].dtype != np.bool_:
-            msg = (f"{reader.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; "
-                   f"store packed bits as 'mask_packed'")
+            msg = (
+                f"{reader.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; "
+                f"store packed bits as 'mask_packed'"
+            )
             raise InputError(msg)
         return reader.load("mask")
     header = reader.headers["mask_packed"]

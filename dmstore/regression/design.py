@@ -6,6 +6,7 @@ follow from those of the groups.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,13 +69,23 @@ class Moments:
     highest: NDArray[np.float64]
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(self.runs + other.runs, self.product + other.product, self.total + other.total,
-                       self.square + other.square, np.minimum(self.lowest, other.lowest),
-                       np.maximum(self.highest, other.highest))
+        return Moments(
+            self.runs + other.runs,
+            self.product + other.product,
+            self.total + other.total,
+            self.square + other.square,
+            np.minimum(self.lowest, other.lowest),
+            np.maximum(self.highest, other.highest),
+        )
 
 
-def make_design(words: NDArray[np.uint64], runs: int, *, threads: int = 1,
-                progress: Callable[[int, int], None] | None = None) -> Design:
+def make_design(
+    words: NDArray[np.uint64],
+    runs: int,
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Design:
     """Gram of masks by popcount.
 
     Parameters
@@ -94,8 +105,8 @@ def make_design(words: NDArray[np.uint64], runs: int, *, threads: int = 1,
     train = len(words)
     gram = np.zeros((train, train), dtype=np.int32)
     # Rows of the upper triangle get shorter, so many small pieces keep the threads even.
-    edges = list(range(0, train, kernels.TILE * 4)) + [train]
-    pieces = list(zip(edges[:-1], edges[1:], strict=True))
+    edges = [*range(0, train, kernels.TILE * 4), train]
+    pieces = list(itertools.pairwise(edges))
     with ThreadPoolExecutor(max(1, threads)) as pool:
         jobs = [pool.submit(kernels.gram_rows, words, first, last, gram) for first, last in pieces]
         for done, job in enumerate(jobs, 1):
@@ -107,7 +118,9 @@ def make_design(words: NDArray[np.uint64], runs: int, *, threads: int = 1,
     return Design(runs, gram)
 
 
-def make_moments(words: NDArray[np.uint64], outputs: NDArray[Any], shift: NDArray[np.float64]) -> Moments:
+def make_moments(
+    words: NDArray[np.uint64], outputs: NDArray[Any], shift: NDArray[np.float64]
+) -> Moments:
     """Products of masks and outputs of some targets, in float64.
 
     Parameters
@@ -130,8 +143,14 @@ def make_moments(words: NDArray[np.uint64], outputs: NDArray[Any], shift: NDArra
         chunk = bits.unpack_runs(words[:, start // bits.WORD : -(-stop // bits.WORD)], stop - start)
         product += chunk.T.astype(np.float64) @ values[start:stop]
     # Reductions over no runs at all have no minimum: infinities add up right.
-    return Moments(runs, product, values.sum(axis=0), (values**2).sum(axis=0),
-                   values.min(axis=0, initial=np.inf), values.max(axis=0, initial=-np.inf))
+    return Moments(
+        runs,
+        product,
+        values.sum(axis=0),
+        (values**2).sum(axis=0),
+        values.min(axis=0, initial=np.inf),
+        values.max(axis=0, initial=-np.inf),
+    )
 
 
 class RunPacker:
@@ -162,7 +181,9 @@ class RunPacker:
 
     def finish(self) -> NDArray[np.uint64]:
         """All words: (train, ceil(run / 64)) uint64."""
-        parts = self._parts + [bits.pack_runs(np.concatenate(self._waiting))] if self._waiting else self._parts
+        parts = list(self._parts)
+        if self._waiting:
+            parts.append(bits.pack_runs(np.concatenate(self._waiting)))
         if not parts:
             return np.zeros((self._train, 0), dtype=np.uint64)
         return np.ascontiguousarray(np.concatenate(parts, axis=1))

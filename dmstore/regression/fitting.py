@@ -17,7 +17,14 @@ from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import IncompleteError, InputError, NotFoundError
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
-from dmstore.regression.path import FEWEST_RUNS, NOT_CONVERGED, Designs, Outputs, Parameters, fit_block
+from dmstore.regression.path import (
+    FEWEST_RUNS,
+    NOT_CONVERGED,
+    Designs,
+    Outputs,
+    Parameters,
+    fit_block,
+)
 from dmstore.storage import groups, log
 from dmstore.storage.compact import compact
 from dmstore.storage.view import BLOCK, View
@@ -44,8 +51,15 @@ class Fit:
     summary: dict[str, Any]
 
 
-def fit(study: Study, algorithm: str, *, output: str = "margin", parameters: Parameters | None = None,
-        threads: int | None = None, progress: Progress | None = None) -> Fit:
+def fit(
+    study: Study,
+    algorithm: str,
+    *,
+    output: str = "margin",
+    parameters: Parameters | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Fit:
     """Fit one lasso a target.
 
     The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
@@ -78,7 +92,11 @@ def fit(study: Study, algorithm: str, *, output: str = "margin", parameters: Par
     threads = threads or cores()
     opened = study.algorithm(algorithm)
     entry = opened.outputs.get(output)
-    if entry is None or list(entry["dims"]) != ["run", "target"] or not entry["dtype"].startswith("float"):
+    if (
+        entry is None
+        or list(entry["dims"]) != ["run", "target"]
+        or not entry["dtype"].startswith("float")
+    ):
         msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
         raise InputError(msg)
     started = time.monotonic()
@@ -90,7 +108,11 @@ def fit(study: Study, algorithm: str, *, output: str = "margin", parameters: Par
     if not objects.exists(f"{where}complete.json"):
         if not objects.exists(f"{where}fit.json"):
             objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
-        if view.manifest.base and f"{opened.table.prefix}{view.manifest.base.path}" in log.newest(objects, opened.table.prefix).removed:
+        if (
+            view.manifest.base
+            and f"{opened.table.prefix}{view.manifest.base.path}"
+            in log.newest(objects, opened.table.prefix).removed
+        ):
             msg = f"{where}: vacuum removed the base at the same moment; run the fit again"
             raise IncompleteError(msg)
         with blas_threads(threads):
@@ -108,8 +130,10 @@ def _pinned(study: Study, algorithm: Algorithm) -> View:
     manifest = log.newest(table.objects, table.prefix)
     view = View.build(table, manifest, [])
     if len(view) < FEWEST_RUNS:
-        msg = (f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
-               f"train more with 'dmstore train {study.path} {algorithm.name}'")
+        msg = (
+            f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
+            f"train more with 'dmstore train {study.path} {algorithm.name}'"
+        )
         raise InputError(msg)
     return view
 
@@ -122,12 +146,16 @@ class _Runs:
     def __init__(self, algorithm: Algorithm, view: View) -> None:
         mask_id = view.read(["mask_id"])["mask_id"]
         split, half = algorithm.split(mask_id), algorithm.half(mask_id)
-        self.rows = [np.flatnonzero((split == name) & (half == number)) for name, number in self.GROUPS]
+        self.rows = [
+            np.flatnonzero((split == name) & (half == number)) for name, number in self.GROUPS
+        ]
         self.count = {name: int((split == name).sum()) for name in ("train", "holdout", "eval")}
         self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
         if not (self.count["train"] and self.count["holdout"]):
-            msg = (f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
-                   f"to choose lam; both are needed, so train more runs")
+            msg = (
+                f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
+                f"to choose lam; both are needed, so train more runs"
+            )
             raise InputError(msg)
 
     def words(self, algorithm: Algorithm, view: View) -> list[NDArray[np.uint64]]:
@@ -141,17 +169,35 @@ class _Runs:
         return [packer.finish() for packer in packers]
 
 
-def _document(study: Study, algorithm: Algorithm, view: View, runs: _Runs, output: str,
-              parameters: Parameters) -> dict[str, Any]:
+def _document(
+    study: Study, algorithm: Algorithm, view: View, runs: _Runs, output: str, parameters: Parameters
+) -> dict[str, Any]:
     assert view.manifest.base is not None
     content_id = view.manifest.base.content_id
-    stated = {"format_version": schema.FORMAT_VERSION, "study": study.uuid, "algorithm": algorithm.name,
-              "content_id": content_id, "output": output, "parameters": parameters.document()}
+    stated = {
+        "format_version": schema.FORMAT_VERSION,
+        "study": study.uuid,
+        "algorithm": algorithm.name,
+        "content_id": content_id,
+        "output": output,
+        "parameters": parameters.document(),
+    }
     name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
-    return {"fit": name, "study": study.uuid, "algorithm": algorithm.name, "version": view.manifest.version,
-            "base": view.manifest.base.path, "content_id": content_id, "runs": runs.count,
-            "targets": algorithm.table.sizes["target"], "target_set": algorithm.target_set, "output": output,
-            "parameters": parameters.document(), "created": log.utc_now(), "software": log.software()}
+    return {
+        "fit": name,
+        "study": study.uuid,
+        "algorithm": algorithm.name,
+        "version": view.manifest.version,
+        "base": view.manifest.base.path,
+        "content_id": content_id,
+        "runs": runs.count,
+        "targets": algorithm.table.sizes["target"],
+        "target_set": algorithm.target_set,
+        "output": output,
+        "parameters": parameters.document(),
+        "created": log.utc_now(),
+        "software": log.software(),
+    }
 
 
 def _blocks(algorithm: Algorithm) -> list[tuple[int, int]]:
@@ -163,15 +209,27 @@ def _block_name(where: str, number: int) -> str:
     return f"{where}blocks/{number:05d}.zarr.zip"
 
 
-def _fit_blocks(algorithm: Algorithm, view: View, runs: _Runs, where: str, output: str,
-                parameters: Parameters, threads: int, progress: Progress | None) -> None:
+def _fit_blocks(
+    algorithm: Algorithm,
+    view: View,
+    runs: _Runs,
+    where: str,
+    output: str,
+    parameters: Parameters,
+    threads: int,
+    progress: Progress | None,
+) -> None:
     objects = algorithm.objects
     blocks = _blocks(algorithm)
-    todo = [number for number in range(len(blocks)) if not objects.exists(_block_name(where, number))]
+    todo = [
+        number for number in range(len(blocks)) if not objects.exists(_block_name(where, number))
+    ]
     if not todo:
         return
     words = runs.words(algorithm, view)
-    parts = [make_design(w, len(rows), threads=threads) for w, rows in zip(words, runs.rows, strict=True)]
+    parts = [
+        make_design(w, len(rows), threads=threads) for w, rows in zip(words, runs.rows, strict=True)
+    ]
     designs = _designs(parts, parameters)
     spec = schema.group_spec("datamodels")
     for number in todo:
@@ -195,11 +253,16 @@ def _designs(parts: list[Design], parameters: Parameters) -> Designs:
     return Designs(train, holdout, train + holdout, halves if usable else ())
 
 
-def _outputs(words: list[NDArray[np.uint64]], rows: list[NDArray[np.int64]], values: NDArray[Any],
-             parameters: Parameters) -> Outputs:
+def _outputs(
+    words: list[NDArray[np.uint64]],
+    rows: list[NDArray[np.int64]],
+    values: NDArray[Any],
+    parameters: Parameters,
+) -> Outputs:
     shift = values.mean(axis=0, dtype=np.float64)
     train0, train1, holdout0, holdout1 = (
-        make_moments(w, values[r], shift) for w, r in zip(words, rows, strict=True))
+        make_moments(w, values[r], shift) for w, r in zip(words, rows, strict=True)
+    )
     train, holdout = train0 + train1, holdout0 + holdout1
     halves: tuple[Moments, ...] = (train0 + holdout0, train1 + holdout1)
     usable = parameters.halves and min(half.runs for half in halves) > 1
@@ -218,29 +281,45 @@ def _finish(study: Study, where: str, blocks: int, started: float) -> None:
     objects = study.objects
     parts = [groups.read(objects, _block_name(where, number)) for number in range(blocks)]
     spec = schema.group_spec("datamodels")
-    arrays = {name: np.concatenate([part[name] for part in parts], axis=1 if spec.arrays[name].dims[0] == "half" else 0)
-              for name in parts[0]}
+    arrays = {
+        name: np.concatenate(
+            [part[name] for part in parts], axis=1 if spec.arrays[name].dims[0] == "half" else 0
+        )
+        for name in parts[0]
+    }
     path = f"datamodels-{uuid.uuid4().hex[:8]}.zarr"
     groups.write_directory(objects, f"{where}{path}", spec, arrays)
     summary = {**summarise(arrays), "seconds": round(time.monotonic() - started, 3)}
     document = {"path": path, "created": log.utc_now(), "summary": summary}
-    if not objects.put_if_absent(f"{where}complete.json", schema.dump_document("complete", document)):
+    if not objects.put_if_absent(
+        f"{where}complete.json", schema.dump_document("complete", document)
+    ):
         objects.delete(f"{where}{path}")
 
 
 def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Numbers over the targets of a fit."""
+
     def quartiles(values: NDArray[Any]) -> list[float | None]:
         finite = values[np.isfinite(values)]
-        return [float(v) for v in np.quantile(finite, [0.25, 0.5, 0.75])] if len(finite) else [None] * 3
+        return (
+            [float(v) for v in np.quantile(finite, [0.25, 0.5, 0.75])]
+            if len(finite)
+            else [None] * 3
+        )
 
     status = arrays["status"]
     names = ("fitted", "lam_at_start", "lam_at_end", "constant", "not_converged")
-    return {"targets": len(status), "nonzeros": quartiles(arrays["nonzeros"].astype(float)),
-            "lam": quartiles(arrays["lam"]), "holdout_r2": quartiles(arrays["holdout_r2"]),
-            "worst_kkt": float(arrays["kkt"].max()), "worst_gap": float(arrays["gap"].max()),
-            "status": {name: int((status == number).sum()) for number, name in enumerate(names)},
-            "unconverged_targets": [int(t) for t in arrays["target"][status == NOT_CONVERGED]]}
+    return {
+        "targets": len(status),
+        "nonzeros": quartiles(arrays["nonzeros"].astype(float)),
+        "lam": quartiles(arrays["lam"]),
+        "holdout_r2": quartiles(arrays["holdout_r2"]),
+        "worst_kkt": float(arrays["kkt"].max()),
+        "worst_gap": float(arrays["gap"].max()),
+        "status": {name: int((status == number).sum()) for number, name in enumerate(names)},
+        "unconverged_targets": [int(t) for t in arrays["target"][status == NOT_CONVERGED]],
+    }
 
 
 def pinned_bases(study: Study, algorithm: str) -> set[str]:

@@ -63,7 +63,9 @@ def gram_rows(words: Any, first: int, last: int, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def residual(gram: Any, mean: Any, moment: Any, runs: int, weight: Any, support: Any, out: Any) -> None:
+def residual(
+    gram: Any, mean: Any, moment: Any, runs: int, weight: Any, support: Any, out: Any
+) -> None:
     """``out = moment - C weight`` in float64, from the integer Gram.
 
     C = gram / runs - mean mean' is the covariance of the masks; only `support` columns of `weight`
@@ -83,7 +85,9 @@ def residual(gram: Any, mean: Any, moment: Any, runs: int, weight: Any, support:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator, unused-ignore]
-def _sweep(block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_lam: float) -> float:
+def _sweep(
+    block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_lam: float
+) -> float:
     """One pass of coordinate descent over `active`; returns the largest violation seen, halved."""
     worst = 0.0
     count = len(rest)
@@ -117,8 +121,9 @@ def _sweep(block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _settle(block: Any, diagonal: Any, rest: Any, weight: Any, half_lam: float, tolerance: float,
-            most: int) -> int:
+def _settle(
+    block: Any, diagonal: Any, rest: Any, weight: Any, half_lam: float, tolerance: float, most: int
+) -> int:
     """Sweeps over the non-zero weights alone, on their own compact block, until they are settled."""
     active = np.flatnonzero(weight)
     count = len(active)
@@ -165,10 +170,25 @@ def _grow(block: Any, size: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: Any, tolerance: float,
-               most_sweeps: int, patience: int, check_gram: Any, check_mean: Any, check_moment: Any,
-               check_runs: int, check_square: float, check_output: float, output: float,
-               errors: Any) -> Any:
+def solve_path(
+    gram: Any,
+    mean: Any,
+    moment: Any,
+    runs: int,
+    lams: Any,
+    start: Any,
+    tolerance: float,
+    most_sweeps: int,
+    patience: int,
+    check_gram: Any,
+    check_mean: Any,
+    check_moment: Any,
+    check_runs: int,
+    check_square: float,
+    check_output: float,
+    output: float,
+    errors: Any,
+) -> Any:
     """Lasso path of one target by active-set coordinate descent in Gram space.
 
     Parameters
@@ -253,7 +273,9 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
                 used += 1
                 if 2.0 * worst <= tolerance * lam:
                     break
-                used += _settle(compact, diagonal, local, short, half, tolerance, most_sweeps - used)
+                used += _settle(
+                    compact, diagonal, local, short, half, tolerance, most_sweeps - used
+                )
             for a in range(size):
                 weight[members[a]] = short[a]
             support = np.flatnonzero(weight)
@@ -261,11 +283,15 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
             residual(gram, mean, moment, runs, weight, support, rest)
             done = True
             for j in range(train):
-                if not inside[j] and 2.0 * abs(rest[j]) > lam * (1.0 + tolerance):
-                    done = False
-                elif inside[j] and weight[j] == 0.0 and 2.0 * abs(rest[j]) > lam * (1.0 + 2.0 * tolerance):
-                    done = False
-                elif weight[j] != 0.0 and abs(2.0 * abs(rest[j]) - lam) > 2.0 * tolerance * lam:
+                if (
+                    (not inside[j] and 2.0 * abs(rest[j]) > lam * (1.0 + tolerance))
+                    or (
+                        inside[j]
+                        and weight[j] == 0.0
+                        and 2.0 * abs(rest[j]) > lam * (1.0 + 2.0 * tolerance)
+                    )
+                    or (weight[j] != 0.0 and abs(2.0 * abs(rest[j]) - lam) > 2.0 * tolerance * lam)
+                ):
                     done = False
             bar = half
             if not done and used >= most_sweeps:
@@ -275,11 +301,20 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
         previous = lam
         if check_runs > 0:
             level = 0.0
-            for j in support:
-                level += mean[j] * weight[j]
+            for k in support:
+                level += mean[k] * weight[k]
             bias = output - level
-            error = holdout_error(check_gram, check_mean, check_moment, check_runs, check_square,
-                                  check_output, weight, support, bias)
+            error = holdout_error(
+                check_gram,
+                check_mean,
+                check_moment,
+                check_runs,
+                check_square,
+                check_output,
+                weight,
+                support,
+                bias,
+            )
             errors[step] = error
             if error < best_error:
                 best, best_error, worse = step, error, 0
@@ -295,8 +330,17 @@ def solve_path(gram: Any, mean: Any, moment: Any, runs: int, lams: Any, start: A
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def holdout_error(gram: Any, mean: Any, moment: Any, runs: int, square: float, output: float,
-                  weight: Any, support: Any, bias: float) -> float:
+def holdout_error(
+    gram: Any,
+    mean: Any,
+    moment: Any,
+    runs: int,
+    square: float,
+    output: float,
+    weight: Any,
+    support: Any,
+    bias: float,
+) -> float:
     """Mean squared error on runs given by their uncentred sums.
 
     E(y - b - w.m)^2 = E y^2 - 2 w.E(my) + w'E(mm')w + b^2 + 2 b w.E(m) - 2 b E(y).
@@ -315,7 +359,9 @@ def holdout_error(gram: Any, mean: Any, moment: Any, runs: int, square: float, o
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def certify(gram: Any, mean: Any, moment: Any, runs: int, variance: float, weight: Any, lam: float) -> Any:
+def certify(
+    gram: Any, mean: Any, moment: Any, runs: int, variance: float, weight: Any, lam: float
+) -> Any:
     """Certificate of one target, in float64 from the integers.
 
     Returns
@@ -339,10 +385,10 @@ def certify(gram: Any, mean: Any, moment: Any, runs: int, variance: float, weigh
             worst = max(worst, abs(gradient + lam))
         else:
             worst = max(worst, abs(gradient) - lam)
-    for j in support:
-        size += abs(weight[j])
-        inner += weight[j] * moment[j]
-        fitted += weight[j] * (moment[j] - rest[j])
+    for k in support:
+        size += abs(weight[k])
+        inner += weight[k] * moment[k]
+        fitted += weight[k] * (moment[k] - rest[k])
     # Mean squares of the residual outputs and their product with the outputs, all centred.
     loss = max(variance - 2.0 * inner + fitted, 0.0)
     product = variance - inner

@@ -86,8 +86,14 @@ class Outputs:
     halves: tuple[Moments, ...] = field(default=())
 
 
-def fit_block(designs: Designs, outputs: Outputs, parameters: Parameters, *, threads: int = 1,
-              cancelled: Callable[[], bool] = lambda: False) -> dict[str, NDArray[Any]]:
+def fit_block(
+    designs: Designs,
+    outputs: Outputs,
+    parameters: Parameters,
+    *,
+    threads: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, NDArray[Any]]:
     """Fit some targets: choose lam on the holdout runs, refit on all, certify.
 
     Parameters
@@ -108,10 +114,18 @@ def fit_block(designs: Designs, outputs: Outputs, parameters: Parameters, *, thr
     train = len(designs.train.gram)
     result: dict[str, NDArray[Any]] = {
         "weight": np.zeros((targets, train), dtype=np.float32),
-        **{name: np.full(targets, np.nan) for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")},
-        **{name: np.full((targets, parameters.lams), np.nan) for name in ("lam_path", "holdout_mse")},
-        "nonzeros": np.zeros(targets, dtype=np.int32), "sweeps": np.zeros(targets, dtype=np.int32),
-        "status": np.zeros(targets, dtype=np.int8)}
+        **{
+            name: np.full(targets, np.nan)
+            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
+        },
+        **{
+            name: np.full((targets, parameters.lams), np.nan)
+            for name in ("lam_path", "holdout_mse")
+        },
+        "nonzeros": np.zeros(targets, dtype=np.int32),
+        "sweeps": np.zeros(targets, dtype=np.int32),
+        "status": np.zeros(targets, dtype=np.int8),
+    }
     if designs.halves:
         result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
 
@@ -125,8 +139,13 @@ def fit_block(designs: Designs, outputs: Outputs, parameters: Parameters, *, thr
     return result
 
 
-def _fit_target(target: int, designs: Designs, outputs: Outputs, parameters: Parameters,
-                result: dict[str, NDArray[Any]]) -> None:
+def _fit_target(
+    target: int,
+    designs: Designs,
+    outputs: Outputs,
+    parameters: Parameters,
+    result: dict[str, NDArray[Any]],
+) -> None:
     everything = outputs.everything
     count = everything.runs
     output = everything.total[target] / count
@@ -139,7 +158,9 @@ def _fit_target(target: int, designs: Designs, outputs: Outputs, parameters: Par
     # A lam_max at the level of rounding would make a path through noise of the arithmetic.
     if constant or lam_max <= 1e-12 * math.sqrt(variance):
         result["bias"][target] = output + outputs.shift[target]
-        result["lam"][target] = result["lam_max"][target] = result["kkt"][target] = result["gap"][target] = 0.0
+        result["lam"][target] = result["lam_max"][target] = result["kkt"][target] = result["gap"][
+            target
+        ] = 0.0
         result["status"][target] = CONSTANT
         return
     lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
@@ -147,15 +168,30 @@ def _fit_target(target: int, designs: Designs, outputs: Outputs, parameters: Par
     check = outputs.holdout
     checked = max(check.runs, 1)
     weight, best, sweeps, converged = kernels.solve_path(
-        designs.train.gram, fit_mean, fit_moment, designs.train.runs, lams, np.zeros(len(mean)),
-        max(parameters.tolerance, PATH_TOLERANCE), parameters.sweeps, parameters.patience,
-        designs.holdout.gram, designs.holdout.mean, check.product[:, target] / checked, check.runs,
-        check.square[target] / checked, check.total[target] / checked, fit_output, errors)
+        designs.train.gram,
+        fit_mean,
+        fit_moment,
+        designs.train.runs,
+        lams,
+        np.zeros(len(mean)),
+        max(parameters.tolerance, PATH_TOLERANCE),
+        parameters.sweeps,
+        parameters.patience,
+        designs.holdout.gram,
+        designs.holdout.mean,
+        check.product[:, target] / checked,
+        check.runs,
+        check.square[target] / checked,
+        check.total[target] / checked,
+        fit_output,
+        errors,
+    )
     lam = lams[best]
     weight, _, more, refitted = _solve(designs.everything, mean, moment, lam, weight, parameters)
     stored = weight.astype(np.float32)
-    kkt, gap = kernels.certify(designs.everything.gram, mean, moment, count, variance,
-                               stored.astype(np.float64), lam)
+    kkt, gap = kernels.certify(
+        designs.everything.gram, mean, moment, count, variance, stored.astype(np.float64), lam
+    )
     result["weight"][target] = stored
     result["bias"][target] = output + outputs.shift[target] - stored.astype(np.float64) @ mean
     result["lam"][target], result["lam_max"][target] = lam, lam_max
@@ -169,32 +205,75 @@ def _fit_target(target: int, designs: Designs, outputs: Outputs, parameters: Par
         baseline = check.square[target] / checked - 2 * check_output * fit_output + fit_output**2
         result["holdout_r2"][target] = 1.0 - errors[best] / baseline if baseline > 0 else np.nan
     result["status"][target] = (
-        NOT_CONVERGED if not (converged and refitted) else AT_START if best == 0
-        else AT_END if best == len(lams) - 1 else FITTED)
+        NOT_CONVERGED
+        if not (converged and refitted)
+        else AT_START
+        if best == 0
+        else AT_END
+        if best == len(lams) - 1
+        else FITTED
+    )
     for half, (design, moments) in enumerate(zip(designs.halves, outputs.halves, strict=True)):
         half_moment, half_mean = _moment(design, moments, target)
         # Half the runs have sqrt(2) times the noise in every product, and so need that much more lam.
-        solved, _, _, _ = _solve(design, half_mean, half_moment, lam * math.sqrt(2.0), weight, parameters)
+        solved, _, _, _ = _solve(
+            design, half_mean, half_moment, lam * math.sqrt(2.0), weight, parameters
+        )
         result["weight_half"][half, target] = solved
 
 
-def _moment(design: Design, moments: Moments, target: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moment(
+    design: Design, moments: Moments, target: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariance of masks and one output, and mean of the masks: (train,) each."""
     mean = design.mean
-    return moments.product[:, target] / moments.runs - mean * (moments.total[target] / moments.runs), mean
+    return moments.product[:, target] / moments.runs - mean * (
+        moments.total[target] / moments.runs
+    ), mean
 
 
-def _solve(design: Design, mean: NDArray[np.float64], moment: NDArray[np.float64], lam: float,
-           start: NDArray[np.float64], parameters: Parameters) -> Any:
+def _solve(
+    design: Design,
+    mean: NDArray[np.float64],
+    moment: NDArray[np.float64],
+    lam: float,
+    start: NDArray[np.float64],
+    parameters: Parameters,
+) -> Any:
     empty = np.empty(0)
     return kernels.solve_path(
-        design.gram, mean, moment, design.runs, np.array([lam]), start, parameters.tolerance,
-        parameters.sweeps, 0, design.gram, mean, empty, 0, 0.0, 0.0, 0.0, np.empty(1))
+        design.gram,
+        mean,
+        moment,
+        design.runs,
+        np.array([lam]),
+        start,
+        parameters.tolerance,
+        parameters.sweeps,
+        0,
+        design.gram,
+        mean,
+        empty,
+        0,
+        0.0,
+        0.0,
+        0.0,
+        np.empty(1),
+    )
 
 
-def lasso_path(masks: ArrayLike, outputs: ArrayLike, *, holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
-               lams: int = 50, lam_ratio: float = 0.01, patience: int = 5, tolerance: float = 1e-5,
-               random_state: int = 0, threads: int | None = None) -> xr.Dataset:
+def lasso_path(
+    masks: ArrayLike,
+    outputs: ArrayLike,
+    *,
+    holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
+    lams: int = 50,
+    lam_ratio: float = 0.01,
+    patience: int = 5,
+    tolerance: float = 1e-5,
+    random_state: int = 0,
+    threads: int | None = None,
+) -> xr.Dataset:
     """Datamodels from plain arrays, with no store.
 
     Parameters
@@ -267,14 +346,23 @@ def lasso_path(masks: ArrayLike, outputs: ArrayLike, *, holdout: float | Sequenc
             moments.append(make_moments(words[-1], said[group], shift))
     result = fit_block(
         Designs(designs[0], designs[1], designs[0] + designs[1]),
-        Outputs(moments[0], moments[1], moments[0] + moments[1], shift), parameters, threads=threads)
+        Outputs(moments[0], moments[1], moments[0] + moments[1], shift),
+        parameters,
+        threads=threads,
+    )
     spec = schema.group_spec("datamodels")
-    return xr.Dataset({name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
-                       for name, values in result.items()},
-                      attrs={"runs": len(said), "holdout_runs": int(apart.sum()), **parameters.document()})
+    return xr.Dataset(
+        {
+            name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
+            for name, values in result.items()
+        },
+        attrs={"runs": len(said), "holdout_runs": int(apart.sum()), **parameters.document()},
+    )
 
 
-def _holdout(holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int) -> NDArray[np.bool_]:
+def _holdout(
+    holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
+) -> NDArray[np.bool_]:
     if isinstance(holdout, float | int):
         count = round(holdout * runs)
         apart = np.zeros(runs, dtype=bool)

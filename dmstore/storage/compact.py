@@ -55,8 +55,9 @@ def compact(table: Table, progress: Progress | None = None) -> Compaction:
             manifest = _next(view, path)
             if log.commit(table.objects, table.prefix, manifest):
                 return Compaction(manifest, len(manifest.absorbed) - len(view.manifest.absorbed))
-        except FileNotFoundError:
-            # A vacuum took a segment that another compactor had absorbed: look again.
+        except (FileNotFoundError, CorruptionError):
+            # If the log moved, a vacuum took a segment that another compactor had absorbed, or
+            # this unfinished base itself: look again.
             if log.newest(table.objects, table.prefix).version == view.manifest.version:
                 raise
         table.objects.delete(f"{table.prefix}{path}")
@@ -74,9 +75,14 @@ def _next(view: View, path: str) -> log.Manifest:
     absorbed = [info.name for info in view.tail if info.name not in view.conflicted]
     base = log.Base(path, len(view), view.content_id())
     return log.Manifest(
-        version=view.manifest.version + 1, action="compact", base=base,
-        absorbed=(*view.manifest.absorbed, *absorbed), removed=view.manifest.removed,
-        retracted=view.manifest.retracted, conflicts=view.conflicts)
+        version=view.manifest.version + 1,
+        action="compact",
+        base=base,
+        absorbed=(*view.manifest.absorbed, *absorbed),
+        removed=view.manifest.removed,
+        retracted=view.manifest.retracted,
+        conflicts=view.conflicts,
+    )
 
 
 def _write(view: View, path: str, progress: Progress | None) -> None:
@@ -115,11 +121,17 @@ def _check(table: Table, view: View, path: str) -> None:
         raise CorruptionError(msg)
     for start in range(0, len(run), BLOCK):
         window = slice(start, start + BLOCK)
-        bad = bad_rows(table.spec, run[window], digest[window],
-                       {array.name: np.asarray(group[array.name][window]) for array in table.spec.rows()})
+        bad = bad_rows(
+            table.spec,
+            run[window],
+            digest[window],
+            {array.name: np.asarray(group[array.name][window]) for array in table.spec.rows()},
+        )
         if len(bad):
-            msg = (f"{table.prefix}{path}: run {bad[0]} does not match its digest; nothing was "
-                   f"committed; 'dmstore verify' tells which object is damaged")
+            msg = (
+                f"{table.prefix}{path}: run {bad[0]} does not match its digest; nothing was "
+                f"committed; 'dmstore verify' tells which object is damaged"
+            )
             raise CorruptionError(msg)
 
 

@@ -33,28 +33,56 @@ def zip_bytes(store: MemoryStore, comment: bytes = b"") -> bytes:
     return buffer.getvalue()
 
 
-def fill(store: Any, spec: schema.GroupSpec, arrays: Arrays, *, whole: bool,
-         dims: Mapping[str, tuple[str, ...]] | None = None,
-         attrs: Mapping[str, Any] | None = None) -> None:
+def fill(
+    store: Any,
+    spec: schema.GroupSpec,
+    arrays: Arrays,
+    *,
+    whole: bool,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
     """Create a group of `spec` in an empty zarr store and write its arrays."""
-    dtypes = {name: values.dtype for name, values in arrays.items()
-              if name not in spec.arrays or spec.arrays[name].dtype == "any"}
-    group: Any = schema.create_group(store, spec, {n: v.shape for n, v in arrays.items()},
-                                     dtypes=dtypes, dims=dims, attrs=attrs, whole=whole)
+    dtypes = {
+        name: values.dtype
+        for name, values in arrays.items()
+        if name not in spec.arrays or spec.arrays[name].dtype == "any"
+    }
+    group: Any = schema.create_group(
+        store,
+        spec,
+        {n: v.shape for n, v in arrays.items()},
+        dtypes=dtypes,
+        dims=dims,
+        attrs=attrs,
+        whole=whole,
+    )
     for name, values in arrays.items():
         group[name][...] = values.astype(object) if values.dtype.kind in "UO" else values
 
 
-def write_zip(objects: Objects, name: str, spec: schema.GroupSpec, arrays: Arrays, *,
-              dims: Mapping[str, tuple[str, ...]] | None = None) -> bool:
+def write_zip(
+    objects: Objects,
+    name: str,
+    spec: schema.GroupSpec,
+    arrays: Arrays,
+    *,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
+) -> bool:
     """Write a group as one zipped object; False if the name is taken."""
     store = MemoryStore()
     fill(store, spec, arrays, whole=True, dims=dims)
     return objects.put_if_absent(name, zip_bytes(store))
 
 
-def write_directory(objects: Objects, prefix: str, spec: schema.GroupSpec, arrays: Arrays, *,
-                    attrs: Mapping[str, Any] | None = None) -> None:
+def write_directory(
+    objects: Objects,
+    prefix: str,
+    spec: schema.GroupSpec,
+    arrays: Arrays,
+    *,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
     """Write a group below an unused prefix, consolidated and durable."""
     store = objects.writer(prefix)
     fill(store, spec, arrays, whole=False, attrs=attrs)
@@ -72,6 +100,8 @@ def read(objects: Objects, name: str, names: list[str] | None = None) -> dict[st
             names = sorted(zarr.open_group(store, mode="r", zarr_format=3).array_keys())
         finally:
             store.close()
-    found = segment.read_arrays(objects, name, names)
-    return {key: schema.text(values) if values.dtype.kind in "OT" else np.asarray(values)
-            for key, values in found.items()}
+    found = segment.read_arrays(objects.reader, name, names)
+    return {
+        key: schema.text(values) if values.dtype.kind in "OT" else np.asarray(values)
+        for key, values in found.items()
+    }

@@ -69,9 +69,14 @@ def read(objects: Objects, prefix: str, version: int) -> Manifest:
     document = schema.load_document("manifest", objects.get(name), name)
     base = document["base"]
     return Manifest(
-        version=document["version"], action=document["action"], base=Base(**base) if base else None,
-        absorbed=tuple(document["absorbed"]), removed=tuple(document["removed"]),
-        retracted=_pairs(document["retracted"]), conflicts=_pairs(document["conflicts"]))
+        version=document["version"],
+        action=document["action"],
+        base=Base(**base) if base else None,
+        absorbed=tuple(document["absorbed"]),
+        removed=tuple(document["removed"]),
+        retracted=_pairs(document["retracted"]),
+        conflicts=_pairs(document["conflicts"]),
+    )
 
 
 def newest(objects: Objects, prefix: str) -> Manifest:
@@ -82,13 +87,20 @@ def newest(objects: Objects, prefix: str) -> Manifest:
 def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
     """Create a manifest; False if another one has taken its version."""
     document: dict[str, Any] = {
-        "version": manifest.version, "action": manifest.action,
+        "version": manifest.version,
+        "action": manifest.action,
         "base": asdict(manifest.base) if manifest.base else None,
-        "absorbed": list(manifest.absorbed), "removed": list(manifest.removed),
-        "retracted": _entries(manifest.retracted), "conflicts": _entries(manifest.conflicts),
-        "created": utc_now(), "host": platform.node(), "software": software()}
-    return objects.put_if_absent(entry_name(prefix, manifest.version),
-                                 schema.dump_document("manifest", document))
+        "absorbed": list(manifest.absorbed),
+        "removed": list(manifest.removed),
+        "retracted": _entries(manifest.retracted),
+        "conflicts": _entries(manifest.conflicts),
+        "created": utc_now(),
+        "host": platform.node(),
+        "software": software(),
+    }
+    return objects.put_if_absent(
+        entry_name(prefix, manifest.version), schema.dump_document("manifest", document)
+    )
 
 
 def utc_now() -> str:

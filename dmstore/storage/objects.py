@@ -35,10 +35,14 @@ _REMEDY = {
 }
 
 
+_ATTEMPTS = 5
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     """One object: its name relative to the root, its length in bytes, and when it was last
-    modified by the storage's own clock (seconds since 1970)."""
+    modified by the storage's own clock (seconds since 1970).
+    """
 
     name: str
     size: int
@@ -50,7 +54,7 @@ class Objects(Protocol):
 
     url: str
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
+    def entries(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose names start with `prefix`, which ends in ``/``; sorted by name."""
 
     def children(self, prefix: str) -> list[str]:
@@ -117,8 +121,8 @@ class LocalObjects:
         """The file of an object."""
         return self.root / name
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        """See :meth:`Objects.list`."""
+    def entries(self, prefix: str) -> list[ObjectInfo]:
+        """See :meth:`Objects.entries`."""
         return [info for info in self._walk(prefix) if not _is_temporary(info.name)]
 
     def leftovers(self) -> list[ObjectInfo]:
@@ -130,7 +134,10 @@ class LocalObjects:
         stack = [self.root / prefix]
         while stack:
             directory = stack.pop()
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(directory) as entries,
+            ):
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
                         if entry.is_dir(follow_symlinks=False):
@@ -144,7 +151,7 @@ class LocalObjects:
     def children(self, prefix: str) -> list[str]:
         """See :meth:`Objects.children`."""
         try:
-            names = os.listdir(self.root / prefix)
+            names = [path.name for path in (self.root / prefix).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if not _is_temporary(name))
@@ -167,12 +174,10 @@ class LocalObjects:
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """See :meth:`Objects.put_if_absent`."""
         path = self.path(name)
+        self._check_anchor(name)
         try:
-            self._check_anchor(name)
             self._make_directory(path.parent)
             return self._create(path, content)
-        except StorageError:
-            raise
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -217,15 +222,21 @@ class LocalObjects:
     def delete(self, name: str) -> None:
         """See :meth:`Objects.delete`."""
         path = self.path(name)
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+        for attempt in range(_ATTEMPTS):
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                # Another host deletes the same tree: it is gone, or the rest of it is left.
+                continue
+            except OSError as error:
+                # A writer that does not know yet that it lost may still add to the tree.
+                if error.errno != errno.ENOTEMPTY or attempt == _ATTEMPTS - 1:
+                    raise storage_error(error, path) from error
             else:
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise storage_error(error, path) from error
+                return
 
     def now(self) -> float:
         """See :meth:`Objects.now`: the time that the file system gives to a new file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from dmstore import bits, schema
 from dmstore.errors import CorruptionError, FormatError
 
 if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
     from dmstore.storage.objects import Objects
 
 MAX_ROWS = 1024
@@ -52,8 +54,11 @@ class Rows:
 
     def take(self, index: Any) -> Rows:
         """Some of the rows."""
-        return Rows(self.run[index], {k: v[index] for k, v in self.arrays.items()},
-                    {k: v[index] for k, v in self.columns.items()})
+        return Rows(
+            self.run[index],
+            {k: v[index] for k, v in self.arrays.items()},
+            {k: v[index] for k, v in self.columns.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ class SegmentInfo:
         return len(self.run)
 
 
-def row_digests(run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]],
-                spec: schema.GroupSpec) -> NDArray[np.uint8]:
+def row_digests(
+    run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], spec: schema.GroupSpec
+) -> NDArray[np.uint8]:
     """Digest of each row: blake2b-128 over id, packed mask bits, output bytes, little-endian.
 
     Parameters
@@ -90,7 +96,9 @@ def row_digests(run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]],
         if array.dtype == "bool":
             parts.append(bits.pack_rows(values))
         else:
-            parts.append(np.ascontiguousarray(values, dtype=np.dtype(array.dtype).newbyteorder("<")))
+            parts.append(
+                np.ascontiguousarray(values, dtype=np.dtype(array.dtype).newbyteorder("<"))
+            )
     digests = np.empty((len(run), DIGEST_BYTES), dtype=np.uint8)
     for row in range(len(run)):
         state = hashlib.blake2b(digest_size=DIGEST_BYTES)
@@ -121,11 +129,22 @@ def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> b
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
     digest = row_digests(rows.run, rows.arrays, spec)
     store = MemoryStore()
-    groups.fill(store, spec.with_columns(extra),
-                {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays}, whole=True)
-    comment = schema.dump_document("segment", {
-        **identity, "run": rows.run.tolist(), "digest": digest.tobytes().hex(), "columns": extra,
-        "software": f"dmstore {dmstore.__version__}"})
+    groups.fill(
+        store,
+        spec.with_columns(extra),
+        {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays},
+        whole=True,
+    )
+    comment = schema.dump_document(
+        "segment",
+        {
+            **identity,
+            "run": rows.run.tolist(),
+            "digest": digest.tobytes().hex(),
+            "columns": extra,
+            "software": f"dmstore {dmstore.__version__}",
+        },
+    )
     return groups.zip_bytes(store, json.dumps(json.loads(comment), separators=(",", ":")).encode())
 
 
@@ -163,9 +182,21 @@ def read_info(objects: Objects, name: str, identity: Mapping[str, str]) -> Segme
     return parse_info(name, objects.tail(name, _TAIL), identity)
 
 
-def read_arrays(objects: Objects, name: str, arrays: list[str],
-                index: tuple[Any, ...] = (Ellipsis,)) -> dict[str, NDArray[Any]]:
+def read_arrays(
+    reader: Callable[[str], Store],
+    name: str,
+    arrays: list[str],
+    index: tuple[Any, ...] = (Ellipsis,),
+) -> dict[str, NDArray[Any]]:
     """Read some arrays of a segment, all of them at the same `index`.
+
+    Parameters
+    ----------
+    reader : callable
+        :meth:`Objects.reader` of the storage.
+    name : str
+    arrays : list of str
+    index : tuple
 
     Raises
     ------
@@ -174,7 +205,7 @@ def read_arrays(objects: Objects, name: str, arrays: list[str],
     """
     import zarr
 
-    store = objects.reader(name)
+    store = reader(name)
     try:
         group = zarr.open_group(store, mode="r", zarr_format=3)
         result = {}

@@ -43,8 +43,14 @@ class Table:
         What every segment must say of itself: ``study``, ``algorithm``, ``table``.
     """
 
-    def __init__(self, objects: Objects, prefix: str, spec: schema.GroupSpec,
-                 sizes: Mapping[str, int], identity: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        prefix: str,
+        spec: schema.GroupSpec,
+        sizes: Mapping[str, int],
+        identity: Mapping[str, str],
+    ) -> None:
         self.objects = objects
         self.prefix = prefix
         self.spec = spec
@@ -78,14 +84,22 @@ class Table:
         for name in rows.arrays.keys() - declared.keys():
             msg = f"{where}: {name!r} is not declared; this table has {', '.join(declared)}"
             raise InputError(msg)
-        arrays = {name: self._check_array(spec, rows.arrays[name], count, where)
-                  for name, spec in declared.items()}
-        return Rows(rows.run.astype(np.int64), arrays,
-                    {name: _check_column(name, values, count, where)
-                     for name, values in rows.columns.items()})
+        arrays = {
+            name: self._check_array(spec, rows.arrays[name], count, where)
+            for name, spec in declared.items()
+        }
+        return Rows(
+            rows.run.astype(np.int64),
+            arrays,
+            {
+                name: _check_column(name, values, count, where)
+                for name, values in rows.columns.items()
+            },
+        )
 
-    def _check_array(self, spec: schema.ArraySpec, values: NDArray[Any], count: int,
-                     where: str) -> NDArray[Any]:
+    def _check_array(
+        self, spec: schema.ArraySpec, values: NDArray[Any], count: int, where: str
+    ) -> NDArray[Any]:
         expected = (count, *(self.sizes[dim] for dim in spec.dims[1:]))
         if values.shape != expected:
             names = ", ".join(spec.dims)
@@ -105,8 +119,10 @@ class Table:
             stored = values.astype(wanted, copy=False)
         if wanted.kind == "f" and not np.isfinite(stored).all():
             row = int(np.flatnonzero(~np.isfinite(stored).reshape(count, -1).all(axis=1))[0])
-            msg = (f"{where}: {spec.name} of row {row} is NaN, infinite or too large for "
-                   f"{spec.dtype}; leave that run out")
+            msg = (
+                f"{where}: {spec.name} of row {row} is NaN, infinite or too large for "
+                f"{spec.dtype}; leave that run out"
+            )
             raise InputError(msg)
         return stored
 
@@ -141,16 +157,21 @@ class Table:
     def _verify(self, content: bytes, rows: Rows, name: str) -> None:
         """Read a segment back from its bytes before it is stored."""
         info = segment.parse_info(name, content, self.identity)
-        arrays = segment.read_arrays(_OneObject(content), name, ["run", *rows.arrays])
+        arrays = segment.read_arrays(_OneObject(content).reader, name, ["run", *rows.arrays])
         digest = segment.row_digests(arrays["run"], arrays, self.spec)
         if not np.array_equal(digest, info.digest):
-            msg = f"{name}: the rows do not read back as they were written; check this host's memory"
+            msg = (
+                f"{name}: the rows do not read back as they were written; check this host's memory"
+            )
             raise CorruptionError(msg)
 
     def segment_names(self) -> list[str]:
         """All stored segments, in order of time and name."""
-        names = [info.name for info in self.objects.list(f"{self.prefix}segments/")
-                 if info.name.endswith(".zarr.zip")]
+        names = [
+            info.name
+            for info in self.objects.entries(f"{self.prefix}segments/")
+            if info.name.endswith(".zarr.zip")
+        ]
         return sorted(names, key=lambda name: name.rpartition("/")[2])
 
     def view(self) -> View:
@@ -201,7 +222,8 @@ def _check_column(name: str, values: NDArray[Any], count: int, where: str) -> ND
         msg = f"{where}: column {name!r} has shape {values.shape}, expected ({count},)"
         raise InputError(msg)
     if values.dtype.kind not in "biufUT" and not (
-            values.dtype.kind == "O" and all(isinstance(value, str) for value in values)):
+        values.dtype.kind == "O" and all(isinstance(value, str) for value in values)
+    ):
         msg = f"{where}: column {name!r} has dtype {values.dtype}, expected numbers, bools or text"
         raise InputError(msg)
     return values
@@ -222,5 +244,7 @@ class _OneObject:
         from zarr.storage import MemoryStore
 
         with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
-            items = {key: cpu.Buffer.from_bytes(archive.read(key)) for key in archive.namelist()}
+            items: dict[str, Any] = {
+                key: cpu.Buffer.from_bytes(archive.read(key)) for key in archive.namelist()
+            }
         return MemoryStore(items, read_only=True)

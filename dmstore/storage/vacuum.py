@@ -50,17 +50,25 @@ def vacuum(table: Table, pinned: Callable[[], set[str]], *, grace: float = GRACE
         stored = _stored(table)
         segments = _old_segments(table, manifest, stored, before)
         bases = _old_bases(table, manifest, stored, before) - pinned()
-        temporary = {info.name for info in table.objects.leftovers()
-                     if info.name.startswith(table.prefix) and info.modified <= before}
+        temporary = {
+            info.name
+            for info in table.objects.leftovers()
+            if info.name.startswith(table.prefix) and info.modified <= before
+        }
         if not (segments or bases or temporary):
             return Vacuum((), 0)
         if segments or bases:
             removed = {f"{table.prefix}{path}" for path in bases} | segments
-            gone = {name for name in manifest.removed if name not in stored and not _below(name, stored)}
+            gone = {
+                name for name in manifest.removed if name not in stored and not _below(name, stored)
+            }
             following = replace(
-                manifest, version=manifest.version + 1, action="vacuum",
+                manifest,
+                version=manifest.version + 1,
+                action="vacuum",
                 absorbed=tuple(name for name in manifest.absorbed if name not in segments),
-                removed=tuple(sorted((set(manifest.removed) - gone) | removed)))
+                removed=tuple(sorted((set(manifest.removed) - gone) | removed)),
+            )
             if not log.commit(table.objects, table.prefix, following):
                 continue
             kept = {f"{table.prefix}{path}" for path in pinned()}
@@ -71,7 +79,9 @@ def vacuum(table: Table, pinned: Callable[[], set[str]], *, grace: float = GRACE
 
 
 def _stored(table: Table) -> dict[str, ObjectInfo]:
-    found = table.objects.list(f"{table.prefix}segments/") + table.objects.list(f"{table.prefix}base/")
+    found = table.objects.entries(f"{table.prefix}segments/") + table.objects.entries(
+        f"{table.prefix}base/"
+    )
     return {info.name: info for info in found}
 
 
@@ -82,12 +92,13 @@ def _below(name: str, stored: dict[str, ObjectInfo]) -> bool:
 def _committed(table: Table, version: int) -> float:
     """When a version was committed, by the storage's clock."""
     name = log.entry_name(table.prefix, version)
-    found = [info for info in table.objects.list(f"{table.prefix}log/") if info.name == name]
+    found = [info for info in table.objects.entries(f"{table.prefix}log/") if info.name == name]
     return found[0].modified if found else 0.0
 
 
-def _old_segments(table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo],
-                  before: float) -> set[str]:
+def _old_segments(
+    table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo], before: float
+) -> set[str]:
     """Absorbed segments whose absorbing commit is older than the grace period."""
     history = _history(table)
     old: set[str] = set()
@@ -95,16 +106,20 @@ def _old_segments(table: Table, manifest: log.Manifest, stored: dict[str, Object
         if _committed(table, version) <= before:
             old |= absorbed
     return {name for name in manifest.absorbed if name in old and name in stored} | {
-        name for name in manifest.removed if name in stored and name.endswith(".zip")}
+        name for name in manifest.removed if name in stored and name.endswith(".zip")
+    }
 
 
 def _history(table: Table) -> list[tuple[int, set[str]]]:
     numbers = log.versions(table.objects, table.prefix)
-    return [(number, set(log.read(table.objects, table.prefix, number).absorbed)) for number in numbers]
+    return [
+        (number, set(log.read(table.objects, table.prefix, number).absorbed)) for number in numbers
+    ]
 
 
-def _old_bases(table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo],
-               before: float) -> set[str]:
+def _old_bases(
+    table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo], before: float
+) -> set[str]:
     """Bases not in force whose going out of force, and last change, are older than the grace."""
     last_used: dict[str, int] = {}
     numbers = log.versions(table.objects, table.prefix)
@@ -117,8 +132,11 @@ def _old_bases(table: Table, manifest: log.Manifest, stored: dict[str, ObjectInf
         path = f"base/{child}"
         if manifest.base and path == manifest.base.path:
             continue
-        changed = [info.modified for name, info in stored.items()
-                   if name.startswith(f"{table.prefix}{path}/")]
+        changed = [
+            info.modified
+            for name, info in stored.items()
+            if name.startswith(f"{table.prefix}{path}/")
+        ]
         since = max(changed, default=0.0)
         if path in last_used:
             following = [number for number in numbers if number > last_used[path]]
@@ -131,7 +149,10 @@ def _old_bases(table: Table, manifest: log.Manifest, stored: dict[str, ObjectInf
 def _delete(table: Table, names: list[str], stored: dict[str, ObjectInfo]) -> Vacuum:
     size = 0
     for name in names:
-        size += sum(info.size for other, info in stored.items()
-                    if other == name or other.startswith(f"{name}/"))
+        size += sum(
+            info.size
+            for other, info in stored.items()
+            if other == name or other.startswith(f"{name}/")
+        )
         table.objects.delete(name)
     return Vacuum(tuple(names), size)

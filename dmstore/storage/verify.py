@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dmstore import schema
 from dmstore.errors import DmstoreError
 from dmstore.storage import log, segment
 from dmstore.storage.compact import bad_rows
@@ -58,7 +57,11 @@ def verify(table: Table, row_check: RowCheck | None = None) -> Iterator[Problem]
         yield Problem("unreadable", table.prefix, str(error))
         return
     for run, digest in conflicts:
-        yield Problem("conflict", table.prefix, f"run {run} is stored with other content too (digest {digest})")
+        yield Problem(
+            "conflict",
+            table.prefix,
+            f"run {run} is stored with other content too (digest {digest})",
+        )
 
 
 def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> Iterator[Problem]:
@@ -67,7 +70,11 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
         group: Any = table.open_base(base.path)
         run, digest = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
         if len(run) != base.runs or content_id(run, digest) != base.content_id:
-            yield Problem("content", where, f"{len(run)} runs that do not make up content id {base.content_id}")
+            yield Problem(
+                "content",
+                where,
+                f"{len(run)} runs that do not make up content id {base.content_id}",
+            )
         for start in range(0, len(run), BLOCK):
             rows = slice(start, start + BLOCK)
             arrays = {spec.name: np.asarray(group[spec.name][rows]) for spec in table.spec.rows()}
@@ -80,7 +87,7 @@ def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iter
     try:
         info = segment.read_info(table.objects, name, table.identity)
         names = ["run", *(spec.name for spec in table.spec.rows())]
-        arrays = segment.read_arrays(table.objects, name, names)
+        arrays = segment.read_arrays(table.objects.reader, name, names)
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), name, str(error))
         return
@@ -91,11 +98,17 @@ def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iter
     yield from _row_problems(table, name, run, info.digest, arrays, row_check)
 
 
-def _row_problems(table: Table, where: str, run: Any, digest: Any, arrays: dict[str, Any],
-                  row_check: RowCheck | None) -> Iterator[Problem]:
+def _row_problems(
+    table: Table,
+    where: str,
+    run: Any,
+    digest: Any,
+    arrays: dict[str, Any],
+    row_check: RowCheck | None,
+) -> Iterator[Problem]:
     try:
         bad = bad_rows(table.spec, run, digest, arrays)
-    except (ValueError, schema.FormatError) as error:
+    except ValueError as error:
         yield Problem("content", where, str(error))
         return
     for number in bad:

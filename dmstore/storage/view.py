@@ -62,8 +62,11 @@ class View:
         """Merge a base and a tail of segments."""
         base = table.open_base(manifest.base.path) if manifest.base else None
         runs = [np.asarray(_array(base, "run")[:])] if base is not None else [np.empty(0, np.int64)]
-        digests = ([np.asarray(_array(base, "row_digest")[:])] if base is not None
-                   else [np.empty((0, segment.DIGEST_BYTES), np.uint8)])
+        digests = (
+            [np.asarray(_array(base, "row_digest")[:])]
+            if base is not None
+            else [np.empty((0, segment.DIGEST_BYTES), np.uint8)]
+        )
         runs += [info.run for info in tail]
         digests += [info.digest for info in tail]
         place = np.repeat(np.arange(len(runs)), [len(part) for part in runs])
@@ -74,11 +77,17 @@ class View:
         for number in range(len(runs)):
             index = row[keep & (place == number)].astype(np.int64)
             if len(index):
-                columns = _base_columns(base, table.spec) if number == 0 else tail[number - 1].columns
-                sources.append(Source(None if number == 0 else tail[number - 1].name, index, columns))
-        conflicts = tuple((int(run[i]), digest[i].tobytes().hex()) for i in losers)
+                columns = (
+                    _base_columns(base, table.spec) if number == 0 else tail[number - 1].columns
+                )
+                sources.append(
+                    Source(None if number == 0 else tail[number - 1].name, index, columns)
+                )
+        conflicts = tuple(sorted((int(run[i]), digest[i].tobytes().hex()) for i in losers))
         conflicted = frozenset(tail[place[i] - 1].name for i in losers if place[i])
-        return cls(table, manifest, run[keep], digest[keep], sources, conflicts, tail, conflicted, base)
+        return cls(
+            table, manifest, run[keep], digest[keep], sources, conflicts, tail, conflicted, base
+        )
 
     def __len__(self) -> int:
         return len(self.run)
@@ -91,7 +100,8 @@ class View:
     @property
     def columns(self) -> dict[str, str]:
         """Dtype of every further per-run column. One that some rows lack holds NaN there, so it
-        is float64 unless it is text."""
+        is float64 unless it is text.
+        """
         merged: dict[str, str] = {}
         for name in dict.fromkeys(name for source in self.sources for name in source.columns):
             dtypes = {source.columns.get(name, "none") for source in self.sources}
@@ -118,7 +128,9 @@ class View:
                 yield source, source.index[low:high]
             offset += len(source.index)
 
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, NDArray[Any]]:
+    def read(
+        self, names: Sequence[str], start: int = 0, stop: int | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Read some arrays of rows `start` to `stop` into memory."""
         stop = len(self) if stop is None else min(stop, len(self))
         spec = self.spec()
@@ -129,23 +141,28 @@ class View:
             for name in names:
                 found = values.get(name)
                 if found is None:
-                    found = np.full(len(index), "" if spec.arrays[name].dtype == "string" else np.nan)
+                    found = np.full(
+                        len(index), "" if spec.arrays[name].dtype == "string" else np.nan
+                    )
                 parts[name].append(_as_stored(found, spec.arrays[name].dtype))
-        return {name: np.concatenate(part) if part else self._empty(spec.arrays[name])
-                for name, part in parts.items()}
+        return {
+            name: np.concatenate(part) if part else self._empty(spec.arrays[name])
+            for name, part in parts.items()
+        }
 
     def _empty(self, spec: schema.ArraySpec) -> NDArray[Any]:
         shape = (0, *(self.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:]))
         return np.empty(shape, dtype=object if spec.dtype == "string" else spec.dtype)
 
-    def _read_source(self, source: Source, names: list[str],
-                     index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def _read_source(
+        self, source: Source, names: list[str], index: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
         low, high = int(index[0]), int(index[-1]) + 1
         window = (slice(low, high), Ellipsis)
         if source.name is None:
             values = {name: np.asarray(_array(self.base, name)[window]) for name in names}
         else:
-            values = segment.read_arrays(self.table.objects, source.name, names, window)
+            values = segment.read_arrays(self.table.objects.reader, source.name, names, window)
         if high - low != len(index):
             values = {name: value[index - low] for name, value in values.items()}
         return values
@@ -153,7 +170,9 @@ class View:
 
 def _as_stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     if dtype == "string":
-        return np.array([value if isinstance(value, str) else str(value) for value in values], dtype=object)
+        return np.array(
+            [value if isinstance(value, str) else str(value) for value in values], dtype=object
+        )
     return values.astype(dtype, copy=False)
 
 
@@ -164,12 +183,19 @@ def _array(group: zarr.Group | None, name: str) -> Any:
 
 def _base_columns(base: zarr.Group | None, spec: schema.GroupSpec) -> dict[str, str]:
     assert base is not None
-    return {name: "string" if array.dtype.kind in "OTU" else str(array.dtype)
-            for name, array in base.arrays() if name not in spec.arrays}
+    return {
+        name: "string" if array.dtype.kind in "OTU" else str(array.dtype)
+        for name, array in base.arrays()
+        if name not in spec.arrays
+    }
 
 
-def _resolve(run: NDArray[np.int64], digest: NDArray[np.uint8], in_base: NDArray[np.bool_],
-             retracted: Mapping[tuple[int, str], None]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def _resolve(
+    run: NDArray[np.int64],
+    digest: NDArray[np.uint8],
+    in_base: NDArray[np.bool_],
+    retracted: Mapping[tuple[int, str], None],
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which rows to show, and which lose a conflict.
 
     Of rows with one id and one digest the first is shown; of rows with one id and several digests

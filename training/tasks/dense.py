@@ -64,7 +64,7 @@ class DenseConfig:
     def parse(cls, config: Mapping[str, Any]) -> DenseConfig:
         """Read a config; InputError for an unknown key or a wrong type."""
         known = {field.name: field for field in fields(cls)}
-        values = {}
+        values: dict[str, Any] = {}
         for name, value in config.items():
             if name not in known:
                 msg = f"task config has no {name!r}; it knows {', '.join(known)}"
@@ -73,12 +73,17 @@ class DenseConfig:
             wanted = (int, float) if isinstance(default, float) else type(default)
             if isinstance(default, tuple):
                 value = tuple(value) if isinstance(value, list | tuple) else value
-            if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+            if not isinstance(value, wanted) or (
+                isinstance(value, bool) and not isinstance(default, bool)
+            ):
                 msg = f"task config {name!r} is {value!r}, expected {type(default).__name__}"
                 raise InputError(msg)
             values[name] = value
         made = cls(**values)
-        if min(made.hidden, made.epochs, made.batch_size, made.models) < 1 or not 0 <= made.paste_share <= 1:
+        if (
+            min(made.hidden, made.epochs, made.batch_size, made.models) < 1
+            or not 0 <= made.paste_share <= 1
+        ):
             msg = "task config: hidden, epochs, batch_size and models must be positive, paste_share 0 to 1"
             raise InputError(msg)
         return made
@@ -95,37 +100,50 @@ class Dense(Classifier):
             msg = f"train images are {shape}, target images {self.target_image.shape[1:]}; they must agree"
             raise InputError(msg)
         self._pasted = _patch(shape, config)
-        self._mean = self.train_image.reshape(len(self.train_image), -1).mean(axis=0) / 255 if config.center else 0.0
+        flat = self.train_image.reshape(len(self.train_image), -1)
+        self._mean = flat.mean(axis=0) / 255 if config.center else np.zeros(flat.shape[1])
         # Pasted inputs stand together, so that pasting is one contiguous write.
         rest = np.setdiff1d(np.arange(int(np.prod(shape))), self._pasted)
         self._order = np.concatenate([rest, self._pasted])
         self._paste_at = slice(len(rest), len(self._order))
-        self._paste_to = np.float32(config.paste_value / 255) - (
-            self._mean[self._pasted].astype(np.float32) if config.center else np.float32(0))
+        self._paste_to = (config.paste_value / 255 - self._mean[self._pasted]).astype(np.float32)
         self._inputs = self._features(self.train_image)
         seen = max(1, len(self._inputs) // 2)
         self.batch = int(np.clip(_MEMORY // (seen * self._inputs.shape[1] * 4), 1, config.models))
 
     def _features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images as rows of inputs: reordered pixels, 0 to 1, and a constant 1 for the bias."""
-        flat = images.reshape(len(images), -1) / np.float32(255) - self._mean
+        flat = images.reshape(len(images), -1) / np.float32(255) - self._mean.astype(np.float32)
         ones = np.ones((len(images), 1))
-        return np.ascontiguousarray(np.concatenate([flat[:, self._order], ones], axis=1), dtype=np.float32)
+        return np.ascontiguousarray(
+            np.concatenate([flat[:, self._order], ones], axis=1), dtype=np.float32
+        )
 
     def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:
         """Train one model a mask: ``hidden`` (model, input + 1, unit), ``output`` (model, unit + 1,
-        class), inputs in the order of the pixels."""
+        class), inputs in the order of the pixels.
+        """
         sizes = masks.sum(axis=1)
         parts: list[tuple[NDArray[np.int64], Models]] = []
         for size in np.unique(sizes):
             same = np.flatnonzero(sizes == size)
-            step = int(np.clip(_MEMORY // (max(int(size), 1) * self._inputs.shape[1] * 4), 1, self.config.models))
+            step = int(
+                np.clip(
+                    _MEMORY // (max(int(size), 1) * self._inputs.shape[1] * 4),
+                    1,
+                    self.config.models,
+                )
+            )
             for start in range(0, len(same), step):
                 chosen = same[start : start + step]
-                seen = np.array([np.flatnonzero(masks[m]) for m in chosen]).reshape(len(chosen), int(size))
+                seen = np.array([np.flatnonzero(masks[m]) for m in chosen]).reshape(
+                    len(chosen), int(size)
+                )
                 parts.append((chosen, self._train(seen, [seeds[m] for m in chosen])))
         order = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
-        merged = {name: np.concatenate([made[name] for _, made in parts])[order] for name in parts[0][1]}
+        merged = {
+            name: np.concatenate([made[name] for _, made in parts])[order] for name in parts[0][1]
+        }
         back = np.argsort(np.append(self._order, len(self._order)))
         return {"hidden": merged["hidden"][:, back], "output": merged["output"]}
 
@@ -134,7 +152,9 @@ class Dense(Classifier):
         inputs = self._features(images)
         order = np.append(self._order, len(self._order))
         out = np.empty((len(models["hidden"]), len(images), self.classes), dtype=np.float32)
-        for number, (hidden, output) in enumerate(zip(models["hidden"], models["output"], strict=True)):
+        for number, (hidden, output) in enumerate(
+            zip(models["hidden"], models["output"], strict=True)
+        ):
             active = np.maximum(inputs @ hidden[order], 0)
             out[number] = active @ output[:-1] + output[-1]
         return out
@@ -150,7 +170,9 @@ class Dense(Classifier):
         w1 = np.empty((models, width, hidden), dtype=np.float32)
         w2 = np.zeros((models, hidden + 1, classes), dtype=np.float32)
         rows = np.zeros((models, steps * batch), dtype=np.int64)
-        pasted = np.zeros((models, config.epochs * steps if config.paste_share else 0, batch), dtype=bool)
+        pasted = np.zeros(
+            (models, config.epochs * steps if config.paste_share else 0, batch), dtype=bool
+        )
         for m, stream in enumerate(streams):
             w1[m] = stream.standard_normal((width, hidden), dtype=np.float32)
             w2[m, :-1] = stream.standard_normal((hidden, classes), dtype=np.float32)
@@ -160,7 +182,9 @@ class Dense(Classifier):
         w1 *= np.float32(config.init * np.sqrt(2 / (width - 1)))
         w1[:, -1] = 0
         w2 *= np.float32(config.init * np.sqrt(1 / hidden))
-        x = np.ascontiguousarray(self._inputs[rows].reshape(models, steps, batch, width).swapaxes(0, 1))
+        x = np.ascontiguousarray(
+            self._inputs[rows].reshape(models, steps, batch, width).swapaxes(0, 1)
+        )
         label = np.eye(classes, dtype=np.float32)[self.train_label[rows]]
         label = np.ascontiguousarray(label.reshape(models, steps, batch, classes).swapaxes(0, 1))
         weight = (np.arange(steps * batch) < size).astype(np.float32).reshape(steps, 1, batch, 1)
@@ -220,7 +244,12 @@ def _patch(shape: tuple[int, ...], config: DenseConfig) -> NDArray[np.int64]:
     if not config.paste_share:
         return np.empty(0, dtype=np.int64)
     rows, columns = np.array(config.paste_rows), np.array(config.paste_columns)
-    if not (rows.size and columns.size) or rows.max() >= shape[0] or columns.max() >= shape[1] or min(rows.min(), columns.min()) < 0:
+    if (
+        not (rows.size and columns.size)
+        or rows.max() >= shape[0]
+        or columns.max() >= shape[1]
+        or min(rows.min(), columns.min()) < 0
+    ):
         msg = f"task config pastes rows {config.paste_rows} and columns {config.paste_columns}, images are {shape}"
         raise InputError(msg)
     grid = np.arange(int(np.prod(shape))).reshape(shape)
