@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from dmstore import analysis as analysis
     from dmstore import regression as regression
     from dmstore import training as training
+    from dmstore.creation import create_study as create_study
     from dmstore.errors import DmstoreError as DmstoreError
     from dmstore.study import Study as Study
-    from dmstore.study import create_study as create_study
     from dmstore.study import open_study as open_study
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ __all__ = [
 _LAZY = {
     "DmstoreError": "dmstore.errors",
     "Study": "dmstore.study",
-    "create_study": "dmstore.study",
+    "create_study": "dmstore.creation",
     "open_study": "dmstore.study",
 }
 _LAZY_MODULES = ("analysis", "regression", "training")

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.algorithm import ANCHOR
+from dmstore.creation import create_study
 from dmstore.errors import ExistsError, IncompleteError, InputError, MissingDependencyError
 from dmstore.plan import Part
-from dmstore.study import ANCHOR, Study, create_study, open_study
+from dmstore.study import Study, open_study
 from dmstore.threads import cores
 
 TITLE = "Handwritten digits with a planted mark"

@@ -19,7 +19,7 @@ context = multiprocessing.get_context("forkserver")
 def _append(path, first, count, log):
     """Append one-run batches; write each id to `log` once it is acknowledged."""
     algorithm = dmstore.open_study(path).algorithm("alpha")
-    with open(log, "a", buffering=1) as file:
+    with Path(log).open("a") as file:
         for run in range(first, first + count):
             algorithm.table.append(make_rows(algorithm, [run]))
             file.write(f"{run}\n")

@@ -59,7 +59,7 @@ def check(path, acknowledged, submitted):
         found = view.read(["mask", "margin", "prediction"])
         expected = make_rows(algorithm, view.run).arrays
         assert all(np.array_equal(found[key], expected[key]) for key in found)
-    assert [p for p in verify_study(study)] == []
+    assert list(verify_study(study)) == []
     return visible
 
 

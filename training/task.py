@@ -118,7 +118,11 @@ def make_task(
     except (ImportError, AttributeError) as error:
         msg = f"task {name!r} cannot be imported ({error}); run where its module can be found"
         raise InputError(msg) from error
-    task = make(study, dict(config), list(outputs))
+    try:
+        task = make(study, dict(config), list(outputs))
+    except TypeError as error:
+        msg = f"task {name!r} cannot be made from a study, a config and output names ({error})"
+        raise InputError(msg) from error
     if not isinstance(task, Task):
         msg = f"task {name!r} returned {type(task).__name__}, which has no batch and train"
         raise InputError(msg)

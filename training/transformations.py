@@ -37,6 +37,15 @@ def paste(
     if not 0 <= intensity <= 1:
         msg = f"intensity {intensity} is not allowed; give 0 to 1"
         raise InputError(msg)
+    height, width = images.shape[1:3]
+    if (
+        not (len(rows) and len(columns))
+        or min(*rows, *columns) < 0
+        or max(rows) >= height
+        or max(columns) >= width
+    ):
+        msg = f"rows {list(rows)} and columns {list(columns)} do not lie in images of {height} x {width}"
+        raise InputError(msg)
     changed = images.copy()
     place = np.ix_(np.arange(len(images)), np.asarray(rows), np.asarray(columns))
     patch = images[place].astype(np.float64)

@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -82,7 +82,7 @@ class RunWriter:
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._closed = False
-        atexit.register(self.close)
+        _at_exit(self.close)
         self._catch_signals()
 
     def pending(self) -> Iterator[Run]:
@@ -198,7 +198,6 @@ class RunWriter:
             self._closed = True
             self._stop.set()
             self._release_signals()
-            atexit.unregister(self.close)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -277,6 +276,18 @@ class RunWriter:
         elif previous != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _at_exit(close: Callable[[], None]) -> None:
+    """Call `close` at exit, while threads can still be started.
+
+    ``atexit`` comes too late: zarr's thread pools are closed by then. The hook that those pools use
+    themselves runs last in, first out, so zarr has to be imported before.
+    """
+    import zarr  # noqa: F401
+
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(close)
 
 
 class _Working:

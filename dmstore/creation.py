@@ -1,0 +1,136 @@
+"""Making a study: examples checked, ids frozen, the whole of it there at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import examples as example_sets
+from dmstore import schema
+from dmstore.algorithm import ANCHOR
+from dmstore.errors import ExistsError, InputError
+from dmstore.storage import log
+from dmstore.storage.objects import LocalObjects, Objects, storage_error
+from dmstore.study import Study, open_study
+
+
+def create_study(
+    path: str | Path,
+    examples: str | Path | Mapping[str, NDArray[Any]],
+    *,
+    seed: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Study:
+    """Create a study.
+
+    Parameters
+    ----------
+    path : path
+        A directory that does not exist yet, or is empty.
+    examples : path or mapping
+        An ``.npz`` file or arrays: ``train_label`` (train,) and ``target_label`` (target,) integers;
+        optional ``train_image`` and ``target_image`` (example, height, width[, 3]) uint8,
+        ``class_name`` (class,) text, ``train_id``, ``target_id``, ``target_train`` (the train
+        example that a target is, or -1), and further ``train_*`` and ``target_*`` columns.
+    seed : int, optional
+        0 to 2**63-1; masks, splits and training seeds follow from it. Drawn at random if not given.
+    about : mapping, optional
+        ``title``, ``authors``, ``licence``, ``citation``, ``doi``.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ExistsError
+        If there is something at the path.
+    InputError
+        If the examples cannot be used.
+    StorageError
+        If the file system refuses; nothing is left behind then.
+    """
+    target = Path(path)
+    if isinstance(examples, Mapping):
+        arrays, where = dict(examples), "examples"
+    else:
+        arrays, where = example_sets.read_npz(examples), str(examples)
+    sets = example_sets.check({name: np.asarray(values) for name, values in arrays.items()}, where)
+    if seed is None:
+        seed = secrets.randbits(63)
+    if not 0 <= seed < 2**63:
+        msg = f"seed {seed} is not allowed; give 0 to 2**63 - 1"
+        raise InputError(msg)
+    _check_free(target)
+    document = _document(sets, seed)
+    building = target.parent / f".{target.name}.{uuid.uuid4().hex}.part"
+    try:
+        building.mkdir(parents=True)
+        _build(LocalObjects(building), sets, document, about)
+        # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
+        building.rename(target)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    except OSError as error:
+        _check_free(target)
+        raise storage_error(error, target) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return open_study(target)
+
+
+def _check_free(target: Path) -> None:
+    if (target / ANCHOR).exists():
+        msg = f"{target}: a study exists there; choose another path"
+        raise ExistsError(msg)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        msg = f"{target}: not empty and no study; choose a new path"
+        raise ExistsError(msg)
+
+
+def _document(sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int) -> dict[str, Any]:
+    def describe(ids: NDArray[Any]) -> dict[str, Any]:
+        return {"count": len(ids), "sha256": example_sets.id_hash(ids)}
+
+    labels = max(int(sets["train"]["label"].max()), int(sets["test"]["label"].max())) + 1
+    return {
+        "uuid": uuid.uuid4().hex,
+        "seed": seed,
+        "created": log.utc_now(),
+        "software": log.software(),
+        "train": describe(sets["train"]["id"]),
+        "targets": {"test": describe(sets["test"]["id"])},
+        "classes": len(sets["class"]["name"]) if "name" in sets["class"] else labels,
+    }
+
+
+def _build(
+    objects: Objects,
+    sets: Mapping[str, Mapping[str, NDArray[Any]]],
+    document: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+) -> None:
+    for name in ("train", "test"):
+        columns = sets[name]
+        example_sets.write_set(
+            objects, name, columns["id"], columns.get("train") if name == "test" else None
+        )
+        for column, values in columns.items():
+            if column != "id" and not (name == "test" and column == "train"):
+                example_sets.write_annotation(objects, name, column, values)
+    if "name" in sets["class"]:
+        example_sets.write_annotation(objects, "class", "name", sets["class"]["name"])
+    objects.put_if_absent(
+        "about/0001.json",
+        schema.dump_document("about", {"created": log.utc_now(), **(about or {})}),
+    )
+    objects.put_if_absent(ANCHOR, schema.dump_document("study", document))

@@ -1,0 +1,354 @@
+"""The fit: exact Gram, parity with scikit-learn, certificates, hard designs, resume."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from helpers import make_rows
+from sklearn.linear_model import Lasso
+from sklearn.linear_model import lasso_path as sklearn_path
+
+import dmstore
+from dmstore import bits
+from dmstore.errors import InputError
+from dmstore.regression import fit, fitting, kernels, lasso_path
+from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
+from dmstore.regression.path import AT_START, CONSTANT, Parameters
+from dmstore.storage.segment import Rows
+
+
+def problem(runs, train, targets=3, alpha=0.5, noise=1.0, seed=0):
+    draw = np.random.default_rng(seed)
+    masks = draw.random((runs, train)) < alpha
+    weight = draw.standard_t(3, (train, targets)) * (draw.random((train, targets)) < 0.2)
+    signal = masks @ weight
+    return masks, signal + draw.normal(size=signal.shape) * noise * max(signal.std(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("runs", "train"), [(1, 1), (63, 31), (64, 32), (65, 33), (1000, 130), (5, 200), (129, 97)]
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_gram_is_exact(runs, train, threads):
+    masks = np.random.default_rng(runs).random((runs, train)) < 0.4
+    design = make_design(bits.pack_runs(masks), runs, threads=threads)
+    assert np.array_equal(design.gram, masks.astype(int).T @ masks.astype(int))
+    assert np.allclose(design.mean, masks.mean(axis=0))
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 60], [1024, 5], [2000, 64, 64, 7], [0, 10], []])
+def test_packer_takes_blocks_of_any_size(sizes):
+    draw = np.random.default_rng(1)
+    blocks = [draw.random((size, 11)) < 0.5 for size in sizes]
+    packer = RunPacker(11)
+    for block in blocks:
+        packer.add(block)
+    merged = np.concatenate([*blocks, np.empty((0, 11), bool)])
+    assert packer.runs == len(merged)
+    assert np.array_equal(bits.unpack_runs(packer.finish(), len(merged)), merged)
+
+
+def test_statistics_add_up():
+    masks, outputs = problem(3000, 50)
+    words = bits.pack_runs(masks)
+    shift = outputs.mean(axis=0)
+    whole = make_moments(words, outputs, shift)
+    parts = [
+        make_moments(bits.pack_runs(masks[s]), outputs[s], shift)
+        for s in (slice(1000), slice(1000, None))
+    ]
+    summed: Moments = parts[0] + parts[1]
+    assert np.allclose(whole.product, masks.T @ (outputs - shift))
+    assert np.allclose(summed.product, whole.product)
+    assert np.allclose(summed.square, whole.square)
+    assert np.array_equal(summed.lowest, whole.lowest)
+
+
+def direct_violation(masks, output, weight, bias, lam):
+    """Largest violation of optimality, from the masks themselves in float64."""
+    gradient = 2 * masks.astype(float).T @ (output - bias - masks @ weight) / len(masks)
+    zero = weight == 0
+    return max(
+        np.maximum(np.abs(gradient[zero]) - lam, 0).max(initial=0),
+        np.abs(gradient[~zero] - lam * np.sign(weight[~zero])).max(initial=0),
+    )
+
+
+DESIGNS = {
+    "plain": dict(runs=600, train=80),
+    "fewer runs than columns": dict(runs=120, train=300),
+    "alpha .1": dict(runs=800, train=60, alpha=0.1),
+    "alpha .9": dict(runs=800, train=60, alpha=0.9),
+    "nearly no noise": dict(runs=400, train=50, noise=1e-3),
+}
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_parity_with_scikit_learn(name):
+    masks, outputs = problem(**DESIGNS[name])
+    found = lasso_path(masks, outputs)
+    assert float(found.kkt.max()) <= 1e-4
+    for target in range(outputs.shape[1]):
+        one = found.isel(target=target)
+        lam = float(one.lam)
+        reference = Lasso(alpha=lam / 2, tol=1e-13, max_iter=1_000_000).fit(
+            masks.astype(float), outputs[:, target]
+        )
+        scale = np.linalg.norm(reference.coef_)
+        assert np.linalg.norm(one.weight.values - reference.coef_) <= 1e-4 * scale
+        assert abs(float(one.bias) - reference.intercept_) <= 1e-4 * max(scale, 1)
+        violation = direct_violation(
+            masks, outputs[:, target], one.weight.values.astype(float), float(one.bias), lam
+        )
+        assert violation <= 1e-4 * lam
+        assert abs(violation / lam - float(one.kkt)) < 1e-6
+        assert 0 <= float(one.gap) < 1e-6
+        assert int(one.nonzeros) == np.count_nonzero(reference.coef_)
+
+
+def test_path_and_holdout_errors_match_scikit_learn():
+    masks, outputs = problem(500, 60, targets=1)
+    apart = np.arange(500) % 7 == 0
+    found = lasso_path(masks, outputs, holdout=apart, patience=0).isel(target=0)
+    x, y = masks[~apart].astype(float), outputs[~apart, 0]
+    lams = found.lam_path.values
+    assert np.isclose(lams[0], 2 * np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y))
+    assert np.isclose(lams[-1] / lams[0], 0.01)
+    _, coefs, _ = sklearn_path(
+        x - x.mean(0), y - y.mean(), alphas=lams / 2, tol=1e-12, max_iter=100000
+    )
+    errors = [
+        np.mean((outputs[apart, 0] - y.mean() - (masks[apart] - x.mean(0)) @ coef) ** 2)
+        for coef in coefs.T
+    ]
+    assert np.allclose(found.holdout_mse.values, errors, rtol=1e-3)
+    best = int(np.argmin(errors))
+    assert np.isclose(float(found.lam), lams[best])
+    baseline = np.mean((outputs[apart, 0] - y.mean()) ** 2)
+    assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=1e-3)
+
+
+def test_patience_leaves_the_path():
+    masks, outputs = problem(300, 100, noise=3)
+    found = lasso_path(masks, outputs, patience=5)
+    full = lasso_path(masks, outputs, patience=0)
+    assert np.isnan(found.holdout_mse.values).any()
+    assert np.isfinite(full.holdout_mse.values).all()
+    assert np.allclose(found.lam, full.lam)
+    for target in range(3):
+        curve = found.holdout_mse.values[target]
+        tried = np.isfinite(curve).sum()
+        assert tried == len(curve) or np.nanargmin(curve) == tried - 6
+
+
+def test_hard_columns_and_constant_outputs():
+    masks, outputs = problem(400, 40, targets=4)
+    masks[:, 0], masks[:, 1], masks[:, 3] = False, True, masks[:, 2]
+    outputs[:, 1] = 5.25
+    outputs[:, 2] = np.random.default_rng(0).normal(size=400)
+    found = lasso_path(masks, outputs)
+    assert (found.weight.values[:, :2] == 0).all()
+    assert found.status.values[1] == CONSTANT
+    assert float(found.bias[1]) == 5.25
+    assert float(found.lam[1]) == 0
+    assert np.isnan(found.holdout_r2.values[1])
+    assert not np.isnan(found.kkt.values).any()
+    assert float(found.kkt.max()) <= 1e-4
+    if found.status.values[2] == AT_START:
+        assert int(found.nonzeros[2]) == 0
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e6, 1.0), (0.0, 1e-8), (-3e4, 1e3)])
+def test_weights_do_not_depend_on_offset_or_units(offset, scale):
+    masks, outputs = problem(500, 60)
+    plain = lasso_path(masks, outputs)
+    moved = lasso_path(masks, outputs * scale + offset)
+    assert np.allclose(moved.weight / scale, plain.weight, rtol=1e-3, atol=1e-4)
+    assert np.allclose(moved.lam / scale, plain.lam, rtol=1e-5)
+
+
+def test_dask_and_single_target_input():
+    masks, outputs = problem(3000, 40, targets=1)
+    plain = lasso_path(masks, outputs)
+    lazy = lasso_path(
+        da.from_array(masks, chunks=(700, 13)), da.from_array(outputs[:, 0], chunks=500)
+    )
+    assert np.array_equal(plain.weight, lazy.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"masks": np.zeros((30, 4))}, "bool"),
+        ({"outputs": np.zeros(29)}, "expected"),
+        ({"outputs": np.full(30, np.nan)}, "NaN"),
+        ({"holdout": 0.0}, "holdout"),
+        ({"holdout": 1.0}, "holdout"),
+        ({"holdout": np.ones(29, bool)}, "holdout"),
+        ({"lams": 0}, "positive"),
+        ({"lam_ratio": -1.0}, "between 0 and 1"),
+        ({"lam_ratio": float("nan")}, "between 0 and 1"),
+        ({"tolerance": 0.0}, "between 0 and 1"),
+    ],
+)
+def test_bad_arguments(change, words):
+    draw = np.random.default_rng(0)
+    good = {"masks": draw.random((30, 4)) < 0.5, "outputs": draw.normal(size=30)}
+    with pytest.raises(InputError, match=words):
+        lasso_path(**{**good, **change})
+
+
+def test_certificate_sees_wrong_weights():
+    masks, outputs = problem(300, 30, targets=1)
+    found = lasso_path(masks, outputs).isel(target=0)
+    design = make_design(bits.pack_runs(masks), 300)
+    moments = make_moments(bits.pack_runs(masks), outputs, outputs.mean(axis=0))
+    moment = moments.product[:, 0] / 300 - design.mean * moments.total[0] / 300
+    weight = found.weight.values.astype(float)
+    variance = float(outputs.var())
+
+    def certify(w):
+        return kernels.certify(design.gram, design.mean, moment, 300, variance, w, float(found.lam))
+
+    good, wrong = certify(weight), certify(weight * 1.01)
+    assert good[0] < 1e-4 < wrong[0]
+    assert good[1] < 1e-6 < wrong[1]
+    missing = weight.copy()
+    missing[np.argmax(np.abs(missing))] = 0
+    assert certify(missing)[0] > 1e-2
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """A study with planted linear outputs, 500 runs."""
+    draw = np.random.default_rng(2)
+    study = dmstore.create_study(
+        tmp_path / "s",
+        {"train_label": np.arange(40) % 2, "target_label": np.arange(300) % 2},
+        seed=9,
+    )
+    algorithm = study.add_algorithm("a", runs=500)
+    weight = draw.normal(size=(40, 300)) * (draw.random((40, 300)) < 0.2)
+    ids = np.arange(500)
+    masks = np.array([run.mask for run in algorithm.describe(ids)])
+    margin = masks @ weight + draw.normal(size=(500, 300)) * 0.5
+    columns = {"time": ids, "host": np.full(500, "h")}
+    algorithm.table.append(
+        algorithm.complete(Rows(ids, {"mask": masks, "margin": margin}, columns), "x")
+    )
+    return study, weight, masks, margin
+
+
+def test_fit_uses_train_and_holdout_and_never_eval(fitted):
+    study, weight, masks, margin = fitted
+    done = fit(study, "a")
+    split = study.runs("a").split.values
+    used = split != "eval"
+    assert done.document["runs"] == {
+        name: int((split == name).sum()) for name in ("train", "holdout", "eval")
+    }
+    found = study.datamodels("a")
+    assert found.weight.dims == ("target", "train")
+    stored = margin.astype(np.float32)
+    for target in (0, 150, 299):
+        lam = float(found.lam[target])
+        reference = Lasso(alpha=lam / 2, tol=1e-12, max_iter=100000).fit(
+            masks[used].astype(float), stored[used, target].astype(float)
+        )
+        assert np.allclose(found.weight[target], reference.coef_, atol=1e-5)
+    assert done.summary["worst_kkt"] <= 1e-4
+    correlation = np.corrcoef(found.weight.values.ravel(), weight.T.ravel())[0, 1]
+    assert correlation > 0.95
+
+
+def test_halves_are_fits_of_disjoint_runs(fitted):
+    study, _, masks, margin = fitted
+    fit(study, "a")
+    found = study.datamodels("a")
+    algorithm = study.algorithm("a")
+    mask_id = study.runs("a").mask_id.values
+    used, half = study.runs("a").split.values != "eval", algorithm.half(mask_id)
+    for number in (0, 1):
+        rows = used & (half == number)
+        reference = Lasso(
+            alpha=float(found.lam[7]) * np.sqrt(2) / 2, tol=1e-12, max_iter=100000
+        ).fit(masks[rows].astype(float), margin.astype(np.float32)[rows, 7].astype(float))
+        assert np.allclose(found.weight_half[number, 7], reference.coef_, atol=1e-5)
+
+
+def test_interrupted_fit_goes_on(fitted, monkeypatch):
+    study, *_ = fitted
+    real, calls = fitting.fit_block, []
+
+    def dying(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(fitting, "fit_block", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(study, "a")
+    with pytest.raises(dmstore.errors.NotFoundError):
+        study.datamodels("a")
+    resumed = fit(study, "a")
+    assert len(calls) == 4
+    monkeypatch.undo()
+    assert fit(study, "a").document == resumed.document
+    whole = study.datamodels("a").load()
+    assert whole.sizes["target"] == 300
+    assert whole.target.values.tolist() == list(range(300))
+    assert (whole.kkt <= 1e-4).all()
+
+
+def test_fit_is_pinned_and_new_runs_make_a_new_fit(fitted):
+    study, *_ = fitted
+    first = fit(study, "a")
+    before = study.datamodels("a", first.document["fit"]).weight.values
+    algorithm = study.algorithm("a")
+    algorithm.extend(20)
+    algorithm.table.append(make_rows(algorithm, range(500, 520)))
+    second = fit(study, "a")
+    assert second.document["fit"] != first.document["fit"]
+    assert second.document["content_id"] != first.document["content_id"]
+    assert np.array_equal(study.datamodels("a", first.document["fit"]).weight.values, before)
+    assert study.datamodels("a").attrs["fit"] == second.document["fit"]
+
+
+def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
+    from dmstore.maintenance import compact_study, vacuum_study
+
+    study, *_ = fitted
+    monkeypatch.setattr(
+        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(study, "a")
+    monkeypatch.undo()
+    base = study.fits("a")[0]["base"]
+    algorithm = study.algorithm("a")
+    algorithm.extend(20)
+    algorithm.table.append(make_rows(algorithm, range(500, 520)))
+    compact_study(study)
+    vacuum_study(study, grace=0)
+    assert base in {f"base/{name}" for name in study.objects.children("algorithms/a/runs/base/")}
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("prediction", "one float a target"), ("loss", "declares"), ("mask", "declares")],
+)
+def test_outputs_that_cannot_be_fitted(study, algorithm, output, words):
+    algorithm.table.append(make_rows(algorithm, range(100)))
+    with pytest.raises(InputError, match=words):
+        fit(study, "alpha", output=output)
+
+
+def test_too_few_runs(study, algorithm):
+    algorithm.table.append(make_rows(algorithm, range(19)))
+    with pytest.raises(InputError, match="at least 20"):
+        fit(study, "alpha")
+
+
+def test_parameters_are_checked():
+    with pytest.raises(InputError):
+        Parameters(patience=-1)

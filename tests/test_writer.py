@@ -1,0 +1,234 @@
+"""RunWriter: acknowledgement, resume, signals, forks, threads, and wrong use."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import dmstore
+from dmstore.errors import InputError, StorageError
+from dmstore.training import RunWriter
+
+
+def outputs(run):
+    draw = np.random.default_rng(run.id)
+    return {"margin": draw.normal(size=23), "prediction": draw.integers(0, 3, 23)}
+
+
+def stored(study):
+    return sorted(dmstore.open_study(study.path).runs("alpha").run.values.tolist())
+
+
+def test_writes_resumes_and_finishes(study, algorithm):
+    with RunWriter(study.path, "alpha", part="2/3") as writer:
+        runs = list(writer.pending())
+        assert [run.id for run in runs] == list(range(1, 300, 3))
+        for run in runs[:70]:
+            writer.append(run, **outputs(run), accuracy=0.5)
+        assert writer.acknowledged == 64
+    assert stored(study) == [run.id for run in runs[:70]]
+    with RunWriter(study.path, "alpha", part="2/3") as writer:
+        rest = list(writer.pending())
+        assert [run.id for run in rest] == [run.id for run in runs[70:]]
+    data = study.runs("alpha")
+    assert np.array_equal(data.mask.values[0], runs[0].mask)
+    assert np.array_equal(data.margin.values[0], outputs(runs[0])["margin"].astype(np.float32))
+    assert data.seed.values[0] == runs[0].seed
+    assert data.accuracy.values[0] == 0.5
+
+
+def test_exception_in_the_loop_keeps_finished_runs(study, algorithm):
+    def loop():
+        with RunWriter(study, "alpha") as writer:
+            for run in writer.pending():
+                if run.id == 5:
+                    raise RuntimeError("out of memory on the GPU")
+                writer.append(run, **outputs(run))
+
+    with pytest.raises(RuntimeError, match="GPU"):
+        loop()
+    assert stored(study) == [0, 1, 2, 3, 4]
+
+
+def test_timer_writes_what_waits(study, algorithm):
+    with RunWriter(study, "alpha", flush_seconds=0.4) as writer:
+        run = next(writer.pending())
+        writer.append(run, **outputs(run))
+        deadline = time.monotonic() + 20
+        while writer.acknowledged == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert stored(study) == [0]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"margin": np.zeros(22)}, "shape"),
+        ({"margin": np.full(23, np.nan)}, "NaN"),
+        ({"margin": np.full(23, np.inf)}, "infinite"),
+        ({"margin": np.full(23, "x")}, "dtype"),
+        ({}, "margin"),
+        ({"margin": np.zeros(23), "step": [1, 2]}, "one value a run"),
+        ({"margin": np.zeros(23), "mask_id": 3}, "reserved"),
+        ({"margin": np.zeros(23), "a--b": 3}, "name"),
+        ({"margin": np.zeros(23), "thing": object()}, "dtype"),
+        ({"margin": np.zeros(23), "prediction": np.full(23, 40000)}, "int16"),
+    ],
+)
+def test_wrong_values_are_refused_and_the_writer_goes_on(study, algorithm, values, words):
+    with RunWriter(study, "alpha") as writer:
+        run = next(writer.pending())
+        with pytest.raises(InputError, match=words):
+            writer.append(run, **{"prediction": np.zeros(23, int), **values})
+        writer.append(run, **outputs(run))
+    assert stored(study) == [0]
+
+
+def test_wrong_runs_are_refused(study, algorithm):
+    with RunWriter(study, "alpha") as writer:
+        run = next(writer.pending())
+        with pytest.raises(InputError, match=r"not in the plan.*dmstore extend"):
+            writer.append(300, mask=run.mask, **outputs(run))
+        with pytest.raises(InputError, match="sampling foreign"):
+            writer.append(1, mask=run.mask, **outputs(run))
+        run.mask[0] ^= True
+        with pytest.raises(InputError, match="not the plan's"):
+            writer.append(run, **outputs(run))
+    assert stored(study) == []
+
+
+def test_foreign_masks(study):
+    study.add_algorithm("foreign", sampling="foreign", alpha=None)
+    draw = np.random.default_rng(0)
+    masks = draw.random((5, 37)) < 0.3
+    with RunWriter(study, "foreign") as writer:
+        with pytest.raises(InputError, match="nothing is planned"):
+            next(writer.pending())
+        with pytest.raises(InputError, match="give its mask"):
+            writer.append(7, margin=np.zeros(23))
+        for i, mask in enumerate(masks):
+            writer.append(1000 + i, mask=mask, margin=draw.normal(size=23), seed=i)
+    runs = study.runs("foreign")
+    assert np.array_equal(runs.mask.values, masks)
+    assert runs.seed.values.tolist() == list(range(5))
+
+
+def test_refused_write_keeps_the_runs_waiting(study, algorithm, monkeypatch):
+    writer = RunWriter(study, "alpha", flush_runs=2)
+    pending = writer.pending()
+    first, second, third = (next(pending) for _ in range(3))
+    writer.append(first, **outputs(first))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "link", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(StorageError, match="disk is full"):
+            writer.append(second, **outputs(second))
+        assert writer.acknowledged == 0
+    writer.append(third, **outputs(third))
+    writer.close()
+    assert writer.acknowledged == 3
+    assert stored(study) == [0, 1, 2]
+
+
+def test_closed_writer_refuses(study, algorithm):
+    writer = RunWriter(study, "alpha")
+    run = next(writer.pending())
+    writer.close()
+    writer.close()
+    with pytest.raises(InputError, match="closed"):
+        writer.append(run, **outputs(run))
+
+
+SCRIPT = """
+import os, sys, time, signal
+import numpy as np
+import dmstore
+from dmstore.training import RunWriter
+path, how = sys.argv[1:]
+writer = RunWriter(path, "alpha")
+runs = writer.pending()
+for _ in range(3):
+    run = next(runs)
+    writer.append(run, margin=np.zeros(23), prediction=np.zeros(23, int))
+if how == "fork":
+    if os.fork() == 0:
+        writer.close()
+        sys.exit(0)  # atexit runs in the child too
+    os.wait()
+    os._exit(0)  # the parent dies without writing: nothing must be there
+if how == "exit":
+    sys.exit(0)
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def start(study, how):
+    script = textwrap.dedent(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, study.path, how], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_sigterm_writes_and_dies(study, algorithm):
+    with start(study, "wait") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+    assert stored(study) == [0, 1, 2]
+
+
+def test_sigusr1_writes_and_goes_on(study, algorithm):
+    with start(study, "wait") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 30
+        while stored(study) != [0, 1, 2] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None
+        process.kill()
+    assert stored(study) == [0, 1, 2]
+
+
+def test_exit_without_close_writes(study, algorithm):
+    with start(study, "exit") as process:
+        assert process.wait(30) == 0
+    assert stored(study) == [0, 1, 2]
+
+
+def test_forked_child_never_writes(study, algorithm):
+    with start(study, "fork") as process:
+        assert process.wait(30) == 0
+    assert stored(study) == []
+
+
+def test_scikit_learn_classifier(tmp_path):
+    """The example of the README, on real images."""
+    from sklearn.linear_model import LogisticRegression
+
+    from dmstore.demo import digits
+    from dmstore.training.outputs import margin
+
+    study = dmstore.create_study(tmp_path / "digits.dm", digits(), seed=0)
+    study.add_algorithm("logistic", runs=6)
+    x, y = study.train.image.values.reshape(1000, -1) / 255, study.train.label.values
+    tx, ty = study.targets.image.values.reshape(797, -1) / 255, study.targets.label.values
+    with RunWriter(study, "logistic", part="1/1") as writer:
+        for run in writer.pending():
+            model = LogisticRegression(max_iter=1000).fit(x[run.mask], y[run.mask])
+            logit = model.decision_function(tx)
+            writer.append(run, margin=margin(logit[None], ty)[0], accuracy=model.score(tx, ty))
+    runs = study.runs("logistic")
+    assert runs.sizes["run"] == 6
+    assert (runs.accuracy > 0.85).all()
+    assert np.array_equal(
+        (runs.margin.values > 0).mean(axis=1).round(6), runs.accuracy.values.round(6)
+    )
+    assert (runs.mask.sum("train") == 500).all()
