@@ -92,7 +92,7 @@ def done(tmp_path_factory):
 
 
 def test_every_step_says_what_it_did(done):
-    path, steps = done
+    _path, steps = done
     assert (steps["init"]["train"], steps["init"]["targets"], steps["init"]["seed"]) == (40, 30, 1)
     assert steps["add a"]["planned"] == 150
     assert (steps["train 1"]["trained"], steps["train 2"]["pending"]) == (75, 0)

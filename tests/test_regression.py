@@ -74,11 +74,11 @@ def direct_violation(masks, output, weight, bias, lam):
 
 
 DESIGNS = {
-    "plain": dict(runs=600, train=80),
-    "fewer runs than columns": dict(runs=120, train=300),
-    "alpha .1": dict(runs=800, train=60, alpha=0.1),
-    "alpha .9": dict(runs=800, train=60, alpha=0.9),
-    "nearly no noise": dict(runs=400, train=50, noise=1e-3),
+    "plain": {"runs": 600, "train": 80},
+    "fewer runs than columns": {"runs": 120, "train": 300},
+    "alpha .1": {"runs": 800, "train": 60, "alpha": 0.1},
+    "alpha .9": {"runs": 800, "train": 60, "alpha": 0.9},
+    "nearly no noise": {"runs": 400, "train": 50, "noise": 1e-3},
 }
 
 
