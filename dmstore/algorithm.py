@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ class Algorithm:
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
-        names = self.objects.children(f"{self.prefix}plans/")
+        found = self.objects.children(f"{self.prefix}plans/")
+        names = sorted(
+            (n for n in found if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
+        )
         for name in names:
             if name not in self._blocks:
                 where = f"{self.prefix}plans/{name}"
@@ -117,8 +121,8 @@ class Algorithm:
         if not self.planned:
             msg = f"algorithm {self.name!r} has foreign sampling, so it has no plan to extend; ingest its runs"
             raise InputError(msg)
-        if runs < 1 or repeats < 1:
-            msg = f"{runs} runs with {repeats} repeats: both must be 1 or more"
+        if not (1 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
+            msg = f"{runs} runs with {repeats} repeats: both must be 1 to {plan.MOST_RUNS}"
             raise InputError(msg)
         blocks = self.blocks()
         block = Block(
@@ -154,6 +158,7 @@ class Algorithm:
         blocks = self.blocks()
         mask_id = plan.masks_of(run_ids, blocks)
         repeat = plan.repeats_of(run_ids, blocks)
+        self._check_planned(run_ids, mask_id, f"algorithm {self.name!r}")
         masks = self.masks(mask_id)
         return [
             Run(
@@ -196,22 +201,17 @@ class Algorithm:
         InputError
             If arrays do not fit the declaration, an id is not planned, or a mask is not the plan's.
         """
-        taken = rows.columns.keys() & (self.table.spec.arrays.keys() - {"seed", "time", "host"})
-        if taken or rows.columns.keys() & schema.reserved_names() - {"seed", "time", "host"}:
-            name = sorted(taken or rows.columns.keys() & schema.reserved_names())[0]
-            msg = f"{where}: {name!r} is a reserved name; call the column something else"
+        for name in rows.columns.keys() - {"seed", "time", "host"}:
+            schema.check_column_name(name, where)
+        if len({name.lower() for name in rows.columns}) != len(rows.columns):
+            msg = f"{where}: two columns differ in case alone; give them different names"
             raise InputError(msg)
         rows = self.table.check(rows, where)
         count = len(rows)
         if self.planned:
             blocks = self.blocks()
             mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
-            for row in np.flatnonzero(mask_id < 0)[:1]:
-                msg = (
-                    f"{where}: run {rows.run[row]} is not in the plan of {self.name!r} "
-                    f"({self.planned_count()} runs); extend it with 'dmstore extend'"
-                )
-                raise InputError(msg)
+            self._check_planned(rows.run, mask_id, where)
             wrong = [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
             if wrong:
                 msg = (
@@ -225,22 +225,27 @@ class Algorithm:
             mask_id = plan.foreign_mask_ids(bits.pack_rows(rows.arrays["mask"]))
             repeat = np.zeros(count, dtype=np.int32)
             seed = rows.columns.get("seed", np.zeros(count, dtype=np.uint64))
-        if seed.dtype.kind not in "iu" or (seed.dtype.kind == "i" and count and seed.min() < 0):
-            msg = f"{where}: seed must hold non-negative integers (found {seed.dtype})"
-            raise InputError(msg)
         columns = {
             **rows.columns,
             "mask_id": mask_id,
             "repeat": repeat,
-            "seed": seed.astype(np.uint64),
+            "seed": seed,
         }
         for name in ("time", "host"):
             if name not in columns:
                 msg = f"{where}: no {name!r}"
                 raise InputError(msg)
-        for name in columns:
-            schema.check_name(name, f"{where}: column")
         return Rows(rows.run, rows.arrays, columns)
+
+    def _check_planned(
+        self, run: NDArray[np.int64], mask_id: NDArray[np.int64], where: str
+    ) -> None:
+        for row in np.flatnonzero(mask_id < 0)[:1]:
+            msg = (
+                f"{where}: run {run[row]} is not in the plan of {self.name!r} "
+                f"({self.planned_count()} runs); extend it with 'dmstore extend'"
+            )
+            raise InputError(msg)
 
     def wrong_masks(
         self, run: NDArray[np.int64], mask_id: NDArray[np.int64], masks: NDArray[np.bool_]
@@ -253,15 +258,24 @@ class Algorithm:
     def check_rows(
         self, run: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
     ) -> Iterator[tuple[int, str]]:
-        """The plan's check of stored rows, for verification: (run id, what is wrong)."""
-        if not self.planned:
-            return
-        mask_id = plan.masks_of(run, self.blocks())
-        for number in run[mask_id < 0]:
-            yield int(number), "not in the plan"
-        known = mask_id >= 0
-        for _, number in self.wrong_masks(run[known], mask_id[known], arrays["mask"][known]):
-            yield number, "mask is not the plan's"
+        """The plan's check of stored rows, for verification: (run id, what is wrong).
+
+        Mask ids and repeats are checked too: they say which runs are for what.
+        """
+        if self.planned:
+            blocks = self.blocks()
+            mask_id, repeat = plan.masks_of(run, blocks), plan.repeats_of(run, blocks)
+            for number in run[mask_id < 0]:
+                yield int(number), "not in the plan"
+            known = mask_id >= 0
+            for _, number in self.wrong_masks(run[known], mask_id[known], arrays["mask"][known]):
+                yield number, "mask is not the plan's"
+        else:
+            mask_id = plan.foreign_mask_ids(bits.pack_rows(arrays["mask"]))
+            repeat = np.zeros(len(run), dtype=np.int32)
+        wrong = (arrays["mask_id"] != mask_id) | (arrays["repeat"] != repeat)
+        for number in run[wrong & (mask_id >= 0)]:
+            yield int(number), "mask id or repeat is not that of its mask"
 
 
 def declare_outputs(
@@ -296,9 +310,11 @@ def declare_outputs(
                 )
                 raise InputError(msg)
             declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
-    for name in declared.keys() & schema.reserved_names():
-        msg = f"output name {name!r} is reserved; choose another"
-        raise InputError(msg)
+    for name, entry in declared.items():
+        schema.check_column_name(name, "output")
+        if list(entry.get("dims", ()))[:2] != ["run", "target"]:
+            msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
+            raise InputError(msg)
     return declared
 
 
@@ -345,8 +361,8 @@ def add(
     if sampling == "foreign" and runs:
         msg = "foreign sampling has no plan; leave the number of runs out"
         raise InputError(msg)
-    if runs < 0 or repeats < 1 or runs >= plan.MAX_RUN:
-        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats"
+    if not (0 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
+        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {plan.MOST_RUNS}"
         raise InputError(msg)
     if target_set not in study["targets"]:
         msg = (

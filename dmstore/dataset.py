@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -68,15 +69,13 @@ def lazy_array(view: View, name: str) -> Any:
         if source.name is None:
             assert view.base is not None
             array: Any = view.base[name]
-            part = da.from_array(
-                array, chunks=array.chunks, name=f"{view.content_id()[:16]}-base-{name}"
-            )
+            part = da.from_array(array, chunks=array.chunks, name=_token(view, source, name))
             if len(source.index) != array.shape[0]:
                 part = part[source.index]
         else:
             shape = (len(source.index), *inner)
             lazy = _SegmentArray(view, source, spec, shape)
-            token = f"{source.name.rpartition('/')[2]}-{len(source.index)}-{name}"
+            token = _token(view, source, name)
             part = da.from_array(
                 lazy, chunks=(shape[0], *chunks[1:]), name=token, asarray=False, fancy=False
             )
@@ -84,6 +83,16 @@ def lazy_array(view: View, name: str) -> Any:
     if not parts:
         return da.zeros((0, *inner), chunks=chunks, dtype=spec.dtype)
     return da.concatenate(parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def _token(view: View, source: Source, name: str) -> str:
+    """A name for dask that only these very rows, in this order, can have."""
+    path = source.name or (view.manifest.base.path if view.manifest.base else "")
+    state = hashlib.blake2b(digest_size=16)
+    for part in (view.table.objects.url, view.table.prefix, path, name):
+        state.update(part.encode() + b"\0")
+    state.update(source.index.tobytes())
+    return f"dmstore-{name}-{state.hexdigest()}"
 
 
 def runs_dataset(view: View, coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.Dataset:

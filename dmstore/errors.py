@@ -57,6 +57,15 @@ class CorruptionError(DmstoreError, ValueError):
     kind = "corrupt"
 
 
+class MissingChunkError(DmstoreError, FileNotFoundError):
+    """A chunk that was written is not there any more."""
+
+    kind = "missing-chunk"
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
 class InputError(DmstoreError, ValueError):
     """A value or a file that the user gave cannot be used."""
 

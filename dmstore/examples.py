@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+_MOST_CLASSES = 1_000_000
+
+
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
     """Read an examples file: all of its arrays.
 
@@ -64,7 +67,10 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     for name, values in arrays.items():
         prefix, _, rest = name.partition("_")
         if name == "class_name":
-            sets["class"]["name"] = _text(values)
+            if np.ndim(values) != 1:
+                msg = f"{where}: class_name has shape {np.shape(values)}, expected one name a class"
+                raise InputError(msg)
+            sets["class"]["name"] = _text(np.asarray(values), f"{where}: class_name")
         elif prefix in ("train", "target") and rest:
             sets["train" if prefix == "train" else "test"][rest] = np.asarray(values)
         else:
@@ -76,9 +82,16 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     return sets
 
 
-def _text(values: NDArray[Any]) -> NDArray[Any]:
-    values = np.asarray(values)
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else schema.text(values)
+def _text(values: NDArray[Any], where: str) -> NDArray[Any]:
+    """Texts as they are stored, from text or UTF-8 bytes."""
+    try:
+        found = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else schema.text(values)
+        for value in found:
+            str(value).encode()
+    except UnicodeError:
+        msg = f"{where}: holds text that is not valid Unicode; store it as UTF-8"
+        raise InputError(msg) from None
+    return found
 
 
 def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None:
@@ -91,7 +104,17 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
             msg = f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} labels"
             raise InputError(msg)
         schema.check_name(name, f"{where}: column")
-        if values.dtype.kind not in "biufUS":
+        reserved = {"train", "target", "class", "example"} - (
+            {"train"} if prefix == "target" else set()
+        )
+        if name in reserved:
+            msg = f"{where}: {prefix}_{name} has a reserved name; call it something else"
+            raise InputError(msg)
+        if values.dtype.kind in "US":
+            columns[name] = _text(values.ravel(), f"{where}: {prefix}_{name}").reshape(values.shape)
+        if values.dtype.kind not in "biufUS" or (
+            values.dtype.kind == "f" and values.dtype.itemsize > 8
+        ):
             msg = f"{where}: {prefix}_{name} has dtype {values.dtype}; store numbers, bools or text"
             raise InputError(msg)
     image = columns.get("image")
@@ -99,6 +122,7 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
         image.dtype != np.uint8
         or image.ndim not in (3, 4)
         or (image.ndim == 4 and image.shape[3] not in (1, 3))
+        or 0 in image.shape
     ):
         msg = (
             f"{where}: {prefix}_image has dtype {image.dtype} and shape {image.shape}, expected "
@@ -106,7 +130,7 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
         )
         raise InputError(msg)
     given = columns.pop("id", np.arange(count))
-    ids = _text(given) if given.ndim == 1 else np.empty(0, dtype=str)
+    ids = _text(given, f"{where}: {prefix}_id") if given.ndim == 1 else np.empty(0, dtype=str)
     if len(np.unique(ids)) != count:
         msg = f"{where}: {prefix}_id must hold one id an example, all different"
         raise InputError(msg)
@@ -117,15 +141,18 @@ def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
     names = sets["class"].get("name")
     for key, prefix in (("train", "train"), ("test", "target")):
         label = sets[key]["label"]
-        if label.dtype.kind not in "iu" or label.min() < 0:
-            msg = f"{where}: {prefix}_label must hold class indices from 0 (found {label.dtype})"
+        if label.dtype.kind not in "iu" or label.min() < 0 or int(label.max()) >= _MOST_CLASSES:
+            msg = f"{where}: {prefix}_label must hold class indices from 0 to {_MOST_CLASSES - 1} (found {label.dtype})"
             raise InputError(msg)
         if names is not None and int(label.max()) >= len(names):
             msg = f"{where}: {prefix}_label has class {label.max()}, but class_name has {len(names)} names"
             raise InputError(msg)
     train = sets["test"].get("train")
     if train is not None and (
-        train.dtype.kind not in "iu" or int(train.max()) >= len(sets["train"]["label"])
+        train.dtype.kind not in "iu"
+        or train.ndim != 1
+        or int(train.min()) < -1
+        or int(train.max()) >= len(sets["train"]["label"])
     ):
         msg = f"{where}: target_train must hold positions of train examples, or -1"
         raise InputError(msg)
@@ -158,8 +185,6 @@ def write_annotation(objects: Objects, name: str, column: str, values: NDArray[A
     spec = schema.group_spec("annotation")
     where = f"examples/annotations/{name}-{column}.zarr"
     store = objects.writer(where)
-    if values.dtype.kind in "SU":
-        values = _text(values)
     dtype = "string" if values.dtype.kind == "U" else values.dtype
     first = "class" if name == "class" else "example"
     inner = {1: (), 3: ("height", "width"), 4: ("height", "width", "channel")}.get(

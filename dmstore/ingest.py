@@ -153,13 +153,17 @@ class _Batch:
     def flush(self, result: Ingest) -> None:
         groups: dict[tuple[tuple[str, str], ...], list[Rows]] = {}
         for rows in self._waiting:
-            key = tuple(sorted((n, segment.column_dtype(v)) for n, v in rows.columns.items()))
-            groups.setdefault(key, []).append(rows)
+            groups.setdefault(column_key(rows), []).append(rows)
         for parts in groups.values():
             merged = concatenate(parts)
             self._table.append(merged)
             result.new += len(merged)
         self._waiting = []
+
+
+def column_key(rows: Rows) -> tuple[tuple[str, str], ...]:
+    """What rows must share to stand in one segment: names and dtypes of their columns."""
+    return tuple(sorted((n, segment.column_dtype(v)) for n, v in rows.columns.items()))
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:

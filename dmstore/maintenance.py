@@ -9,11 +9,13 @@ from dmstore import plan, schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError
 from dmstore.examples import read_ids
-from dmstore.storage import tag
+from dmstore.storage import log, tag
 from dmstore.storage.compact import Compaction, compact
 from dmstore.storage.vacuum import GRACE, Vacuum, vacuum
 from dmstore.storage.verify import Problem, verify
 from dmstore.study import Study
+
+_HOUR = 3600.0
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -76,11 +78,15 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
         except (DmstoreError, OSError, ValueError, KeyError) as error:
             yield Problem("examples", f"examples/{name}.zarr", f"{error}; restore it from a copy")
     for name in [algorithm] if algorithm else study.algorithms:
+        if algorithm:
+            study.algorithm(name)
         try:
             opened = study.algorithm(name)
             opened.blocks()
-            yield from verify(opened.table, opened.check_rows)
-            study.fits(name)
+            pinned = {entry["base"]: entry for entry in tag.read_all(opened.table)}
+            pinned |= {fit["base"]: fit for fit in study.fits(name) if not fit["complete"]}
+            bases = [log.Base(path, -1, entry["content_id"]) for path, entry in pinned.items()]
+            yield from verify(opened.table, opened.check_rows, bases)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
 
@@ -124,8 +130,10 @@ def _vacuum_results(study: Study, grace: float) -> Vacuum:
     """Delete result groups that no ``complete.json`` names, once nothing in them has changed for the
     grace period.
     """
-    before = study.objects.now() - grace
     objects = study.objects
+    # No commit stands between writing a result and naming it, so it gets an hour at least.
+    unnamed = objects.now() - max(grace, _HOUR)
+    before = objects.now() - grace
     places = [
         f"datamodels/{name}/{fit}/"
         for name in objects.children("datamodels/")
@@ -143,7 +151,7 @@ def _vacuum_results(study: Study, grace: float) -> Vacuum:
             if not child.endswith(".zarr") or child == named:
                 continue
             inside = objects.entries(f"{place}{child}/")
-            if max((info.modified for info in inside), default=0.0) <= before:
+            if inside and max(info.modified for info in inside) <= unnamed:
                 objects.delete(f"{place}{child}")
                 removed.append(f"{place}{child}")
                 size += sum(info.size for info in inside)

@@ -19,6 +19,7 @@ SPLITS = ("train", "holdout", "eval")
 EVAL_SHARE = 0.05
 HOLDOUT_SHARE = 0.10
 MAX_RUN = 2**62
+MOST_RUNS = 10**8
 
 
 @dataclass(frozen=True)

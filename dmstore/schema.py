@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = "1.0"
 NAME_RULE = "letters, digits, '.', '_' and single '-', not starting with '.' or '-'"
 _NAME = re.compile(r"(?!.*--)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
 COLUMN_DTYPES = ("float64", "int64", "bool", "string")
 
 
@@ -147,6 +148,8 @@ def known_outputs() -> dict[str, dict[str, Any]]:
 def reserved_names() -> set[str]:
     """Names that an output or a per-run column of a run cannot have."""
     return {
+        "train_label",
+        "target_label",
         *group_spec("runs").arrays,
         "train",
         "target",
@@ -172,6 +175,22 @@ def check_name(name: str, what: str) -> str:
         msg = f"{what} name {name!r} is not allowed; use 1 to 100 {NAME_RULE}"
         raise InputError(msg)
     return name
+
+
+def check_column_name(name: str, where: str) -> None:
+    """Refuse a name that a per-run column or an output cannot have.
+
+    Raises
+    ------
+    InputError
+        If it is reserved (case aside) or not an identifier.
+    """
+    if name.lower() in {taken.lower() for taken in reserved_names()}:
+        msg = f"{where}: {name!r} is a reserved name; call it something else"
+        raise InputError(msg)
+    if not _COLUMN.fullmatch(name):
+        msg = f"{where}: the name {name!r} is not allowed; use up to 100 letters, digits and '_', a letter first"
+        raise InputError(msg)
 
 
 def check_version(payload: Mapping[str, Any], where: str) -> None:
@@ -247,13 +266,15 @@ def text(values: Iterable[Any]) -> NDArray[np.str_]:
     return np.array([str(value) for value in values], dtype=str)
 
 
-def _compressors(codec: str | None) -> Any:
-    from zarr.codecs import BloscCodec
+def _compressors(codec: str | None) -> list[Any]:
+    """The codec that an array names (zstd alone for texts), and a checksum behind it."""
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
     if codec is None:
-        return "auto"
+        return [ZstdCodec(level=1), Crc32cCodec()]
     entry = _read("codecs.json")["codecs"][codec]
-    return [BloscCodec(cname=entry["cname"], clevel=entry["clevel"], shuffle=entry["shuffle"])]
+    shuffled = BloscCodec(cname=entry["cname"], clevel=entry["clevel"], shuffle=entry["shuffle"])
+    return [shuffled, Crc32cCodec()]
 
 
 def _fill(spec: ArraySpec) -> Any:
@@ -295,7 +316,7 @@ def create_group(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     attrs: Mapping[str, Any] | None = None,
     whole: bool = False,
-) -> zarr.Group:
+) -> dict[str, Any]:
     """Create a zarr group with the arrays of a spec. The only place where arrays are created.
 
     Parameters
@@ -310,6 +331,12 @@ def create_group(
         Further attributes of the group.
     whole : bool
         One chunk an array and no shards: the layout of a segment.
+
+    Returns
+    -------
+    dict
+        The arrays by name. They write every chunk, also one that holds the fill value alone, so that a
+        chunk that is missing later is known to be lost; arrays opened anew would not.
     """
     import zarr
 
@@ -328,6 +355,7 @@ def create_group(
             **(attrs or {}),
         },
     )
+    made: dict[str, Any] = {}
     for name, shape in shapes.items():
         array = _spec_of(spec, name)
         dtype = (dtypes or {}).get(name, array.dtype)
@@ -339,7 +367,7 @@ def create_group(
         # zarr has no scalar fill for an open dtype: its own default (zero, empty) is right there.
         fill = {} if array.dtype == "any" else {"fill_value": _fill(array)}
         is_text = dtype == "string" or (not isinstance(dtype, str) and np.dtype(dtype).kind in "UT")
-        group.create_array(
+        made[name] = group.create_array(
             name,
             shape=shape,
             dtype=str if is_text else np.dtype(dtype),
@@ -348,9 +376,10 @@ def create_group(
             dimension_names=names,
             attributes={"description": array.doc},
             compressors=_compressors(None if is_text else array.codec),
+            config={"write_empty_chunks": True},
             **fill,
         )
-    return group
+    return made
 
 
 def _spec_of(spec: GroupSpec, name: str) -> ArraySpec:

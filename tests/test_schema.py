@@ -84,7 +84,8 @@ def made(**changes):
         "mask": (3, 9),
         "margin": (3, 4),
     }
-    return spec, store, schema.create_group(store, spec, shapes)
+    schema.create_group(store, spec, shapes)
+    return spec, store, zarr.open_group(store)
 
 
 def test_created_arrays_are_what_the_files_say():

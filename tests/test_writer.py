@@ -1,5 +1,6 @@
 """RunWriter: acknowledgement, resume, signals, forks, threads, and wrong use."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -170,11 +171,15 @@ while True:
 """
 
 
+@contextlib.contextmanager
 def start(study, how):
-    script = textwrap.dedent(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, study.path, how], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), study.path, how]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_sigterm_writes_and_dies(study, algorithm):

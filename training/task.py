@@ -115,7 +115,7 @@ def make_task(
         raise InputError(msg)
     try:
         make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SystemExit) as error:
         msg = f"task {name!r} cannot be imported ({error}); run where its module can be found"
         raise InputError(msg) from error
     try:

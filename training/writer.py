@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import numbers
 import os
 import platform
 import signal
@@ -16,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dmstore.algorithm import Algorithm, Run
-from dmstore.errors import DmstoreError, InputError
-from dmstore.ingest import concatenate
+from dmstore.errors import ConflictError, DmstoreError, InputError
+from dmstore.ingest import column_key, concatenate
 from dmstore.plan import Part
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
@@ -34,6 +36,10 @@ class RunWriter:
     Runs are acknowledged once written: at 64 runs, 10 minutes after the oldest waiting one, on
     SIGTERM and SIGUSR1, on leaving the ``with`` block (an exception included), at exit, or by
     :meth:`flush`. A forked child never writes what it inherited.
+
+    An error of the storage (a full disk, say) leaves every run that was appended waiting: it is
+    written by the next :meth:`append` or :meth:`flush` that succeeds. Appending a run again with
+    the same content does nothing.
 
     Parameters
     ----------
@@ -72,18 +78,20 @@ class RunWriter:
         self._flush_runs = flush_runs
         self._flush_seconds = flush_seconds
         self._waiting: list[Rows] = []
+        self._digests: dict[int, bytes] = {}
         self._oldest = 0.0
-        self._lock = threading.RLock()
-        self._busy = False
-        self._signalled: list[int] = []
-        self._failed: DmstoreError | None = None
-        self._handlers: dict[int, Any] = {}
-        self._stop = threading.Event()
-        self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
+        self._overdue = False
         self._closed = False
-        _at_exit(self.close)
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._signalled: set[int] = set()
+        self._answered: set[int] = set()
+        self._handlers: dict[int, Any] = {}
+        self._pid = os.getpid()
+        _at_exit(self._close_at_exit)
         self._catch_signals()
+        self._thread = threading.Thread(target=self._watch, name="dmstore-flush", daemon=True)
+        self._thread.start()
 
     def pending(self) -> Iterator[Run]:
         """Runs of the part that are not stored yet, with masks and seeds."""
@@ -92,7 +100,7 @@ class RunWriter:
             yield from self.algorithm.describe(runs[start : start + _DESCRIBED])
 
     def append(self, run: Run | int, *, mask: Any = None, **values: Any) -> None:
-        """Add one finished run.
+        """Add one finished run. What is given is copied: buffers may be used again.
 
         Parameters
         ----------
@@ -108,28 +116,26 @@ class RunWriter:
         ------
         InputError
             If something does not fit; the run is not taken then, the writer goes on.
+        ConflictError
+            If this writer took the run before, with other content.
+        StorageError
+            If the file system refuses; the run is taken, and waits like the others.
         """
-        outputs = {spec.name for spec in self.algorithm.table.spec.outputs()}
-        if isinstance(run, int) and mask is None and self.algorithm.planned:
-            described = self.algorithm.describe(np.array([run], dtype=np.int64))
-            run = described[0]
+        if not isinstance(run, Run | numbers.Integral):
+            msg = f"run {run!r} is no run of pending() and no integer id"
+            raise InputError(msg)
+        if not isinstance(run, Run) and mask is None and self.algorithm.planned:
+            run = self.algorithm.describe(np.array([run], dtype=np.int64))[0]
         number = run.id if isinstance(run, Run) else int(run)
         if mask is None:
             if not isinstance(run, Run):
                 msg = f"run {number}: give its mask, the algorithm has foreign sampling"
                 raise InputError(msg)
             mask = run.mask
-        arrays = {
-            name: np.asarray(_to_numpy(value))[None]
-            for name, value in values.items()
-            if name in outputs
-        }
-        columns = {
-            name: np.array([_scalar(name, value)])
-            for name, value in values.items()
-            if name not in outputs
-        }
-        self._add([number], {"mask": np.asarray(_to_numpy(mask))[None], **arrays}, columns)
+        outputs = {spec.name for spec in self.algorithm.table.spec.outputs()}
+        arrays = {n: np.array(_to_numpy(v))[None] for n, v in values.items() if n in outputs}
+        columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
+        self._add([number], {"mask": np.array(_to_numpy(mask))[None], **arrays}, columns)
 
     def append_many(
         self,
@@ -138,36 +144,48 @@ class RunWriter:
         columns: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a batch of finished runs: outputs are (run, target[, class]), columns (run,)."""
-        arrays = {name: np.asarray(_to_numpy(value)) for name, value in outputs.items()}
+        if not len(runs):
+            return
+        arrays = {name: np.array(_to_numpy(value)) for name, value in outputs.items()}
         arrays["mask"] = np.array([run.mask for run in runs])
         self._add(
             [run.id for run in runs],
             arrays,
-            {name: np.asarray(value) for name, value in (columns or {}).items()},
+            {name: np.array(_to_numpy(value)) for name, value in (columns or {}).items()},
         )
 
     def _add(self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any]) -> None:
         if os.getpid() != self._pid:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
-        if self._closed:
-            msg = "this RunWriter is closed; make a new one"
-            raise InputError(msg)
         count = len(ids)
         columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
         columns.setdefault("host", np.full(count, platform.node()))
         where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
-        rows = self.algorithm.complete(Rows(np.array(ids, dtype=np.int64), arrays, columns), where)
-        with self._working():
-            if self._failed:
-                failed, self._failed = self._failed, None
-                raise failed
-            if not self._waiting:
-                self._oldest = time.monotonic()
-                self._start_timer()
-            self._waiting.append(rows)
-            if sum(map(len, self._waiting)) >= self._flush_runs:
+        with self._lock:
+            if self._closed:
+                msg = "this RunWriter is closed; make a new one"
+                raise InputError(msg)
+            rows = Rows(np.array(ids, dtype=np.int64), arrays, columns)
+            rows = self._fresh(self.algorithm.complete(rows, where), where)
+            if len(rows):
+                if not self._waiting:
+                    self._oldest = time.monotonic()
+                self._waiting.append(rows)
+            if self._overdue or sum(map(len, self._waiting)) >= self._flush_runs:
                 self._write()
+
+    def _fresh(self, rows: Rows, where: str) -> Rows:
+        """The rows that this writer has not taken before."""
+        digests = segment.row_digests(rows.run, rows.arrays, self.algorithm.table.spec)
+        own = [digest.tobytes() for digest in digests]
+        known = [self._digests.get(int(run)) for run in rows.run]
+        for run, old, new in zip(rows.run, known, own, strict=True):
+            if old is not None and old != new:
+                msg = f"{where}: run {run} was appended before with other content; train each run once"
+                raise ConflictError(msg)
+        self._digests.update(zip(rows.run.tolist(), own, strict=True))
+        return rows.take(np.array([old is None for old in known], dtype=bool))
 
     def flush(self) -> int:
         """Write what waits, durably.
@@ -184,20 +202,34 @@ class RunWriter:
         """
         if os.getpid() != self._pid:
             return 0
-        with self._working():
+        with self._lock:
             self._write()
-        return self.acknowledged
+            return self.acknowledged
 
     def close(self) -> None:
-        """Write what waits and give signals and the timer back. May be called twice."""
-        if os.getpid() != self._pid or self._closed:
+        """Write what waits and give the signals back. May be called twice, and again after an error.
+
+        Raises
+        ------
+        StorageError
+            If the file system refuses; the writer stays open then, with its runs.
+        """
+        if os.getpid() != self._pid:
             return
-        try:
-            self.flush()
-        finally:
+        with self._lock:
+            if self._closed:
+                return
+            self._write()
             self._closed = True
-            self._stop.set()
-            self._release_signals()
+        self._wake.set()
+        self._release_signals()
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.close()
+        except DmstoreError as error:
+            waiting = sum(map(len, self._waiting))
+            logging.getLogger(__name__).error("%d runs could not be stored: %s", waiting, error)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -212,68 +244,60 @@ class RunWriter:
 
     def _write(self) -> None:
         """Write waiting runs, in groups of the same columns, each dropped once it is stored."""
+        self._overdue = True
         while self._waiting:
-            key = _column_key(self._waiting[0])
-            same = [rows for rows in self._waiting if _column_key(rows) == key]
-            merged = concatenate(same)
+            key = column_key(self._waiting[0])
+            merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])
             self.algorithm.table.append(merged)
             self.acknowledged += len(merged)
-            self._waiting = [rows for rows in self._waiting if _column_key(rows) != key]
-
-    def _working(self) -> _Working:
-        return _Working(self)
-
-    def _start_timer(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="dmstore-flush", daemon=True)
-            self._thread.start()
+            self._waiting = [rows for rows in self._waiting if column_key(rows) != key]
+        self._overdue = False
 
     def _watch(self) -> None:
-        while not self._stop.wait(min(1.0, self._flush_seconds / 4)):
-            with self._working():
-                if self._waiting and time.monotonic() - self._oldest >= self._flush_seconds:
+        """The thread that writes when it is time, or when a signal came."""
+        while not self._closed:
+            self._wake.wait(min(1.0, self._flush_seconds / 4))
+            self._wake.clear()
+            with self._lock:
+                late = time.monotonic() - self._oldest >= self._flush_seconds
+                signalled = sorted(self._signalled)
+                if self._waiting and (late or signalled):
                     try:
                         self._write()
-                    except DmstoreError as error:
-                        # Reported by the next call of the training loop; the runs still wait.
-                        self._failed = error
+                    except Exception as error:  # noqa: BLE001 - the next append tries again and raises
                         self._oldest = time.monotonic()
+                        logging.getLogger(__name__).warning("runs wait: %s", error)
+            for number in signalled:
+                self._signalled.discard(number)
+                self._answered.add(number)
+                os.kill(self._pid, number)
 
     def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            self._handlers[number] = signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                self._handlers[number] = signal.signal(number, self._on_signal)
 
     def _release_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, handler)
-        self._handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) == self._on_signal:
+                    signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            os._exit(128 + number)
-        if self._busy:
-            # The main thread is inside append or flush: finish that first.
-            self._signalled.append(number)
-            return
-        self._answer(number)
+        """First have the thread write, then, when it sends the signal again, do what it is for.
 
-    def _answer(self, number: int) -> None:
-        if number == signal.SIGUSR1:
-            self.flush()
-            previous = self._handlers.get(number)
-            if callable(previous):
-                previous(number, None)
+        The handler itself must not write: the main thread may hold a lock that writing needs.
+        """
+        if os.getpid() == self._pid and not self._closed and number not in self._answered:
+            self._signalled.add(number)
+            self._wake.set()
             return
+        self._answered.discard(number)
         previous = self._handlers.get(number, signal.SIG_DFL)
-        self.close()
         if callable(previous):
-            previous(number, None)
-        elif previous != signal.SIG_IGN:
+            previous(number, frame)
+        elif previous == signal.SIG_DFL and (number != signal.SIGUSR1 or os.getpid() != self._pid):
+            # SIGUSR1 asks a writer to write, as batch systems use it, and nothing more.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -288,34 +312,6 @@ def _at_exit(close: Callable[[], None]) -> None:
 
     register = getattr(threading, "_register_atexit", atexit.register)
     register(close)
-
-
-class _Working:
-    """Holds the lock; a signal that comes meanwhile is answered afterwards."""
-
-    def __init__(self, writer: RunWriter) -> None:
-        self._writer = writer
-        self._main = threading.current_thread() is threading.main_thread()
-        self._outer = False
-
-    def __enter__(self) -> None:
-        if self._main:
-            self._outer = not self._writer._busy
-            self._writer._busy = True
-        self._writer._lock.acquire()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._writer._lock.release()
-        if self._main and self._outer:
-            self._writer._busy = False
-            while self._writer._signalled:
-                self._writer._answer(self._writer._signalled.pop(0))
-
-
-def _column_key(rows: Rows) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        sorted((name, segment.column_dtype(values)) for name, values in rows.columns.items())
-    )
 
 
 def _to_numpy(value: Any) -> Any:

@@ -100,17 +100,23 @@ def command(
     )
 
 
+def _refuse(constant: str) -> None:
+    message = f"{constant} is no JSON number"
+    raise ValueError(message)
+
+
 def _read(path: str | None) -> dict[str, Any]:
     from dmstore.errors import InputError
 
     if path is None:
         return {}
     try:
-        value = json.loads(Path(path).read_text("utf-8"))
+        value = json.loads(Path(path).read_text("utf-8"), parse_constant=_refuse)
+        json.dumps(value, allow_nan=False)
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise InputError(msg) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path}: not valid JSON ({error})"
         raise InputError(msg) from None
     if not isinstance(value, dict):

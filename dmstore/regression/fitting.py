@@ -108,13 +108,9 @@ def fit(
     if not objects.exists(f"{where}complete.json"):
         if not objects.exists(f"{where}fit.json"):
             objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
-        if (
-            view.manifest.base
-            and f"{opened.table.prefix}{view.manifest.base.path}"
-            in log.newest(objects, opened.table.prefix).removed
-        ):
-            msg = f"{where}: vacuum removed the base at the same moment; run the fit again"
-            raise IncompleteError(msg)
+        # An earlier call may have begun on another base of the same content: that one is pinned.
+        document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
+        view = _view_of(opened, document)
         with blas_threads(threads):
             _fit_blocks(opened, view, runs, where, output, parameters, threads, progress)
         _finish(study, where, len(_blocks(opened)), started)
@@ -136,6 +132,18 @@ def _pinned(study: Study, algorithm: Algorithm) -> View:
         )
         raise InputError(msg)
     return view
+
+
+def _view_of(algorithm: Algorithm, document: dict[str, Any]) -> View:
+    """The base that a fit stands on."""
+    table = algorithm.table
+    base = log.Base(document["base"], sum(document["runs"].values()), document["content_id"])
+    name = f"{table.prefix}{base.path}"
+    removed = name in log.newest(table.objects, table.prefix).removed
+    if removed or not table.objects.exists(f"{name}/zarr.json"):
+        msg = f"{name}: vacuum removed the base at the same moment; run the fit again"
+        raise IncompleteError(msg)
+    return View.build(table, log.Manifest(document["version"], base=base), [])
 
 
 class _Runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from dmstore import schema
-from dmstore.errors import CorruptionError, StorageError
+from dmstore.errors import CorruptionError, DmstoreError, FormatError, StorageError
 from dmstore.storage import log, segment
+from dmstore.storage.objects import storage_error
 from dmstore.storage.table import Table
 from dmstore.storage.view import BLOCK, View
 
@@ -55,14 +57,30 @@ def compact(table: Table, progress: Progress | None = None) -> Compaction:
             manifest = _next(view, path)
             if log.commit(table.objects, table.prefix, manifest):
                 return Compaction(manifest, len(manifest.absorbed) - len(view.manifest.absorbed))
-        except (FileNotFoundError, CorruptionError):
+        except BaseException as error:
+            _discard(table, path)
             # If the log moved, a vacuum took a segment that another compactor had absorbed, or
             # this unfinished base itself: look again.
-            if log.newest(table.objects, table.prefix).version == view.manifest.version:
-                raise
-        table.objects.delete(f"{table.prefix}{path}")
+            overtaken = isinstance(
+                error, FileNotFoundError | CorruptionError | FormatError | KeyError
+            )
+            if (
+                overtaken
+                and log.newest(table.objects, table.prefix).version != view.manifest.version
+            ):
+                continue
+            if isinstance(error, OSError) and not isinstance(error, DmstoreError):
+                raise storage_error(error, f"{table.objects.url}/{table.prefix}{path}") from error
+            raise
+        _discard(table, path)
     msg = f"{table.prefix}: {_ATTEMPTS} compactions in a row were overtaken; run it again"
     raise StorageError(msg)
+
+
+def _discard(table: Table, path: str) -> None:
+    """Delete an uncommitted base; what cannot be deleted now is left to vacuum."""
+    with contextlib.suppress(DmstoreError):
+        table.objects.delete(f"{table.prefix}{path}")
 
 
 def _changed(view: View) -> bool:

@@ -113,7 +113,8 @@ class LocalObjects:
     """
 
     def __init__(self, root: str | Path, anchor: str | None = None) -> None:
-        self.root = Path(root)
+        # Absolute, so that a later chdir does not move the study.
+        self.root = Path(root).absolute()
         self.url = str(root)
         self._anchor = anchor
 
@@ -140,10 +141,10 @@ class LocalObjects:
             ):
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
-                        if entry.is_dir(follow_symlinks=False):
+                        if entry.is_dir():
                             stack.append(Path(entry.path))
                         else:
-                            status = entry.stat(follow_symlinks=False)
+                            status = entry.stat()
                             name = Path(entry.path).relative_to(self.root).as_posix()
                             found.append(ObjectInfo(name, status.st_size, status.st_mtime))
         return sorted(found, key=lambda info: info.name)
@@ -208,8 +209,8 @@ class LocalObjects:
                 os.link(temporary, path)
             except OSError as error:
                 # A network file system may repeat a request whose reply was lost and then report
-                # that the name exists: the link count tells whether it is our own.
-                if temporary.stat().st_nlink != 2:
+                # that the name exists: the inode tells whether it is our own.
+                if not _same_file(temporary, path):
                     if isinstance(error, FileExistsError):
                         return False
                     raise
@@ -252,12 +253,12 @@ class LocalObjects:
 
     def reader(self, name: str) -> Store:
         """See :meth:`Objects.reader`."""
-        from zarr.storage import LocalStore, ZipStore
+        from dmstore.storage.strict import StrictLocalStore, StrictZipStore
 
         path = self.path(name)
         if stat.S_ISDIR(path.stat().st_mode):
-            return LocalStore(path, read_only=True)
-        return ZipStore(path, mode="r")
+            return StrictLocalStore(path, read_only=True)
+        return StrictZipStore(path, mode="r")
 
     def writer(self, prefix: str) -> Store:
         """See :meth:`Objects.writer`."""
@@ -283,6 +284,13 @@ class LocalObjects:
             _fsync_directory(top.parent)
         except OSError as error:
             raise storage_error(error, top) from error
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _is_temporary(name: str) -> bool:

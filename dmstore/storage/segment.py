@@ -6,6 +6,7 @@ the ids and digests, so that listing a tail reads no arrays.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import dmstore
 from dmstore import bits, schema
-from dmstore.errors import CorruptionError, FormatError
+from dmstore.errors import CorruptionError, FormatError, InputError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 MAX_ROWS = 1024
 DIGEST_BYTES = 16
 # The end record of a zip and its longest comment.
-_TAIL = 22 + 65535
+_LONGEST = 65535
+_TAIL = 22 + _LONGEST
 _END = b"PK\x05\x06"
+
+
+class CommentTooLongError(InputError):
+    """The ids and columns of a batch do not fit into the comment of a zip: store fewer at a time."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,11 @@ def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> b
             "software": f"dmstore {dmstore.__version__}",
         },
     )
-    return groups.zip_bytes(store, json.dumps(json.loads(comment), separators=(",", ":")).encode())
+    short = json.dumps(json.loads(comment), separators=(",", ":")).encode()
+    if len(short) > _LONGEST:
+        msg = f"{len(rows)} runs with {len(extra)} columns are too much for one segment; use fewer columns"
+        raise CommentTooLongError(msg)
+    return groups.zip_bytes(store, short)
 
 
 def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentInfo:
@@ -218,5 +228,7 @@ def read_arrays(
         msg = f"{name}: cannot be read ({error}); the file is damaged, restore it from a copy"
         raise CorruptionError(msg) from error
     finally:
-        store.close()
+        # A zip that could not be opened cannot be closed either.
+        with contextlib.suppress(AttributeError):
+            store.close()
     return result

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import CorruptionError, InputError, StorageError, StudyNotFoundError
+from dmstore.errors import (
+    CorruptionError,
+    FormatError,
+    InputError,
+    StorageError,
+    StudyNotFoundError,
+)
 from dmstore.storage import log, segment
 from dmstore.storage.objects import Objects
 from dmstore.storage.segment import Rows, SegmentInfo
@@ -92,10 +98,14 @@ class Table:
             rows.run.astype(np.int64),
             arrays,
             {
-                name: _check_column(name, values, count, where)
+                name: _check_column(name, values, self._column_dtype(name), count, where)
                 for name, values in rows.columns.items()
             },
         )
+
+    def _column_dtype(self, name: str) -> str | None:
+        known = self.spec.arrays.get(name)
+        return known.dtype if known else None
 
     def _check_array(
         self, spec: schema.ArraySpec, values: NDArray[Any], count: int, where: str
@@ -142,17 +152,25 @@ class Table:
         """
         names = []
         for start in range(0, len(rows), segment.MAX_ROWS):
-            part = rows.take(slice(start, start + segment.MAX_ROWS))
-            unique = uuid.uuid4().hex
-            stamp = time.time_ns() // 1_000_000
-            name = f"{self.prefix}segments/{unique[:2]}/{stamp:013d}-{unique}.zarr.zip"
-            content = segment.encode(part, self.spec, self.identity)
-            self._verify(content, part, name)
-            if not self.objects.put_if_absent(name, content):
-                msg = f"{name}: the unique name is taken; run the same command again"
-                raise StorageError(msg)
-            names.append(name)
+            names += self._append(rows.take(slice(start, start + segment.MAX_ROWS)))
         return names
+
+    def _append(self, rows: Rows) -> list[str]:
+        try:
+            content = segment.encode(rows, self.spec, self.identity)
+        except segment.CommentTooLongError:
+            if len(rows) == 1:
+                raise
+            half = len(rows) // 2
+            return self._append(rows.take(slice(half))) + self._append(rows.take(slice(half, None)))
+        unique = uuid.uuid4().hex
+        stamp = time.time_ns() // 1_000_000
+        name = f"{self.prefix}segments/{unique[:2]}/{stamp:013d}-{unique}.zarr.zip"
+        self._verify(content, rows, name)
+        if not self.objects.put_if_absent(name, content):
+            msg = f"{name}: the unique name is taken; run the same command again"
+            raise StorageError(msg)
+        return [name]
 
     def _verify(self, content: bytes, rows: Rows, name: str) -> None:
         """Read a segment back from its bytes before it is stored."""
@@ -193,8 +211,12 @@ class Table:
                 continue
             try:
                 return View.build(self, manifest, [self._info(name) for name in names])
-            except FileNotFoundError as error:
+            except (FileNotFoundError, CorruptionError, FormatError, KeyError) as error:
                 # Vacuum was faster, or a network file system showed an old listing: look again.
+                # What is damaged in earnest stays so while the log stands still.
+                moved = log.newest(self.objects, self.prefix).version != manifest.version
+                if not moved and not isinstance(error, FileNotFoundError):
+                    raise
                 missing = str(error)
                 time.sleep(0.01)
         msg = f"{self.objects.url}/{self.prefix}: {missing or 'the log keeps moving'}; the study was deleted or damaged"
@@ -217,16 +239,58 @@ class Table:
         return group
 
 
-def _check_column(name: str, values: NDArray[Any], count: int, where: str) -> NDArray[Any]:
+def _check_column(
+    name: str, values: NDArray[Any], dtype: str | None, count: int, where: str
+) -> NDArray[Any]:
+    """A per-run column in its stored dtype: the schema's, or else the widest of its kind."""
     if values.shape != (count,):
         msg = f"{where}: column {name!r} has shape {values.shape}, expected ({count},)"
         raise InputError(msg)
-    if values.dtype.kind not in "biufUT" and not (
-        values.dtype.kind == "O" and all(isinstance(value, str) for value in values)
-    ):
-        msg = f"{where}: column {name!r} has dtype {values.dtype}, expected numbers, bools or text"
+    kind = values.dtype.kind
+    if kind == "O" and all(isinstance(value, str) for value in values):
+        kind = "U"
+    wanted = dtype or {"b": "bool", "i": "int64", "u": "int64", "f": "float64"}.get(kind, "string")
+    accepted = {
+        "bool": "b",
+        "int64": "iu",
+        "int32": "iu",
+        "uint64": "iu",
+        "float64": "f",
+        "string": "UT",
+    }
+    if kind not in accepted[wanted]:
+        msg = f"{where}: column {name!r} has dtype {values.dtype}, expected {dtype or 'numbers, bools or text'}"
         raise InputError(msg)
-    return values
+    if wanted == "string":
+        return _check_text(name, values, where)
+    if kind in "iu":
+        # A column of the writer's own may become float64 where other runs lack it.
+        limits = np.iinfo(wanted) if dtype else _EXACT
+        if int(values.min()) < limits.min or int(values.max()) > limits.max:
+            msg = f"{where}: column {name!r} holds integers outside {limits.min} to {limits.max}; store them as text"
+            raise InputError(msg)
+    return values.astype(wanted)
+
+
+def _check_text(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
+    try:
+        for value in values:
+            str(value).encode()
+    except UnicodeEncodeError:
+        msg = (
+            f"{where}: column {name!r} holds text that is not valid Unicode; encode it another way"
+        )
+        raise InputError(msg) from None
+    return np.array([str(value) for value in values], dtype=object)
+
+
+class _Limits:
+    """Integers that a float64 holds exactly."""
+
+    min, max = -(2**53), 2**53
+
+
+_EXACT = _Limits()
 
 
 class _OneObject:

@@ -51,7 +51,9 @@ def create(table: Table, name: str) -> dict[str, Any]:
         msg = f"tag {name!r} exists; tags never move, choose another name"
         raise ExistsError(msg)
     # A vacuum may have decided to remove the base before it could see the tag.
-    if f"{table.prefix}{manifest.base.path}" in log.newest(table.objects, table.prefix).removed:
+    base = f"{table.prefix}{manifest.base.path}"
+    removed = base in log.newest(table.objects, table.prefix).removed
+    if removed or not table.objects.exists(f"{base}/zarr.json"):
         table.objects.delete(where)
         msg = f"tag {name!r}: vacuum removed the base at the same moment; run the command again"
         raise IncompleteError(msg)

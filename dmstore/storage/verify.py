@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ class Problem:
     text: str
 
 
-def verify(table: Table, row_check: RowCheck | None = None) -> Iterator[Problem]:
+def verify(
+    table: Table, row_check: RowCheck | None = None, pinned: Sequence[log.Base] = ()
+) -> Iterator[Problem]:
     """Check every log entry, segment and base of a table: readable, of this format, digests right.
 
     Parameters
@@ -34,6 +36,8 @@ def verify(table: Table, row_check: RowCheck | None = None) -> Iterator[Problem]
     table : Table
     row_check : callable, optional
         Given ids and arrays of rows, yields (run, what is wrong): the plan's own check.
+    pinned : sequence of Base
+        Further bases to check: those of tags and unfinished fits.
 
     Yields
     ------
@@ -46,8 +50,10 @@ def verify(table: Table, row_check: RowCheck | None = None) -> Iterator[Problem]
             yield Problem(error.kind, log.entry_name(table.prefix, number), str(error))
             return
     manifest = log.newest(table.objects, table.prefix)
-    if manifest.base:
-        yield from _verify_base(table, manifest.base, row_check)
+    in_force = [manifest.base] if manifest.base else []
+    paths = {base.path for base in in_force}
+    for base in (*in_force, *(base for base in pinned if base.path not in paths)):
+        yield from _verify_base(table, base, row_check)
     for name in table.segment_names():
         if name not in manifest.removed:
             yield from _verify_segment(table, name, row_check)
@@ -69,7 +75,7 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
     try:
         group: Any = table.open_base(base.path)
         run, digest = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
-        if len(run) != base.runs or content_id(run, digest) != base.content_id:
+        if (base.runs >= 0 and len(run) != base.runs) or content_id(run, digest) != base.content_id:
             yield Problem(
                 "content",
                 where,
@@ -77,7 +83,7 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
             )
         for start in range(0, len(run), BLOCK):
             rows = slice(start, start + BLOCK)
-            arrays = {spec.name: np.asarray(group[spec.name][rows]) for spec in table.spec.rows()}
+            arrays = {name: np.asarray(group[name][rows]) for name in _checked(table)}
             yield from _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
     except (DmstoreError, OSError, ValueError, KeyError, RuntimeError) as error:
         yield Problem("unreadable", where, f"{error}; restore it from a copy")
@@ -86,8 +92,7 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
 def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iterator[Problem]:
     try:
         info = segment.read_info(table.objects, name, table.identity)
-        names = ["run", *(spec.name for spec in table.spec.rows())]
-        arrays = segment.read_arrays(table.objects.reader, name, names)
+        arrays = segment.read_arrays(table.objects.reader, name, ["run", *_checked(table)])
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), name, str(error))
         return
@@ -96,6 +101,12 @@ def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iter
         yield Problem("content", name, "the ids inside are not those of the comment")
         return
     yield from _row_problems(table, name, run, info.digest, arrays, row_check)
+
+
+def _checked(table: Table) -> list[str]:
+    """Arrays to read: what the digests cover, and what says which runs are for what."""
+    names = [spec.name for spec in table.spec.rows()]
+    return names + [name for name in ("mask_id", "repeat") if name in table.spec.arrays]
 
 
 def _row_problems(

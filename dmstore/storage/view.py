@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
+from dmstore.errors import CorruptionError
 from dmstore.storage import log, segment
 from dmstore.storage.segment import SegmentInfo
 
@@ -61,6 +62,8 @@ class View:
     def build(cls, table: Table, manifest: log.Manifest, tail: Sequence[SegmentInfo]) -> View:
         """Merge a base and a tail of segments."""
         base = table.open_base(manifest.base.path) if manifest.base else None
+        if base is not None and manifest.base is not None:
+            check_base(table, base, manifest.base)
         runs = [np.asarray(_array(base, "run")[:])] if base is not None else [np.empty(0, np.int64)]
         digests = (
             [np.asarray(_array(base, "row_digest")[:])]
@@ -160,12 +163,34 @@ class View:
         low, high = int(index[0]), int(index[-1]) + 1
         window = (slice(low, high), Ellipsis)
         if source.name is None:
-            values = {name: np.asarray(_array(self.base, name)[window]) for name in names}
+            try:
+                values = {name: np.asarray(_array(self.base, name)[window]) for name in names}
+            except (ValueError, RuntimeError) as error:
+                msg = (
+                    f"{self.table.prefix}: the base cannot be read ({error}); run 'dmstore verify'"
+                )
+                raise CorruptionError(msg) from error
         else:
             values = segment.read_arrays(self.table.objects.reader, source.name, names, window)
         if high - low != len(index):
             values = {name: value[index - low] for name, value in values.items()}
         return values
+
+
+def check_base(table: Table, group: zarr.Group, base: log.Base) -> None:
+    """The ids and digests of a base must be those that were committed."""
+    where = f"{table.prefix}{base.path}"
+    try:
+        run, digest = (
+            np.asarray(_array(group, "run")[:]),
+            np.asarray(_array(group, "row_digest")[:]),
+        )
+    except (ValueError, RuntimeError) as error:
+        msg = f"{where}: cannot be read ({error}); restore it from a copy"
+        raise CorruptionError(msg) from error
+    if len(run) != base.runs or content_id(run, digest) != base.content_id:
+        msg = f"{where}: its runs are not those of content id {base.content_id}; restore it from a copy"
+        raise CorruptionError(msg)
 
 
 def _as_stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -80,11 +80,10 @@ class DenseConfig:
                 raise InputError(msg)
             values[name] = value
         made = cls(**values)
-        if (
-            min(made.hidden, made.epochs, made.batch_size, made.models) < 1
-            or not 0 <= made.paste_share <= 1
+        if min(made.hidden, made.epochs, made.batch_size, made.models) < 1 or not (
+            0 <= made.paste_share <= 1 and 0 <= made.paste_value <= 255
         ):
-            msg = "task config: hidden, epochs, batch_size and models must be positive, paste_share 0 to 1"
+            msg = "task config: hidden, epochs, batch_size and models must be positive, paste_share 0 to 1, paste_value 0 to 255"
             raise InputError(msg)
         return made
 
@@ -243,7 +242,7 @@ def _patch(shape: tuple[int, ...], config: DenseConfig) -> NDArray[np.int64]:
     """Flat positions of the pasted inputs, all channels."""
     if not config.paste_share:
         return np.empty(0, dtype=np.int64)
-    rows, columns = np.array(config.paste_rows), np.array(config.paste_columns)
+    rows, columns = np.unique(config.paste_rows), np.unique(config.paste_columns)
     if (
         not (rows.size and columns.size)
         or rows.max() >= shape[0]
