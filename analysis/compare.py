@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import uuid
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from dmstore.errors import InputError
 from dmstore.storage import groups, log
 from dmstore.study import Study
 
-_EXCHANGES = 20
+_FOUND_AGAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def _compute(
     weight = {name: data[name]["weight"] for name in (a, b)}
     unit = {name: normalize(weight[name]) for name in (a, b)}
     label = study.targets["label"].values
-    halves = all("weight_half" in data[name] for name in (a, b))
+    parts = all("weight_quarter" in data[name] for name in (a, b))
+    included = ((weight[a] != 0).any("train") & (weight[b] != 0).any("train")).values
+    unit_parts = {name: _parts(data[name], included) for name in (a, b)} if parts else {}
     per: dict[str, list[NDArray[Any]]] = {}
     for own, other in ((a, b), (b, a)):
         rest = residual(weight[own], weight[other])
@@ -148,43 +151,44 @@ def _compute(
             random_state=parameters.random_state,
         )
         direction = found["direction"]
-        parts = subpopulation(
+        members = subpopulation(
             found["projection"], label, top=parameters.top, random_state=parameters.random_state
         )
         order = np.argsort(-np.abs(direction.values), axis=1, kind="stable")[:, : parameters.heavy]
         influence = [
-            relative_influence(unit[own], unit[other], members[members >= 0]).values
-            for members in parts["subpopulation"].values[:, 0]
+            relative_influence(unit[own], unit[other], top[top >= 0]).values
+            for top in members["subpopulation"].values[:, 0]
         ]
         made = {
             "direction": direction.values.astype(np.float32),
             "projection": found["projection"].values.astype(np.float32),
             "residual_variance": found["residual_variance"].values,
             "explained_variance": np.stack(
-                [explained_variance(weight[on], direction).values for on in (a, b)], axis=1
+                [explained_variance(weight[on][included], direction).values for on in (a, b)],
+                axis=1,
             ),
             "delta": delta(weight[own], weight[other], direction).values,
-            "subpopulation": parts["subpopulation"].values,
-            "contrast": parts["contrast"].values,
+            "subpopulation": members["subpopulation"].values,
+            "contrast": members["contrast"].values,
             "heaviest": order.astype(np.int64),
             "relative_influence": np.array(influence, dtype=np.float32),
         }
-        if halves:
-            made |= _out_of_sample(
-                data[own]["weight_half"], data[other]["weight_half"], len(direction), parameters
-            )
+        if parts:
+            made |= _out_of_sample(unit_parts[own], unit_parts[other], direction.values)
         for key, value in made.items():
             per.setdefault(key, []).append(value)
     count = min(len(value) for value in per["direction"])
-    arrays = {key: np.stack([value[:count] for value in values]) for key, values in per.items()}
-    rest = residual(weight[a], weight[b])
+    arrays = {
+        key: np.stack([value[:count] if value.ndim else value for value in values])
+        for key, values in per.items()
+    }
     arrays |= {
         "algorithm": np.array([a, b]),
         "on": np.array([a, b]),
         "cosine": cosine(weight[a], weight[b]).values,
-        "included": rest["included"].values,
+        "included": included,
     }
-    if halves:
+    if parts:
         half = {name: [data[name]["weight_half"].isel(half=h) for h in (0, 1)] for name in (a, b)}
         cross = [cosine(half[a][h], half[b][1 - h]).values for h in (0, 1)]
         arrays["cosine_cross"] = np.mean(cross, axis=0)
@@ -192,44 +196,51 @@ def _compute(
     return arrays
 
 
-def _out_of_sample(
-    own: xr.DataArray, other: xr.DataArray, count: int, parameters: ComparisonParameters
-) -> dict[str, NDArray[Any]]:
-    """Delta(u) of directions from one half of the masks, measured on the other half.
-
-    Both halves take either role and the two are averaged, component by component. The null does
-    the same after the two algorithms are exchanged on a random half of the targets: if the
-    algorithms did not differ, that would change nothing. Its largest value over 20 exchanges is
-    kept, about the 95th percentile.
-    """
-    draw = np.random.default_rng(parameters.random_state)
-    pair: NDArray[np.float64] = np.stack(
-        [[normalize(data.isel(half=h)).values for h in (0, 1)] for data in (own, other)]
+def _parts(data: xr.Dataset, included: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Unit datamodels of each quarter of the masks: (quarter, target, train)."""
+    quarters = data["weight_quarter"].isel(target=included)
+    return np.stack(
+        [normalize(quarters.isel(quarter=q)).values for q in range(quarters.sizes["quarter"])]
     )
-    nonzero: NDArray[np.bool_] = np.not_equal(pair, 0)
-    included = np.all(np.any(nonzero, axis=3), axis=(0, 1))
-    pair = pair[:, :, included]
-    if pair.shape[2] < 2:
-        return {"delta_out": np.full(count, np.nan), "delta_null": np.full(count, np.nan)}
-    nulls = []
-    for _ in range(_EXCHANGES):
-        swap: NDArray[np.bool_] = np.less(draw.random(pair.shape[2]), 0.5)
-        exchanged = np.where(swap[None, None, :, None], pair[::-1], pair)
-        nulls.append(_gap(exchanged, count, parameters))
-    return {"delta_out": _gap(pair, count, parameters), "delta_null": np.max(nulls, axis=0)}
 
 
-def _gap(
-    pair: NDArray[np.float64], count: int, parameters: ComparisonParameters
-) -> NDArray[np.float64]:
-    """Mean over the two halves of the out-of-sample gap; `pair` is (algorithm, half, target, train)."""
-    gaps = np.zeros((2, count))
-    for h in (0, 1):
-        a, b = pair[0, h], pair[1, h]
-        rest = a - (a * b).sum(axis=1, keepdims=True) * b
-        if parameters.center:
-            rest = rest - rest.mean(axis=0)
-        found = leading(rest, min(count, *rest.shape), parameters.random_state, exact=False)
-        along = [((data[1 - h] @ found.T) ** 2).mean(axis=0) for data in pair]
-        gaps[h, : len(found)] = along[0] - along[1]
-    return np.asarray(gaps.mean(axis=0))
+def _out_of_sample(
+    own: NDArray[np.float64], other: NDArray[np.float64], direction: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    """Delta(u) of directions found on some runs, measured on others; and what chance alone gives.
+
+    Directions come from quarter i of the one algorithm's masks against quarter j of the other's,
+    and are matched to those of the whole fit; the gap is measured on the two quarters that are
+    left, in both orders. For the null the algorithm is compared with itself in the same way: its
+    largest gap, over all choices and all directions, is noise alone, the noise that a run's
+    targets share included.
+    """
+    pairs = list(itertools.permutations(range(4), 2))
+    gaps = np.full((len(pairs), len(direction)), np.nan)
+    null = 0.0
+    for row, (i, j) in enumerate(pairs):
+        k, m = (q for q in range(4) if q not in (i, j))
+        found = _directions(own[i], other[j], len(direction))
+        likeness = np.abs(direction @ found.T)
+        match = likeness.argmax(axis=1)
+        gap = (_explained(own[k], found) - _explained(other[m], found)) / 2
+        gap += (_explained(own[m], found) - _explained(other[k], found)) / 2
+        again = likeness.max(axis=1) >= _FOUND_AGAIN
+        gaps[row, again] = gap[match[again]]
+        noise = _directions(own[i], own[j], len(direction))
+        null = max(null, float(np.abs(_explained(own[k], noise) - _explained(own[m], noise)).max()))
+    seen = ~np.isnan(gaps)
+    count = seen.sum(axis=0)
+    mean = np.divide(
+        np.nansum(gaps, axis=0), count, out=np.full(len(direction), np.nan), where=count > 0
+    )
+    return {"delta_out": mean, "found_again": count / len(pairs), "delta_null": np.array(null)}
+
+
+def _directions(a: NDArray[np.float64], b: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    rest = a - (a * b).sum(axis=1, keepdims=True) * b
+    return leading(rest - rest.mean(axis=0), min(count, *rest.shape), 0, exact=False)
+
+
+def _explained(rows: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(((rows @ direction.T) ** 2).mean(axis=0))

@@ -129,7 +129,8 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
 
 
 def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:
-    """Explained variance gap of Proposition 1 on unit rows, as a mean over targets.
+    """Explained variance gap of Proposition 1 on unit rows, as a mean over targets that have a
+    datamodel under both algorithms.
 
     On raw rows, the difference in sensitivity of Appendix A is a quarter of the gap: with inclusion
     probabilities (1 + u_i) / 2 an output shifts by (theta . u) / 2.
@@ -143,5 +144,8 @@ def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataA
     -------
     (component,) float64
     """
-    gap = explained_variance(a, direction) - explained_variance(b, direction)
+    common = (a != 0).any("train") & (b != 0).any("train")
+    gap = explained_variance(a.where(common, 0), direction) - explained_variance(
+        b.where(common, 0), direction
+    )
     return gap.rename("delta")

@@ -54,7 +54,7 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             alpha=0.85,
             edgecolor="white",
             linewidth=0.6,
-            label=f"{'AB'[row]}: used by {own}, less by {other}",
+            label=f"{'AB'[row]}: directions of {own} less {other}",
         )
         for component in range(min(5, explained.shape[1])):
             axes.annotate(

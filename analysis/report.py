@@ -182,15 +182,23 @@ def _headline(
     sides: list[dict[str, Any]],
     effects: list[dict[str, Any]],
 ) -> str:
-    lead = max(sides, key=lambda side: side["panels"][0]["delta"])
-    own, other = lead["name"], names[1 - names.index(lead["name"])]
-    panel = lead["panels"][0]
-    explained = dict(zip(names, panel["explained"], strict=True))
-    text = (
-        f"{own} relies on training examples that {other} does not: the leading direction explains "
-        f"{explained[own]:.2g} % of {own}'s datamodels and {explained[other]:.2g} % of {other}'s, "
-        f"and is about class {panel['about']}."
-    )
+    panels = [(side, panel) for side in sides for panel in side["panels"] if panel["beyond"]]
+    if panels:
+        side, panel = max(panels, key=lambda pair: pair[1]["delta_out"])
+        own, other = side["name"], names[1 - names.index(side["name"])]
+        explained = dict(zip(names, panel["explained"], strict=True))
+        text = (
+            f"{own} relies on training examples that {other} relies on less: direction {panel['code']}, about "
+            f"class {panel['about']}, explains {explained[own]:.2f} % of {own}'s datamodels and "
+            f"{explained[other]:.2f} % of {other}'s; out of sample the gap is {panel['delta_out']:+.2f} points, "
+            f"where chance alone reaches {panel['delta_null']:.2f}."
+        )
+    elif "delta_out" in comparison:
+        text = (
+            f"No direction was found in which {names[0]} and {names[1]} differ by more than chance."
+        )
+    else:
+        text = f"{names[0]} and {names[1]} were compared in sample only: their fits have no parts to check with."
     score = _score(comparison, names)
     if score["ceiling"]:
         best = np.mean(list(score["ceiling"].values()))
@@ -200,12 +208,9 @@ def _headline(
         )
     if effects:
         rows = effects[0]["rows"]
+        text += f" Adding the {effects[0]['name']} changes P({effects[0]['class']}) by "
         text += (
-            f" Adding the {effects[0]['name']} changes P({effects[0]['class']}) by "
-            + " and by ".join(
-                f"{row['effect']:+.1f} points under {row['algorithm']}" for row in rows
-            )
-            + "."
+            " and by ".join(f"{r['effect']:+.1f} points under {r['algorithm']}" for r in rows) + "."
         )
     return text
 
@@ -238,10 +243,7 @@ def _side(study: Study, comparison: xr.Dataset, row: int) -> dict[str, Any]:
                 "about": about if share > 0.5 else f"{about} among others",
                 "explained": (one["explained_variance"].values * 100).tolist(),
                 "delta": float(one["delta"]) * 100,
-                "delta_out": float(one["delta_out"]) * 100 if "delta_out" in comparison else None,
-                "delta_null": float(one["delta_null"]) * 100
-                if "delta_null" in comparison
-                else None,
+                **_outside(one),
                 "heavy": _pictures(study, "train", heavy, one["direction"].values[heavy]),
             }
         )
@@ -249,6 +251,19 @@ def _side(study: Study, comparison: xr.Dataset, row: int) -> dict[str, Any]:
         "name": str(comparison["algorithm"].values[row]),
         "color": plot.COLORS[row],
         "panels": panels,
+    }
+
+
+def _outside(one: xr.Dataset) -> dict[str, Any]:
+    """What a direction shows out of sample, in points, and whether that is more than chance."""
+    if "delta_out" not in one:
+        return {"delta_out": None, "delta_null": None, "again": None, "beyond": False}
+    gap, null, again = float(one["delta_out"]), float(one["delta_null"]), float(one["found_again"])
+    return {
+        "delta_out": gap * 100 if np.isfinite(gap) else None,
+        "delta_null": null * 100,
+        "again": round(again * 12),
+        "beyond": bool(np.isfinite(gap) and gap > null and again >= 0.5),
     }
 
 

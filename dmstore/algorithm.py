@@ -189,9 +189,9 @@ class Algorithm:
         """What runs are for: ``train``, ``holdout``, ``eval``."""
         return plan.split_of(self._seed, mask_ids)
 
-    def half(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which half of the masks runs are in."""
-        return plan.half_of(self._seed, mask_ids)
+    def quarter(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which quarter of the masks (0 to 3) runs are in."""
+        return plan.quarter_of(self._seed, mask_ids)
 
     def complete(self, rows: Rows, where: str) -> Rows:
         """Check rows from outside and add what the plan says of them.

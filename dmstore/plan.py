@@ -202,10 +202,15 @@ def split_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
     return np.asarray(names[inverse.ravel()])
 
 
-def half_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which half of the masks (0 or 1) a run is in, for split-half comparisons."""
+def quarter_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which quarter of the masks (0 to 3) a run is in, for comparisons out of sample.
+
+    Quarters 0 and 1 are one half of the masks, 2 and 3 the other.
+    """
     unique, inverse = np.unique(mask_ids, return_inverse=True)
-    return np.asarray((_unit("half", seed, unique) < 0.5).astype(np.int64)[inverse.ravel()])
+    return np.asarray(
+        np.floor(_unit("quarter", seed, unique) * 4).astype(np.int64)[inverse.ravel()]
+    )
 
 
 def _hash64(*parts: int | str) -> int:

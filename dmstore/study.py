@@ -15,6 +15,7 @@ from dmstore import examples as example_sets
 from dmstore import schema
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import NotFoundError, StudyNotFoundError
+from dmstore.storage import groups
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ class Study:
         except FileNotFoundError:
             msg = f"{self.path}: examples/{name}.zarr is gone; the study was deleted or damaged"
             raise StudyNotFoundError(msg) from None
+
+    def target_train(self, name: str = "test") -> NDArray[np.int64]:
+        """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
+        ids = self._ids(name)
+        found = groups.read(self.objects, f"examples/{name}.zarr")
+        return np.asarray(found.get("target_train", np.full(len(ids), -1)), dtype=np.int64)
 
     def add_algorithm(
         self,

@@ -86,11 +86,13 @@ def test_splits_have_their_shares_and_survive_appends():
     assert np.array_equal(plan.split_of(5, np.array([7, 7, 3])), split[[7, 7, 3]])
 
 
-def test_halves_are_even_and_independent_of_splits():
+def test_quarters_are_even_and_independent_of_splits():
     ids = np.arange(20000)
-    half, split = plan.half_of(5, ids), plan.split_of(5, ids)
-    assert abs(half.mean() - 0.5) < 0.02
-    assert abs(half[split == "holdout"].mean() - 0.5) < 0.05
+    quarter, split = plan.quarter_of(5, ids), plan.split_of(5, ids)
+    assert np.allclose(np.bincount(quarter) / 20000, 0.25, atol=0.02)
+    assert np.allclose(
+        np.bincount(quarter[split == "holdout"]) / (split == "holdout").sum(), 0.25, atol=0.05
+    )
 
 
 def test_seeds_are_apart():

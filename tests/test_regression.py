@@ -260,19 +260,21 @@ def test_fit_uses_train_and_holdout_and_never_eval(fitted):
     assert correlation > 0.95
 
 
-def test_halves_are_fits_of_disjoint_runs(fitted):
+def test_parts_are_fits_of_disjoint_runs(fitted):
     study, _, masks, margin = fitted
     fit(study, "a")
     found = study.datamodels("a")
     algorithm = study.algorithm("a")
     mask_id = study.runs("a").mask_id.values
-    used, half = study.runs("a").split.values != "eval", algorithm.half(mask_id)
-    for number in (0, 1):
-        rows = used & (half == number)
+    used, quarter = study.runs("a").split.values != "eval", algorithm.quarter(mask_id)
+    cases = [("weight_half", 2, h, quarter // 2 == h) for h in (0, 1)]
+    cases += [("weight_quarter", 4, q, quarter == q) for q in range(4)]
+    for name, share, number, chosen in cases:
+        rows = used & chosen
         reference = Lasso(
-            alpha=float(found.lam[7]) * np.sqrt(2) / 2, tol=1e-12, max_iter=100000
+            alpha=float(found.lam[7]) * np.sqrt(share) / 2, tol=1e-12, max_iter=100000
         ).fit(masks[rows].astype(float), margin.astype(np.float32)[rows, 7].astype(float))
-        assert np.allclose(found.weight_half[number, 7], reference.coef_, atol=1e-5)
+        assert np.allclose(found[name][number, 7], reference.coef_, atol=1e-5)
 
 
 def test_interrupted_fit_goes_on(fitted, monkeypatch):

@@ -67,6 +67,7 @@ def command(
     names = [str(name) for name in found["algorithm"].values]
     explained, delta = found["explained_variance"].values, found["delta"].values
     out = found["delta_out"].values if "delta_out" in found else np.full_like(delta, np.nan)
+    null = found["delta_null"].values if "delta_null" in found else np.full(2, np.nan)
     similarity = float(np.nanmean(found["cosine"].values))
     ceiling = (
         np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
@@ -82,10 +83,12 @@ def command(
         )
     ]
     for row, name in enumerate(names):
-        lines.append(f"  used by {name}, less by {names[1 - row]}:")
+        lines.append(
+            f"  directions of {name}'s residuals (chance alone reaches a gap of {null[row]:.2%}):"
+        )
         lines += [
-            f"    direction {k + 1}: explains {explained[row, k, 0]:.2%} of {names[0]}, {explained[row, k, 1]:.2%} of {names[1]}; "
-            f"gap {delta[row, k]:+.2%}, out of sample {out[row, k]:+.2%}"
+            f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {names[0]}, {explained[row, k, 1]:.2%} of {names[1]}; "
+            f"gap {delta[row, k]:+.2%}, " + _outside(out[row, k])
             for k in range(min(3, delta.shape[1]))
         ]
     output.emit(
@@ -97,7 +100,12 @@ def command(
             "explained_variance": explained.tolist(),
             "delta": delta.tolist(),
             "delta_out": out.tolist(),
+            "delta_null": null.tolist(),
         },
         lines,
         as_json=as_json,
     )
+
+
+def _outside(gap: float) -> str:
+    return "not found again on parts of the runs" if gap != gap else f"out of sample {gap:+.2%}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,9 +100,15 @@ def fit(
     ):
         msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
         raise InputError(msg)
+    if (study.target_train(opened.target_set) >= 0).any():
+        msg = (
+            f"targets of {algorithm!r} are train units themselves (target_train); each needs the runs that "
+            f"did not see it alone, which this version cannot fit: leave such targets out"
+        )
+        raise InputError(msg)
     started = time.monotonic()
     view = _pinned(study, opened)
-    runs = _Runs(opened, view)
+    runs = _Runs(opened, view, parts=4 if parameters.halves else 1)
     document = _document(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
     objects = study.objects
@@ -149,13 +156,14 @@ def _view_of(algorithm: Algorithm, document: dict[str, Any]) -> View:
 class _Runs:
     """Which runs of a view are for what, and their masks packed by group."""
 
-    GROUPS = (("train", 0), ("train", 1), ("holdout", 0), ("holdout", 1))
-
-    def __init__(self, algorithm: Algorithm, view: View) -> None:
+    def __init__(self, algorithm: Algorithm, view: View, *, parts: int) -> None:
         mask_id = view.read(["mask_id"])["mask_id"]
-        split, half = algorithm.split(mask_id), algorithm.half(mask_id)
+        split = algorithm.split(mask_id)
+        part = algorithm.quarter(mask_id) % parts
         self.rows = [
-            np.flatnonzero((split == name) & (half == number)) for name, number in self.GROUPS
+            np.flatnonzero((split == name) & (part == number))
+            for name in ("train", "holdout")
+            for number in range(parts)
         ]
         self.count = {name: int((split == name).sum()) for name in ("train", "holdout", "eval")}
         self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
@@ -238,14 +246,14 @@ def _fit_blocks(
     parts = [
         make_design(w, len(rows), threads=threads) for w, rows in zip(words, runs.rows, strict=True)
     ]
-    designs = _designs(parts, parameters)
+    designs = _designs(parts)
     spec = schema.group_spec("datamodels")
     for number in todo:
         if progress:
             progress("fit", len(blocks) - len(todo) + todo.index(number), len(blocks))
         start, stop = blocks[number]
         values = _column_block(view, output, start, stop)
-        outputs = _outputs(words, runs.rows, values, parameters)
+        outputs = _outputs(words, runs.rows, values)
         result = fit_block(designs, outputs, parameters, threads=threads)
         arrays = {"target": np.arange(start, stop, dtype=np.int64), **result}
         groups.write_zip(objects, _block_name(where, number), spec, arrays)
@@ -253,28 +261,42 @@ def _fit_blocks(
         progress("fit", len(blocks), len(blocks))
 
 
-def _designs(parts: list[Design], parameters: Parameters) -> Designs:
-    train0, train1, holdout0, holdout1 = parts
-    train, holdout = train0 + train1, holdout0 + holdout1
-    halves = (train0 + holdout0, train1 + holdout1)
-    usable = parameters.halves and min(half.runs for half in halves) > 1
-    return Designs(train, holdout, train + holdout, halves if usable else ())
+_Statistics = TypeVar("_Statistics", Design, Moments)
+
+
+def _combine(
+    parts: list[_Statistics],
+) -> tuple[_Statistics, _Statistics, tuple[_Statistics, ...], tuple[_Statistics, ...]]:
+    """Statistics of train and holdout runs, of halves and of quarters, from those of the groups."""
+    count = len(parts) // 2
+    train, holdout = parts[:count], parts[count:]
+    quarters = tuple(a + b for a, b in zip(train, holdout, strict=True))
+    if count == 1 or min(quarter.runs for quarter in quarters) < 2:
+        return _sum(train), _sum(holdout), (), ()
+    return (
+        _sum(train),
+        _sum(holdout),
+        (quarters[0] + quarters[1], quarters[2] + quarters[3]),
+        quarters,
+    )
+
+
+def _sum(parts: list[_Statistics]) -> _Statistics:
+    return functools.reduce(lambda a, b: a + b, parts)
+
+
+def _designs(parts: list[Design]) -> Designs:
+    train, holdout, halves, quarters = _combine(parts)
+    return Designs(train, holdout, train + holdout, halves, quarters)
 
 
 def _outputs(
-    words: list[NDArray[np.uint64]],
-    rows: list[NDArray[np.int64]],
-    values: NDArray[Any],
-    parameters: Parameters,
+    words: list[NDArray[np.uint64]], rows: list[NDArray[np.int64]], values: NDArray[Any]
 ) -> Outputs:
     shift = values.mean(axis=0, dtype=np.float64)
-    train0, train1, holdout0, holdout1 = (
-        make_moments(w, values[r], shift) for w, r in zip(words, rows, strict=True)
-    )
-    train, holdout = train0 + train1, holdout0 + holdout1
-    halves: tuple[Moments, ...] = (train0 + holdout0, train1 + holdout1)
-    usable = parameters.halves and min(half.runs for half in halves) > 1
-    return Outputs(train, holdout, train + holdout, shift, halves if usable else ())
+    moments = [make_moments(w, values[r], shift) for w, r in zip(words, rows, strict=True)]
+    train, holdout, halves, quarters = _combine(moments)
+    return Outputs(train, holdout, train + holdout, shift, halves, quarters)
 
 
 def _column_block(view: View, output: str, start: int, stop: int) -> NDArray[Any]:
@@ -291,7 +313,7 @@ def _finish(study: Study, where: str, blocks: int, started: float) -> None:
     spec = schema.group_spec("datamodels")
     arrays = {
         name: np.concatenate(
-            [part[name] for part in parts], axis=1 if spec.arrays[name].dims[0] == "half" else 0
+            [part[name] for part in parts], axis=spec.arrays[name].dims.index("target")
         )
         for name in parts[0]
     }

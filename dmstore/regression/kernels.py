@@ -103,6 +103,8 @@ def _sweep(
                 continue
         worst = max(worst, violation)
         if diagonal[position] <= 0.0:
+            # The unit is in all of the runs or in none: a weight from a warm start says nothing.
+            weight[position] = 0.0
             continue
         target = rest[position] + diagonal[position] * old
         if target > half_lam:

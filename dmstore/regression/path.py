@@ -23,6 +23,8 @@ FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
 PATH_TOLERANCE = 1e-3
+# What rounding the stored weights to float32 may cost.
+_STORED = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Parameters:
     sweeps : int
         Coordinate-descent sweeps allowed at one lam.
     halves : bool
-        Whether to fit either half of the masks too, for out-of-sample comparison.
+        Whether to fit halves and quarters of the masks too, for comparisons out of sample.
     """
 
     lams: int = 50
@@ -67,12 +69,13 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Designs:
-    """The designs of one fit: runs to fit on, runs that choose lam, both, and either half."""
+    """The designs of one fit: runs to fit on, runs that choose lam, both, halves and quarters."""
 
     train: Design
     holdout: Design
     everything: Design
     halves: tuple[Design, ...] = field(default=())
+    quarters: tuple[Design, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Outputs:
     everything: Moments
     shift: NDArray[np.float64]
     halves: tuple[Moments, ...] = field(default=())
+    quarters: tuple[Moments, ...] = field(default=())
 
 
 def fit_block(
@@ -128,6 +132,7 @@ def fit_block(
     }
     if designs.halves:
         result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
+        result["weight_quarter"] = np.zeros((4, targets, train), dtype=np.float32)
 
     def one(target: int) -> None:
         if not cancelled():
@@ -204,22 +209,50 @@ def _fit_target(
         check_output = check.total[target] / checked
         baseline = check.square[target] / checked - 2 * check_output * fit_output + fit_output**2
         result["holdout_r2"][target] = 1.0 - errors[best] / baseline if baseline > 0 else np.nan
+    settled = converged and refitted and kkt <= max(_STORED, 2 * parameters.tolerance)
+    settled &= _fit_parts(target, designs, outputs, parameters, result, lam, weight)
     result["status"][target] = (
         NOT_CONVERGED
-        if not (converged and refitted)
+        if not settled
         else AT_START
         if best == 0
         else AT_END
         if best == len(lams) - 1
         else FITTED
     )
-    for half, (design, moments) in enumerate(zip(designs.halves, outputs.halves, strict=True)):
-        half_moment, half_mean = _moment(design, moments, target)
-        # Half the runs have sqrt(2) times the noise in every product, and so need that much more lam.
-        solved, _, _, _ = _solve(
-            design, half_mean, half_moment, lam * math.sqrt(2.0), weight, parameters
-        )
-        result["weight_half"][half, target] = solved
+
+
+def _fit_parts(
+    target: int,
+    designs: Designs,
+    outputs: Outputs,
+    parameters: Parameters,
+    result: dict[str, NDArray[Any]],
+    lam: float,
+    weight: NDArray[np.float64],
+) -> bool:
+    """Fit halves and quarters of the masks, at the lam that fits their number of runs.
+
+    A part with 1/n of the runs has sqrt(n) times the noise in every product, and so needs that
+    much more lam. Returns whether all of them converged.
+    """
+    converged = True
+    parts = (
+        ("weight_half", 2.0, designs.halves, outputs.halves),
+        ("weight_quarter", 4.0, designs.quarters, outputs.quarters),
+    )
+    for name, share, part_designs, part_outputs in parts:
+        for number, (design, moments) in enumerate(zip(part_designs, part_outputs, strict=True)):
+            start = (
+                result["weight_half"][number // 2, target] if name == "weight_quarter" else weight
+            )
+            moment, mean = _moment(design, moments, target)
+            solved, _, _, done = _solve(
+                design, mean, moment, lam * math.sqrt(share), start.astype(np.float64), parameters
+            )
+            result[name][number, target] = solved
+            converged &= done
+    return converged
 
 
 def _moment(
