@@ -74,7 +74,7 @@ class Algorithm:
         self._blocks: dict[str, Block] = {}
         self._study: str = study["uuid"]
         self._key = plan.mask_key(
-            self._seed, self.uuid if document["masks"] == "independent" else None
+            self._seed, self.name if document["masks"] == "independent" else None
         )
         sizes = {
             "train": self.train,
@@ -164,7 +164,7 @@ class Algorithm:
             Run(
                 int(run),
                 masks[i],
-                plan.training_seed(self._seed, self.uuid, int(run)),
+                plan.training_seed(self._seed, self.name, int(run)),
                 int(mask_id[i]),
                 int(repeat[i]),
             )
@@ -219,7 +219,7 @@ class Algorithm:
                     f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere"
                 )
                 raise InputError(msg)
-            seeds = [plan.training_seed(self._seed, self.uuid, int(run)) for run in rows.run]
+            seeds = [plan.training_seed(self._seed, self.name, int(run)) for run in rows.run]
             seed = rows.columns.get("seed", np.array(seeds, dtype=np.uint64))
         else:
             mask_id = plan.foreign_mask_ids(bits.pack_rows(rows.arrays["mask"]))

@@ -115,7 +115,7 @@ def planned_runs(blocks: Iterable[Block], part: Part | None = None) -> NDArray[n
 def mask_key(seed: int, algorithm: str | None = None) -> int:
     """First half of the key of the mask stream.
 
-    The study's own seed, or for ``masks: independent`` a hash of it and the algorithm's uuid.
+    The study's own seed, or for ``masks: independent`` a hash of it and the algorithm's name.
     """
     if algorithm is None:
         return seed

@@ -171,6 +171,24 @@ BAD = {
         ),
         "says",
     ),
+    "hostile header": (
+        lambda a, p: npz(
+            p / "x.npz",
+            {
+                "run.npy": b"\x93NUMPY\x01\x00\x0c\x00{'descr': (\n ",
+                "mask.npy": header((4, 37), "|b1"),
+            },
+        ),
+        "no NumPy array",
+    ),
+    "column with a bad name": (
+        lambda a, p: save(p / "x.npz", **arrays(a, range(4)), **{"zarr.json": np.arange(4)}),
+        "not allowed",
+    ),
+    "text that is no Unicode": (
+        lambda a, p: save(p / "x.npz", **arrays(a, range(4)), note=np.array(["\udcff"] * 4)),
+        "Unicode",
+    ),
     "no array": (
         lambda a, p: npz(p / "x.npz", {"../../run.npy": b"junk", "mask.npy": b"junk"}),
         "no NumPy array",

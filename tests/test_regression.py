@@ -354,3 +354,64 @@ def test_too_few_runs(study, algorithm):
 def test_parameters_are_checked():
     with pytest.raises(InputError):
         Parameters(patience=-1)
+
+
+def test_targets_that_are_train_units_are_refused(tmp_path):
+    examples = {
+        "train_label": np.zeros(30, int),
+        "target_label": np.zeros(4, int),
+        "target_train": np.array([-1, 3, -1, -1]),
+    }
+    study = dmstore.create_study(tmp_path / "s", examples, seed=0)
+    study.add_algorithm("a", runs=50)
+    with pytest.raises(InputError, match="did not see it"):
+        fit(study, "a")
+
+
+def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
+    """Few runs at a small alpha: a column may be constant within a quarter of them."""
+    from dmstore.regression.path import Designs, Outputs, fit_block
+
+    draw = np.random.default_rng(0)
+    masks = draw.random((80, 60)) < 0.08
+    outputs = masks @ draw.normal(size=(60, 2)) + draw.normal(size=(80, 2)) * 0.1
+    groups = [np.arange(80) % 4 == q for q in range(4)]
+    shift = outputs.mean(axis=0)
+    designs = [make_design(bits.pack_runs(masks[g]), int(g.sum())) for g in groups]
+    moments = [make_moments(bits.pack_runs(masks[g]), outputs[g], shift) for g in groups]
+
+    def total(parts):
+        return fitting._sum(list(parts))
+
+    everything, said = total(designs), total(moments)
+    result = fit_block(
+        Designs(
+            everything,
+            designs[0],
+            everything,
+            (total(designs[:2]), total(designs[2:])),
+            tuple(designs),
+        ),
+        Outputs(
+            said, moments[0], said, shift, (total(moments[:2]), total(moments[2:])), tuple(moments)
+        ),
+        Parameters(),
+    )
+    constant = 0
+    for q, group in enumerate(groups):
+        still = masks[group].all(axis=0) | ~masks[group].any(axis=0)
+        constant += still.sum()
+        assert (result["weight_quarter"][q][:, still] == 0).all()
+        for target in range(2):
+            lam = result["lam"][target] * 2
+            reference = Lasso(alpha=lam / 2, tol=1e-12, max_iter=100000).fit(
+                masks[group].astype(float), outputs[group, target]
+            )
+            # Few runs make equal columns, so weights are not unique; what they predict is.
+            found = masks[group] @ result["weight_quarter"][q, target]
+            assert np.allclose(
+                found - found.mean(),
+                reference.predict(masks[group]) - outputs[group, target].mean(),
+                atol=1e-3,
+            )
+    assert constant > 0

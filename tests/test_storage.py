@@ -16,6 +16,7 @@ from dmstore.errors import (
     FormatError,
     IncompleteError,
     InputError,
+    MissingChunkError,
     StorageError,
     StudyNotFoundError,
 )
@@ -415,3 +416,105 @@ def test_digest_covers_id_mask_and_outputs(algorithm):
     assert (segment.row_digests(rows.run + 1, rows.arrays, spec) != digest).any(axis=1).all()
     flipped = {**rows.arrays, "mask": ~rows.arrays["mask"]}
     assert (segment.row_digests(rows.run, flipped, spec) != digest).any(axis=1).all()
+
+
+def test_a_lost_chunk_is_an_error_not_a_fill_value(study, algorithm):
+    """zarr reads a missing chunk as the fill value: masks that saw nothing."""
+    fill(algorithm, range(40))
+    base = compact(algorithm.table).manifest.base
+    vacuum(algorithm.table, set, grace=0)
+    view = algorithm.table.view()
+    runs = study.runs("alpha")
+    next(
+        Path(algorithm.table.objects.path(f"{algorithm.table.prefix}{base.path}/mask/c")).rglob(
+            "0/0"
+        )
+    ).unlink()
+    with pytest.raises(MissingChunkError, match="dmstore verify"):
+        view.read(["mask"])
+    with pytest.raises(MissingChunkError, match="dmstore verify"):
+        _ = runs.mask.values
+    assert [p.kind for p in maintenance.verify_study(study)] == ["unreadable"]
+
+
+def test_a_view_that_vacuum_took_says_so(study, algorithm):
+    fill(algorithm, range(20))
+    compact(algorithm.table)
+    runs = study.runs("alpha")
+    fill(algorithm, range(20, 30))
+    compact(algorithm.table)
+    vacuum(algorithm.table, set, grace=0)
+    with pytest.raises(MissingChunkError, match="open it again"):
+        _ = runs.margin.values
+
+
+def test_views_never_share_a_dask_name(study, algorithm):
+    import dask
+
+    fill(algorithm, range(20))
+    before = study.runs("alpha")
+    compact(algorithm.table)
+    after = study.runs("alpha")
+    one, two = dask.compute(before.margin, after.margin)
+    expected = make_rows(algorithm, range(20)).arrays["margin"]
+    assert np.array_equal(one, expected)
+    assert np.array_equal(two, expected)
+
+
+def test_narrow_columns_are_verified(study, algorithm):
+    rows = make_rows(algorithm, range(6))
+    rows.columns["mask_id"][2] += 1
+    algorithm.table.append(rows)
+    assert [p.text for p in maintenance.verify_study(study)] == [
+        "run 2: mask id or repeat is not that of its mask"
+    ]
+
+
+def test_damaged_tagged_base_is_found(study, algorithm):
+    import shutil
+
+    fill(algorithm, range(20))
+    compact(algorithm.table)
+    made = tag.create(algorithm.table, "v1")
+    fill(algorithm, range(20, 30))
+    compact(algorithm.table)
+    assert list(maintenance.verify_study(study)) == []
+    shutil.rmtree(algorithm.table.objects.path(f"{algorithm.table.prefix}{made['base']}/margin/c"))
+    assert [p.kind for p in maintenance.verify_study(study)] == ["unreadable"]
+
+
+def test_failed_compaction_leaves_nothing(study, algorithm, monkeypatch):
+    import errno
+
+    from dmstore.storage import compact as module
+
+    fill(algorithm, range(20))
+    before = {i.name for i in study.objects.entries("")}
+    monkeypatch.setattr(
+        module.schema,
+        "consolidate",
+        lambda store: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")),
+    )
+    with pytest.raises(StorageError, match="disk is full"):
+        compact(algorithm.table)
+    assert {i.name for i in study.objects.entries("")} == before
+
+
+def test_many_columns_split_a_segment(algorithm):
+    rows = make_rows(algorithm, range(300))
+    for number in range(1300):
+        rows.columns[f"a_long_name_of_a_column_number_{number}"] = np.arange(300)
+    names = algorithm.table.append(rows)
+    assert len(names) > 1
+    assert sorted(algorithm.table.view().run.tolist()) == list(range(300))
+
+
+def test_unfinished_results_are_not_vacuumed_at_once(study, algorithm):
+    directory = Path(study.path, "datamodels/alpha/0123/datamodels-abcd.zarr")
+    directory.mkdir(parents=True)
+    (directory / "zarr.json").write_text("{}")
+    maintenance.vacuum_study(study, grace=0)
+    assert directory.exists()
+    os.utime(directory / "zarr.json", (1, 1))
+    maintenance.vacuum_study(study, grace=0)
+    assert not directory.exists()

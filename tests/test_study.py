@@ -53,6 +53,12 @@ BAD_EXAMPLES = {
     "ids twice": ({"train_id": np.zeros(37, int)}, "all different"),
     "object column": ({"train_thing": np.array([None] * 37)}, "numbers, bools or text"),
     "unknown array": ({"labels": np.zeros(37)}, "rename or drop"),
+    "enormous labels": ({"train_label": np.full(37, 2**62)}, "class indices"),
+    "names that are no list": ({"class_name": np.array("x")}, "one name a class"),
+    "bytes that are no text": ({"train_text": np.array([b"\xff"] * 37)}, "Unicode"),
+    "reserved column": ({"train_train": np.zeros(37)}, "reserved"),
+    "empty images": ({"train_image": np.zeros((37, 0, 6), np.uint8)}, "uint8"),
+    "target_train below": ({"target_train": np.full(23, -9)}, "target_train"),
     "target_train beyond": ({"target_train": np.full(23, 37)}, "target_train"),
 }
 
@@ -114,6 +120,12 @@ def test_changed_ids_are_noticed(study):
         ("b", {"outputs": []}, "at least one"),
         ("b", {"runs": -1}, "0 or more"),
         ("b", {"repeats": 0}, "1 or more"),
+        ("b", {"runs": 5, "repeats": 10**23}, "at most"),
+        (
+            "b",
+            {"outputs": {"x": {"dtype": "float32", "dims": ["target", "run"]}}},
+            "begin with run, target",
+        ),
         ("b", {"sampling": "other"}, "sampling"),
         ("b", {"sampling": "foreign", "runs": 5}, "no plan"),
     ],

@@ -131,6 +131,13 @@ def test_pasting_hits_its_share_and_keeps_the_images(trained):
     assert np.array_equal(task._inputs, before)
     place = task._order[task._paste_at]
     assert place.tolist() == [0, 6]
+    twice = make_task(
+        trained,
+        TASK,
+        {"epochs": 1, "paste_rows": [0, 1, 1], "paste_columns": [0], "paste_share": 1.0},
+        NAMES,
+    )
+    assert np.array_equal(twice._order, task._order)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,7 @@ def test_pasting_hits_its_share_and_keeps_the_images(trained):
         ({"epoch": 3}, "no 'epoch'"),
         ({"epochs": "many"}, "expected int"),
         ({"epochs": 0}, "positive"),
+        ({"paste_value": 300}, "paste_value"),
         ({"paste_share": 0.5}, "pastes rows"),
         ({"paste_share": 0.5, "paste_rows": [99], "paste_columns": [0]}, "pastes rows"),
     ],

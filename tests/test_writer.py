@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dmstore
-from dmstore.errors import InputError, StorageError
+from dmstore.errors import ConflictError, InputError, StorageError
 from dmstore.training import RunWriter
 
 
@@ -144,6 +144,106 @@ def test_closed_writer_refuses(study, algorithm):
     writer.close()
     with pytest.raises(InputError, match="closed"):
         writer.append(run, **outputs(run))
+
+
+def test_buffers_may_be_used_again(study, algorithm):
+    """What was appended must not change with the caller's arrays."""
+    margin, prediction = np.empty(23, dtype=np.float32), np.empty(23, dtype=np.int16)
+    with RunWriter(study, "alpha") as writer:
+        for run in list(writer.pending())[:4]:
+            margin[:], prediction[:] = run.id, run.id % 3
+            writer.append(run, margin=margin, prediction=prediction)
+            run.mask[:] = False
+        margin[:] = np.nan
+    runs = study.runs("alpha")
+    assert runs.margin.values[:, 0].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(runs.mask.values, algorithm.masks(range(4)))
+
+
+def test_a_run_appended_twice(study, algorithm):
+    with RunWriter(study, "alpha") as writer:
+        runs = list(writer.pending())[:3]
+        for run in (*runs, runs[1]):
+            writer.append(run, **outputs(run))
+        with pytest.raises(ConflictError, match="other content"):
+            writer.append(runs[1], **outputs(runs[2]))
+    assert stored(study) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"time": "3h"}, "time"),
+        ({"time": 3.7}, "time"),
+        ({"note": "\udcff"}, "Unicode"),
+        ({"count": 2**63 + 1}, "store them as text"),
+        ({"count": 2**60}, "store them as text"),
+        ({"seed": -1}, "seed"),
+        ({"zarr.json": 1}, "not allowed"),
+        ({"Mask": 1}, "reserved"),
+        ({"train_label": 1}, "reserved"),
+    ],
+)
+def test_columns_that_could_not_be_stored_are_refused_at_once(study, algorithm, column, words):
+    with RunWriter(study, "alpha") as writer:
+        run = next(writer.pending())
+        with pytest.raises(InputError, match=words):
+            writer.append(run, **outputs(run), **column)
+        writer.append(run, **outputs(run), step=3)
+        other = next(r for r in writer.pending() if r.id == 1)
+        writer.append(other, **outputs(other), step=np.uint64(4))
+    assert study.runs("alpha").step.values.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("run", [3.7, "3", None])
+def test_runs_that_are_none(study, algorithm, run):
+    with RunWriter(study, "alpha") as writer, pytest.raises(InputError, match="no integer id"):
+        writer.append(run, margin=np.zeros(23))
+
+
+def test_chdir_does_not_move_the_study(study, algorithm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = RunWriter("study.dm", "alpha")
+    run = next(writer.pending())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    writer.append(run, **outputs(run))
+    writer.close()
+    assert stored(study) == [0]
+
+
+def test_close_that_fails_can_be_repeated(study, algorithm, monkeypatch):
+    writer = RunWriter(study, "alpha")
+    run = next(writer.pending())
+    writer.append(run, **outputs(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "link", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(StorageError):
+            writer.close()
+    writer.close()
+    assert stored(study) == [0]
+
+
+def test_own_handler_is_called_after_the_runs_are_written(study, algorithm):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(stored(study)))
+    try:
+        writer = RunWriter(study, "alpha")
+        run = next(writer.pending())
+        writer.append(run, **outputs(run))
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while not seen and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert seen == [[0]]
+        second = next(writer.pending())
+        writer.append(second, **outputs(second))
+        writer.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stored(study) == [0, 1]
 
 
 SCRIPT = """

@@ -103,7 +103,7 @@ def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTa
     if not study.objects.exists(name):
         # Seeds of runs that no plan reaches, so that no stored run shares one.
         seeds = [
-            plan.training_seed(study.seed, opened.uuid, plan.MAX_RUN + number)
+            plan.training_seed(study.seed, opened.name, plan.MAX_RUN + number)
             for number in range(count)
         ]
         with blas_threads(1):
