@@ -176,23 +176,32 @@ def _score(comparison: xr.Dataset, names: list[str]) -> dict[str, Any]:
     }
 
 
+def _sentence(side: dict[str, Any], names: list[str]) -> str:
+    """What one algorithm relies on and the other less: its strongest direction beyond chance."""
+    panels = [panel for panel in side["panels"] if panel["beyond"]]
+    if not panels:
+        return ""
+    panel = max(panels, key=lambda panel: panel["delta_out"])
+    own, other = side["name"], names[1 - names.index(side["name"])]
+    explained = dict(zip(names, panel["explained"], strict=True))
+    return (
+        f"{own} relies on training examples that {other} relies on less: direction {panel['code']}, about "
+        f"class {panel['about']}, explains {explained[own]:.2f} % of {own}'s datamodels and "
+        f"{explained[other]:.2f} % of {other}'s (out of sample the gap is {panel['delta_out']:+.2f} points, "
+        f"chance alone reaches {panel['delta_null']:.2f})."
+    )
+
+
 def _headline(
     comparison: xr.Dataset,
     names: list[str],
     sides: list[dict[str, Any]],
     effects: list[dict[str, Any]],
 ) -> str:
-    panels = [(side, panel) for side in sides for panel in side["panels"] if panel["beyond"]]
-    if panels:
-        side, panel = max(panels, key=lambda pair: pair[1]["delta_out"])
-        own, other = side["name"], names[1 - names.index(side["name"])]
-        explained = dict(zip(names, panel["explained"], strict=True))
-        text = (
-            f"{own} relies on training examples that {other} relies on less: direction {panel['code']}, about "
-            f"class {panel['about']}, explains {explained[own]:.2f} % of {own}'s datamodels and "
-            f"{explained[other]:.2f} % of {other}'s; out of sample the gap is {panel['delta_out']:+.2f} points, "
-            f"where chance alone reaches {panel['delta_null']:.2f}."
-        )
+    sentences = [_sentence(side, names) for side in sides]
+    found = [sentence for sentence in sentences if sentence]
+    if found:
+        text = " ".join(found)
     elif "delta_out" in comparison:
         text = (
             f"No direction was found in which {names[0]} and {names[1]} differ by more than chance."
