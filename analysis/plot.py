@@ -101,7 +101,7 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
     bins = np.linspace(min(low, 0.9), 1.0, 41)
     for label, values, color in finite:
-        mean = f"{values.mean():.2f}" if len(values) else "none"
+        mean = f"{values.mean() + 0.0:.2f}".replace("-0.00", "0.00") if len(values) else "none"
         # Only the comparison is filled: three fills on top of each other hide one another.
         filled = color == _BETWEEN
         axes.hist(
@@ -115,7 +115,7 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
         )
     axes.set_xlabel("cosine similarity of datamodels")
     axes.set_ylabel("targets")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1)
     return axes
 
 

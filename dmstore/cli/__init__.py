@@ -30,6 +30,18 @@ COMMANDS = {
 }
 
 
+# Which extra brings a package that a command may miss.
+_EXTRAS = {
+    "numba": "fit",
+    "llvmlite": "fit",
+    "scipy": "analysis",
+    "sklearn": "analysis",
+    "matplotlib": "analysis",
+    "jinja2": "analysis",
+    "PIL": "analysis",
+}
+
+
 class _Lazy(click.Group):
     """A group that knows its commands by name and imports one only when it is called."""
 
@@ -110,6 +122,14 @@ def _explain(error: Exception) -> tuple[str, str, int]:
         from dmstore.storage.objects import storage_error
 
         return "storage", str(storage_error(error, error.filename or "storage")), 1
+    if isinstance(error, ImportError):
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra:
+            return (
+                "missing-dependency",
+                f"{error.name} is not installed; pip install 'dmstore[{extra}]'",
+                1,
+            )
     if isinstance(error, MemoryError):
         return "memory", "not enough memory; use a machine with more, or smaller input", 1
     return (
