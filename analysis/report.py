@@ -204,16 +204,19 @@ def _headline(
         text = " ".join(found)
     elif "delta_out" in comparison:
         text = (
-            f"No direction was found in which {names[0]} and {names[1]} differ by more than chance."
+            f"With this many runs, no direction was found again in which {names[0]} and {names[1]} differ by "
+            f"more than chance; more runs may show one."
         )
     else:
         text = f"{names[0]} and {names[1]} were compared in sample only: their fits have no parts to check with."
     score = _score(comparison, names)
     if score["ceiling"]:
-        best = np.mean(list(score["ceiling"].values()))
+        own = " and ".join(
+            f"{name} with itself at {value:.2f}" for name, value in score["ceiling"].items()
+        )
         text += (
-            f" Over all targets the two agree with a mean cosine similarity of {score['between']:.2f}, "
-            f"where either agrees with itself at {best:.2f}."
+            f" Over all targets their datamodels agree with a mean cosine similarity of {score['between']:.2f}; "
+            f"{own}."
         )
     if effects:
         rows = effects[0]["rows"]

@@ -64,7 +64,13 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
         "bytes": sum(info.size for info in study.objects.entries(algorithm.table.prefix)),
         "tags": [entry["name"] for entry in tag.read_all(algorithm.table)],
         "fits": [
-            {"fit": fit["fit"], "output": fit["output"], "complete": fit["complete"]}
+            {
+                "fit": fit["fit"],
+                "output": fit["output"],
+                "complete": fit["complete"],
+                "runs": sum(fit["runs"].values()),
+                "current": fit["content_id"] == view.content_id(),
+            }
             for fit in study.fits(name)
         ],
     }

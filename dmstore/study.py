@@ -14,7 +14,7 @@ from dmstore import algorithm as algorithms
 from dmstore import examples as example_sets
 from dmstore import schema
 from dmstore.algorithm import ANCHOR, Algorithm
-from dmstore.errors import NotFoundError, StudyNotFoundError
+from dmstore.errors import InputError, NotFoundError, StudyNotFoundError
 from dmstore.storage import groups
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
 
@@ -94,6 +94,15 @@ class Study:
             group: Any = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
             return [str(name) for name in group["value"][:]]
         return [str(number) for number in range(self.document.get("classes", 0))]
+
+    def class_number(self, text: str) -> int:
+        """Number of a class given by its name or number; InputError if there is none."""
+        if text in self.class_names:
+            return self.class_names.index(text)
+        if text.isdecimal() and int(text) < len(self.class_names):
+            return int(text)
+        msg = f"class {text!r} is not in the study; it has {', '.join(self.class_names)} (classes 0 to {len(self.class_names) - 1})"
+        raise InputError(msg)
 
     @functools.cached_property
     def train(self) -> xr.Dataset:
@@ -376,7 +385,7 @@ class Target:
         -------
         xarray.Dataset
             ``train`` (algorithm, rank): ids; ``weight`` and ``label`` beside them; by decreasing
-            absolute weight.
+            absolute weight, which is NaN where the target has fewer with any.
         """
         import xarray as xr
 
@@ -390,7 +399,7 @@ class Target:
             row = self.study.datamodels(name)["weight"].isel(target=self.position).values
             order = np.argsort(-np.abs(row), kind="stable")[:count]
             units.append(self.study.train["train"].values[order])
-            weights.append(row[order])
+            weights.append(np.where(row[order] != 0, row[order], np.nan))
             labels.append(self.study.train["label"].values[order])
         shape = (len(names), min(count, self.study.document["train"]["count"]))
         dims = ("algorithm", "rank")

@@ -25,12 +25,10 @@ def test_first_two_blocks_are_the_two_commands():
     assert tests.rstrip().endswith(".venv/bin/python -m pytest -q")
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [180, pytest.param(2000, marks=pytest.mark.slow)])
 def test_steps_by_hand_and_notebook(tmp_path, count):
     """The commands of "The same by hand", then the Python of the sections after it."""
-    script = blocks("bash")[2].replace(
-        "--runs 600", f"--runs {count * 3 if count == 60 else count}"
-    )
+    script = blocks("bash")[2].replace("--runs 600", f"--runs {count}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -41,13 +39,18 @@ def test_steps_by_hand_and_notebook(tmp_path, count):
     )
     assert done.returncode == 0, done.stderr
     assert "nothing wrong" in done.stdout
-    assert (tmp_path / done.stdout.split()[-7]).name or "report.html" in done.stdout
-    for code in blocks("python"):
+    assert len(list(tmp_path.glob("digits.dm/comparisons/*/report.html"))) == 1
+    for language, code in re.findall(
+        r"^```(python|bash)\n(.*?)^```$", README.split("## Your own training loop")[1], re.M | re.S
+    ):
+        text = code.replace("runs=30", "runs=4")
+        command = (
+            [sys.executable, "-W", "error", "-c", text]
+            if language == "python"
+            else ["bash", "-euc", text]
+        )
         found = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code.replace("runs=30", "runs=4")],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert found.returncode == 0, found.stderr
 

@@ -12,7 +12,7 @@ from dmstore import bits
 from dmstore.errors import InputError
 from dmstore.regression import fit, fitting, kernels, lasso_path
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
-from dmstore.regression.path import AT_START, CONSTANT, Parameters
+from dmstore.regression.path import AT_START, CONSTANT, NOT_CONVERGED, Parameters
 from dmstore.storage.segment import Rows
 
 
@@ -415,3 +415,14 @@ def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
                 atol=1e-3,
             )
     assert constant > 0
+
+
+def test_nearly_as_many_weights_as_runs_converge():
+    """Flat problems, where coordinate descent alone takes forever, are certified too."""
+    draw = np.random.default_rng(0)
+    masks = np.array([draw.permutation(400) < 200 for _ in range(90)])
+    outputs = masks @ (draw.standard_t(3, (400, 6)) * 0.3)
+    found = lasso_path(masks, outputs, lam_ratio=1e-3, patience=0)
+    assert int(found.nonzeros.max()) > 60
+    assert float(found.kkt.max()) <= 1e-4
+    assert (found.status != NOT_CONVERGED).all()

@@ -107,7 +107,7 @@ def make_task(
         If there is no such function or it does not return a task.
     """
     if not name:
-        msg = "the algorithm has no task; add it with --task package.module:function, or write its runs with RunWriter"
+        msg = "this algorithm was added without a task; write its runs with RunWriter or 'dmstore ingest', or add another with --task"
         raise InputError(msg)
     module, colon, function = name.partition(":")
     if not colon:

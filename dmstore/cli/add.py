@@ -85,6 +85,8 @@ def command(
         task=task,
         config=_read(config),
     )
+    if task:
+        _try_task(opened, made)
     planned = f"{made.planned_count()} runs planned" if made.planned else "foreign masks"
     output.emit(
         {
@@ -98,6 +100,18 @@ def command(
         [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],
         as_json=as_json,
     )
+
+
+def _try_task(study: Any, algorithm: Any) -> None:
+    """Warn at once of a task that cannot be made here; it may be meant for another host."""
+    from dmstore.errors import DmstoreError
+    from dmstore.training.task import make_task
+
+    declared = algorithm.document
+    try:
+        make_task(study, declared["task"], declared["config"], list(algorithm.outputs))
+    except DmstoreError as error:
+        click.echo(f"warning: {error}", err=True)
 
 
 def _refuse(constant: str) -> None:

@@ -69,19 +69,20 @@ def command(
     out = found["delta_out"].values if "delta_out" in found else np.full_like(delta, np.nan)
     null = found["delta_null"].values if "delta_null" in found else np.full(2, np.nan)
     similarity = float(np.nanmean(found["cosine"].values))
-    ceiling = (
-        np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
-        if "cosine_ceiling" in found
-        else []
-    )
-    lines = [
-        f"{a} against {b}: mean cosine similarity {similarity:.3f}"
-        + (
-            f", ceilings {', '.join(f'{name} {value:.3f}' for name, value in zip(names, ceiling, strict=True))}"
-            if ceiling
-            else ""
+    lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f} from all runs"]
+    ceiling, between = [], float("nan")
+    if "cosine_ceiling" in found:
+        ceiling = np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
+        between = float(np.nanmean(found["cosine_cross"].values))
+        own = ", ".join(
+            f"{name} with itself {value:.3f}" for name, value in zip(names, ceiling, strict=True)
         )
-    ]
+        lines.append(f"  from disjoint halves of the runs: {between:.3f} with each other, {own}")
+    left = int((~found["included"].values).sum())
+    if left:
+        lines.append(
+            f"  {left} of {found.sizes['target']} targets left out: no datamodel under one of the two"
+        )
     for row, name in enumerate(names):
         lines.append(
             f"  directions of {name}'s residuals (chance alone reaches a gap of {null[row]:.2%}):"
@@ -96,6 +97,7 @@ def command(
             "comparison": found.attrs["comparison"],
             "algorithms": names,
             "cosine": similarity,
+            "cosine_halves": between,
             "ceiling": ceiling,
             "explained_variance": explained.tolist(),
             "delta": delta.tolist(),

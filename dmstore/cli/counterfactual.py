@@ -28,9 +28,8 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option(
     "--class",
     "label",
-    type=click.IntRange(0),
     required=True,
-    help="Class whose probability is watched.",
+    help="Class whose probability is watched: name or number.",
 )
 @click.option("--name", default="patch", show_default=True, help="What to call the transformation.")
 @click.option("--rows", callback=_integers, required=True, help="Rows of the patch, such as 0,1.")
@@ -61,7 +60,7 @@ def command(
     study: str,
     a: str,
     b: str,
-    label: int,
+    label: str,
     name: str,
     rows: list[int],
     columns: list[int],
@@ -80,16 +79,17 @@ def command(
     from dmstore.training.transformations import paste
 
     opened = open_study(study)
+    number = opened.class_number(label)
     change = functools.partial(paste, rows=rows, columns=columns, value=value)
-    found = check(opened, a, b, change, label, name=name, intensity=intensity, models=models)
+    found = check(opened, a, b, change, number, name=name, intensity=intensity, models=models)
     ends = {
         str(n): [float(found[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")]
         for i, n in enumerate(found["algorithm"].values)
     }
     output.emit(
-        {"class": label, "name": name, "effect": ends},
+        {"class": number, "name": name, "effect": ends},
         [
-            f"{n}: P({opened.class_names[label]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
+            f"{n}: P({opened.class_names[number]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
             for n, e in ends.items()
         ],
         as_json=as_json,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dmstore.cli import options, output
@@ -75,6 +77,7 @@ def command(
     )
     bar.close()
     s, runs = found.summary, found.document["runs"]
+    _warn(s)
     output.emit(
         {**s, "runs": runs},
         [
@@ -85,6 +88,24 @@ def command(
         ],
         as_json=as_json,
     )
+
+
+def _warn(summary: dict[str, Any]) -> None:
+    """Say on stderr what a reader of the numbers must know."""
+    status, targets = summary["status"], summary["targets"]
+    if status["not_converged"]:
+        click.echo(
+            f"warning: {status['not_converged']} of {targets} targets did not reach the tolerance: "
+            f"{summary['unconverged_targets'][:10]}",
+            err=True,
+        )
+    empty = status["lam_at_start"] + status["constant"]
+    if empty > 0.3 * targets:
+        click.echo(
+            f"warning: {empty} of {targets} targets have no datamodel (nothing predicts them on the holdout runs); "
+            f"more runs may help",
+            err=True,
+        )
 
 
 def _quartiles(values: list[float | None], form: str) -> str:

@@ -42,7 +42,8 @@ def command(
         {"algorithm": algorithm, "files": result.files, **counts, "errors": result.errors},
         [
             f"{algorithm}: {result.new} runs new, {result.present} already there, "
-            f"{result.conflicting} conflicting, {result.refused} refused ({result.files} files)"
+            f"{result.conflicting} conflicting, {result.refused} refused; "
+            f"{result.files - len(result.errors)} of {result.files} files taken"
         ],
         as_json=as_json,
     )

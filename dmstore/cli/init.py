@@ -40,6 +40,7 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
     made = create_study(study, examples, seed=seed, about={"title": title} if title else None)
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
+    columns = {"train": sorted(map(str, made.train.data_vars)), "target": sorted(map(str, made.targets.data_vars))}
     output.emit(
         {
             "study": made.path,
@@ -47,9 +48,11 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
             "seed": made.seed,
             "train": count,
             "targets": targets,
+            "columns": columns,
         },
         [
-            f"{made.path}: {count} train units, {targets} targets, {document['classes']} classes, seed {made.seed}"
+            f"{made.path}: {count} train units, {targets} targets, {document['classes']} classes, seed {made.seed}",
+            *(f"  {name}: {', '.join(names)}" for name, names in columns.items()),
         ],
         as_json=as_json,
     )

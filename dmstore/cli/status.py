@@ -32,7 +32,9 @@ def command(study: str, as_json: bool) -> None:
         notes += [f"{entry['conflicts']} conflicting rows"] if entry["conflicts"] else []
         notes += [f"tags {', '.join(entry['tags'])}"] if entry["tags"] else []
         notes += [
-            f"fit {fit['fit']}{'' if fit['complete'] else ' (unfinished)'}" for fit in entry["fits"]
+            f"fit {fit['fit']} of {fit['runs']} runs{'' if fit['complete'] else ', unfinished'}"
+            f"{'' if fit['current'] else ', older than the runs stored'}"
+            for fit in entry["fits"]
         ]
         if notes:
             lines.append(f"    {'; '.join(notes)}")

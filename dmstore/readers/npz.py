@@ -46,6 +46,10 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
             raise InputError(msg)
         count = headers["run"].shape[0] if len(headers["run"].shape) == 1 else 0
         outputs = [spec.name for spec in algorithm.table.spec.outputs()]
+        for name in outputs:
+            if name not in headers:
+                msg = f"{path}: no {name!r}; every run needs {', '.join(('mask', *outputs))} (found: {', '.join(headers)})"
+                raise InputError(msg)
         for name in (name for name in headers if name not in ("study", "algorithm")):
             shape = headers[name].shape
             if (
