@@ -274,7 +274,7 @@ def test_parts_are_fits_of_disjoint_runs(fitted):
         reference = Lasso(
             alpha=float(found.lam[7]) * np.sqrt(share) / 2, tol=1e-12, max_iter=100000
         ).fit(masks[rows].astype(float), margin.astype(np.float32)[rows, 7].astype(float))
-        assert np.allclose(found[name][number, 7], reference.coef_, atol=1e-5)
+        assert np.allclose(found[name][number, 7], reference.coef_, atol=1e-4)
 
 
 def test_interrupted_fit_goes_on(fitted, monkeypatch):

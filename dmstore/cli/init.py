@@ -40,7 +40,10 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
     made = create_study(study, examples, seed=seed, about={"title": title} if title else None)
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
-    columns = {"train": sorted(map(str, made.train.data_vars)), "target": sorted(map(str, made.targets.data_vars))}
+    columns = {
+        "train": sorted(map(str, made.train.data_vars)),
+        "target": sorted(map(str, made.targets.data_vars)),
+    }
     output.emit(
         {
             "study": made.path,

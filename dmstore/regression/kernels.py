@@ -291,8 +291,8 @@ def solve_path(
         lam = lams[step]
         half = 0.5 * lam
         # Sequential strong rule; what it leaves out wrongly is found by the full check below.
-        # After a warm start from another design `previous` says nothing, hence the lower bound.
-        bar = max(lam - 0.5 * previous, 0.9 * half)
+        # At a warm start from another design `previous` says nothing: what violates is enough.
+        bar = max(lam - 0.5 * previous, 0.9 * half) if step > 0 else half
         done = False
         used = 0
         while not done:

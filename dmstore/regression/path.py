@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
 PATH_TOLERANCE = 1e-3
+# Parts of the runs are compared with one another, where estimation noise is far above this.
+PARTS_TOLERANCE = 1e-4
 # What rounding the stored weights to float32 may cost.
 _STORED = 1e-4
 
@@ -237,6 +239,7 @@ def _fit_parts(
     much more lam. Returns whether all of them converged.
     """
     converged = True
+    coarse = replace(parameters, tolerance=max(parameters.tolerance, PARTS_TOLERANCE))
     parts = (
         ("weight_half", 2.0, designs.halves, outputs.halves),
         ("weight_quarter", 4.0, designs.quarters, outputs.quarters),
@@ -248,7 +251,7 @@ def _fit_parts(
             )
             moment, mean = _moment(design, moments, target)
             solved, _, _, done = _solve(
-                design, mean, moment, lam * math.sqrt(share), start.astype(np.float64), parameters
+                design, mean, moment, lam * math.sqrt(share), start.astype(np.float64), coarse
             )
             result[name][number, target] = solved
             converged &= done
