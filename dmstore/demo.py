@@ -200,26 +200,21 @@ def _work(path: str, part: Part, parent: int, progress: Any) -> None:
     from dmstore.training.worker import train
 
     study = open_study(path)
-    last = 0
+    last: int | None = None
 
     def count(done: int, total: int) -> None:
+        """Pass on what is new since the last call; the first says what was there before."""
         nonlocal last
-        progress.put(done - last)
+        if last is not None:
+            progress.put(done - last)
         last = done
 
     try:
         for name in (A, B):
-            missing = len(study.algorithm(name).pending(part))
-            last = study.algorithm(name).planned_count() and _part_size(study, name, part) - missing
+            last = None
             train(study, name, part=part, progress=count, stop=lambda: os.getppid() != parent)
     except KeyboardInterrupt:
         os._exit(130)
-
-
-def _part_size(study: Study, name: str, part: Part) -> int:
-    from dmstore.plan import planned_runs
-
-    return len(planned_runs(study.algorithm(name).blocks(), part))
 
 
 def _compile() -> None:

@@ -29,7 +29,6 @@ FORMAT_VERSION = "1.0"
 NAME_RULE = "letters, digits, '.', '_' and single '-', not starting with '.' or '-'"
 _NAME = re.compile(r"(?!.*--)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
-COLUMN_DTYPES = ("float64", "int64", "bool", "string")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
 import numpy as np
 
@@ -39,7 +38,7 @@ def train(
     threads : int
         BLAS threads of this worker; many workers with one thread each train more models an hour.
     progress : callable, optional
-        Called with runs stored and runs of the part.
+        Called with runs stored and runs of the part: at the start, then after each batch.
     stop : callable
         Asked before each batch; true ends the work early, with nothing lost.
 
@@ -56,9 +55,14 @@ def train(
     total = len(plan.planned_runs(opened.blocks(), part))
     trained = 0
     with blas_threads(threads), RunWriter(study, algorithm, part=part) as writer:
-        pending = writer.pending()
-        missing = len(opened.pending(part))
-        while (runs := list(islice(pending, task.batch))) and not stop():
+        pending = opened.pending(part)
+        stored = total - len(pending)
+        if progress:
+            progress(stored, total)
+        for start in range(0, len(pending), task.batch):
+            if stop():
+                break
+            runs = opened.describe(pending[start : start + task.batch])
             made = task.train(runs)
             writer.append_many(
                 runs,
@@ -67,7 +71,7 @@ def train(
             )
             trained += len(runs)
             if progress:
-                progress(total - missing + trained, total)
+                progress(stored + trained, total)
     return trained
 
 

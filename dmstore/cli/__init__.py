@@ -6,7 +6,6 @@ import importlib
 import json
 import sys
 import traceback
-from typing import Any
 
 import click
 
@@ -65,8 +64,7 @@ class _Lazy(click.Group):
 )
 @click.version_option(package_name="dmstore", prog_name="dmstore", message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")
-@click.pass_context
-def group(context: click.Context, verbose: int) -> None:
+def group(verbose: int) -> None:
     """Store the runs of learning algorithms, fit datamodels from them, and show where two differ.
 
     \b
@@ -74,7 +72,13 @@ def group(context: click.Context, verbose: int) -> None:
       dmstore demo
     Exit codes: 0 done, 1 error, 2 wrong use, 3 incomplete.
     """
-    context.obj = {"verbose": verbose}
+    if verbose:
+        # The one log handler, on stderr; the library itself never installs any.
+        import logging
+
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -145,14 +149,3 @@ def _print_error(kind: str, message: str, *, as_json: bool) -> None:
         click.echo(json.dumps({"error": {"kind": kind, "message": line}}))
     else:
         click.echo(f"error: {line}", err=True)
-
-
-def log_level(context: click.Context) -> None:
-    """Install the one log handler, on stderr; the library itself never does."""
-    import logging
-
-    options: dict[str, Any] = context.find_root().obj or {}
-    if options.get("verbose"):
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dmstore import schema
 from dmstore.algorithm import Algorithm
-from dmstore.errors import IncompleteError, InputError, NotFoundError
+from dmstore.errors import IncompleteError, InputError
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import (
     FEWEST_RUNS,
@@ -350,11 +350,3 @@ def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         "status": {name: int((status == number).sum()) for number, name in enumerate(names)},
         "unconverged_targets": [int(t) for t in arrays["target"][status == NOT_CONVERGED]],
     }
-
-
-def pinned_bases(study: Study, algorithm: str) -> set[str]:
-    """Bases that unfinished fits stand on: vacuum keeps them."""
-    try:
-        return {entry["base"] for entry in study.fits(algorithm) if not entry["complete"]}
-    except NotFoundError:
-        return set()
