@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,9 @@ from dmstore import schema
 from dmstore.algorithm import ANCHOR
 from dmstore.errors import ExistsError, InputError
 from dmstore.storage import log
+from dmstore.storage.location import open_location
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.remote import is_url
 from dmstore.study import Study, open_study
 
 
@@ -33,8 +36,8 @@ def create_study(
 
     Parameters
     ----------
-    path : path
-        A directory that does not exist yet, or is empty.
+    path : path or str
+        A directory that does not exist yet or is empty, or a URL of an object store.
     examples : path or mapping
         An ``.npz`` file or arrays: ``train_label`` (train,) and ``target_label`` (target,) integers;
         optional ``train_image`` and ``target_image`` (example, height, width[, 3]) uint8,
@@ -69,8 +72,10 @@ def create_study(
     if not 0 <= seed < 2**63:
         msg = f"seed {seed} is not allowed; give 0 to 2**63 - 1"
         raise InputError(msg)
-    _check_free(target)
     document = _document(sets, seed)
+    if is_url(path):
+        return _create_remote(str(path), sets, document, about)
+    _check_free(target)
     building = target.parent / f".{target.name}.{uuid.uuid4().hex}.part"
     try:
         building.mkdir(parents=True)
@@ -86,6 +91,32 @@ def create_study(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return open_study(target)
+
+
+def _create_remote(
+    url: str,
+    sets: Mapping[str, Mapping[str, NDArray[Any]]],
+    document: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+) -> Study:
+    """Build the study here, then put object after object there, ``study.json`` last."""
+    objects = open_location(url)
+    if objects.exists(ANCHOR):
+        msg = f"{objects.url}: a study exists there; choose another path"
+        raise ExistsError(msg)
+    with tempfile.TemporaryDirectory() as folder:
+        built = LocalObjects(folder)
+        _build(built, sets, document, about)
+        names = [info.name for info in built.entries("") if info.name != ANCHOR]
+        for name in (*names, ANCHOR):
+            # Examples are the same bytes whoever puts them, so an unfinished attempt may be repeated.
+            content = built.get(name)
+            if not objects.put_if_absent(name, content) and (
+                name == ANCHOR or (name in names and objects.get(name) != content)
+            ):
+                msg = f"{objects.url}/{name}: exists with other content; choose another path"
+                raise ExistsError(msg)
+    return open_study(url)
 
 
 def _check_free(target: Path) -> None:

@@ -14,9 +14,10 @@ from dmstore import algorithm as algorithms
 from dmstore import examples as example_sets
 from dmstore import schema
 from dmstore.algorithm import ANCHOR, Algorithm
-from dmstore.errors import InputError, NotFoundError, StudyNotFoundError
+from dmstore.errors import InputError, NotFoundError, StorageError, StudyNotFoundError
 from dmstore.storage import groups
-from dmstore.storage.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.location import open_location
+from dmstore.storage.objects import Objects, storage_error
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,8 +28,8 @@ def open_study(path: str | Path) -> Study:
 
     Parameters
     ----------
-    path : path
-        The study's directory.
+    path : path or str
+        The study's directory, or its ``s3://``, ``gs://``, ``az://``, ``memory://`` or ``https://`` URL.
 
     Returns
     -------
@@ -41,16 +42,17 @@ def open_study(path: str | Path) -> Study:
     FormatError
         If it is damaged or of a newer format.
     """
-    root = Path(path)
+    objects = open_location(path, anchor=ANCHOR)
     try:
-        raw = (root / ANCHOR).read_bytes()
+        raw = objects.get(ANCHOR)
     except (FileNotFoundError, NotADirectoryError):
-        msg = f"{path}: no study there (no {ANCHOR}); make one with 'dmstore init'"
+        msg = f"{objects.url}: no study there (no {ANCHOR}); make one with 'dmstore init'"
         raise StudyNotFoundError(msg) from None
+    except StorageError:
+        raise
     except OSError as error:
-        raise storage_error(error, root / ANCHOR) from error
-    document = schema.load_document("study", raw, str(root / ANCHOR))
-    return Study(LocalObjects(root, anchor=ANCHOR), document)
+        raise storage_error(error, f"{objects.url}/{ANCHOR}") from error
+    return Study(objects, schema.load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
 
 class Study:

@@ -124,11 +124,11 @@ class LocalObjects:
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`."""
-        return [info for info in self._walk(prefix) if not _is_temporary(info.name)]
+        return [info for info in self._walk(prefix) if not is_temporary(info.name)]
 
     def leftovers(self) -> list[ObjectInfo]:
         """See :meth:`Objects.leftovers`."""
-        return [info for info in self._walk("") if _is_temporary(info.name)]
+        return [info for info in self._walk("") if is_temporary(info.name)]
 
     def _walk(self, prefix: str) -> list[ObjectInfo]:
         found: list[ObjectInfo] = []
@@ -155,7 +155,7 @@ class LocalObjects:
             names = [path.name for path in (self.root / prefix).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if not _is_temporary(name))
+        return sorted(name for name in names if not is_temporary(name))
 
     def exists(self, name: str) -> bool:
         """See :meth:`Objects.exists`."""
@@ -293,7 +293,8 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def _is_temporary(name: str) -> bool:
+def is_temporary(name: str) -> bool:
+    """Whether an object is one that a writer had not finished."""
     last = name.rpartition("/")[2]
     return last.startswith(".") or last.endswith(".partial")
 

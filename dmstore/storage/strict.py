@@ -6,11 +6,16 @@ masks that saw nothing. dmstore writes every chunk, and so can tell the two apar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import io
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
-from zarr.storage import LocalStore, ZipStore
+from zarr.core.buffer import cpu
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
 
-from dmstore.errors import MissingChunkError
+from dmstore.errors import MissingChunkError, StorageError
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -48,3 +53,128 @@ class StrictZipStore(ZipStore):
     ) -> Buffer | None:
         """Read a key; MissingChunkError for a chunk that is not there."""
         return _present(await super().get(key, prototype, byte_range), key, self.path)
+
+
+class BucketStore(ObjectStore[Any]):
+    """What lies below a prefix of an object store; a missing chunk is an error.
+
+    Parameters
+    ----------
+    store : obstore store
+    prefix : str
+        Without a slash at its end.
+    where : str
+        For error texts.
+    read_only : bool
+    """
+
+    def __init__(self, store: Any, prefix: str, where: str, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._prefix = f"{prefix}/"
+        self._where = where
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        """The same store, writable or not."""
+        return type(self)(self.store, self._prefix[:-1], self._where, read_only=read_only)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BucketStore) and (self._where, self.read_only) == (
+            other._where,
+            other.read_only,
+        )
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a key; MissingChunkError for a chunk that is not there."""
+        with _refusals(self._where, key):
+            found = await super().get(self._prefix + key, prototype, byte_range)
+        return _present(found, key, self._where) if self.read_only else found
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a key."""
+        with _refusals(self._where, key):
+            return await super().exists(self._prefix + key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a key."""
+        with _refusals(self._where, key):
+            await super().set(self._prefix + key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a key that is not there."""
+        with _refusals(self._where, key):
+            await super().set_if_not_exists(self._prefix + key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete a key."""
+        with _refusals(self._where, key):
+            await super().delete(self._prefix + key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete all keys below a prefix."""
+        async for key in self.list_prefix(f"{prefix.rstrip('/')}/" if prefix else ""):
+            await self.delete(key)
+
+    async def list(self) -> AsyncIterator[str]:
+        """All keys."""
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """All keys that begin with a prefix."""
+        with _refusals(self._where, prefix):
+            async for key in super().list_prefix(self._prefix + prefix):
+                yield key.removeprefix(self._prefix)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """First parts of the keys below a prefix."""
+        with _refusals(self._where, prefix):
+            async for key in super().list_dir((self._prefix + prefix).rstrip("/")):
+                yield key
+
+
+@contextlib.contextmanager
+def _refusals(where: str, key: str) -> Iterator[None]:
+    """Turn what a client raises into one line."""
+    from obstore.exceptions import BaseError
+
+    from dmstore.storage.remote import explain
+
+    try:
+        yield
+    except BaseError as error:
+        msg = f"{where}/{key}: {explain(error)}; check the connection and run the same command again"
+        raise StorageError(msg) from None
+
+
+class StrictMemoryStore(MemoryStore):
+    """An archive in memory; a missing chunk is an error."""
+
+    where = "archive"
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a key; MissingChunkError for a chunk that is not there."""
+        return _present(await super().get(key, prototype, byte_range), key, self.where)
+
+
+def zip_in_memory(content: bytes, where: str) -> StrictMemoryStore:
+    """A read-only store on the bytes of a ZIP_STORED archive.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        If it is damaged, or a member is compressed (so that none is larger than the archive).
+    """
+    items: dict[str, Any] = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.filename in items:
+                msg = f"{info.filename!r} is compressed or stands there twice"
+                raise zipfile.BadZipFile(msg)
+            items[info.filename] = cpu.Buffer.from_bytes(archive.read(info))
+    store = StrictMemoryStore(items, read_only=True)
+    store.where = where
+    return store

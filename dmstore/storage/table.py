@@ -301,14 +301,6 @@ class _OneObject:
 
     def reader(self, name: str) -> Any:
         """A zarr store on the zip in memory."""
-        import io
-        import zipfile
+        from dmstore.storage.strict import zip_in_memory
 
-        from zarr.core.buffer import cpu
-        from zarr.storage import MemoryStore
-
-        with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
-            items: dict[str, Any] = {
-                key: cpu.Buffer.from_bytes(archive.read(key)) for key in archive.namelist()
-            }
-        return MemoryStore(items, read_only=True)
+        return zip_in_memory(self._content, name)
