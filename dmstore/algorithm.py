@@ -140,6 +140,7 @@ class Algorithm:
             "runs": runs,
             "first_mask": block.first_mask,
             "repeats": repeats,
+            "token": uuid.uuid4().hex,
             "created": log.utc_now(),
         }
         name = f"{self.prefix}plans/{len(blocks) + 1:04d}.json"

@@ -25,7 +25,7 @@ from dmstore.storage.compact import compact
 from dmstore.storage.objects import LocalObjects
 from dmstore.storage.vacuum import vacuum
 from dmstore.storage.verify import verify
-from dmstore.storage.view import content_id
+from dmstore.storage.snapshot import content_id
 from dmstore.study import open_study
 
 

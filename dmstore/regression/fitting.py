@@ -131,7 +131,7 @@ def _pinned(study: Study, algorithm: Algorithm) -> View:
     table = algorithm.table
     compact(table)
     manifest = log.newest(table.objects, table.prefix)
-    view = View.build(table, manifest, [])
+    view = table.view_of(manifest)
     if len(view) < FEWEST_RUNS:
         msg = (
             f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
@@ -150,7 +150,7 @@ def _view_of(algorithm: Algorithm, document: dict[str, Any]) -> View:
     if removed or not table.objects.exists(f"{name}/zarr.json"):
         msg = f"{name}: vacuum removed the base at the same moment; run the fit again"
         raise IncompleteError(msg)
-    return View.build(table, log.Manifest(document["version"], base=base), [])
+    return table.view_of(log.Manifest(document["version"], base=base))
 
 
 class _Runs:

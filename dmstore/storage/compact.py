@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,9 @@ from dmstore import schema
 from dmstore.errors import CorruptionError, DmstoreError, FormatError, StorageError
 from dmstore.storage import log, segment
 from dmstore.storage.objects import storage_error
+from dmstore.storage.protocol import Call, CheckBase, Delete, Exclusive, Steps, WriteBase
+from dmstore.storage.segment import SegmentInfo
+from dmstore.storage.snapshot import Snapshot, snapshot_steps
 from dmstore.storage.table import Table
 from dmstore.storage.view import BLOCK, View
 
@@ -45,62 +47,98 @@ def compact(table: Table, progress: Progress | None = None) -> Compaction:
     ------
     CorruptionError
         If a row does not match its digest; nothing is committed then.
+    StorageError
+        If the storage refuses, or overwrites a name that exists, which makes a commit unsafe.
     """
+
+    def perform(operation: Any) -> Any:
+        match operation:
+            case WriteBase(path, snapshot):
+                return _write_whole(View(table, snapshot), path, progress)
+            case CheckBase(path, snapshot):
+                return _check(table, snapshot, path)
+        return table.perform(operation)
+
+    return table.run(compaction_steps(table.prefix, table.infos, table.pause), perform)
+
+
+def compaction_steps(
+    prefix: str, known: MutableMapping[str, SegmentInfo], pause: Call
+) -> Steps[Compaction]:
+    """What a compactor does; see :func:`compact`."""
     for _ in range(_ATTEMPTS):
-        view = table.view()
-        if not len(view) or (view.manifest.base and not _changed(view)):
-            return Compaction(view.manifest, 0)
-        path = f"base/{view.manifest.version + 1:08d}-{uuid.uuid4().hex[:8]}.zarr"
+        state = yield from snapshot_steps(prefix, known, pause)
+        if not state.needs_compaction():
+            return Compaction(state.manifest, 0)
+        yield from require_exclusive(prefix)
+        path = f"base/{state.manifest.version + 1:08d}-{uuid.uuid4().hex[:8]}.zarr"
         try:
-            _write(view, path, progress)
-            _check(table, view, path)
-            manifest = _next(view, path)
-            if log.commit(table.objects, table.prefix, manifest):
-                return Compaction(manifest, len(manifest.absorbed) - len(view.manifest.absorbed))
+            yield WriteBase(path, state)
+            yield CheckBase(path, state)
         except BaseException as error:
-            _discard(table, path)
+            yield from _discard(prefix, path)
             # If the log moved, a vacuum took a segment that another compactor had absorbed, or
             # this unfinished base itself: look again.
             overtaken = isinstance(
                 error, FileNotFoundError | CorruptionError | FormatError | KeyError
             )
-            if (
-                overtaken
-                and log.newest(table.objects, table.prefix).version != view.manifest.version
-            ):
+            if overtaken and (yield from log.moved(prefix, state.manifest.version)):
                 continue
-            if isinstance(error, OSError) and not isinstance(error, DmstoreError):
-                raise storage_error(error, f"{table.objects.url}/{table.prefix}{path}") from error
             raise
-        _discard(table, path)
-    msg = f"{table.prefix}: {_ATTEMPTS} compactions in a row were overtaken; run it again"
+        manifest = _next(state, path)
+        # An error of the commit leaves the base where it is: the entry may be there all the same.
+        if (yield from log.commit_steps(prefix, manifest)):
+            return Compaction(manifest, len(manifest.absorbed) - len(state.manifest.absorbed))
+        yield from _discard(prefix, path)
+    msg = f"{prefix}: {_ATTEMPTS} compactions in a row were overtaken; run it again"
     raise StorageError(msg)
 
 
-def _discard(table: Table, path: str) -> None:
+def require_exclusive(prefix: str) -> Steps[None]:
+    """Refuse to commit on a storage that lets a name be created twice."""
+    if not (yield Exclusive()):
+        msg = (
+            f"{prefix}: this storage lets an existing name be overwritten, so two commits could both "
+            f"succeed; ingest is safe here, but compact, vacuum, tag, retract and fit on a copy "
+            f"elsewhere ('dmstore doctor' tells more)"
+        )
+        raise StorageError(msg)
+
+
+def _discard(prefix: str, path: str) -> Steps[None]:
     """Delete an uncommitted base; what cannot be deleted now is left to vacuum."""
-    with contextlib.suppress(DmstoreError):
-        table.objects.delete(f"{table.prefix}{path}")
+    try:
+        yield Delete(f"{prefix}{path}")
+    except DmstoreError:
+        return
 
 
-def _changed(view: View) -> bool:
-    fresh = any(info.name not in view.conflicted for info in view.tail)
-    return fresh or view.content_id() != (view.manifest.base and view.manifest.base.content_id)
-
-
-def _next(view: View, path: str) -> log.Manifest:
+def _next(state: Snapshot, path: str) -> log.Manifest:
     # A segment with a row that lost a conflict stays in the tail: nothing acknowledged is dropped.
-    absorbed = [info.name for info in view.tail if info.name not in view.conflicted]
-    base = log.Base(path, len(view), view.content_id())
+    absorbed = [info.name for info in state.tail if info.name not in state.conflicted]
     return log.Manifest(
-        version=view.manifest.version + 1,
+        version=state.manifest.version + 1,
         action="compact",
-        base=base,
-        absorbed=(*view.manifest.absorbed, *absorbed),
-        removed=view.manifest.removed,
-        retracted=view.manifest.retracted,
-        conflicts=view.conflicts,
+        base=log.Base(path, len(state.run), state.content_id()),
+        absorbed=(*state.manifest.absorbed, *absorbed),
+        removed=state.manifest.removed,
+        retracted=state.manifest.retracted,
+        conflicts=state.conflicts,
     )
+
+
+def _write_whole(view: View, path: str, progress: Progress | None) -> None:
+    where = f"{view.table.prefix}{path}"
+    try:
+        _write(view, path, progress)
+    except FileNotFoundError as error:
+        # What it reads or writes was vacuumed, or is lost: the log tells which.
+        msg = f"{where}: {error}"
+        raise CorruptionError(msg) from error
+    except OSError as error:
+        if isinstance(error, DmstoreError):
+            raise
+        raise storage_error(error, f"{view.table.objects.url}/{where}") from error
 
 
 def _write(view: View, path: str, progress: Progress | None) -> None:
@@ -129,12 +167,12 @@ def _assign(group: Any, name: str, rows: slice, values: Any) -> None:
     group[name][rows] = values
 
 
-def _check(table: Table, view: View, path: str) -> None:
+def _check(table: Table, snapshot: Snapshot, path: str) -> None:
     """Re-read the written base: every digest, and that it holds what the view held."""
     group: Any = table.open_base(path)
     run = np.asarray(group["run"][:])
     digest = np.asarray(group["row_digest"][:])
-    if not (np.array_equal(run, view.run) and np.array_equal(digest, view.digest)):
+    if not (np.array_equal(run, snapshot.run) and np.array_equal(digest, snapshot.digest)):
         msg = f"{table.prefix}{path}: ids or digests are not those of the rows read; nothing was committed"
         raise CorruptionError(msg)
     for start in range(0, len(run), BLOCK):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dmstore
 from dmstore import schema
 from dmstore.storage.objects import Objects
+from dmstore.storage.protocol import Children, Exists, Get, Steps, T, create, drive, perform
 
 _ENTRY = re.compile(r"([0-9]{20})\.json")
 
@@ -39,6 +41,8 @@ class Manifest:
         Rows (run id, digest) that no view shows any more.
     conflicts : tuple of (int, str)
         Rows that lost against another row of the same id when the base was made.
+    reason : str
+        Why rows were retracted, for people.
     """
 
     version: int = 0
@@ -48,6 +52,7 @@ class Manifest:
     removed: tuple[str, ...] = ()
     retracted: tuple[tuple[int, str], ...] = field(default=())
     conflicts: tuple[tuple[int, str], ...] = field(default=())
+    reason: str = ""
 
 
 def entry_name(prefix: str, version: int) -> str:
@@ -55,18 +60,21 @@ def entry_name(prefix: str, version: int) -> str:
     return f"{prefix}log/{version:020d}.json"
 
 
-def versions(objects: Objects, prefix: str) -> list[int]:
-    """All committed versions, oldest first."""
-    matches = map(_ENTRY.fullmatch, objects.children(f"{prefix}log/"))
-    return [int(match[1]) for match in matches if match]
+def numbers(children: Iterable[str]) -> list[int]:
+    """Versions among the names of a log, oldest first."""
+    matches = map(_ENTRY.fullmatch, children)
+    return sorted(int(match[1]) for match in matches if match)
 
 
-def read(objects: Objects, prefix: str, version: int) -> Manifest:
-    """Read one manifest."""
-    if version == 0:
-        return Manifest()
-    name = entry_name(prefix, version)
-    document = schema.load_document("manifest", objects.get(name), name)
+def decode(raw: bytes, where: str) -> Manifest:
+    """A manifest from its bytes.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged or of another format.
+    """
+    document = schema.load_document("manifest", raw, where)
     base = document["base"]
     return Manifest(
         version=document["version"],
@@ -76,16 +84,12 @@ def read(objects: Objects, prefix: str, version: int) -> Manifest:
         removed=tuple(document["removed"]),
         retracted=_pairs(document["retracted"]),
         conflicts=_pairs(document["conflicts"]),
+        reason=document.get("reason", ""),
     )
 
 
-def newest(objects: Objects, prefix: str) -> Manifest:
-    """The manifest in force."""
-    return read(objects, prefix, max(versions(objects, prefix), default=0))
-
-
-def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
-    """Create a manifest; False if another one has taken its version."""
+def encode(manifest: Manifest) -> bytes:
+    """Bytes of a manifest, which no other commit has: a token tells a lost reply from a lost race."""
     document: dict[str, Any] = {
         "version": manifest.version,
         "action": manifest.action,
@@ -94,13 +98,67 @@ def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
         "removed": list(manifest.removed),
         "retracted": _entries(manifest.retracted),
         "conflicts": _entries(manifest.conflicts),
+        "reason": manifest.reason,
+        "token": uuid.uuid4().hex,
         "created": utc_now(),
         "host": platform.node(),
         "software": software(),
     }
-    return objects.put_if_absent(
-        entry_name(prefix, manifest.version), schema.dump_document("manifest", document)
-    )
+    return schema.dump_document("manifest", document)
+
+
+def read_steps(prefix: str, version: int) -> Steps[Manifest]:
+    """Read one manifest."""
+    if version == 0:
+        return Manifest()
+    name = entry_name(prefix, version)
+    return decode((yield Get(name)), name)
+
+
+def newest_steps(prefix: str) -> Steps[Manifest]:
+    """The manifest in force. A listing may be old, but whether the next name exists is not."""
+    version = max(numbers((yield Children(f"{prefix}log/"))), default=0)
+    while (yield from moved(prefix, version)):
+        version += 1
+    return (yield from read_steps(prefix, version))
+
+
+def moved(prefix: str, version: int) -> Steps[bool]:
+    """Whether a version after this one is committed."""
+    return bool((yield Exists(entry_name(prefix, version + 1))))
+
+
+def commit_steps(prefix: str, manifest: Manifest) -> Steps[bool]:
+    """Create a manifest; False if another one has taken its version.
+
+    An error means that it is not known whether the manifest is there: nothing that it refers to may
+    be deleted then.
+    """
+    return (yield from create(entry_name(prefix, manifest.version), encode(manifest)))
+
+
+def versions(objects: Objects, prefix: str) -> list[int]:
+    """All committed versions, oldest first."""
+    return numbers(objects.children(f"{prefix}log/"))
+
+
+def read(objects: Objects, prefix: str, version: int) -> Manifest:
+    """Read one manifest."""
+    return _on(objects, read_steps(prefix, version))
+
+
+def newest(objects: Objects, prefix: str) -> Manifest:
+    """The manifest in force."""
+    return _on(objects, newest_steps(prefix))
+
+
+def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
+    """Create a manifest; see :func:`commit_steps`."""
+    return _on(objects, commit_steps(prefix, manifest))
+
+
+def _on(objects: Objects, steps: Steps[T]) -> T:
+    return drive(steps, lambda operation: perform(operation, objects))
 
 
 def utc_now() -> str:

@@ -62,22 +62,24 @@ def connect(url: str) -> tuple[str, Any]:
         msg = f"{url}: '.' and '..' are no parts of a URL's path"
         raise InputError(msg)
     try:
-        from obstore.store import MemoryStore, from_url
+        from obstore import store
     except ImportError:
         msg = f"{url}: needs obstore; pip install 'dmstore[remote]'"
         raise MissingDependencyError(msg) from None
     shown = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     if parts.scheme == "memory":
-        return shown, _memory.setdefault(shown, MemoryStore())
+        return shown, _memory.setdefault(shown, store.MemoryStore())
     options: dict[str, Any] = {"timeout": "60s", "connect_timeout": "10s"}
     if parts.scheme == "http" or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         options["allow_http"] = True
     try:
-        return shown, from_url(
+        open_url: Any = store.from_url
+        return shown, open_url(
             shown, client_options=options, retry_config={"max_retries": 4, "retry_timeout": _RETRY}
         )
-    except Exception as error:
-        raise StorageError(f"{shown}: {explain(error)}") from None
+    except Exception as error:  # noqa: BLE001 - clients have no one class for what they raise
+        msg = f"{shown}: {explain(error)}"
+        raise StorageError(msg) from None
 
 
 def _retry() -> Any:
@@ -117,8 +119,9 @@ class RemoteObjects:
         try:
             return function()
         except FileNotFoundError:
-            raise FileNotFoundError(f"{self.url}/{name}") from None
-        except Exception as error:
+            where = f"{self.url}/{name}"
+            raise FileNotFoundError(where) from None
+        except Exception as error:  # noqa: BLE001 - as above
             raise self._refused(name, error) from None
 
     def _refused(self, name: str, error: BaseException) -> StorageError:
@@ -178,9 +181,7 @@ class RemoteObjects:
         if not size:
             return b""
         return bytes(
-            self._call(
-                name, lambda: obstore.get_range(self.store, name, start=start, end=size)
-            )
+            self._call(name, lambda: obstore.get_range(self.store, name, start=start, end=size))
         )
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
@@ -311,7 +312,8 @@ class HttpObjects(RemoteObjects):
     def tail(self, name: str, length: int) -> bytes:
         """See :meth:`Objects.tail`."""
         if name not in self.index:
-            raise FileNotFoundError(f"{self.url}/{name}")
+            where = f"{self.url}/{name}"
+            raise FileNotFoundError(where)
         return super().tail(name, length)
 
     def _read_only(self) -> StorageError:

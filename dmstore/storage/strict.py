@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from zarr.core.buffer import cpu
@@ -73,7 +73,7 @@ class BucketStore(ObjectStore[Any]):
         self._prefix = f"{prefix}/"
         self._where = where
 
-    def with_read_only(self, read_only: bool = False) -> Self:
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 - as in zarr
         """The same store, writable or not."""
         return type(self)(self.store, self._prefix[:-1], self._where, read_only=read_only)
 
@@ -116,18 +116,18 @@ class BucketStore(ObjectStore[Any]):
         async for key in self.list_prefix(f"{prefix.rstrip('/')}/" if prefix else ""):
             await self.delete(key)
 
-    async def list(self) -> AsyncIterator[str]:
+    async def list(self) -> AsyncGenerator[str, None]:
         """All keys."""
         async for key in self.list_prefix(""):
             yield key
 
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """All keys that begin with a prefix."""
         with _refusals(self._where, prefix):
             async for key in super().list_prefix(self._prefix + prefix):
                 yield key.removeprefix(self._prefix)
 
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """First parts of the keys below a prefix."""
         with _refusals(self._where, prefix):
             async for key in super().list_dir((self._prefix + prefix).rstrip("/")):
@@ -144,7 +144,9 @@ def _refusals(where: str, key: str) -> Iterator[None]:
     try:
         yield
     except BaseError as error:
-        msg = f"{where}/{key}: {explain(error)}; check the connection and run the same command again"
+        msg = (
+            f"{where}/{key}: {explain(error)}; check the connection and run the same command again"
+        )
         raise StorageError(msg) from None
 
 
@@ -154,7 +156,10 @@ class StrictMemoryStore(MemoryStore):
     where = "archive"
 
     async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """Read a key; MissingChunkError for a chunk that is not there."""
         return _present(await super().get(key, prototype, byte_range), key, self.where)

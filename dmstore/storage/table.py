@@ -6,9 +6,11 @@ schema and the same code.
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +19,29 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.errors import (
     CorruptionError,
-    FormatError,
     InputError,
     StorageError,
-    StudyNotFoundError,
 )
-from dmstore.storage import log, segment
+from dmstore.storage import log, protocol, segment
 from dmstore.storage.objects import Objects
+from dmstore.storage.probe import exclusive
+from dmstore.storage.protocol import Steps, T
 from dmstore.storage.segment import Rows, SegmentInfo
+from dmstore.storage.snapshot import (
+    BaseRows,
+    Snapshot,
+    content_id,
+    segment_names,
+    snapshot_steps,
+)
 from dmstore.storage.view import View
 
 if TYPE_CHECKING:
     import zarr
 
-_ATTEMPTS = 50
+_ATTEMPTS = 3
+# From this many on, segments are asked what they hold by so many threads at once.
+_MANY = 16
 
 
 class Table:
@@ -62,7 +73,8 @@ class Table:
         self.spec = spec
         self.sizes = dict(sizes)
         self.identity = dict(identity)
-        self._infos: dict[str, SegmentInfo] = {}
+        self.infos: dict[str, SegmentInfo] = {}
+        self.pause = protocol.Call(functools.partial(time.sleep, 0.01))
 
     def check(self, rows: Rows, where: str) -> Rows:
         """Rows in the stored dtypes, or an error that names the array and what is wrong.
@@ -163,14 +175,19 @@ class Table:
                 raise
             half = len(rows) // 2
             return self._append(rows.take(slice(half))) + self._append(rows.take(slice(half, None)))
-        unique = uuid.uuid4().hex
-        stamp = time.time_ns() // 1_000_000
-        name = f"{self.prefix}segments/{unique[:2]}/{stamp:013d}-{unique}.zarr.zip"
-        self._verify(content, rows, name)
-        if not self.objects.put_if_absent(name, content):
-            msg = f"{name}: the unique name is taken; run the same command again"
-            raise StorageError(msg)
-        return [name]
+        return [self.run(self._commit(content, rows))]
+
+    def _commit(self, content: bytes, rows: Rows) -> Steps[str]:
+        for _ in range(_ATTEMPTS):
+            unique = uuid.uuid4().hex
+            stamp = time.time_ns() // 1_000_000
+            name = f"{self.prefix}segments/{unique[:2]}/{stamp:013d}-{unique}.zarr.zip"
+            self._verify(content, rows, name)
+            # A name that nobody else can have is taken only if the storage says so by mistake.
+            if (yield from protocol.create(name, content)):
+                return name
+        msg = f"{self.prefix}: {_ATTEMPTS} unique names were all taken; the storage does not work as it should"
+        raise StorageError(msg)
 
     def _verify(self, content: bytes, rows: Rows, name: str) -> None:
         """Read a segment back from its bytes before it is stored."""
@@ -183,14 +200,28 @@ class Table:
             )
             raise CorruptionError(msg)
 
+    def run(self, steps: Steps[T], perform: Callable[[Any], Any] | None = None) -> T:
+        """Run steps of the protocol on this table's storage."""
+        return protocol.drive(steps, perform or self.perform)
+
+    def perform(self, operation: Any) -> Any:
+        """Do one operation of the protocol."""
+        match operation:
+            case protocol.ReadBase(base):
+                return self._read_base(base)
+            case protocol.ReadInfos(names):
+                return self._read_infos(names)
+            case protocol.Exclusive():
+                return exclusive(self.objects)
+        return protocol.perform(operation, self.objects)
+
     def segment_names(self) -> list[str]:
         """All stored segments, in order of time and name."""
-        names = [
-            info.name
-            for info in self.objects.entries(f"{self.prefix}segments/")
-            if info.name.endswith(".zarr.zip")
-        ]
-        return sorted(names, key=lambda name: name.rpartition("/")[2])
+        return segment_names(self.objects.entries(f"{self.prefix}segments/"))
+
+    def snapshot(self) -> Snapshot:
+        """Which rows are visible now, without the means to read them."""
+        return self.run(snapshot_steps(self.prefix, self.infos, self.pause))
 
     def view(self) -> View:
         """The rows as they are now, pinned: later appends and commits do not change it.
@@ -202,30 +233,35 @@ class Table:
         CorruptionError, FormatError
             If a stored object is damaged or of another format.
         """
-        missing = ""
-        for _ in range(_ATTEMPTS):
-            manifest = log.newest(self.objects, self.prefix)
-            hidden = {*manifest.absorbed, *manifest.removed}
-            names = [name for name in self.segment_names() if name not in hidden]
-            if log.newest(self.objects, self.prefix).version != manifest.version:
-                continue
-            try:
-                return View.build(self, manifest, [self._info(name) for name in names])
-            except (FileNotFoundError, CorruptionError, FormatError, KeyError) as error:
-                # Vacuum was faster, or a network file system showed an old listing: look again.
-                # What is damaged in earnest stays so while the log stands still.
-                moved = log.newest(self.objects, self.prefix).version != manifest.version
-                if not moved and not isinstance(error, FileNotFoundError):
-                    raise
-                missing = str(error)
-                time.sleep(0.01)
-        msg = f"{self.objects.url}/{self.prefix}: {missing or 'the log keeps moving'}; the study was deleted or damaged"
-        raise StudyNotFoundError(msg)
+        return View(self, self.snapshot())
 
-    def _info(self, name: str) -> SegmentInfo:
-        if name not in self._infos:
-            self._infos[name] = segment.read_info(self.objects, name, self.identity)
-        return self._infos[name]
+    def view_of(self, manifest: log.Manifest) -> View:
+        """The rows of a committed base alone, whatever came later."""
+        base = self._read_base(manifest.base) if manifest.base else None
+        return View(self, Snapshot.merge(manifest, base, []))
+
+    def _read_infos(self, names: Sequence[str]) -> list[SegmentInfo]:
+        def read(name: str) -> SegmentInfo:
+            return segment.read_info(self.objects, name, self.identity)
+
+        if len(names) < _MANY:
+            return [read(name) for name in names]
+        with ThreadPoolExecutor(_MANY) as pool:
+            return list(pool.map(read, names))
+
+    def _read_base(self, base: log.Base) -> BaseRows:
+        """Open a base; its ids and digests must be those that were committed."""
+        group: Any = self.open_base(base.path)
+        where = f"{self.prefix}{base.path}"
+        try:
+            run, digest = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
+        except (ValueError, RuntimeError) as error:
+            msg = f"{where}: cannot be read ({error}); restore it from a copy"
+            raise CorruptionError(msg) from error
+        if len(run) != base.runs or content_id(run, digest) != base.content_id:
+            msg = f"{where}: its runs are not those of content id {base.content_id}; restore it from a copy"
+            raise CorruptionError(msg)
+        return BaseRows(run, digest, group)
 
     def open_base(self, path: str) -> zarr.Group:
         """Open and check a base."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from dmstore import schema
 from dmstore.errors import ExistsError, IncompleteError
-from dmstore.storage import log
+from dmstore.storage import log, protocol
+from dmstore.storage.compact import require_exclusive
+from dmstore.storage.protocol import Children, Delete, Exists, Steps
 from dmstore.storage.table import Table
 
 
@@ -28,33 +31,38 @@ def create(table: Table, name: str) -> dict[str, Any]:
         If there is no base yet, or vacuum took it at the same moment.
     """
     schema.check_name(name, "tag")
-    taken = {
-        other.removesuffix(".json").lower()
-        for other in table.objects.children(f"{table.prefix}tags/")
-    }
-    manifest = log.newest(table.objects, table.prefix)
+    return table.run(create_steps(table.prefix, name))
+
+
+def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
+    """What tagging does; see :func:`create`."""
+    taken = {other.removesuffix(".json").lower() for other in (yield Children(f"{prefix}tags/"))}
+    manifest = yield from log.newest_steps(prefix)
     if manifest.base is None:
         msg = f"tag {name!r}: there is no base yet; run 'dmstore compact' first"
         raise IncompleteError(msg)
+    yield from require_exclusive(prefix)
     tag = {
         "name": name,
         "version": manifest.version,
         "base": manifest.base.path,
         "runs": manifest.base.runs,
         "content_id": manifest.base.content_id,
+        "token": uuid.uuid4().hex,
         "created": log.utc_now(),
     }
-    where = f"{table.prefix}tags/{name}.json"
-    if name.lower() in taken or not table.objects.put_if_absent(
-        where, schema.dump_document("tag", tag)
-    ):
+    where = f"{prefix}tags/{name}.json"
+    made = name.lower() not in taken and (
+        yield from protocol.create(where, schema.dump_document("tag", tag))
+    )
+    if not made:
         msg = f"tag {name!r} exists; tags never move, choose another name"
         raise ExistsError(msg)
     # A vacuum may have decided to remove the base before it could see the tag.
-    base = f"{table.prefix}{manifest.base.path}"
-    removed = base in log.newest(table.objects, table.prefix).removed
-    if removed or not table.objects.exists(f"{base}/zarr.json"):
-        table.objects.delete(where)
+    base = f"{prefix}{manifest.base.path}"
+    newest = yield from log.newest_steps(prefix)
+    if base in newest.removed or not (yield Exists(f"{base}/zarr.json")):
+        yield Delete(where)
         msg = f"tag {name!r}: vacuum removed the base at the same moment; run the command again"
         raise IncompleteError(msg)
     return tag

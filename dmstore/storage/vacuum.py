@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from dmstore.errors import InputError, StorageError
 from dmstore.storage import log
+from dmstore.storage.compact import require_exclusive
 from dmstore.storage.objects import ObjectInfo
+from dmstore.storage.protocol import Call, Delete, Entries, Leftovers, Now, Steps
 from dmstore.storage.table import Table
 
 DAY = 86400.0
@@ -44,21 +47,28 @@ def vacuum(table: Table, pinned: Callable[[], set[str]], *, grace: float = GRACE
     if not grace >= 0:
         msg = f"grace of {grace} is not allowed; give 0 or more seconds"
         raise InputError(msg)
+    return table.run(vacuum_steps(table.prefix, Call(pinned), grace))
+
+
+def vacuum_steps(prefix: str, pinned: Call, grace: float) -> Steps[Vacuum]:
+    """What a vacuum does; see :func:`vacuum`."""
     for _ in range(_ATTEMPTS):
-        manifest = log.newest(table.objects, table.prefix)
-        before = table.objects.now() - grace
-        stored = _stored(table)
-        segments = _old_segments(table, manifest, stored, before)
-        bases = _old_bases(table, manifest, stored, before) - pinned()
+        manifest = yield from log.newest_steps(prefix)
+        before = (yield Now()) - grace
+        history = yield from _history(prefix)
+        stored = yield from _stored(prefix)
+        segments = _old_segments(manifest, history, stored, before)
+        bases = _old_bases(prefix, manifest, history, stored, before) - (yield pinned)
         temporary = {
             info.name
-            for info in table.objects.leftovers()
-            if info.name.startswith(table.prefix) and info.modified <= before
+            for info in (yield Leftovers())
+            if info.name.startswith(prefix) and info.modified <= before
         }
         if not (segments or bases or temporary):
             return Vacuum((), 0)
         if segments or bases:
-            removed = {f"{table.prefix}{path}" for path in bases} | segments
+            yield from require_exclusive(prefix)
+            removed = {f"{prefix}{path}" for path in bases} | segments
             gone = {
                 name for name in manifest.removed if name not in stored and not _below(name, stored)
             }
@@ -68,91 +78,84 @@ def vacuum(table: Table, pinned: Callable[[], set[str]], *, grace: float = GRACE
                 action="vacuum",
                 absorbed=tuple(name for name in manifest.absorbed if name not in segments),
                 removed=tuple(sorted((set(manifest.removed) - gone) | removed)),
+                reason="",
             )
-            if not log.commit(table.objects, table.prefix, following):
+            if not (yield from log.commit_steps(prefix, following)):
                 continue
-            kept = {f"{table.prefix}{path}" for path in pinned()}
+            kept = {f"{prefix}{path}" for path in (yield pinned)}
             segments |= removed - kept
-        return _delete(table, sorted(segments | temporary), stored)
-    msg = f"{table.prefix}: the log moved {_ATTEMPTS} times during vacuum; run it again"
+        names = sorted(segments | temporary)
+        for name in names:
+            yield Delete(name)
+        return Vacuum(tuple(names), _size(names, stored))
+    msg = f"{prefix}: the log moved {_ATTEMPTS} times during vacuum; run it again"
     raise StorageError(msg)
 
 
-def _stored(table: Table) -> dict[str, ObjectInfo]:
-    found = table.objects.entries(f"{table.prefix}segments/") + table.objects.entries(
-        f"{table.prefix}base/"
-    )
-    return {info.name: info for info in found}
+@dataclass(frozen=True)
+class _Entry:
+    """A committed version and when it was committed, by the storage's clock."""
+
+    manifest: log.Manifest
+    committed: float
+
+
+def _history(prefix: str) -> Steps[list[_Entry]]:
+    """The log, oldest first."""
+    found = []
+    for info in (yield Entries(f"{prefix}log/")):
+        for version in log.numbers([info.name.rpartition("/")[2]]):
+            found.append(_Entry((yield from log.read_steps(prefix, version)), info.modified))
+    return found
+
+
+def _stored(prefix: str) -> Steps[dict[str, ObjectInfo]]:
+    segments = yield Entries(f"{prefix}segments/")
+    bases = yield Entries(f"{prefix}base/")
+    return {info.name: info for info in (*segments, *bases)}
 
 
 def _below(name: str, stored: dict[str, ObjectInfo]) -> bool:
     return any(other.startswith(f"{name}/") for other in stored)
 
 
-def _committed(table: Table, version: int) -> float:
-    """When a version was committed, by the storage's clock."""
-    name = log.entry_name(table.prefix, version)
-    found = [info for info in table.objects.entries(f"{table.prefix}log/") if info.name == name]
-    return found[0].modified if found else 0.0
-
-
 def _old_segments(
-    table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo], before: float
+    manifest: log.Manifest, history: list[_Entry], stored: dict[str, ObjectInfo], before: float
 ) -> set[str]:
     """Absorbed segments whose absorbing commit is older than the grace period."""
-    history = _history(table)
-    old: set[str] = set()
-    for version, absorbed in history:
-        if _committed(table, version) <= before:
-            old |= absorbed
+    old = {
+        name for entry in history if entry.committed <= before for name in entry.manifest.absorbed
+    }
     return {name for name in manifest.absorbed if name in old and name in stored} | {
         name for name in manifest.removed if name in stored and name.endswith(".zip")
     }
 
 
-def _history(table: Table) -> list[tuple[int, set[str]]]:
-    numbers = log.versions(table.objects, table.prefix)
-    return [
-        (number, set(log.read(table.objects, table.prefix, number).absorbed)) for number in numbers
-    ]
-
-
 def _old_bases(
-    table: Table, manifest: log.Manifest, stored: dict[str, ObjectInfo], before: float
+    prefix: str,
+    manifest: log.Manifest,
+    history: list[_Entry],
+    stored: dict[str, ObjectInfo],
+    before: float,
 ) -> set[str]:
     """Bases not in force whose going out of force, and last change, are older than the grace."""
-    last_used: dict[str, int] = {}
-    numbers = log.versions(table.objects, table.prefix)
-    for number in numbers:
-        base = log.read(table.objects, table.prefix, number).base
-        if base:
-            last_used[base.path] = number
-    old = set()
-    for child in table.objects.children(f"{table.prefix}base/"):
-        path = f"base/{child}"
-        if manifest.base and path == manifest.base.path:
-            continue
-        changed = [
-            info.modified
-            for name, info in stored.items()
-            if name.startswith(f"{table.prefix}{path}/")
-        ]
-        since = max(changed, default=0.0)
-        if path in last_used:
-            following = [number for number in numbers if number > last_used[path]]
-            since = max(since, _committed(table, following[0]) if following else since)
-        if since <= before:
-            old.add(path)
-    return old
+    changed: dict[str, float] = {}
+    for name, info in stored.items():
+        if name.startswith(f"{prefix}base/"):
+            path = "/".join(name.removeprefix(prefix).split("/")[:2])
+            changed[path] = max(changed.get(path, 0.0), info.modified)
+    for used, following in itertools.pairwise(history):
+        base, after = used.manifest.base, following.manifest.base
+        if base and base.path in changed and (after is None or after.path != base.path):
+            changed[base.path] = max(changed[base.path], following.committed)
+    in_force = manifest.base.path if manifest.base else None
+    return {path for path, since in changed.items() if since <= before and path != in_force}
 
 
-def _delete(table: Table, names: list[str], stored: dict[str, ObjectInfo]) -> Vacuum:
-    size = 0
-    for name in names:
-        size += sum(
-            info.size
-            for other, info in stored.items()
-            if other == name or other.startswith(f"{name}/")
-        )
-        table.objects.delete(name)
-    return Vacuum(tuple(names), size)
+def _size(names: Iterable[str], stored: dict[str, ObjectInfo]) -> int:
+    wanted = set(names)
+    return sum(
+        info.size
+        for name, info in stored.items()
+        if name in wanted or any(name.startswith(f"{other}/") for other in wanted)
+    )

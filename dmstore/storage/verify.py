@@ -11,8 +11,9 @@ import numpy as np
 from dmstore.errors import DmstoreError
 from dmstore.storage import log, segment
 from dmstore.storage.compact import bad_rows
+from dmstore.storage.snapshot import content_id
 from dmstore.storage.table import Table
-from dmstore.storage.view import BLOCK, content_id
+from dmstore.storage.view import BLOCK
 
 RowCheck = Callable[[Any, dict[str, Any]], Iterator[tuple[int, str]]]
 

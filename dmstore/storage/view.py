@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from dmstore.storage.segment import SegmentInfo
 if TYPE_CHECKING:
     import zarr
 
+    from dmstore.storage.snapshot import Snapshot
     from dmstore.storage.table import Table
 
 # Rows handled at a time: one shard of a base.
@@ -33,64 +33,58 @@ class Source:
     columns: Mapping[str, str]
 
 
-@dataclass(frozen=True)
 class View:
     """A consistent, immutable state of a table.
 
+    Parameters
+    ----------
+    table : Table
+    snapshot : Snapshot
+
     Attributes
     ----------
-    run : (run,) int64
-        Ids in order of arrival.
-    digest : (run, 16) uint8
-    conflicts : tuple of (int, str)
-        Rows that are stored but not shown, because another row has their id.
-    tail : sequence of SegmentInfo
-        The segments that the base does not have, whether or not they show rows.
+    sources : list of Source
+        Where the visible rows lie, in order.
     """
 
-    table: Table
-    manifest: log.Manifest
-    run: NDArray[np.int64]
-    digest: NDArray[np.uint8]
-    sources: Sequence[Source]
-    conflicts: tuple[tuple[int, str], ...]
-    tail: Sequence[SegmentInfo] = ()
-    conflicted: frozenset[str] = field(default=frozenset())
-    base: zarr.Group | None = None
+    def __init__(self, table: Table, snapshot: Snapshot) -> None:
+        self.table = table
+        self.snapshot = snapshot
+        self.sources = []
+        for number, index in snapshot.places:
+            info = snapshot.tail[number - 1] if number else None
+            columns = info.columns if info else _base_columns(self.base, table.spec)
+            self.sources.append(Source(info.name if info else None, index, columns))
 
-    @classmethod
-    def build(cls, table: Table, manifest: log.Manifest, tail: Sequence[SegmentInfo]) -> View:
-        """Merge a base and a tail of segments."""
-        base = table.open_base(manifest.base.path) if manifest.base else None
-        if base is not None and manifest.base is not None:
-            check_base(table, base, manifest.base)
-        runs = [np.asarray(_array(base, "run")[:])] if base is not None else [np.empty(0, np.int64)]
-        digests = (
-            [np.asarray(_array(base, "row_digest")[:])]
-            if base is not None
-            else [np.empty((0, segment.DIGEST_BYTES), np.uint8)]
-        )
-        runs += [info.run for info in tail]
-        digests += [info.digest for info in tail]
-        place = np.repeat(np.arange(len(runs)), [len(part) for part in runs])
-        row = np.concatenate([np.arange(len(part)) for part in runs])
-        run, digest = np.concatenate(runs), np.concatenate(digests)
-        keep, losers = _resolve(run, digest, place == 0, dict.fromkeys(manifest.retracted))
-        sources = []
-        for number in range(len(runs)):
-            index = row[keep & (place == number)].astype(np.int64)
-            if len(index):
-                columns = (
-                    _base_columns(base, table.spec) if number == 0 else tail[number - 1].columns
-                )
-                sources.append(
-                    Source(None if number == 0 else tail[number - 1].name, index, columns)
-                )
-        conflicts = tuple(sorted((int(run[i]), digest[i].tobytes().hex()) for i in losers))
-        conflicted = frozenset(tail[place[i] - 1].name for i in losers if place[i])
-        return cls(
-            table, manifest, run[keep], digest[keep], sources, conflicts, tail, conflicted, base
-        )
+    @property
+    def manifest(self) -> log.Manifest:
+        """The manifest that was in force."""
+        return self.snapshot.manifest
+
+    @property
+    def run(self) -> NDArray[np.int64]:
+        """Ids in order of arrival: (run,) int64."""
+        return self.snapshot.run
+
+    @property
+    def digest(self) -> NDArray[np.uint8]:
+        """Digests: (run, 16) uint8."""
+        return self.snapshot.digest
+
+    @property
+    def conflicts(self) -> tuple[tuple[int, str], ...]:
+        """Rows that are stored but not shown, because another row has their id."""
+        return self.snapshot.conflicts
+
+    @property
+    def tail(self) -> tuple[SegmentInfo, ...]:
+        """The segments that the base does not have, whether or not they show rows."""
+        return self.snapshot.tail
+
+    @property
+    def base(self) -> zarr.Group | None:
+        """The opened base."""
+        return self.snapshot.base.handle if self.snapshot.base else None
 
     def __len__(self) -> int:
         return len(self.run)
@@ -116,7 +110,7 @@ class View:
 
     def content_id(self) -> str:
         """sha256 over the sorted (id, digest) pairs: independent of chunks, order and history."""
-        return content_id(self.run, self.digest)
+        return self.snapshot.content_id()
 
     def spec(self) -> schema.GroupSpec:
         """The table's spec with the view's further columns."""
@@ -177,22 +171,6 @@ class View:
         return values
 
 
-def check_base(table: Table, group: zarr.Group, base: log.Base) -> None:
-    """The ids and digests of a base must be those that were committed."""
-    where = f"{table.prefix}{base.path}"
-    try:
-        run, digest = (
-            np.asarray(_array(group, "run")[:]),
-            np.asarray(_array(group, "row_digest")[:]),
-        )
-    except (ValueError, RuntimeError) as error:
-        msg = f"{where}: cannot be read ({error}); restore it from a copy"
-        raise CorruptionError(msg) from error
-    if len(run) != base.runs or content_id(run, digest) != base.content_id:
-        msg = f"{where}: its runs are not those of content id {base.content_id}; restore it from a copy"
-        raise CorruptionError(msg)
-
-
 def _as_stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     if dtype == "string":
         return np.array(
@@ -213,40 +191,3 @@ def _base_columns(base: zarr.Group | None, spec: schema.GroupSpec) -> dict[str, 
         for name, array in base.arrays()
         if name not in spec.arrays
     }
-
-
-def _resolve(
-    run: NDArray[np.int64],
-    digest: NDArray[np.uint8],
-    in_base: NDArray[np.bool_],
-    retracted: Mapping[tuple[int, str], None],
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which rows to show, and which lose a conflict.
-
-    Of rows with one id and one digest the first is shown; of rows with one id and several digests
-    that of the base, else the one with the smallest digest, so that clocks decide nothing.
-    """
-    keep = np.ones(len(run), dtype=bool)
-    if retracted:
-        out = [(int(r), d.tobytes().hex()) in retracted for r, d in zip(run, digest, strict=True)]
-        keep &= ~np.array(out, dtype=bool)
-    rows = np.flatnonzero(keep)
-    words = np.ascontiguousarray(digest[rows]).view(">u8").reshape(len(rows), 2)
-    order = np.lexsort((rows, words[:, 1], words[:, 0], ~in_base[rows], run[rows]))
-    sorted_run = run[rows][order]
-    first = np.r_[True, sorted_run[1:] != sorted_run[:-1]] if len(rows) else np.empty(0, bool)
-    winner = np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
-    sorted_words = words[order]
-    same = (sorted_words == sorted_words[winner]).all(axis=1) if len(rows) else first
-    losers = np.sort(rows[order[~same]])
-    keep[rows[order[~first]]] = False
-    return keep, losers
-
-
-def content_id(run: NDArray[np.int64], digest: NDArray[np.uint8]) -> str:
-    """sha256 over (id, digest) pairs sorted by id."""
-    order = np.argsort(run, kind="stable")
-    state = hashlib.sha256()
-    ids = run[order].astype("<i8").view(np.uint8).reshape(-1, 8)
-    state.update(np.ascontiguousarray(np.hstack([ids, digest[order]])).tobytes())
-    return state.hexdigest()

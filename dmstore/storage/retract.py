@@ -1,0 +1,117 @@
+"""Retraction: rows leave every later view by one log entry; earlier snapshots stay what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
+
+from dmstore.errors import StorageError
+from dmstore.storage import log
+from dmstore.storage.compact import require_exclusive
+from dmstore.storage.protocol import Call, Steps
+from dmstore.storage.segment import SegmentInfo
+from dmstore.storage.snapshot import Snapshot, snapshot_steps
+from dmstore.storage.table import Table
+from dmstore.storage.view import View
+
+_ATTEMPTS = 10
+Pairs = set[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Retraction:
+    """Rows (run id, digest) that a retraction or restoration changed, and the version in force."""
+
+    rows: tuple[tuple[int, str], ...]
+    version: int
+
+
+def retract(table: Table, choose: Callable[[View], Pairs], reason: str) -> Retraction:
+    """Take rows out of every later view.
+
+    Parameters
+    ----------
+    table : Table
+    choose : callable
+        Given a view, the (run id, digest) pairs to retract; asked again if another commit came first.
+    reason : str
+        Stands in the log.
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses; nothing is retracted then.
+    """
+
+    def ask(state: Snapshot) -> Pairs:
+        return choose(View(table, state))
+
+    return table.run(retraction_steps(table.prefix, table.infos, table.pause, ask, reason))
+
+
+def retraction_steps(
+    prefix: str,
+    known: MutableMapping[str, SegmentInfo],
+    pause: Call,
+    choose: Callable[[Snapshot], Pairs],
+    reason: str,
+) -> Steps[Retraction]:
+    """What a retraction does; see :func:`retract`."""
+    for _ in range(_ATTEMPTS):
+        state = yield from snapshot_steps(prefix, known, pause)
+
+        def chosen(state: Snapshot = state) -> Pairs:
+            return choose(state)
+
+        pairs = (yield Call(chosen)) - set(state.manifest.retracted)
+        if not pairs:
+            return Retraction((), state.manifest.version)
+        yield from require_exclusive(prefix)
+        manifest = replace(
+            state.manifest,
+            version=state.manifest.version + 1,
+            action="retract",
+            retracted=tuple(sorted({*state.manifest.retracted, *pairs})),
+            reason=reason,
+        )
+        if (yield from log.commit_steps(prefix, manifest)):
+            return Retraction(tuple(sorted(pairs)), manifest.version)
+    msg = f"{prefix}: {_ATTEMPTS} retractions in a row were overtaken; run it again"
+    raise StorageError(msg)
+
+
+def restore(table: Table, choose: Callable[[Pairs], Pairs], reason: str) -> Retraction:
+    """Let retracted rows be seen again, where they are still stored or are stored again.
+
+    Parameters
+    ----------
+    table : Table
+    choose : callable
+        Given all retracted (run id, digest) pairs, those to restore.
+    reason : str
+        Stands in the log.
+    """
+    return table.run(restoration_steps(table.prefix, choose, reason))
+
+
+def restoration_steps(
+    prefix: str, choose: Callable[[Pairs], Pairs], reason: str
+) -> Steps[Retraction]:
+    """What a restoration does; see :func:`restore`."""
+    for _ in range(_ATTEMPTS):
+        manifest = yield from log.newest_steps(prefix)
+        pairs = choose(set(manifest.retracted)) & set(manifest.retracted)
+        if not pairs:
+            return Retraction((), manifest.version)
+        yield from require_exclusive(prefix)
+        following = replace(
+            manifest,
+            version=manifest.version + 1,
+            action="restore",
+            retracted=tuple(pair for pair in manifest.retracted if pair not in pairs),
+            reason=reason,
+        )
+        if (yield from log.commit_steps(prefix, following)):
+            return Retraction(tuple(sorted(pairs)), following.version)
+    msg = f"{prefix}: {_ATTEMPTS} restorations in a row were overtaken; run it again"
+    raise StorageError(msg)
