@@ -75,6 +75,8 @@ def compaction_steps(
         try:
             yield WriteBase(path, state)
             yield CheckBase(path, state)
+        except GeneratorExit:
+            raise
         except BaseException as error:
             yield from _discard(prefix, path)
             # If the log moved, a vacuum took a segment that another compactor had absorbed, or

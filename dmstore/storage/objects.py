@@ -12,12 +12,12 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dmstore.errors import StorageError, StudyNotFoundError
+from dmstore.storage import posix
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -117,6 +117,7 @@ class LocalObjects:
         self.root = Path(root).absolute()
         self.url = str(root)
         self._anchor = anchor
+        self._durable: set[Path] = set()
 
     def path(self, name: str) -> Path:
         """The file of an object."""
@@ -176,9 +177,10 @@ class LocalObjects:
         """See :meth:`Objects.put_if_absent`."""
         path = self.path(name)
         self._check_anchor(name)
+        temporary = path.parent / f".{uuid.uuid4().hex}.part"
         try:
-            self._make_directory(path.parent)
-            return self._create(path, content)
+            posix.drive(posix.make_directory(self.root, path.parent, self._durable))
+            return posix.drive(posix.create_file(path, temporary, content))
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -186,39 +188,6 @@ class LocalObjects:
         if self._anchor and name != self._anchor and not self.path(self._anchor).is_file():
             msg = f"{self.root}: {self._anchor} is gone, so the study was deleted or moved; nothing was written"
             raise StudyNotFoundError(msg)
-
-    def _make_directory(self, directory: Path) -> None:
-        missing = []
-        while not directory.is_dir():
-            missing.append(directory)
-            directory = directory.parent
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                path.mkdir()
-            _fsync_directory(path.parent)
-
-    def _create(self, path: Path, content: bytes) -> bool:
-        temporary = path.parent / f".{uuid.uuid4().hex}.part"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)
-            except OSError as error:
-                # A network file system may repeat a request whose reply was lost and then report
-                # that the name exists: the inode tells whether it is our own.
-                if not _same_file(temporary, path):
-                    if isinstance(error, FileExistsError):
-                        return False
-                    raise
-            _fsync_directory(path.parent)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        return True
 
     def delete(self, name: str) -> None:
         """See :meth:`Objects.delete`."""
@@ -267,7 +236,7 @@ class LocalObjects:
         self._check_anchor(prefix)
         path = self.path(prefix)
         try:
-            self._make_directory(path.parent)
+            posix.drive(posix.make_directory(self.root, path.parent, self._durable))
             path.mkdir()
         except OSError as error:
             raise storage_error(error, path) from error
@@ -279,40 +248,14 @@ class LocalObjects:
         try:
             for directory, _, files in os.walk(top):
                 for file in files:
-                    _fsync_file(Path(directory, file))
-                _fsync_directory(Path(directory))
-            _fsync_directory(top.parent)
+                    posix.sync_path(Path(directory, file))
+                posix.sync_path(Path(directory), os.O_DIRECTORY)
+            posix.sync_path(top.parent, os.O_DIRECTORY)
         except OSError as error:
             raise storage_error(error, top) from error
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except FileNotFoundError:
-        return False
 
 
 def is_temporary(name: str) -> bool:
     """Whether an object is one that a writer had not finished."""
     last = name.rpartition("/")[2]
     return last.startswith(".") or last.endswith(".partial")
-
-
-def _fsync_file(path: Path) -> None:
-    with _descriptor(path, os.O_RDONLY) as descriptor:
-        os.fsync(descriptor)
-
-
-def _fsync_directory(path: Path) -> None:
-    with _descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _descriptor(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
