@@ -38,8 +38,8 @@ class _SegmentArray:
             if len(rows)
             else (slice(0, 0), *index[1:])
         )
-        found = segment.read_arrays(
-            self._view.table.objects.reader, self._source.name, [self._name], window
+        found = segment.read_segment(
+            self._view.table.objects, self._source.name, [self._name], window
         )
         values = found[self._name]
         return values if len(values) == len(rows) else values[rows - rows[0]]

@@ -14,7 +14,7 @@ import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from dmstore.errors import StorageError, StudyNotFoundError
 from dmstore.storage import posix
@@ -65,6 +65,9 @@ class Objects(Protocol):
 
     def get(self, name: str) -> bytes:
         """The bytes of an object; FileNotFoundError if there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """An object as a file to read from any place; FileNotFoundError if there is none."""
 
     def tail(self, name: str, length: int) -> bytes:
         """The last `length` bytes of an object, or all of it if it is shorter."""
@@ -165,6 +168,10 @@ class LocalObjects:
     def get(self, name: str) -> bytes:
         """See :meth:`Objects.get`."""
         return self.path(name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        """See :meth:`Objects.open`."""
+        return self.path(name).open("rb")
 
     def tail(self, name: str, length: int) -> bytes:
         """See :meth:`Objects.tail`."""

@@ -7,11 +7,12 @@ environment that the store's own tools use and are never part of a name, a docum
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from dmstore import schema
@@ -171,6 +172,10 @@ class RemoteObjects:
         import obstore
 
         return bytes(self._call(name, lambda: obstore.get(self.store, name).bytes()))
+
+    def open(self, name: str) -> BinaryIO:
+        """See :meth:`Objects.open`: all of it at once, since what is opened here is small."""
+        return io.BytesIO(self.get(name))
 
     def tail(self, name: str, length: int) -> bytes:
         """See :meth:`Objects.tail`."""

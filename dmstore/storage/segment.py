@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import dmstore
 from dmstore import bits, schema
 from dmstore.errors import CorruptionError, FormatError, InputError
+from dmstore.storage import chunks
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -128,34 +129,35 @@ def column_dtype(values: NDArray[Any]) -> str:
 
 def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> bytes:
     """Build a segment's zip in memory."""
-    from zarr.storage import MemoryStore
-
-    from dmstore.storage import groups
-
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
     digest = row_digests(rows.run, rows.arrays, spec)
-    store = MemoryStore()
-    groups.fill(
-        store,
-        spec.with_columns(extra),
-        {"run": rows.run, "row_digest": digest, **rows.columns, **rows.arrays},
-        whole=True,
-    )
-    comment = schema.dump_document(
-        "segment",
-        {
-            **identity,
-            "run": rows.run.tolist(),
-            "digest": digest.tobytes().hex(),
-            "columns": extra,
-            "software": f"dmstore {dmstore.__version__}",
-        },
-    )
-    short = json.dumps(json.loads(comment), separators=(",", ":")).encode()
+    document = {
+        "format_version": schema.FORMAT_VERSION,
+        "kind": "segment",
+        **identity,
+        "run": rows.run.tolist(),
+        "digest": digest.tobytes().hex(),
+        "columns": extra,
+        "software": f"dmstore {dmstore.__version__}",
+    }
+    short = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     if len(short) > _LONGEST:
         msg = f"{len(rows)} runs with {len(extra)} columns are too much for one segment; use fewer columns"
         raise CommentTooLongError(msg)
-    return groups.zip_bytes(store, short)
+    full = spec.with_columns(extra)
+    arrays: dict[str, NDArray[Any]] = {
+        "run": rows.run,
+        "row_digest": digest,
+        **rows.columns,
+        **rows.arrays,
+    }
+    stored = {
+        name: values
+        if full.arrays[name].dtype == "string"
+        else values.astype(full.arrays[name].dtype, copy=False)
+        for name, values in arrays.items()
+    }
+    return chunks.encode_group(full, stored, short)
 
 
 def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentInfo:
@@ -190,6 +192,24 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
 def read_info(objects: Objects, name: str, identity: Mapping[str, str]) -> SegmentInfo:
     """What a stored segment holds, from its last bytes alone."""
     return parse_info(name, objects.tail(name, _TAIL), identity)
+
+
+def read_segment(
+    objects: Objects, name: str, arrays: list[str], index: tuple[Any, ...] = (Ellipsis,)
+) -> dict[str, NDArray[Any]]:
+    """Read some arrays of a segment, all of them at the same `index`.
+
+    Raises
+    ------
+    CorruptionError
+        If the zip or a chunk in it cannot be read.
+    """
+    try:
+        with objects.open(name) as file:
+            found = chunks.read_group(file, name, arrays)
+    except chunks.UnknownLayoutError:
+        return read_arrays(objects.reader, name, arrays, index)
+    return {key: values[index] for key, values in found.items()}
 
 
 def read_arrays(

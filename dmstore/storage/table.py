@@ -7,6 +7,7 @@ schema and the same code.
 from __future__ import annotations
 
 import functools
+import io
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from dmstore.errors import (
     InputError,
     StorageError,
 )
-from dmstore.storage import log, protocol, segment
+from dmstore.storage import chunks, log, protocol, segment
 from dmstore.storage.objects import Objects
 from dmstore.storage.probe import exclusive
 from dmstore.storage.protocol import Steps, T
@@ -192,7 +193,7 @@ class Table:
     def _verify(self, content: bytes, rows: Rows, name: str) -> None:
         """Read a segment back from its bytes before it is stored."""
         info = segment.parse_info(name, content, self.identity)
-        arrays = segment.read_arrays(_OneObject(content).reader, name, ["run", *rows.arrays])
+        arrays = chunks.read_group(io.BytesIO(content), name, ["run", *rows.arrays])
         digest = segment.row_digests(arrays["run"], arrays, self.spec)
         if not np.array_equal(digest, info.digest):
             msg = (
@@ -327,16 +328,3 @@ class _Limits:
 
 
 _EXACT = _Limits()
-
-
-class _OneObject:
-    """Just enough storage to read a segment from its own bytes."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def reader(self, name: str) -> Any:
-        """A zarr store on the zip in memory."""
-        from dmstore.storage.strict import zip_in_memory
-
-        return zip_in_memory(self._content, name)

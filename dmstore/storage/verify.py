@@ -93,7 +93,7 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
 def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iterator[Problem]:
     try:
         info = segment.read_info(table.objects, name, table.identity)
-        arrays = segment.read_arrays(table.objects.reader, name, ["run", *_checked(table)])
+        arrays = segment.read_segment(table.objects, name, ["run", *_checked(table)])
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), name, str(error))
         return

@@ -165,7 +165,7 @@ class View:
                 )
                 raise CorruptionError(msg) from error
         else:
-            values = segment.read_arrays(self.table.objects.reader, source.name, names, window)
+            values = segment.read_segment(self.table.objects, source.name, names, window)
         if high - low != len(index):
             values = {name: value[index - low] for name, value in values.items()}
         return values

@@ -1,0 +1,237 @@
+"""Zarr chunks encoded and decoded at once, without a pipeline: what makes small commits and long tails fast.
+
+The metadata is zarr's own, made by zarr once for each layout and kept. Only what segments use is done
+here (one chunk an array; bytes or texts, then blosc or zstd, then crc32c); whatever else a group from
+elsewhere holds is left to zarr. Nothing is believed of a chunk's own length before memory is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+from numcodecs import Blosc, VLenUTF8, Zstd
+from numpy.typing import NDArray
+
+from dmstore import schema
+from dmstore.errors import CorruptionError
+
+_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+# What the texts of one segment may take: they are names, not documents.
+_MOST_TEXT = 64 << 20
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class UnknownLayoutError(Exception):
+    """The group is not laid out as segments are: zarr must read it."""
+
+
+def metadata(
+    spec: schema.GroupSpec, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[str, bytes], ...]:
+    """The documents of a group with whole arrays, as zarr writes them: (key, content), the group first."""
+    wanted = tuple(
+        (name, replace(spec.arrays[name], chunks=None, shards=None), shape)
+        for name, shape in shapes.items()
+    )
+    return _metadata(spec.kind, spec.key, spec.columns, wanted)
+
+
+@functools.lru_cache(maxsize=256)
+def _metadata(
+    kind: str,
+    key: str,
+    columns: bool,  # noqa: FBT001 - a cached function takes no keywords
+    wanted: tuple[tuple[str, schema.ArraySpec, tuple[int, ...]], ...],
+) -> tuple[tuple[str, bytes], ...]:
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+    from zarr.storage import MemoryStore
+
+    spec = schema.GroupSpec(kind, key, {name: array for name, array, _ in wanted}, columns, "")
+    store = MemoryStore()
+    schema.create_group(store, spec, {name: shape for name, _, shape in wanted}, whole=True)
+    keys = sorted(store._store_dict, key=lambda key: (key != "zarr.json", key))
+    found = []
+    for name in keys:
+        content = sync(store.get(name, default_buffer_prototype()))
+        assert content is not None
+        found.append((name, content.to_bytes()))
+    return tuple(found)
+
+
+def encode_group(
+    spec: schema.GroupSpec, arrays: Mapping[str, NDArray[Any]], comment: bytes
+) -> bytes:
+    """A ZIP_STORED zarr group of whole arrays, the same bytes for the same content."""
+    documents = metadata(spec, {name: values.shape for name, values in arrays.items()})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for key, content in documents:
+            archive.writestr(zipfile.ZipInfo(key, _EPOCH), content)
+        for key, content in documents:
+            name = key.removesuffix("/zarr.json")
+            if name in arrays:
+                values = arrays[name]
+                place = "/".join([name, "c", *("0" * values.ndim)])
+                archive.writestr(
+                    zipfile.ZipInfo(place, _EPOCH), encode_chunk(values, _codecs(content))
+                )
+        archive.comment = comment
+    return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=1024)
+def _codecs(document: bytes) -> tuple[tuple[str, Any], ...]:
+    return tuple((c["name"], c.get("configuration")) for c in json.loads(document)["codecs"])
+
+
+def encode_chunk(values: NDArray[Any], codecs: tuple[tuple[str, Any], ...]) -> bytes:
+    """One chunk as the codecs of its array say."""
+    content: Any = values
+    for name, configuration in codecs:
+        match name:
+            case "bytes":
+                content = np.ascontiguousarray(content, dtype=values.dtype.newbyteorder("<"))
+            case "vlen-utf8":
+                content = VLenUTF8().encode(np.asarray(content, dtype=object))
+            case "blosc":
+                content = Blosc(
+                    configuration["cname"],
+                    configuration["clevel"],
+                    _SHUFFLES[configuration["shuffle"]],
+                    configuration["blocksize"],
+                ).encode(content)
+            case "zstd":
+                content = Zstd(configuration["level"]).encode(content)
+            case "crc32c":
+                content = bytes(content)
+                content += google_crc32c.value(content).to_bytes(4, "little")
+            case _:
+                raise UnknownLayoutError(name)
+    return bytes(content)
+
+
+def read_group(file: BinaryIO, where: str, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Some arrays of a zipped group of whole arrays.
+
+    Raises
+    ------
+    CorruptionError
+        If the archive, its metadata or a chunk is damaged.
+    UnknownLayoutError
+        If the group is laid out in another way.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name: _read_array(archive, name) for name in names}
+    except UnknownLayoutError:
+        raise
+    except KeyError as error:
+        msg = f"{where}: no {error}; the file is damaged, restore it from a copy"
+        raise CorruptionError(msg) from None
+    except Exception as error:
+        msg = f"{where}: cannot be read ({error}); the file is damaged, restore it from a copy"
+        raise CorruptionError(msg) from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    document = _member(archive, f"{name}/zarr.json", 1 << 20)
+    codecs, dtype, shape = _layout(document)
+    place = "/".join([name, "c", *("0" * len(shape))])
+    expected = math.prod(shape) * (np.dtype(dtype).itemsize if dtype != "string" else 0)
+    # A chunk of blosc is never much longer than what it holds.
+    most = expected + expected // 8 + 4096 if dtype != "string" else _MOST_TEXT
+    return decode_chunk(_member(archive, place, most), codecs, dtype, shape)
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
+        msg = f"{name!r} is compressed or of {info.file_size} bytes"
+        raise zipfile.BadZipFile(msg)
+    return archive.read(info)
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(document: bytes) -> tuple[tuple[tuple[str, Any], ...], str, tuple[int, ...]]:
+    raw = json.loads(document)
+    shape = tuple(int(length) for length in raw["shape"])
+    grid = raw["chunk_grid"]["configuration"]["chunk_shape"]
+    keys = raw["chunk_key_encoding"]
+    plain = (
+        raw["node_type"] == "array"
+        and isinstance(raw["data_type"], str)
+        and tuple(grid) == shape
+        and min(shape, default=0) > 0
+        and keys["name"] == "default"
+        and keys.get("configuration", {}).get("separator", "/") == "/"
+        and not raw.get("storage_transformers")
+    )
+    if not plain:
+        raise UnknownLayoutError(raw.get("node_type"))
+    return _codecs(document), raw["data_type"], shape
+
+
+def decode_chunk(
+    raw: bytes, codecs: tuple[tuple[str, Any], ...], dtype: str, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Undo :func:`encode_chunk`.
+
+    Raises
+    ------
+    ValueError
+        If the chunk does not hold what its array says.
+    """
+    content: Any = raw
+    text = dtype == "string"
+    expected = _MOST_TEXT if text else math.prod(shape) * np.dtype(dtype).itemsize
+    for name, configuration in reversed(codecs):
+        match name:
+            case "crc32c":
+                content, checksum = content[:-4], content[-4:]
+                if google_crc32c.value(bytes(content)).to_bytes(4, "little") != checksum:
+                    msg = "the checksum of a chunk is wrong"
+                    raise ValueError(msg)
+            case "blosc":
+                if len(content) < 16 or int.from_bytes(content[4:8], "little") != expected:
+                    msg = "a chunk has another length than its array says"
+                    raise ValueError(msg)
+                content = Blosc().decode(content)
+            case "zstd":
+                content = Zstd().decode(_bounded(content, expected))
+            case "vlen-utf8":
+                values: Any = VLenUTF8().decode(content)
+                if values.shape != shape:
+                    msg = f"{len(values)} texts for an array of shape {shape}"
+                    raise ValueError(msg)
+                return np.asarray(values, dtype=object)
+            case "bytes":
+                if (configuration or {}).get("endian", "little") != "little":
+                    raise UnknownLayoutError(name)
+                found = np.frombuffer(content, dtype=np.dtype(dtype).newbyteorder("<"))
+                return found.reshape(shape)
+            case _:
+                raise UnknownLayoutError(name)
+    raise UnknownLayoutError(codecs)
+
+
+def _bounded(content: bytes, most: int) -> bytes:
+    """A zstd frame that says how long its content is, and that it is not too long."""
+    flag = content[4] >> 6 if len(content) > 4 else 0
+    single = bool(content[4] & 0x20) if len(content) > 4 else False
+    width = {0: 1 if single else 0, 1: 2, 2: 4, 3: 8}[flag]
+    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[content[4] & 3 if len(content) > 4 else 0]
+    size = int.from_bytes(content[start : start + width], "little") + (256 if width == 2 else 0)
+    if content[:4] != b"\x28\xb5\x2f\xfd" or not width or size > most:
+        msg = f"a chunk is no zstd frame of at most {most} bytes"
+        raise ValueError(msg)
+    return content
