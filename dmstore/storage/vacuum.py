@@ -69,8 +69,14 @@ def vacuum_steps(prefix: str, pinned: Call, grace: float) -> Steps[Vacuum]:
         if segments or bases:
             yield from require_exclusive(prefix)
             removed = {f"{prefix}{path}" for path in bases} | segments
+            # A name is forgotten only when no listing can be so old that it still shows it.
+            settled = {
+                name for e in history if e.committed <= before for name in e.manifest.removed
+            }
             gone = {
-                name for name in manifest.removed if name not in stored and not _below(name, stored)
+                name
+                for name in settled
+                if name not in stored and not _below(name, stored)
             }
             following = replace(
                 manifest,
