@@ -242,7 +242,7 @@ class Actor:
                 yield
                 try:
                     result = yield from self.storage.perform(self.number, operation, None)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the steps decide
                     operation = steps.throw(error)
                 else:
                     operation = steps.send(result)
@@ -285,9 +285,7 @@ class World:
             ]
         )
         actors.append([self._tag(name) for name in ("one", "two")])
-        actors.append(
-            [(lambda: self._read(pause), self._check_read) for _ in range(4)]
-        )
+        actors.append([(lambda: self._read(pause), self._check_read) for _ in range(4)])
         if retractor:
             actors.append([self._retract(pause)])
         self.actors = [Actor(i, self.storage, script) for i, script in enumerate(actors)]
@@ -309,7 +307,9 @@ class World:
 
         def make():
             self.history.submitted |= {tuple(row) for row in rows}
-            name = f"{PREFIX}segments/{self.draw.randrange(16):x}/{self.draw.random():.17f}.zarr.zip"
+            name = (
+                f"{PREFIX}segments/{self.draw.randrange(16):x}/{self.draw.random():.17f}.zarr.zip"
+            )
             return self._put(name, json.dumps(rows).encode())
 
         def done(made):
@@ -384,7 +384,9 @@ class World:
             actor = self.draw.choice(awake or [sleeper])
             # Bursts let one actor overtake another by far, which a fair choice hardly ever does.
             for _ in range(self.draw.choice((1, 1, 2, 5, 20, 200))):
-                if not actor.alive or (actor is sleeper and actor.moved == moves and len(awake) > 1):
+                if not actor.alive or (
+                    actor is sleeper and actor.moved == moves and len(awake) > 1
+                ):
                     break
                 self.storage.clock += self.draw.expovariate(1.0)
                 if self.draw.random() < 0.01:
@@ -424,7 +426,7 @@ class World:
         run(vacuum.vacuum_steps(PREFIX, protocol.Call(self._pinned), self.grace))
         final = run(snapshot_steps(PREFIX, {}, pause))
         assert final.content_id() == after.content_id()
-        bases = {made for made in self._pinned()}
+        bases = self._pinned()
         if done.manifest.base:
             bases.add(done.manifest.base.path)
         tail = {info.name for info in final.tail}

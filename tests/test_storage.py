@@ -23,9 +23,9 @@ from dmstore.errors import (
 from dmstore.storage import log, segment, tag
 from dmstore.storage.compact import compact
 from dmstore.storage.objects import LocalObjects
+from dmstore.storage.snapshot import content_id
 from dmstore.storage.vacuum import vacuum
 from dmstore.storage.verify import verify
-from dmstore.storage.snapshot import content_id
 from dmstore.study import open_study
 
 

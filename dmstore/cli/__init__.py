@@ -20,6 +20,8 @@ COMMANDS = {
     "verify": "Read everything and say what is wrong.",
     "compact": "Bring all runs of an algorithm into one base.",
     "vacuum": "Delete what nothing refers to any more.",
+    "doctor": "Find out what a file system or bucket guarantees.",
+    "torture": "Try to make a storage lose runs.",
     "tag": "Give a state of an algorithm's runs a name.",
     "fit": "Fit one lasso a target.",
     "evaluate": "Score a fit on runs that nothing was fitted on.",

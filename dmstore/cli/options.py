@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", str(value))
+        if not match:
+            self.fail(f"{value!r} is no duration; write 0, 90s, 30m, 12h or 7d", parameter, context)
+        return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+DURATION = _Duration()
 study = click.argument("study", type=click.Path())
 algorithm = click.argument("algorithm")
 maybe_algorithm = click.argument("algorithm", required=False)

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from dmstore.cli import options, output
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(
-        self, value: object, parameter: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", str(value))
-        if not match:
-            self.fail(f"{value!r} is no duration; write 0, 90s, 30m, 12h or 7d", parameter, context)
-        return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 @click.command("vacuum")
@@ -28,7 +12,7 @@ class _Duration(click.ParamType[float]):
 @options.maybe_algorithm
 @click.option(
     "--grace",
-    type=_Duration(),
+    type=options.DURATION,
     default="7d",
     show_default=True,
     help="Keep what went out of use less than this ago: longer than any reader holds a view.",

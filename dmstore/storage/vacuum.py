@@ -73,11 +73,7 @@ def vacuum_steps(prefix: str, pinned: Call, grace: float) -> Steps[Vacuum]:
             settled = {
                 name for e in history if e.committed <= before for name in e.manifest.removed
             }
-            gone = {
-                name
-                for name in settled
-                if name not in stored and not _below(name, stored)
-            }
+            gone = {name for name in settled if name not in stored and not _below(name, stored)}
             following = replace(
                 manifest,
                 version=manifest.version + 1,

@@ -1,0 +1,89 @@
+"""``dmstore torture``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("torture")
+@click.argument("path", type=click.Path())
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True, help="How long."
+)
+@click.option(
+    "--kills", type=click.IntRange(0), default=None, help="How many kills; two a second by default."
+)
+@click.option(
+    "--writers", type=click.IntRange(1), default=8, show_default=True, help="Writing processes."
+)
+@click.option(
+    "--compactors",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Compacting processes.",
+)
+@click.option(
+    "--grace",
+    type=options.DURATION,
+    default="0",
+    show_default=True,
+    help="Of the vacuums; give 90s on a network file system, whose listings may be old.",
+)
+@click.option("--seed", type=int, default=None, help="Seed of the kills.")
+@click.option("--keep", is_flag=True, help="Leave the study there when nothing was wrong.")
+@options.quiet
+@options.as_json
+def command(
+    path: str,
+    seconds: float,
+    kills: int | None,
+    writers: int,
+    compactors: int,
+    grace: float,
+    seed: int | None,
+    keep: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Try to make the storage at PATH lose runs: write, compact and vacuum at once, and kill -9.
+
+    \b
+    PATH is a directory or the URL of a bucket; a study of its own is made there, and deleted again.
+    Exit code 0 only where nothing was lost, duplicated or torn.
+
+    \b
+    Example:
+      dmstore torture /mnt/nfs/scratch --seconds 300
+    """
+    from dmstore.torture import torture
+
+    progress = output.Progress("kills", quiet=quiet)
+    found = torture(
+        path,
+        seconds=seconds,
+        kills=kills,
+        writers=writers,
+        compactors=compactors,
+        grace=grace,
+        seed=seed,
+        keep=keep,
+        progress=progress,
+    )
+    progress.close()
+    verdict = "nothing was lost" if found.passed else f"FAILED; the study stays at {found.study}"
+    lines = [
+        f"{found.acknowledged} runs acknowledged by {writers} writers in {found.seconds:.0f} s, {found.visible} visible",
+        f"{found.lost} lost, {found.duplicated} duplicated, {found.torn} torn; {found.kills} kills, "
+        f"{found.compactions} compactions, {found.errors} processes stopped by an error",
+    ]
+    if not found.compacted and compactors:
+        lines.append("compactors took no part: this storage lets an existing name be overwritten")
+    lines += [f"  {problem}" for problem in found.problems]
+    output.emit({**asdict(found), "passed": found.passed}, [*lines, verdict], as_json=as_json)
+    if not found.passed:
+        raise click.exceptions.Exit(1)
