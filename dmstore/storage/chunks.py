@@ -11,7 +11,9 @@ import functools
 import io
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -27,6 +29,9 @@ from dmstore.errors import CorruptionError
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 # What the texts of one segment may take: they are names, not documents.
 _MOST_TEXT = 64 << 20
+# The end record of a zip and its longest comment.
+_TAIL = 22 + 65535
+_END = b"PK\x05\x06"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -131,8 +136,8 @@ def read_group(file: BinaryIO, where: str, names: list[str]) -> dict[str, NDArra
         If the group is laid out in another way.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            return {name: _read_array(archive, name) for name in names}
+        archive = _Archive(file)
+        return {name: _read_array(archive, name) for name in names}
     except UnknownLayoutError:
         raise
     except KeyError as error:
@@ -143,22 +148,97 @@ def read_group(file: BinaryIO, where: str, names: list[str]) -> dict[str, NDArra
         raise CorruptionError(msg) from error
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    document = _member(archive, f"{name}/zarr.json", 1 << 20)
+class _Archive:
+    """The members of a ZIP_STORED archive, from its directory alone.
+
+    Parameters
+    ----------
+    file : binary file
+
+    Raises
+    ------
+    ValueError
+        If the directory is damaged, or says what a stored archive cannot.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, self._size - _TAIL))
+        tail = file.read(_TAIL)
+        end = end_of_zip(tail)
+        *_, count, length, start, _ = struct.unpack_from("<4s4H2LH", tail, end)
+        origin = self._size - len(tail)
+        if start + length > origin + end or length < count * 46:
+            msg = "the archive's directory lies outside the file"
+            raise ValueError(msg)
+        if start >= origin:
+            raw = tail[start - origin : start - origin + length]
+        else:
+            file.seek(start)
+            raw = file.read(length)
+        self._members: dict[str, tuple[int, int, int]] = {}
+        place = 0
+        for _ in range(count):
+            place = self._entry(raw, place)
+
+    def _entry(self, raw: bytes, place: int) -> int:
+        found: tuple[Any, ...] = struct.unpack_from("<4s6H3L5H2L", raw, place)
+        magic, flags, method = found[0], found[3], found[4]
+        crc, packed, size = found[7:10]
+        name_length, extra, comment, offset = (int(found[i]) for i in (10, 11, 12, 16))
+        name = raw[place + 46 : place + 46 + name_length].decode("ascii")
+        if magic != b"PK\x01\x02" or method or flags & ~0x800 or packed != size:
+            msg = f"{name!r} is not simply stored"
+            raise ValueError(msg)
+        if name in self._members or offset + 30 + size > self._size:
+            msg = f"{name!r} stands there twice or lies outside the file"
+            raise ValueError(msg)
+        self._members[name] = (offset, size, crc)
+        return place + 46 + name_length + extra + comment
+
+    def read(self, name: str, most: int) -> bytes:
+        """A member of at most so many bytes, its checksum compared."""
+        offset, size, crc = self._members[name]
+        if size > most:
+            msg = f"{name!r} has {size} bytes, at most {most} make sense"
+            raise ValueError(msg)
+        self._file.seek(offset)
+        header = self._file.read(30)
+        name_length, extra = struct.unpack_from("<2H", header, 26)
+        self._file.seek(offset + 30 + name_length + extra)
+        content = self._file.read(size)
+        if header[:4] != b"PK\x03\x04" or len(content) != size or zlib.crc32(content) != crc:
+            msg = f"{name!r} is cut or its checksum is wrong"
+            raise ValueError(msg)
+        return content
+
+
+def end_of_zip(tail: bytes) -> int:
+    """Where the end record of a zip begins in its last bytes; its comment must end with them.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    end = tail.rfind(_END)
+    while end >= 0 and end + 22 + int.from_bytes(tail[end + 20 : end + 22], "little") != len(tail):
+        end = tail.rfind(_END, 0, end)
+    if end < 0:
+        msg = "no end of a zip"
+        raise ValueError(msg)
+    return end
+
+
+def _read_array(archive: _Archive, name: str) -> NDArray[Any]:
+    document = archive.read(f"{name}/zarr.json", 1 << 20)
     codecs, dtype, shape = _layout(document)
     place = "/".join([name, "c", *("0" * len(shape))])
     expected = math.prod(shape) * (np.dtype(dtype).itemsize if dtype != "string" else 0)
     # A chunk of blosc is never much longer than what it holds.
     most = expected + expected // 8 + 4096 if dtype != "string" else _MOST_TEXT
-    return decode_chunk(_member(archive, place, most), codecs, dtype, shape)
-
-
-def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
-        msg = f"{name!r} is compressed or of {info.file_size} bytes"
-        raise zipfile.BadZipFile(msg)
-    return archive.read(info)
+    return decode_chunk(archive.read(place, most), codecs, dtype, shape)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -157,8 +157,9 @@ def _write(view: View, path: str, progress: Progress | None) -> None:
         _assign(group, name, slice(None), values)
     for start in range(0, len(view), BLOCK):
         stop = min(start + BLOCK, len(view))
+        rows = view.read(wide, start, stop)
         for name in wide:
-            _assign(group, name, slice(start, stop), view.read([name], start, stop)[name])
+            _assign(group, name, slice(start, stop), rows.pop(name))
         if progress:
             progress(stop, len(view))
     schema.consolidate(store)

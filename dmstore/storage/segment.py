@@ -32,7 +32,6 @@ DIGEST_BYTES = 16
 # The end record of a zip and its longest comment.
 _LONGEST = 65535
 _TAIL = 22 + _LONGEST
-_END = b"PK\x05\x06"
 
 
 class CommentTooLongError(InputError):
@@ -170,12 +169,11 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
     FormatError
         If it is of another study, algorithm or format version.
     """
-    end = tail.rfind(_END)
-    while end >= 0 and end + 22 + int.from_bytes(tail[end + 20 : end + 22], "little") != len(tail):
-        end = tail.rfind(_END, 0, end)
-    if end < 0:
-        msg = f"{name}: no end of a zip, so the file is cut or damaged; restore it from a copy"
-        raise CorruptionError(msg)
+    try:
+        end = chunks.end_of_zip(tail)
+    except ValueError as error:
+        msg = f"{name}: {error}, so the file is cut or damaged; restore it from a copy"
+        raise CorruptionError(msg) from None
     comment = schema.load_document("segment", tail[end + 22 :], name)
     for key, value in identity.items():
         if comment[key] != value:
