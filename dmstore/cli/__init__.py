@@ -16,6 +16,7 @@ COMMANDS = {
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
     "ingest": "Store the runs in workers' .npz files.",
+    "retract": "Take runs of a faulty host out of every later view.",
     "status": "Say what a study holds and what is still to do.",
     "verify": "Read everything and say what is wrong.",
     "compact": "Bring all runs of an algorithm into one base.",

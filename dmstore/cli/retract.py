@@ -1,0 +1,66 @@
+"""``dmstore retract``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("retract")
+@options.study
+@options.algorithm
+@click.option(
+    "--where",
+    multiple=True,
+    required=True,
+    metavar="CONDITION",
+    help="host=node17, time>=2026-11-01, run=5,7,10-20, accuracy<0.2; of several, all must hold.",
+)
+@click.option("--reason", default=None, help="Why; stands in the log for ever.")
+@click.option("--restore", is_flag=True, help="Undo: only run=… is possible then.")
+@click.option("--dry-run", is_flag=True, help="Only count the runs.")
+@options.as_json
+def command(
+    study: str,
+    algorithm: str,
+    where: tuple[str, ...],
+    reason: str | None,
+    restore: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take runs of ALGORITHM out of every later view, because a host or a setting was faulty.
+
+    \b
+    Earlier snapshots, tags and fits stay what they were. Retracted runs count as not trained, so
+    'dmstore train' trains them again.
+
+    \b
+    Example:
+      dmstore retract cifar.dm high-noise --where host=node17 --reason "bad memory"
+    """
+    from dmstore.retraction import restore_runs, retract_runs
+    from dmstore.study import open_study
+
+    if not (reason or dry_run):
+        msg = "say why with --reason"
+        raise click.UsageError(msg)
+    opened = open_study(study).algorithm(algorithm)
+    act: Any = restore_runs if restore else retract_runs
+    found = act(opened, where, reason=reason or "", dry_run=dry_run)
+    done = "restored" if restore else "retracted"
+    would = f"would be {done}" if dry_run else done
+    output.emit(
+        {
+            "algorithm": algorithm,
+            done: len(found.rows),
+            "runs": [run for run, _ in found.rows],
+            "version": found.version,
+            "dry_run": dry_run,
+        },
+        [f"{algorithm}: {len(found.rows)} runs {would}"],
+        as_json=as_json,
+    )
