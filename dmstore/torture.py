@@ -9,11 +9,13 @@ import contextlib
 import multiprocessing
 import os
 import random
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ TRAIN, TARGET = 256, 128
 _NAME = "soak"
 # Ids of one life of a writer.
 _LIFE = 1 << 20
-_MOST_LIVES = 1 << 40
+# A writer trains for at most so many seconds between commits, so that compactors get a turn.
+_TRAINING = 0.1
 
 
 @dataclass
@@ -152,6 +155,7 @@ class _Crew:
     """The processes: each that is killed is replaced by a new one."""
 
     def __init__(self, where: str, logs: Path, writers: int, compactors: int, grace: float) -> None:
+        _start_tracker()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["dmstore.torture", "zarr"])
         self._where = where
@@ -204,6 +208,16 @@ class _Crew:
             process.join()
 
 
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker such that it does not complain of what killed processes left."""
+    options = list(sys.warnoptions)
+    sys.warnoptions.append("ignore:resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions[:] = options
+
+
 def make_rows(algorithm: Algorithm, ids: Sequence[int]) -> Rows:
     """Rows whose content follows from their ids."""
     draws = [np.random.Generator(np.random.Philox(key=[7, run])) for run in ids]
@@ -234,6 +248,7 @@ def _write(where: str, logs: str, life: int, grace: float) -> None:
             algorithm.table.append(make_rows(algorithm, ids))
             os.write(log, "".join(f"{run}\n" for run in ids).encode())
             number += count
+            time.sleep(draw.uniform(0, _TRAINING))
     except DmstoreError as error:
         Path(logs, f"error-{life}").write_text(str(error))
 

@@ -7,6 +7,7 @@ environment that the store's own tools use and are never part of a name, a docum
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import os
 import time
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "az", "memory", "http", "https")
 INDEX = "index.json"
 _ATTEMPTS = 5
+# What the client itself repeats before it reports an error.
+RETRIES = 4
+_PATIENCE = datetime.timedelta(seconds=60)
 # Names of variables whose values must not appear in any text.
 _SECRETS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCOUNT_KEY", "SAS", "CREDENTIAL")
 _memory: dict[str, Any] = {}
@@ -76,20 +80,13 @@ def connect(url: str) -> tuple[str, Any]:
     try:
         open_url: Any = store.from_url
         return shown, open_url(
-            shown, client_options=options, retry_config={"max_retries": 4, "retry_timeout": _RETRY}
+            shown,
+            client_options=options,
+            retry_config={"max_retries": RETRIES, "retry_timeout": _PATIENCE},
         )
     except Exception as error:  # noqa: BLE001 - clients have no one class for what they raise
         msg = f"{shown}: {explain(error)}"
         raise StorageError(msg) from None
-
-
-def _retry() -> Any:
-    import datetime
-
-    return datetime.timedelta(seconds=60)
-
-
-_RETRY = _retry()
 
 
 def explain(error: BaseException) -> str:
@@ -185,9 +182,26 @@ class RemoteObjects:
         start = max(0, size - length)
         if not size:
             return b""
-        return bytes(
-            self._call(name, lambda: obstore.get_range(self.store, name, start=start, end=size))
-        )
+        try:
+            found = self._call(
+                name, lambda: obstore.get_range(self.store, name, start=start, end=size)
+            )
+        except StorageError:
+            # Some servers know no ranges: then the whole object has to come.
+            return self.get(name)[-length:]
+        return bytes(found)
+
+    def serves_ranges(self, name: str) -> bool:
+        """Whether a part of an object can be read without the rest."""
+        import obstore
+
+        try:
+            return (
+                len(self._call(name, lambda: obstore.get_range(self.store, name, start=1, end=2)))
+                == 1
+            )
+        except StorageError:
+            return False
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """See :meth:`Objects.put_if_absent`.
