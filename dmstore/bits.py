@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORD = 64
+# Train units packed at a time, so that what is worked on stays in the cache.
+_PANEL = 4096
 
 
 def pack_rows(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -57,11 +59,25 @@ def pack_runs(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
     (train, ceil(run / 64)) uint64
         Unused bits are 0, so that popcounts need no correction.
     """
+    mask = np.asarray(mask, dtype=bool)
     runs, train = mask.shape
-    words = -(-runs // WORD)
-    packed = np.zeros((train, words * 8), dtype=np.uint8)
-    packed[:, : -(-runs // 8)] = np.packbits(mask.T, axis=1, bitorder="little")
-    return packed.view("<u8").astype(np.uint64, copy=False)
+    octets = np.zeros((train, -(-runs // WORD) * 8), dtype=np.uint8)
+    whole, even = runs - runs % 8, train - train % 8
+    for start in range(0, even, _PANEL):
+        stop = min(start + _PANEL, even)
+        # Eight runs of eight units at a time: a shift by less than 8 keeps the bits in their bytes.
+        panel = np.ascontiguousarray(mask[:whole, start:stop]).view(np.uint64)
+        panel = panel.reshape(whole // 8, 8, -1)
+        packed = panel[:, 0].copy()
+        shifted = np.empty_like(packed)
+        for bit in range(1, 8):
+            np.left_shift(panel[:, bit], np.uint64(bit), out=shifted)
+            np.bitwise_or(packed, shifted, out=packed)
+        octets[start:stop, : whole // 8] = packed.view(np.uint8).T
+    octets[even:, : -(-runs // 8)] = np.packbits(mask[:, even:].T, axis=1, bitorder="little")
+    if runs % 8:
+        octets[:even, whole // 8] = np.packbits(mask[whole:, :even], axis=0, bitorder="little")[0]
+    return octets.view("<u8").astype(np.uint64, copy=False)
 
 
 def unpack_runs(words: NDArray[np.uint64], runs: int) -> NDArray[np.bool_]:
