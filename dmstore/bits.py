@@ -67,7 +67,7 @@ def pack_runs(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
         stop = min(start + _PANEL, even)
         # Eight runs of eight units at a time: a shift by less than 8 keeps the bits in their bytes.
         panel = np.ascontiguousarray(mask[:whole, start:stop]).view(np.uint64)
-        panel = panel.reshape(whole // 8, 8, -1)
+        panel = panel.reshape(whole // 8, 8, (stop - start) // 8)
         packed = panel[:, 0].copy()
         shifted = np.empty_like(packed)
         for bit in range(1, 8):
