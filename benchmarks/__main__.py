@@ -7,7 +7,9 @@ import importlib
 import json
 import resource
 
-NAMES = ("startup", "commit", "fit")
+NAMES = ("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "fit")
+
+FUNCTIONS = {"overhead": ("commit", "overhead")}
 
 
 def main() -> None:
@@ -15,7 +17,8 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    result = importlib.import_module(f"benchmarks.{arguments.name}").run()
+    module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))
+    result = getattr(importlib.import_module(f"benchmarks.{module}"), function)()
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
     if arguments.json:
         print(json.dumps(result))
