@@ -345,7 +345,7 @@ class Writer:
         for name in sorted(n for n in os.listdir(self.folder) if n.endswith(".npz")):
             path = os.path.join(self.folder, name)
             try:
-                with np.load(path, allow_pickle=False) as arrays:
+                with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                     given = [k for k in self._identity if k in arrays.files]
                     if all(str(arrays[key]) == self._identity[key] for key in given):
                         found.update(arrays["run"].tolist())
