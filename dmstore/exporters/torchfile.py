@@ -17,6 +17,8 @@ from dmstore.exporters.stream import Stream
 _STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage"}
 # Where torch puts the bytes of a tensor, so that it can map them.
 _ALIGNMENT = 64
+# Bytes of a member's header before its name and further fields, and of the field for long sizes.
+_HEADER, _LONG_SIZES = 30, 20
 _TOP = "datamodels"
 
 
@@ -36,8 +38,9 @@ def write(path: Path, tensors: Sequence[Stream], values: Mapping[str, object]) -
         _small(archive, "byteorder", b"little")
         for number, tensor in enumerate(tensors):
             info = _member(f"data/{number}", tensor.size)
-            long = info.file_size * 1.05 > zipfile.ZIP64_LIMIT
-            start = file.tell() + len(info.FileHeader(zip64=long))
+            # zipfile's own rule for a header with long sizes.
+            longer = _LONG_SIZES if tensor.size * 1.05 > zipfile.ZIP64_LIMIT else 0
+            start = file.tell() + _HEADER + len(info.filename) + longer
             padding = -(start + 4) % _ALIGNMENT
             info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
             with archive.open(info, "w") as member:
