@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "Train the pending runs of an algorithm, or of one part of it.",
     "ingest": "Store the runs in workers' .npz files.",
     "retract": "Take runs of a faulty host out of every later view.",
+    "writer": "Print the one-file writer, for workers that cannot install dmstore.",
+    "export": "Write runs, datamodels or the plan in another tool's format.",
     "status": "Say what a study holds and what is still to do.",
     "verify": "Read everything and say what is wrong.",
     "compact": "Bring all runs of an algorithm into one base.",

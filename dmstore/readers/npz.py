@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dmstore import bits
 from dmstore.algorithm import Algorithm
 from dmstore.errors import InputError
 from dmstore.npz import NpzReader
+from dmstore.storage import segment
 from dmstore.storage.segment import Rows
 
 
@@ -25,7 +27,7 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
     path : path
         ``run`` (k,) integer ids; ``mask`` (k, train) bool or ``mask_packed``
         (k, ceil(train / 8)) uint8 in little bit order; one array (k, target[, class]) a declared
-        output; optional ``study`` and ``algorithm``, which must match; ``seed`` and any further
+        output; optional ``row_digest`` (k, 16) uint8, which must be right; optional ``study`` and ``algorithm``, which must match; ``seed`` and any further
         per-run column.
     algorithm : Algorithm
 
@@ -55,7 +57,7 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
             if (
                 not shape
                 or shape[0] != count
-                or (name not in ("mask", "mask_packed", *outputs) and len(shape) != 1)
+                or (name not in ("mask", "mask_packed", "row_digest", *outputs) and len(shape) != 1)
             ):
                 msg = f"{path}: {name!r} has shape {shape}, but there are {count} runs"
                 raise InputError(msg)
@@ -64,12 +66,30 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
             name: reader.load(name) for name in outputs if name in headers
         }
         arrays["mask"] = _mask(reader, algorithm.train)
-        given = {"run", "mask", "mask_packed", "study", "algorithm", *outputs}
+        given = {"run", "mask", "mask_packed", "row_digest", "study", "algorithm", *outputs}
         columns = {name: reader.load(name) for name in headers if name not in given}
         run = reader.load("run")
+        if "row_digest" in headers:
+            _check_digests(reader, run, arrays, algorithm)
     columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
     columns.setdefault("host", np.full(count, platform.node()))
     return algorithm.complete(Rows(run, arrays, columns), str(path))
+
+
+def _check_digests(
+    reader: NpzReader, run: NDArray[Any], arrays: dict[str, NDArray[Any]], algorithm: Algorithm
+) -> None:
+    """Compare rows with the digests that their worker made, of outputs in the dtypes of its file."""
+    spec = algorithm.table.spec
+    written = {n: replace(spec.arrays[n], dtype=str(values.dtype)) for n, values in arrays.items()}
+    own = segment.row_digests(run, arrays, replace(spec, arrays={**spec.arrays, **written}))
+    given = reader.load("row_digest")
+    wrong = np.ones(len(run), dtype=bool)
+    if given.shape == own.shape and given.dtype == own.dtype:
+        wrong = (given != own).any(axis=1)
+    for row in np.flatnonzero(wrong)[:1]:
+        msg = f"{reader.path}: run {run[row]} is not what its worker wrote (its 'row_digest' differs); copy the file again, or train the run again"
+        raise InputError(msg)
 
 
 def _check_identity(reader: NpzReader, algorithm: Algorithm) -> None:

@@ -1,0 +1,154 @@
+"""Export: one algorithm's runs, datamodels or plan, in another tool's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmstore.errors import InputError, NotFoundError
+from dmstore.exporters import datamodels_pt, npy, plan, safetensors, truth
+from dmstore.exporters.datamodels import Datamodels
+from dmstore.exporters.place import building
+from dmstore.exporters.source import Source
+from dmstore.exporters.stream import Progress, own_names
+from dmstore.study import Study
+
+# Formats, and the options that mean something in each.
+FORMATS = {
+    "npy": {"outputs", "snapshot", "split"},
+    "datamodels.pt": {"outputs", "fit", "units"},
+    "truth": {"outputs", "snapshot", "split"},
+    "safetensors": {"outputs", "fit", "snapshot", "split"},
+    "plan": set[str](),
+}
+UNITS = ("raw", "standardised")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Paths.
+    rows : int
+        Runs written; of ``datamodels.pt`` the runs that the fit stands on, of ``plan`` those planned.
+    size : int
+        Bytes.
+    content_id : str
+        Of the snapshot that the rows are from; empty for a plan.
+    """
+
+    files: tuple[str, ...]
+    rows: int
+    size: int
+    content_id: str
+
+
+def export(
+    study: Study,
+    algorithm: str,
+    to: str,
+    dest: str | Path,
+    *,
+    outputs: Sequence[str] = (),
+    fit: str | None = None,
+    snapshot: str | None = None,
+    split: str | None = None,
+    units: str | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write one algorithm's runs, datamodels or plan to a new file or folder.
+
+    It is there whole or not at all, and nothing that is there is replaced.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    to : {"npy", "datamodels.pt", "truth", "safetensors", "plan"}
+    dest : path
+    outputs : sequence of str
+        Which outputs; all by default, of ``truth`` and ``datamodels.pt`` one.
+    fit : str, optional
+        Which fit; the newest finished one by default.
+    snapshot : str, optional
+        A tag; by default the runs as they are now.
+    split : {"all", "train", "holdout", "eval"}, optional
+        Which runs; of ``truth`` those for evaluation by default, else all.
+    units : {"raw", "standardised"}, optional
+        Of the weights in ``datamodels.pt``; raw by default.
+    progress : callable, optional
+        Called with bytes done and bytes in all.
+
+    Raises
+    ------
+    InputError, NotFoundError
+        If an option does not fit the format, or names what is not there.
+    ExistsError
+        If `dest` is there.
+    StorageError
+        If the file system refuses.
+    """
+    if to not in FORMATS:
+        msg = f"format {to!r} is not known; use {', '.join(FORMATS)}"
+        raise InputError(msg)
+    given = {"outputs": outputs, "fit": fit, "snapshot": snapshot, "split": split, "units": units}
+    for name in (n for n, value in given.items() if value and n not in FORMATS[to]):
+        msg = f"--{name.removesuffix('s') if name == 'outputs' else name} has no meaning in an export to {to}; leave it out"
+        raise InputError(msg)
+    if units not in (None, *UNITS):
+        msg = f"units {units!r} are not known; use {' or '.join(UNITS)}"
+        raise InputError(msg)
+    if to in ("datamodels.pt", "truth") and len(outputs) > 1:
+        msg = f"an export to {to} has room for one output; give --output once"
+        raise InputError(msg)
+
+    def source(default: str) -> Source:
+        return Source.pin(
+            study, algorithm, outputs=outputs, snapshot=snapshot, split=split or default
+        )
+
+    rows, content_id = 0, ""
+    with building(dest) as place:
+        if to == "plan":
+            rows = plan.write(place, study, algorithm)
+        elif to == "datamodels.pt":
+            found = Datamodels.choose(study, algorithm, fit, next(iter(outputs), None))
+            datamodels_pt.write(
+                place, found, standardised=units == "standardised", progress=progress
+            )
+            rows, content_id = sum(found.document["runs"].values()), found.document["content_id"]
+        else:
+            pinned = source("eval" if to == "truth" else "all")
+            if to == "npy":
+                npy.write(place, pinned, progress)
+            elif to == "truth":
+                truth.write(place, pinned, progress)
+            else:
+                _write_safetensors(place, study, pinned, fit, progress)
+            rows, content_id = len(pinned), pinned.view.content_id()
+    files = sorted(Path(dest).iterdir()) if Path(dest).is_dir() else [Path(dest)]
+    size = sum(file.stat().st_size for file in files)
+    return Exported(tuple(map(str, files)), rows, size, content_id)
+
+
+def _write_safetensors(
+    path: Path, study: Study, source: Source, fit: str | None, progress: Progress | None
+) -> None:
+    """Masks, outputs and columns, and the datamodels if there are any."""
+    metadata: dict[str, object] = {"about": source.about()}
+    streams = [*source.wide()]
+    try:
+        found = Datamodels.choose(study, source.algorithm.name, fit)
+    except NotFoundError:
+        if fit:
+            raise
+    else:
+        streams += found.by_target()
+        metadata["fit"] = {
+            key: found.document[key] for key in ("fit", "output", "content_id", "parameters")
+        }
+    safetensors.write(path, own_names([*streams, *source.columns()]), metadata, progress)

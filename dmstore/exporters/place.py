@@ -1,0 +1,71 @@
+"""Where an export goes: built beside its place, renamed there when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmstore.errors import DmstoreError, ExistsError, InputError
+from dmstore.storage.objects import storage_error
+
+
+@contextlib.contextmanager
+def building(dest: str | Path) -> Iterator[Path]:
+    """A path to build a file or folder at; on success it becomes `dest`, durably and at once.
+
+    Raises
+    ------
+    ExistsError
+        If there is something at `dest`: an export never replaces anything.
+    InputError
+        If the folder that `dest` is to stand in is not there.
+    StorageError
+        If the file system refuses.
+    """
+    target = Path(dest)
+    _check_free(target)
+    if not target.absolute().parent.is_dir():
+        msg = f"{target}: the folder {target.parent} is not there; make it first"
+        raise InputError(msg)
+    temporary = target.absolute().parent / f".{target.name}.{uuid.uuid4().hex}.part"
+    try:
+        yield temporary
+        _sync(temporary)
+        _check_free(target)
+        temporary.rename(target)
+        _sync_one(target.absolute().parent)
+    except DmstoreError:
+        raise
+    except OSError as error:
+        raise storage_error(error, error.filename or target) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _check_free(target: Path) -> None:
+    if not target.name or os.path.lexists(target):
+        msg = f"{target}: is there already; an export replaces nothing, give a new name"
+        raise ExistsError(msg)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            _sync_one(child)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The writer that is copied to where dmstore cannot be installed."""
