@@ -27,7 +27,10 @@ LAYERS = [
     ["errors", "npz", "threads"],
     ["schema", "bits", "plan"],
     ["storage"],
-    ["examples", "algorithm", "dataset", "study", "creation"],
+    [
+        *("examples", "annotation", "target_sets", "summary", "algorithm", "dataset"),
+        *("outputs", "runs", "results", "target", "tree", "study", "creation"),
+    ],
     ["ingest", "maintenance", "readers", "regression"],
     ["training", "analysis"],
     ["counterfactual"],
