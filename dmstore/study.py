@@ -292,14 +292,8 @@ class Study:
         return algorithms.open_algorithm(self.objects, self.document, name)
 
     def runs(self, algorithm: str) -> xr.Dataset:
-        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``mask`` (run, train) bool and every declared output (run, target[, class]), lazy;
-            coordinates ``run``, ``split`` (train, holdout or eval), ``seed``, ``time``, ``mask_id``,
-            further columns, and the ids and labels of train units and targets.
+        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``,
+        which see (:attr:`dmstore.runs.RunsView.dataset`).
         """
         return self.view(algorithm).dataset
 
