@@ -255,6 +255,13 @@ def read(
         return inner, chunks
 
 
+def own_columns(objects: Objects, where: str) -> list[str]:
+    """Columns that stand in the group of a target set that was added later."""
+    with examples.opened(objects, where) as group:
+        found = [name for name in group.array_keys() if name.startswith("annotation_")]
+    return sorted(name.removeprefix("annotation_") for name in found)
+
+
 def dataset(
     objects: Objects, set_name: str, ids: NDArray[Any], dim: str, own: str | None = None
 ) -> xr.Dataset:
@@ -280,9 +287,7 @@ def dataset(
     variables: dict[str, Any] = {}
     places = {name: (where, "value") for name, where in names(objects, set_name).items()}
     if own is not None:
-        with examples.opened(objects, own) as group:
-            found = [name for name in group.array_keys() if name.startswith("annotation_")]
-        places |= {name.removeprefix("annotation_"): (own, name) for name in found}
+        places |= {name: (own, f"annotation_{name}") for name in own_columns(objects, own)}
     for name, (where, array) in sorted(places.items()):
         inner, values = read(objects, where, array, len(ids))
         variables[name] = ((dim, *inner), values)

@@ -44,6 +44,11 @@ def status(study: Study) -> dict[str, Any]:
         and fits.
     """
     sets = study.target_sets
+    own = {
+        name: annotation.own_columns(study.objects, entry["path"])
+        for name, entry in sets.items()
+        if entry["later"]
+    }
     algorithms = {name: _algorithm_status(study, name) for name in study.algorithms}
     shared = [
         info.size
@@ -57,7 +62,7 @@ def status(study: Study) -> dict[str, Any]:
         "train": study.document["train"]["count"],
         "targets": {name: entry["count"] for name, entry in sets.items()},
         "annotations": {
-            name: sorted(annotation.names(study.objects, name))
+            name: sorted([*annotation.names(study.objects, name), *own.get(name, [])])
             for name in ("train", *sets, "class")
         },
         "bytes": sum(shared) + sum(entry["bytes"] for entry in algorithms.values()),

@@ -134,7 +134,7 @@ class Study:
     def _set(self, name: str, dim: str) -> xr.Dataset:
         if name not in self._sets:
             own = self._entry(name).get("later") and self._entry(name)["path"]
-            ids = schema.text(self.class_names) if name == "class" else self._ids(name)
+            ids = self.ids(name)
             self._sets[name] = annotation.dataset(self.objects, name, ids, dim, own or None)
         return self._sets[name]
 
@@ -146,7 +146,10 @@ class Study:
             return {**entry, "path": f"examples/{name}.zarr"}
         return target_sets.require(self.objects, self.document, name)
 
-    def _ids(self, name: str) -> NDArray[Any]:
+    def ids(self, name: str) -> NDArray[np.str_]:
+        """Ids of a set, names of the classes for ``class``: (example,) str."""
+        if name == "class":
+            return schema.text(self.class_names)
         entry = self._entry(name)
         try:
             return example_sets.read_ids(
@@ -158,7 +161,7 @@ class Study:
 
     def target_train(self, name: str = "test") -> NDArray[np.int64]:
         """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
-        ids = self._ids(name)
+        ids = self.ids(name)
         found = groups.read(self.objects, self._entry(name)["path"])
         return np.asarray(found.get("target_train", np.full(len(ids), -1)), dtype=np.int64)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dmstore import schema
-from dmstore.errors import DmstoreError
+from dmstore.errors import DmstoreError, StudyNotFoundError
 from dmstore.storage import log
+from dmstore.storage.objects import Objects
 
 if TYPE_CHECKING:
     from dmstore.algorithm import Algorithm
@@ -52,8 +53,15 @@ def rows_stored(table: Table) -> str:
     return f"{base} and {len(waiting)} segments"
 
 
+def _require(objects: Objects) -> None:
+    if not objects.exists("study.json"):
+        msg = f"{objects.url}: study.json is gone, so the study was deleted or moved"
+        raise StudyNotFoundError(msg)
+
+
 def of_algorithm(algorithm: Algorithm) -> Facts:
     """Facts of an algorithm: runs done of planned, alpha, outputs, size."""
+    _require(algorithm.objects)
     planned = f" of {algorithm.planned_count()}" if algorithm.planned else ""
     stored = algorithm.objects.entries(algorithm.prefix)
     return Facts(
@@ -69,6 +77,7 @@ def of_algorithm(algorithm: Algorithm) -> Facts:
 
 def of_study(study: Study) -> Facts:
     """Facts of a study: its sets, its algorithms with their runs, fits and sizes, comparisons."""
+    _require(study.objects)
     rows: list[tuple[str, ...]] = []
     for name in study.algorithms:
         algorithm = study.algorithm(name)
