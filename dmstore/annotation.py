@@ -290,7 +290,9 @@ def dataset(
         places |= {name: (own, f"annotation_{name}") for name in own_columns(objects, own)}
     for name, (where, array) in sorted(places.items()):
         inner, values = read(objects, where, array, len(ids))
-        variables[name] = ((dim, *inner), values)
+        # Two annotations may have images of two sizes, so only `image` has the plain dims.
+        own_dims = inner if name == "image" else tuple(f"{name}_{other}" for other in inner)
+        variables[name] = ((dim, *own_dims), values)
     return portable(xr.Dataset(variables, coords={dim: (dim, examples.coordinate(ids))}))
 
 

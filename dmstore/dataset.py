@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -140,16 +141,18 @@ def _token(view: View, name: str, position: NDArray[np.int64]) -> str:
     return f"dmstore-{name}-{state.hexdigest()}"
 
 
-def coordinates(view: View) -> dict[str, Any]:
+def coordinates(view: View, known: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Everything of a view that has one value a run, in memory: name to dims and values.
 
-    ``time`` is a date in UTC, NaT where the writer's clock was beyond what a date can be.
+    What is `known` already is not read: each further column costs an open of every segment. ``time`` is a date in UTC, NaT where the writer's clock was beyond what a date can be.
     """
     spec = view.spec()
     wide = {array.name for array in view.table.spec.rows()}
-    columns = view.read([name for name in spec.arrays if name not in wide and name != "run"])
+    names = [name for name in spec.arrays if name not in wide and name != "run"]
+    columns = {**view.read([name for name in names if name not in known]), **known}
     found: dict[str, Any] = {}
-    for name, values in columns.items():
+    for name in names:
+        values = columns[name]
         if name == "time":
             values = as_dates(values)
         elif spec.arrays[name].dtype == "string":

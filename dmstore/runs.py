@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import dataset, summary
+from dmstore import dataset, plan, summary
 from dmstore.annotation import portable
 from dmstore.outputs import TargetOutputs, joined
 from dmstore.storage.view import content_id
@@ -85,7 +85,7 @@ class RunsView:
         whole = len(self._row) == len(self._runs)
         columns = {
             name: (dims, values if whole else values[self._row])
-            for name, (dims, values) in dataset.coordinates(self._runs).items()
+            for name, (dims, values) in dataset.coordinates(self._runs, self._known()).items()
         }
         mask_id = columns["mask_id"][1]
         split = self.algorithm.split(mask_id) if len(self) else np.empty(0, dtype="<U7")
@@ -112,6 +112,14 @@ class RunsView:
             **dataset.wide_arrays(self._shown, names, self._position),
         }
         return portable(xr.Dataset(variables, coords=coords, attrs=attrs))
+
+    def _known(self) -> dict[str, NDArray[Any]]:
+        """Coordinates that are known without reading them: digests, and what the plan says."""
+        known: dict[str, NDArray[Any]] = {"row_digest": self._runs.digest}
+        if self.algorithm.planned:
+            blocks, run = self.algorithm.blocks(), self._runs.run
+            known |= {"mask_id": plan.masks_of(run, blocks), "repeat": plan.repeats_of(run, blocks)}
+        return known
 
     def _facts(self) -> summary.Facts:
         on = f" on {self.target_set}" if self._outputs else ""
