@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import bits, plan, schema
+from dmstore import bits, plan, schema, summary
 from dmstore.errors import ConflictError, ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.plan import Block, Part
 from dmstore.storage import log
@@ -183,8 +183,12 @@ class Algorithm:
         if not self.planned:
             msg = f"algorithm {self.name!r} has foreign sampling, so nothing is planned; ingest its runs"
             raise InputError(msg)
+        return self.missing(self.table.view().run, part)
+
+    def missing(self, run: NDArray[np.int64], part: Part | None = None) -> NDArray[np.int64]:
+        """Planned run ids that are not in `run`; none of a foreign algorithm."""
         wanted = plan.planned_runs(self.blocks(), part)
-        return wanted[~np.isin(wanted, self.table.view().run)]
+        return wanted[~np.isin(wanted, run)]
 
     def split(self, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
         """What runs are for: ``train``, ``holdout``, ``eval``."""
@@ -277,6 +281,15 @@ class Algorithm:
         wrong = (arrays["mask_id"] != mask_id) | (arrays["repeat"] != repeat)
         for number in run[wrong & (mask_id >= 0)]:
             yield int(number), "mask id or repeat is not that of its mask"
+
+    def _facts(self) -> summary.Facts:
+        return summary.guarded(lambda: summary.of_algorithm(self), f"dmstore algorithm {self.name}")
+
+    def __repr__(self) -> str:
+        return summary.as_text(self._facts())
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(self._facts())
 
 
 def declare_outputs(

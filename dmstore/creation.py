@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import annotation, schema
 from dmstore import examples as example_sets
-from dmstore import schema
 from dmstore.algorithm import ANCHOR
 from dmstore.errors import ExistsError, InputError
 from dmstore.storage import log
@@ -157,9 +157,9 @@ def _build(
         )
         for column, values in columns.items():
             if column != "id" and not (name == "test" and column == "train"):
-                example_sets.write_annotation(objects, name, column, values)
+                annotation.write_directory(objects, name, column, values)
     if "name" in sets["class"]:
-        example_sets.write_annotation(objects, "class", "name", sets["class"]["name"])
+        annotation.write_directory(objects, "class", "name", sets["class"]["name"])
     objects.put_if_absent(
         "about/0001.json",
         schema.dump_document("about", {"created": log.utc_now(), **(about or {})}),

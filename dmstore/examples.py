@@ -1,27 +1,28 @@
-"""The examples of a study: ids frozen when it is made, annotations added at any time.
+"""The examples of a study as they are given: columns checked, ids written and read back.
 
-Annotations are labels, class names, images, texts or numbers, one value an example.
+A column is labels, images, texts or numbers, one value an example.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import FormatError, InputError
+from dmstore.errors import CorruptionError, DmstoreError, FormatError, InputError
 from dmstore.npz import NpzReader
 from dmstore.storage.objects import Objects
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-
+# What a column cannot be called: dims and ids of the datasets that it stands in.
+RESERVED = {"train", "target", "class", "example", "id"}
 _MOST_CLASSES = 1_000_000
 
 
@@ -70,14 +71,14 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
             if np.ndim(values) != 1:
                 msg = f"{where}: class_name has shape {np.shape(values)}, expected one name a class"
                 raise InputError(msg)
-            sets["class"]["name"] = _text(np.asarray(values), f"{where}: class_name")
+            sets["class"]["name"] = check_names(np.asarray(values), f"{where}: class_name")
         elif prefix in ("train", "target") and rest:
             sets["train" if prefix == "train" else "test"][rest] = np.asarray(values)
         else:
             msg = f"{where}: {name!r} is neither class_name nor train_… nor target_…; rename or drop it"
             raise InputError(msg)
     for name in ("train", "test"):
-        _check_set(sets[name], "train" if name == "train" else "target", where)
+        check_set(sets[name], "train" if name == "train" else "target", where)
     _check_labels(sets, where)
     return sets
 
@@ -94,7 +95,88 @@ def _text(values: NDArray[Any], where: str) -> NDArray[Any]:
     return found
 
 
-def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None:
+def check_names(values: NDArray[Any], where: str) -> NDArray[Any]:
+    """Ids or class names: texts that look like what they are.
+
+    Raises
+    ------
+    InputError
+        For a control or invisible character, and for text that is not in its composed form (NFC):
+        two such names can look alike and differ.
+    """
+    names = _text(values, where)
+    for name in names:
+        if not str(name).isprintable() or not unicodedata.is_normalized("NFC", str(name)):
+            msg = f"{where}: the name {str(name)!a} has control, invisible or decomposed characters; use plain printable text (NFC)"
+            raise InputError(msg)
+    return names
+
+
+def check_column(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
+    """A column of a set as it is stored.
+
+    Parameters
+    ----------
+    name : str
+        ``image`` must be uint8 (example, height, width[, 1 or 3]), ``label`` integers from 0.
+    values : (example, ...)
+    where : str
+        File and array, for error texts.
+
+    Raises
+    ------
+    InputError
+        If the name or the values cannot be stored.
+    """
+    schema.check_name(name, f"{where}: column")
+    if values.ndim == 0:
+        msg = f"{where} has shape {values.shape}, expected one value an example"
+        raise InputError(msg)
+    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.flat):
+        values = values.astype(str)
+    if values.dtype.kind in "UST":
+        values = _text(values.ravel(), where).reshape(values.shape)
+    if values.dtype.kind not in "biufU" or (values.dtype.kind == "f" and values.dtype.itemsize > 8):
+        msg = f"{where} has dtype {values.dtype}; store numbers, bools or text"
+        raise InputError(msg)
+    if name == "image" and (
+        values.dtype != np.uint8
+        or values.ndim not in (3, 4)
+        or (values.ndim == 4 and values.shape[3] not in (1, 3))
+        or 0 in values.shape
+    ):
+        msg = (
+            f"{where} has dtype {values.dtype} and shape {values.shape}, expected "
+            f"uint8 (example, height, width) or (example, height, width, 3)"
+        )
+        raise InputError(msg)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def check_labels(label: NDArray[Any], classes: int | None, where: str) -> None:
+    """Labels must be class indices: integers from 0, below `classes` if that is known."""
+    most = _MOST_CLASSES if classes is None else classes
+    if (
+        label.ndim != 1
+        or label.dtype.kind not in "iu"
+        or label.min() < 0
+        or int(label.max()) >= most
+    ):
+        msg = f"{where} must hold class indices from 0 to {most - 1} (found {label.dtype})"
+        raise InputError(msg)
+
+
+def check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None:
+    """Check the columns of one set in place, and add ``id`` where none is given.
+
+    Raises
+    ------
+    InputError
+        Naming the array and what is wrong with it.
+    """
+    if "label" not in columns:
+        msg = f"{where}: no '{prefix}_label'; every set of examples needs labels"
+        raise InputError(msg)
     count = len(columns["label"]) if columns["label"].ndim == 1 else 0
     if count == 0:
         msg = f"{where}: {prefix}_label has shape {columns['label'].shape}, expected one label an example"
@@ -103,59 +185,40 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
         if values.ndim == 0 or len(values) != count:
             msg = f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} labels"
             raise InputError(msg)
-        schema.check_name(name, f"{where}: column")
-        reserved = {"train", "target", "class", "example"} - (
-            {"train"} if prefix == "target" else set()
-        )
-        if name in reserved:
+        if name in RESERVED - {"id"} - ({"train"} if prefix == "target" else set()):
             msg = f"{where}: {prefix}_{name} has a reserved name; call it something else"
             raise InputError(msg)
-        if values.dtype.kind in "US":
-            columns[name] = _text(values.ravel(), f"{where}: {prefix}_{name}").reshape(values.shape)
-        if values.dtype.kind not in "biufUS" or (
-            values.dtype.kind == "f" and values.dtype.itemsize > 8
-        ):
-            msg = f"{where}: {prefix}_{name} has dtype {values.dtype}; store numbers, bools or text"
-            raise InputError(msg)
-    image = columns.get("image")
-    if image is not None and (
-        image.dtype != np.uint8
-        or image.ndim not in (3, 4)
-        or (image.ndim == 4 and image.shape[3] not in (1, 3))
-        or 0 in image.shape
-    ):
-        msg = (
-            f"{where}: {prefix}_image has dtype {image.dtype} and shape {image.shape}, expected "
-            f"uint8 (example, height, width) or (example, height, width, 3)"
-        )
-        raise InputError(msg)
+        columns[name] = check_column(name, values, f"{where}: {prefix}_{name}")
     given = columns.pop("id", np.arange(count))
-    ids = _text(given, f"{where}: {prefix}_id") if given.ndim == 1 else np.empty(0, dtype=str)
+    ids = check_names(given, f"{where}: {prefix}_id") if given.ndim == 1 else np.empty(0, dtype=str)
     if len(np.unique(ids)) != count:
         msg = f"{where}: {prefix}_id must hold one id an example, all different"
         raise InputError(msg)
     columns["id"] = ids
 
 
+def check_train(train: NDArray[Any], count: int, where: str) -> None:
+    """``target_train`` must hold positions of train examples, or -1."""
+    if (
+        train.dtype.kind not in "iu"
+        or train.ndim != 1
+        or int(train.min()) < -1
+        or int(train.max()) >= count
+    ):
+        msg = f"{where}: target_train must hold positions of train examples, or -1"
+        raise InputError(msg)
+
+
 def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
     names = sets["class"].get("name")
     for key, prefix in (("train", "train"), ("test", "target")):
         label = sets[key]["label"]
-        if label.dtype.kind not in "iu" or label.min() < 0 or int(label.max()) >= _MOST_CLASSES:
-            msg = f"{where}: {prefix}_label must hold class indices from 0 to {_MOST_CLASSES - 1} (found {label.dtype})"
-            raise InputError(msg)
+        check_labels(label, None, f"{where}: {prefix}_label")
         if names is not None and int(label.max()) >= len(names):
             msg = f"{where}: {prefix}_label has class {label.max()}, but class_name has {len(names)} names"
             raise InputError(msg)
-    train = sets["test"].get("train")
-    if train is not None and (
-        train.dtype.kind not in "iu"
-        or train.ndim != 1
-        or int(train.min()) < -1
-        or int(train.max()) >= len(sets["train"]["label"])
-    ):
-        msg = f"{where}: target_train must hold positions of train examples, or -1"
-        raise InputError(msg)
+    if "train" in sets["test"]:
+        check_train(sets["test"]["train"], len(sets["train"]["label"]), where)
 
 
 def id_hash(ids: Iterable[str]) -> str:
@@ -180,42 +243,19 @@ def write_set(objects: Objects, name: str, ids: NDArray[Any], train: NDArray[Any
     objects.sync(f"examples/{name}.zarr")
 
 
-def write_annotation(objects: Objects, name: str, column: str, values: NDArray[Any]) -> None:
-    """Write one annotation of a set (of ``class``, one value a class)."""
-    spec = schema.group_spec("annotation")
-    where = f"examples/annotations/{name}-{column}.zarr"
-    store = objects.writer(where)
-    dtype = "string" if values.dtype.kind == "U" else values.dtype
-    first = "class" if name == "class" else "example"
-    inner = {1: (), 3: ("height", "width"), 4: ("height", "width", "channel")}.get(
-        values.ndim, tuple(f"axis{axis}" for axis in range(1, values.ndim))
-    )
-    group: Any = schema.create_group(
-        store,
-        spec,
-        {"value": values.shape},
-        dtypes={"value": dtype},
-        dims={"value": (first, *inner)},
-    )
-    group["value"][...] = values.astype(object) if dtype == "string" else values
-    schema.consolidate(store)
-    objects.sync(where)
-
-
-def read_ids(objects: Objects, name: str, count: int, digest: str) -> NDArray[Any]:
-    """Ids of a set, checked against the study's hash of them.
+def read_ids(objects: Objects, where: str, count: int, digest: str) -> NDArray[Any]:
+    """Ids of the set stored at `where`, checked against the study's hash of them: (example,) str.
 
     Raises
     ------
+    CorruptionError
+        If the group cannot be read.
     FormatError
-        If they are not those that the study was made with.
+        If they are not those that the set was made with.
     """
-    import zarr
-
-    where = f"examples/{name}.zarr"
-    group: Any = zarr.open_group(objects.reader(where), mode="r", zarr_format=3)
-    schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
-    ids = schema.text(group["id"][:])
+    with opened(objects, where) as group:
+        schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
+        ids = schema.text(group["id"][:])
     if id_hash(ids) != digest:
         msg = (
             f"{where}: ids are not those that the study was made with; restore the file from a copy"
@@ -224,39 +264,31 @@ def read_ids(objects: Objects, name: str, count: int, digest: str) -> NDArray[An
     return ids
 
 
-def dataset(objects: Objects, name: str, ids: NDArray[Any], dim: str) -> xr.Dataset:
-    """A set with all of its annotations, lazy where they are large.
+@contextlib.contextmanager
+def opened(objects: Objects, where: str) -> Iterator[Any]:
+    """A stored group of examples, open for reading.
 
-    Returns
-    -------
-    xarray.Dataset
-        Index coordinate `dim` (ids; plain positions where ids are those), one variable an annotation.
+    Raises
+    ------
+    CorruptionError
+        If it cannot be read, whatever the reason.
     """
-    import dask.array as da
-    import xarray as xr
     import zarr
 
-    variables: dict[str, Any] = {}
-    for child in objects.children("examples/annotations/"):
-        prefix = f"{name}-"
-        if not child.startswith(prefix) or not child.endswith(".zarr"):
-            continue
-        where = f"examples/annotations/{child}"
-        group: Any = zarr.open_group(objects.reader(where), mode="r", zarr_format=3)
-        schema.check_group(group, schema.group_spec("annotation"), {}, where)
-        array = group["value"]
-        if array.shape[0] != len(ids):
-            msg = f"{where}: {array.shape[0]} values for {len(ids)} examples"
-            raise FormatError(msg)
-        dims = (dim, *array.metadata.dimension_names[1:])
-        column = child.removeprefix(prefix).removesuffix(".zarr")
-        values = (
-            da.from_array(array, chunks=array.chunks) if array.ndim > 1 else np.asarray(array[:])
-        )
-        if array.ndim == 1 and values.dtype.kind in "OT":
-            values = schema.text(values)
-        variables[column] = (dims, values)
-    return xr.Dataset(variables, coords={dim: (dim, coordinate(ids))})
+    try:
+        store = objects.reader(where)
+        try:
+            yield zarr.open_group(store, mode="r", zarr_format=3)
+        finally:
+            # A zip that could not be opened cannot be closed either.
+            with contextlib.suppress(AttributeError):
+                store.close()
+    except (DmstoreError, FileNotFoundError):
+        raise
+    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError, OSError) as error:
+        short = " ".join(str(error).split())[:120]
+        msg = f"{where}: cannot be read ({short}); the file is damaged, restore it from a copy"
+        raise CorruptionError(msg) from error
 
 
 def coordinate(ids: NDArray[Any]) -> NDArray[Any]:

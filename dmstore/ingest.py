@@ -10,9 +10,11 @@ import numpy as np
 
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError, InputError
-from dmstore.readers.npz import read_rows
+from dmstore.outputs import TargetOutputs
+from dmstore.readers.npz import read_outputs, read_rows
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
+from dmstore.storage.table import Table
 
 BATCH_RUNS = 512
 BATCH_BYTES = 64 << 20
@@ -43,8 +45,10 @@ def ingest(
     algorithm: Algorithm,
     sources: Iterable[str | Path],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    outputs: TargetOutputs | None = None,
 ) -> Ingest:
-    """Store the runs of workers' files.
+    """Store the runs of workers' files, or their outputs on a later target set.
 
     A file is taken whole or refused whole. Rows that are there already are counted and left alone,
     so that the same call may be repeated after a kill.
@@ -56,6 +60,8 @@ def ingest(
         ``.npz`` files, or directories that are searched for them.
     progress : callable, optional
         Called with files done and files in all.
+    outputs : TargetOutputs, optional
+        The files hold outputs of stored runs on this target set, and no masks.
 
     Raises
     ------
@@ -65,11 +71,11 @@ def ingest(
         If the file system refuses; what was stored before stays stored.
     """
     files = _files(sources)
-    batch = _Batch(algorithm)
+    batch = _Batch((outputs or algorithm).table)
     result = Ingest()
     for path in files:
         try:
-            rows = read_rows(path, algorithm)
+            rows = read_outputs(path, outputs) if outputs else read_rows(path, algorithm)
         except InputError as error:
             result.errors.append(str(error))
             result.refused += _count(path)
@@ -114,8 +120,8 @@ def _count(path: Path) -> int:
 class _Batch:
     """Rows on their way into segments of a good size, whatever the sizes of the files."""
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._table = algorithm.table
+    def __init__(self, table: Table) -> None:
+        self._table = table
         view = self._table.view()
         self._known = {
             int(run): digest.tobytes() for run, digest in zip(view.run, view.digest, strict=True)

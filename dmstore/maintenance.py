@@ -2,38 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dmstore import plan, schema
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import annotation, plan, schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError
 from dmstore.examples import read_ids
-from dmstore.storage import log, tag
+from dmstore.outputs import TargetOutputs
+from dmstore.plan import Block
+from dmstore.storage import groups, log, tag
 from dmstore.storage.compact import Compaction, compact
+from dmstore.storage.table import Table
 from dmstore.storage.vacuum import GRACE, Vacuum, vacuum
 from dmstore.storage.verify import Problem, verify
+from dmstore.storage.view import View
 from dmstore.study import Study
+from dmstore.summary import about
 
 _HOUR = 3600.0
+_ROWS = 4096
+
+
+# Unabsorbed segments of a foreign algorithm whose mask ids a status still reads.
+_MOST_SEGMENTS = 200
 
 
 def status(study: Study) -> dict[str, Any]:
-    """What a study holds and what is still to do.
+    """What a study holds and what is still to do; nothing is read but ids and small documents.
 
     Returns
     -------
     dict
-        ``study``, ``uuid``, ``train``, ``targets``, and ``algorithms``: of each the planned,
-        stored and pending runs, runs by split, segments not yet compacted, conflicts, bytes, tags
+        ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
+        names), ``bytes``, ``comparisons``, and ``algorithms``: of each the planned, stored, pending
+        and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
+        target set the stored and pending runs), segments not yet compacted, conflicts, bytes, tags
         and fits.
     """
+    sets = study.target_sets
+    own = {
+        name: annotation.own_columns(study.objects, entry["path"])
+        for name, entry in sets.items()
+        if entry["later"]
+    }
+    algorithms = {name: _algorithm_status(study, name) for name in study.algorithms}
+    shared = [
+        info.size
+        for place in ("about/", "examples/", "targets/", "datamodels/", "comparisons/")
+        for info in study.objects.entries(place)
+    ]
     return {
         "study": study.path,
         "uuid": study.uuid,
+        "title": about(study).get("title"),
         "train": study.document["train"]["count"],
-        "targets": {name: entry["count"] for name, entry in study.document["targets"].items()},
-        "algorithms": {name: _algorithm_status(study, name) for name in study.algorithms},
+        "targets": {name: entry["count"] for name, entry in sets.items()},
+        "annotations": {
+            name: sorted([*annotation.names(study.objects, name), *own.get(name, [])])
+            for name in ("train", *sets, "class")
+        },
+        "bytes": sum(shared) + sum(entry["bytes"] for entry in algorithms.values()),
+        "algorithms": algorithms,
         "comparisons": [
             {"comparison": c["comparison"], "algorithms": c["algorithms"]}
             for c in study.comparisons()
@@ -43,25 +76,29 @@ def status(study: Study) -> dict[str, Any]:
 
 def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
     algorithm = study.algorithm(name)
+    blocks = algorithm.blocks()
     view = algorithm.table.view()
-    mask_id = view.read(["mask_id"])["mask_id"]
-    split = algorithm.split(mask_id)
-    planned = algorithm.planned_count() if algorithm.planned else None
-    wanted = plan.planned_runs(algorithm.blocks())
-    stored = set(view.run.tolist())
+    content_id = view.content_id()
+    pending = algorithm.missing(view.run)
     return {
         "alpha": algorithm.alpha,
         "sampling": algorithm.document["sampling"],
         "outputs": list(algorithm.outputs),
-        "planned": planned,
+        "planned": sum(block.runs for block in blocks) if algorithm.planned else None,
         "stored": len(view),
-        "pending": sum(run not in stored for run in wanted.tolist()) if algorithm.planned else 0,
-        "splits": {name: int((split == name).sum()) for name in plan.SPLITS},
+        "pending": len(pending),
+        "retracted": len(view.manifest.retracted),
+        "blocks": [_block_status(block, pending) for block in blocks],
+        "splits": _splits(algorithm, view, blocks),
+        "outputs_on": {
+            outputs.target_set: _outputs_status(outputs, view)
+            for outputs in _later_outputs(study, name)
+        },
         "segments": len(view.tail),
         "version": view.manifest.version,
-        "content_id": view.content_id(),
+        "content_id": content_id,
         "conflicts": len(view.conflicts),
-        "bytes": sum(info.size for info in study.objects.entries(algorithm.table.prefix)),
+        "bytes": sum(info.size for info in study.objects.entries(algorithm.prefix)),
         "tags": [entry["name"] for entry in tag.read_all(algorithm.table)],
         "fits": [
             {
@@ -69,23 +106,78 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
                 "output": fit["output"],
                 "complete": fit["complete"],
                 "runs": sum(fit["runs"].values()),
-                "current": fit["content_id"] == view.content_id(),
+                "current": fit["content_id"] == content_id,
             }
             for fit in study.fits(name)
         ],
     }
 
 
+def _block_status(block: Block, pending: NDArray[np.int64]) -> dict[str, int]:
+    """A block of the plan: ids from ``first_run``, and how many of them are stored."""
+    inside = int(((pending >= block.first_run) & (pending < block.stop)).sum())
+    return {
+        "first_run": block.first_run,
+        "runs": block.runs,
+        "repeats": block.repeats,
+        "masks": block.masks,
+        "stored": block.runs - inside,
+        "pending": inside,
+    }
+
+
+def _splits(algorithm: Algorithm, view: View, blocks: list[Block]) -> dict[str, int] | None:
+    """Runs by what they are for; None where that would mean opening very many segments.
+
+    The plan says which mask a planned run has; of a foreign run only its stored mask id tells.
+    """
+    if algorithm.planned:
+        mask_id = plan.masks_of(view.run, blocks)
+    elif len(view.segments) <= _MOST_SEGMENTS:
+        mask_id = view.read(["mask_id"])["mask_id"]
+    else:
+        return None
+    split = algorithm.split(mask_id)
+    return {name: int((split == name).sum()) for name in plan.SPLITS}
+
+
+def _outputs_status(outputs: TargetOutputs, runs: View) -> dict[str, int]:
+    """How complete the outputs on a later target set are."""
+    view = outputs.table.view()
+    stored = int(np.isin(runs.run, view.run).sum())
+    return {
+        "stored": stored,
+        "pending": len(runs) - stored,
+        "retracted": len(view.manifest.retracted),
+        "segments": len(view.tail),
+        "conflicts": len(view.conflicts),
+        "bytes": sum(info.size for info in outputs.table.objects.entries(outputs.table.prefix)),
+    }
+
+
+def _later_outputs(study: Study, name: str) -> list[TargetOutputs]:
+    """Tables of an algorithm's outputs on target sets that were added later, as far as there are any."""
+    sets = study.target_sets
+    return [
+        study.target_outputs(name, target_set)
+        for target_set in study.objects.children(f"algorithms/{name}/outputs/")
+        if target_set in sets and sets[target_set]["later"]
+    ]
+
+
 def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
-    """Read everything and yield what is wrong: ids, documents, digests, masks that are not the plan's."""
-    for name, entry in (("train", study.document["train"]), *study.document["targets"].items()):
-        try:
-            read_ids(study.objects, name, entry["count"], entry["sha256"])
-        except (DmstoreError, OSError, ValueError, KeyError) as error:
-            yield Problem("examples", f"examples/{name}.zarr", f"{error}; restore it from a copy")
+    """Read everything and yield what is wrong: ids, annotations, documents, digests, masks that are
+    not the plan's.
+    """
+    if algorithm:
+        study.algorithm(algorithm)
+    try:
+        sets = study.target_sets
+    except DmstoreError as error:
+        yield Problem(error.kind, "targets", str(error))
+        return
+    yield from _verify_examples(study, sets)
     for name in [algorithm] if algorithm else study.algorithms:
-        if algorithm:
-            study.algorithm(name)
         try:
             opened = study.algorithm(name)
             opened.blocks()
@@ -93,8 +185,46 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
             pinned |= {fit["base"]: fit for fit in study.fits(name) if not fit["complete"]}
             bases = [log.Base(path, -1, entry["content_id"]) for path, entry in pinned.items()]
             yield from verify(opened.table, opened.check_rows, bases)
+            for outputs in _later_outputs(study, name):
+                yield from verify(outputs.table)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
+        for child in study.objects.children(f"algorithms/{name}/outputs/"):
+            if not sets.get(child, {}).get("later"):
+                where = f"algorithms/{name}/outputs/{child}"
+                yield Problem("unknown", where, f"no target set {child!a} in this study")
+
+
+def _verify_examples(study: Study, sets: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Ids of every set, and every annotation read whole."""
+    train = {**study.document["train"], "path": "examples/train.zarr"}
+    counts = {"class": study.document.get("classes", 0)}
+    for name, entry in (("train", train), *sets.items()):
+        where, counts[name] = entry["path"], entry["count"]
+        try:
+            read_ids(study.objects, where, entry["count"], entry["sha256"])
+            groups.read(study.objects, where)
+        except (DmstoreError, OSError, ValueError, KeyError) as error:
+            yield Problem("examples", where, f"{error}; restore it from a copy")
+    for child in study.objects.children(annotation.PLACE):
+        where = f"{annotation.PLACE}{child}"
+        set_name, _ = annotation.parse(child) or ("", "")
+        if set_name not in counts:
+            yield Problem("unknown", ascii(where)[1:-1], "no annotation of a set of this study")
+            continue
+        try:
+            _, values = annotation.read(study.objects, where, "value", counts[set_name])
+            for start in range(0, len(values), _ROWS):
+                np.asarray(values[start : start + _ROWS])
+        except (DmstoreError, OSError, ValueError, KeyError) as error:
+            yield Problem("annotation", where, f"{error}; restore it from a copy")
+
+
+def _tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
+    """The tables of an algorithm: its runs by its name, later outputs as ``NAME:SET``."""
+    yield name, study.algorithm(name).table
+    for outputs in _later_outputs(study, name):
+        yield outputs.name, outputs.table
 
 
 def compact_study(
@@ -102,15 +232,18 @@ def compact_study(
     algorithm: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Compaction]:
-    """Compact one algorithm or all."""
+    """Compact one algorithm or all: the runs, by the algorithm's name, and outputs on later target
+    sets, as ``NAME:SET``.
+    """
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
+        for label, table in _tables(study, name):
 
-        def report(rows: int, total: int, name: str = name) -> None:
-            if progress:
-                progress(name, rows, total)
+            def report(rows: int, total: int, label: str = label) -> None:
+                if progress:
+                    progress(label, rows, total)
 
-        done[name] = compact(study.algorithm(name).table, report)
+            done[label] = compact(table, report)
     return done
 
 
@@ -127,14 +260,16 @@ def vacuum_study(
             return tags | {fit["base"] for fit in study.fits(name) if not fit["complete"]}
 
         done[name] = vacuum(opened.table, pinned, grace=grace)
+        for outputs in _later_outputs(study, name):
+            done[outputs.name] = vacuum(outputs.table, set, grace=grace)
     if algorithm is None:
-        done[""] = _vacuum_results(study, grace)
+        done[""] = _vacuum_unnamed(study, grace)
     return done
 
 
-def _vacuum_results(study: Study, grace: float) -> Vacuum:
-    """Delete result groups that no ``complete.json`` names, once nothing in them has changed for the
-    grace period.
+def _vacuum_unnamed(study: Study, grace: float) -> Vacuum:
+    """Delete groups of results and target sets that no document names, once nothing in them has
+    changed for the grace period.
     """
     objects = study.objects
     # No commit stands between writing a result and naming it, so it gets an hour at least.
@@ -161,6 +296,20 @@ def _vacuum_results(study: Study, grace: float) -> Vacuum:
                 objects.delete(f"{place}{child}")
                 removed.append(f"{place}{child}")
                 size += sum(info.size for info in inside)
+    # Listed before the documents are read, so that a set committed meanwhile keeps its group.
+    unnamed_sets = [
+        info
+        for info in objects.entries("examples/")
+        if info.name.count("/") == 1
+        and info.name.endswith(".zarr.zip")
+        and info.modified <= unnamed
+    ]
+    kept = {entry["path"] for entry in study.target_sets.values()}
+    for info in unnamed_sets:
+        if info.name not in kept:
+            objects.delete(info.name)
+            removed.append(info.name)
+            size += info.size
     for info in objects.leftovers():
         if info.modified <= before:
             objects.delete(info.name)

@@ -181,8 +181,14 @@ def training_seed(seed: int, algorithm: str, run: int) -> int:
 
 
 def _unit(purpose: str, seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    values = [_hash64(purpose, seed, int(mask_id)) / 2**64 for mask_id in mask_ids]
-    return np.array(values, dtype=np.float64)
+    # Every hash starts alike, so that part is hashed once.
+    start = hashlib.blake2b(f"{purpose}\0{seed}\0".encode(), digest_size=8)
+    digests = bytearray()
+    for mask_id in mask_ids.tolist():
+        state = start.copy()
+        state.update(b"%d" % mask_id)
+        digests += state.digest()
+    return np.frombuffer(digests, dtype="<u8") / 2.0**64
 
 
 def split_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:

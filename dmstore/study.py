@@ -11,16 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import algorithm as algorithms
+from dmstore import annotation, results, schema, summary, target_sets
 from dmstore import examples as example_sets
-from dmstore import schema
 from dmstore.algorithm import ANCHOR, Algorithm
-from dmstore.errors import InputError, NotFoundError, StorageError, StudyNotFoundError
+from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.storage import groups
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import Objects, storage_error
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from dmstore.outputs import TargetOutputs
+    from dmstore.runs import RunsView
+    from dmstore.target import Target
 
 
 def open_study(path: str | Path) -> Study:
@@ -48,9 +52,9 @@ def open_study(path: str | Path) -> Study:
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{objects.url}: no study there (no {ANCHOR}); make one with 'dmstore init'"
         raise StudyNotFoundError(msg) from None
-    except StorageError:
-        raise
     except OSError as error:
+        if isinstance(error, DmstoreError):
+            raise
         raise storage_error(error, f"{objects.url}/{ANCHOR}") from error
     return Study(objects, schema.load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
@@ -71,6 +75,8 @@ class Study:
         self.document = dict(document)
         self.uuid: str = document["uuid"]
         self.seed: int = document["seed"]
+        # Ids and annotations do not change, so each set is opened once.
+        self._sets: dict[str, xr.Dataset] = {}
 
     @property
     def path(self) -> str:
@@ -89,12 +95,9 @@ class Study:
     @functools.cached_property
     def class_names(self) -> list[str]:
         """Names of the classes; their numbers where the study has no names."""
-        import zarr
-
-        where = "examples/annotations/class-name.zarr"
-        if self.objects.children(where):
-            group: Any = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
-            return [str(name) for name in group["value"][:]]
+        where = annotation.names(self.objects, "class").get("name")
+        if where:
+            return [str(name) for name in groups.read(self.objects, where, ["value"])["value"]]
         return [str(number) for number in range(self.document.get("classes", 0))]
 
     def class_number(self, text: str) -> int:
@@ -106,36 +109,134 @@ class Study:
         msg = f"class {text!r} is not in the study; it has {', '.join(self.class_names)} (classes 0 to {len(self.class_names) - 1})"
         raise InputError(msg)
 
-    @functools.cached_property
+    @property
     def train(self) -> xr.Dataset:
         """The train units: ids and annotations, dim ``train``."""
-        return example_sets.dataset(self.objects, "train", self._ids("train"), "train")
+        return self._set("train", "train")
 
-    @functools.cached_property
+    @property
     def targets(self) -> xr.Dataset:
         """The target set ``test``: ids and annotations, dim ``target``."""
-        return self.target_set("test")
+        return self._set("test", "target")
+
+    @property
+    def classes(self) -> xr.Dataset:
+        """The classes: names and annotations, dim ``class``."""
+        return self._set("class", "class")
 
     def target_set(self, name: str) -> xr.Dataset:
         """A named target set: ids and annotations, dim ``target``."""
-        return example_sets.dataset(self.objects, name, self._ids(name), "target")
+        return self._set(name, "target")
 
-    def _ids(self, name: str) -> NDArray[Any]:
-        entry = self.document["train"] if name == "train" else self.document["targets"].get(name)
-        if entry is None:
-            msg = f"target set {name!r} is not in this study"
-            raise NotFoundError(msg)
+    @property
+    def target_sets(self) -> dict[str, dict[str, Any]]:
+        """All target sets: name to ``count``, ``sha256``, ``path`` and ``later`` (added later)."""
+        return target_sets.read_all(self.objects, self.document)
+
+    def _set(self, name: str, dim: str) -> xr.Dataset:
+        if name not in self._sets:
+            own = self._entry(name).get("later") and self._entry(name)["path"]
+            ids = self.ids(name)
+            self._sets[name] = annotation.dataset(self.objects, name, ids, dim, own or None)
+        return self._sets[name]
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """Count, hash of the ids, and place of a set."""
+        if name in ("train", "class"):
+            count = self.document.get("classes", 0)
+            entry = self.document["train"] if name == "train" else {"count": count}
+            return {**entry, "path": f"examples/{name}.zarr"}
+        return target_sets.require(self.objects, self.document, name)
+
+    def ids(self, name: str) -> NDArray[np.str_]:
+        """Ids of a set, names of the classes for ``class``: (example,) str."""
+        if name == "class":
+            return schema.text(self.class_names)
+        entry = self._entry(name)
         try:
-            return example_sets.read_ids(self.objects, name, entry["count"], entry["sha256"])
+            return example_sets.read_ids(
+                self.objects, entry["path"], entry["count"], entry["sha256"]
+            )
         except FileNotFoundError:
-            msg = f"{self.path}: examples/{name}.zarr is gone; the study was deleted or damaged"
+            msg = f"{self.path}: {entry['path']} is gone; the study was deleted or damaged"
             raise StudyNotFoundError(msg) from None
 
     def target_train(self, name: str = "test") -> NDArray[np.int64]:
         """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
-        ids = self._ids(name)
-        found = groups.read(self.objects, f"examples/{name}.zarr")
+        ids = self.ids(name)
+        found = groups.read(self.objects, self._entry(name)["path"])
         return np.asarray(found.get("target_train", np.full(len(ids), -1)), dtype=np.int64)
+
+    def annotate(
+        self, set_name: str, columns: Mapping[str, Any] | None = None, /, **more: Any
+    ) -> dict[str, str]:
+        """Add labels, groups, images, texts or numbers to a set. They never change after that.
+
+        Parameters
+        ----------
+        set_name : str
+            ``train``, ``test``, another target set, or ``class``.
+        columns, **more
+            Name to one value an example (of ``class``: a class), in the order of the set's ids.
+            All are checked before the first is written; each is there whole or not at all.
+
+        Returns
+        -------
+        dict
+            Name to ``new``, or ``present`` where the very same values were there already.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        InputError
+            If a column cannot be stored, or is not one value an example.
+        ExistsError
+            If an annotation of the name is there with other values.
+        """
+        count = self._entry(set_name)["count"]
+        classes = self.document.get("classes", 0)
+        given = {**(columns or {}), **more}
+        checked = annotation.check(set_name, count, given, classes, f"annotation of {set_name}")
+        own = self._set(set_name, "target") if set_name not in ("train", "class") else {}
+        for name in sorted(
+            checked.keys() & own.keys() - annotation.names(self.objects, set_name).keys()
+        ):
+            msg = f"annotation {name!r} of {set_name!r} came with the set; annotations never change, choose another name"
+            raise ExistsError(msg)
+        done = annotation.add(self.objects, set_name, checked)
+        self._sets.pop(set_name, None)
+        self.__dict__.pop("class_names", None)
+        return done
+
+    def add_targets(self, name: str, examples: str | Path | Mapping[str, Any]) -> str:
+        """Add a target set, on which outputs of existing runs can be stored.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, ``.`` and ``_``.
+        examples : path or mapping
+            An ``.npz`` file or arrays: ``label`` (target,) integers; optional ``image``, ``id``,
+            ``train`` (the train unit that a target is, or -1) and further columns, each with or
+            without ``target_`` before it.
+
+        Returns
+        -------
+        str
+            ``new``, or ``present`` if the set is there with the same content.
+
+        Raises
+        ------
+        InputError
+            If the name or the examples cannot be used.
+        ExistsError
+            If there is another set of that name.
+        """
+        if isinstance(examples, Mapping):
+            return target_sets.add(self.objects, self.document, name, examples, "examples")
+        arrays = example_sets.read_npz(examples)
+        return target_sets.add(self.objects, self.document, name, arrays, str(examples))
 
     def add_algorithm(
         self,
@@ -196,34 +297,56 @@ class Study:
         return algorithms.open_algorithm(self.objects, self.document, name)
 
     def runs(self, algorithm: str) -> xr.Dataset:
-        """The finished runs of an algorithm, pinned to this moment.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``mask`` (run, train) bool and every declared output (run, target[, class]), lazy;
-            coordinates ``run``, ``split`` (train, holdout or eval), ``seed``, ``mask_id``, further
-            columns, and the ids and labels of train units and targets.
+        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``,
+        which see (:attr:`dmstore.runs.RunsView.dataset`).
         """
-        from dmstore import dataset
+        return self.view(algorithm).dataset
+
+    def outputs(self, algorithm: str, target_set: str) -> xr.Dataset:
+        """The runs that have outputs on a target set, pinned: ``view(algorithm, target_set).dataset``.
+
+        The same as :meth:`runs` with the outputs and labels of that set; attribute ``pending`` is the
+        number of stored runs that have no outputs there yet.
+        """
+        return self.view(algorithm, target_set).dataset
+
+    def view(self, algorithm: str, target_set: str | None = None) -> RunsView:
+        """A pinned view of an algorithm's runs, with ``dataset``, ``pending`` and ``refresh()``.
+
+        Parameters
+        ----------
+        algorithm : str
+        target_set : str, optional
+            Show outputs on this set, of the runs that have them.
+        """
+        from dmstore.runs import RunsView
 
         opened = self.algorithm(algorithm)
-        view = opened.table.view()
-        mask_id = view.read(["mask_id"])["mask_id"]
-        split = opened.split(mask_id) if len(view) else np.empty(0, dtype="<U7")
-        attrs = {
-            "study": self.uuid,
-            "algorithm": algorithm,
-            "version": view.manifest.version,
-            "content_id": view.content_id(),
-            "conflicts": len(view.conflicts),
-        }
-        coords = {**self._labels(opened.target_set), "split": ("run", split)}
-        if any("class" in entry["dims"] for entry in opened.outputs.values()):
-            coords["class"] = self.class_names
-        return dataset.runs_dataset(view, coords, attrs)
+        if target_set in (None, opened.target_set):
+            return RunsView(self, opened, None)
+        return RunsView(self, opened, self.target_outputs(algorithm, str(target_set)))
 
-    def _labels(self, target_set: str = "test") -> dict[str, Any]:
+    def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
+        """The table of an algorithm's outputs on a target set that was added later.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        InputError
+            If outputs on the set are part of the runs themselves.
+        """
+        from dmstore.outputs import TargetOutputs
+
+        opened = self.algorithm(algorithm)
+        if target_set == opened.target_set:
+            msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"
+            raise InputError(msg)
+        entry = target_sets.require(self.objects, self.document, target_set)
+        return TargetOutputs(opened, target_set, entry["count"])
+
+    def labels(self, target_set: str = "test") -> dict[str, Any]:
+        """Coordinates that name train units and targets: ids and labels."""
         targets = self.target_set(target_set)
         return {
             "train": self.train["train"].values,
@@ -235,15 +358,7 @@ class Study:
     def fits(self, algorithm: str) -> list[dict[str, Any]]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
         self.algorithm(algorithm)
-        found = []
-        for name in self.objects.children(f"datamodels/{algorithm}/"):
-            where = f"datamodels/{algorithm}/{name}"
-            if self.objects.exists(f"{where}/fit.json"):
-                document = schema.load_document("fit", self.objects.get(f"{where}/fit.json"), where)
-                found.append(
-                    {**document, "complete": self.objects.exists(f"{where}/complete.json")}
-                )
-        return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
+        return results.fits(self.objects, algorithm)
 
     def newest_fit(self, algorithm: str, fit: str | None = None) -> dict[str, Any]:
         """The newest complete fit of an algorithm, or the one named.
@@ -269,8 +384,10 @@ class Study:
             ``weight`` (target, train), ``bias``, ``lam``, certificates; lazy.
         """
         document = self.newest_fit(algorithm, fit)
-        result = self._open_result(f"datamodels/{algorithm}/{document['fit']}/", "datamodels")
-        labels = self._labels(document["target_set"])
+        result = results.opened(
+            self.objects, f"datamodels/{algorithm}/{document['fit']}/", "datamodels"
+        )
+        labels = self.labels(document["target_set"])
         result = result.assign_coords(labels)
         return result.assign_attrs(
             {k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")}
@@ -278,12 +395,7 @@ class Study:
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Documents of finished comparisons, oldest first."""
-        found = []
-        for name in self.objects.children("comparisons/"):
-            where = f"comparisons/{name}/comparison.json"
-            if self.objects.exists(f"comparisons/{name}/complete.json"):
-                found.append(schema.load_document("comparison", self.objects.get(where), where))
-        return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
+        return results.comparisons(self.objects)
 
     def comparison(self, a: str, b: str, comparison: str | None = None) -> xr.Dataset:
         """The newest comparison of algorithms `a` and `b` (in either order).
@@ -304,115 +416,36 @@ class Study:
             msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {self.path} {a} {b}' first"
             raise NotFoundError(msg)
         document = found[-1]
-        result = self._open_result(f"comparisons/{document['comparison']}/", "comparison")
-        return result.assign_coords(self._labels()).assign_attrs(
+        result = results.opened(
+            self.objects, f"comparisons/{document['comparison']}/", "comparison"
+        )
+        return result.assign_coords(self.labels()).assign_attrs(
             {"comparison": document["comparison"], "algorithms": document["algorithms"]}
         )
 
-    def _open_result(self, directory: str, kind: str) -> xr.Dataset:
-        """Open what a ``complete.json`` names."""
-        import xarray as xr
-        import zarr
-
-        where = f"{directory}complete.json"
-        try:
-            complete = schema.load_document("complete", self.objects.get(where), where)
-        except FileNotFoundError:
-            msg = f"{self.path}/{where}: is gone; the study was deleted or damaged"
-            raise StudyNotFoundError(msg) from None
-        where = f"{directory}{complete['path']}"
-        try:
-            store = self.objects.reader(where)
-            group = zarr.open_group(store, mode="r", zarr_format=3)
-        except FileNotFoundError:
-            msg = f"{self.path}/{where}: is gone; the study was deleted or damaged"
-            raise StudyNotFoundError(msg) from None
-        schema.check_group(group, schema.group_spec(kind), {}, where)
-        opened: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
-        texts = {
-            name: (array.dims, schema.text(array.values))
-            for name, array in opened.variables.items()
-            if array.dtype.kind in "OT"
-        }
-        return opened.assign_coords(texts)
-
     def tree(self) -> xr.DataTree:
-        """Everything as one lazy tree: ``train``, ``targets``, ``runs/NAME``, ``datamodels/NAME``,
-        ``comparisons/A,B``.
+        """Everything as one lazy tree: ``train``, ``targets``, ``target_sets/SET``, ``runs/NAME``,
+        ``outputs/NAME/SET``, ``datamodels/NAME``, ``comparisons/A,B``.
         """
-        import xarray as xr
+        from dmstore.tree import study_tree
 
-        nodes: dict[str, xr.Dataset] = {"/train": self.train, "/targets": self.targets}
-        for name in self.algorithms:
-            nodes[f"/runs/{name}"] = self.runs(name)
-            if any(fit["complete"] for fit in self.fits(name)):
-                nodes[f"/datamodels/{name}"] = self.datamodels(name)
-        for entry in self.comparisons():
-            a, b = entry["algorithms"]
-            nodes[f"/comparisons/{a},{b}"] = self.comparison(a, b)
-        return xr.DataTree.from_dict(nodes, name=Path(self.path).name)
+        return study_tree(self)
 
     def target(self, target: int | str) -> Target:
         """One target, by id: its datamodels under every fitted algorithm."""
+        from dmstore.target import Target
+
         index = self.targets.indexes["target"]
         if target not in index:
             msg = f"target {target!r} is not in this study"
             raise NotFoundError(msg)
         return Target(self, int(index.get_loc(target)))
 
+    def _facts(self) -> summary.Facts:
+        return summary.guarded(lambda: summary.of_study(self), f"dmstore study {self.path}")
+
     def __repr__(self) -> str:
-        names = ", ".join(self.algorithms) or "no algorithms yet"
-        return (
-            f"<dmstore.Study {self.path}: {self.document['train']['count']} train units, "
-            f"{self.document['targets']['test']['count']} targets; {names}>"
-        )
+        return summary.as_text(self._facts())
 
-
-class Target:
-    """One target of a study."""
-
-    def __init__(self, study: Study, position: int) -> None:
-        self.study = study
-        self.position = position
-
-    def top(self, count: int = 10) -> xr.Dataset:
-        """Its most influential train units under each fitted algorithm.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``train`` (algorithm, rank): ids; ``weight`` and ``label`` beside them; by decreasing
-            absolute weight, which is NaN where the target has fewer with any.
-        """
-        import xarray as xr
-
-        names = [
-            name
-            for name in self.study.algorithms
-            if any(f["complete"] for f in self.study.fits(name))
-        ]
-        units, weights, labels = [], [], []
-        for name in names:
-            row = self.study.datamodels(name)["weight"].isel(target=self.position).values
-            order = np.argsort(-np.abs(row), kind="stable")[:count]
-            units.append(self.study.train["train"].values[order])
-            weights.append(np.where(row[order] != 0, row[order], np.nan))
-            labels.append(self.study.train["label"].values[order])
-        shape = (len(names), min(count, self.study.document["train"]["count"]))
-        dims = ("algorithm", "rank")
-        return xr.Dataset(
-            {
-                "train_id": (dims, np.reshape(units, shape)),
-                "weight": (dims, np.reshape(weights, shape)),
-                "label": (dims, np.reshape(labels, shape)),
-            },
-            coords={
-                "algorithm": names,
-                "target": self.study.targets["target"].values[self.position],
-            },
-        )
+    def _repr_html_(self) -> str:
+        return summary.as_html(self._facts())

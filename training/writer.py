@@ -20,6 +20,7 @@ import numpy as np
 from dmstore.algorithm import Algorithm, Run
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.ingest import column_key, concatenate
+from dmstore.outputs import TargetOutputs
 from dmstore.plan import Part
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
@@ -47,6 +48,9 @@ class RunWriter:
     algorithm : str
     part : str or Part, optional
         ``"3/100"``: only this part of the plan, counted from 1.
+    target_set : str, optional
+        A target set that was added later: pending are then the stored runs that have no outputs on it
+        yet, and what is appended are their outputs on it, from kept checkpoints.
     flush_runs : int
         Write when this many runs wait.
     flush_seconds : float
@@ -65,11 +69,15 @@ class RunWriter:
         algorithm: str,
         *,
         part: str | Part | None = None,
+        target_set: str | None = None,
         flush_runs: int = FLUSH_RUNS,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         opened = study if isinstance(study, Study) else open_study(study)
         self.algorithm: Algorithm = opened.algorithm(algorithm)
+        # Where rows go: the runs themselves, or outputs of runs that are stored already.
+        self._outputs = opened.target_outputs(algorithm, target_set) if target_set else None
+        self._sink: Algorithm | TargetOutputs = self._outputs or self.algorithm
         self.part = Part.parse(part) if isinstance(part, str) else part
         if flush_runs < 1 or not flush_seconds > 0:
             msg = f"flush at {flush_runs} runs or {flush_seconds} s: both must be positive"
@@ -94,10 +102,12 @@ class RunWriter:
         self._thread.start()
 
     def pending(self) -> Iterator[Run]:
-        """Runs of the part that are not stored yet, with masks and seeds."""
-        runs = self.algorithm.pending(self.part)
+        """Runs of the part that are not stored yet (or have no outputs on the target set), with
+        masks and seeds.
+        """
+        runs = self._sink.pending(self.part)
         for start in range(0, len(runs), _DESCRIBED):
-            yield from self.algorithm.describe(runs[start : start + _DESCRIBED])
+            yield from self._sink.describe(runs[start : start + _DESCRIBED])
 
     def append(self, run: Run | int, *, mask: Any = None, **values: Any) -> None:
         """Add one finished run. What is given is copied: buffers may be used again.
@@ -124,18 +134,26 @@ class RunWriter:
         if not isinstance(run, Run | numbers.Integral):
             msg = f"run {run!r} is no run of pending() and no integer id"
             raise InputError(msg)
-        if not isinstance(run, Run) and mask is None and self.algorithm.planned:
-            run = self.algorithm.describe(np.array([run], dtype=np.int64))[0]
         number = run.id if isinstance(run, Run) else int(run)
-        if mask is None:
-            if not isinstance(run, Run):
-                msg = f"run {number}: give its mask, the algorithm has foreign sampling"
-                raise InputError(msg)
-            mask = run.mask
-        outputs = {spec.name for spec in self.algorithm.table.spec.outputs()}
+        given = {} if self._outputs else {"mask": self._mask(run, mask)}
+        if self._outputs and mask is not None:
+            msg = f"run {number}: its mask is stored with the run; give its outputs alone"
+            raise InputError(msg)
+        outputs = {spec.name for spec in self._sink.table.spec.outputs()}
         arrays = {n: np.array(_to_numpy(v))[None] for n, v in values.items() if n in outputs}
         columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
-        self._add([number], {"mask": np.array(_to_numpy(mask))[None], **arrays}, columns)
+        self._add([number], {**given, **arrays}, columns)
+
+    def _mask(self, run: Run | int, mask: Any) -> Any:
+        """The mask to store with a run, (1, train): the given one, or the plan's."""
+        if mask is None and not isinstance(run, Run) and self.algorithm.planned:
+            run = self.algorithm.describe(np.array([run], dtype=np.int64))[0]
+        if mask is None:
+            if not isinstance(run, Run):
+                msg = f"run {run}: give its mask, the algorithm has foreign sampling"
+                raise InputError(msg)
+            mask = run.mask
+        return np.array(_to_numpy(mask))[None]
 
     def append_many(
         self,
@@ -147,7 +165,8 @@ class RunWriter:
         if not len(runs):
             return
         arrays = {name: np.array(_to_numpy(value)) for name, value in outputs.items()}
-        arrays["mask"] = np.array([run.mask for run in runs])
+        if not self._outputs:
+            arrays["mask"] = np.array([run.mask for run in runs])
         self._add(
             [run.id for run in runs],
             arrays,
@@ -167,7 +186,7 @@ class RunWriter:
                 msg = "this RunWriter is closed; make a new one"
                 raise InputError(msg)
             rows = Rows(np.array(ids, dtype=np.int64), arrays, columns)
-            rows = self._fresh(self.algorithm.complete(rows, where), where)
+            rows = self._fresh(self._sink.complete(rows, where), where)
             if len(rows):
                 if not self._waiting:
                     self._oldest = time.monotonic()
@@ -177,7 +196,7 @@ class RunWriter:
 
     def _fresh(self, rows: Rows, where: str) -> Rows:
         """The rows that this writer has not taken before."""
-        digests = segment.row_digests(rows.run, rows.arrays, self.algorithm.table.spec)
+        digests = segment.row_digests(rows.run, rows.arrays, self._sink.table.spec)
         own = [digest.tobytes() for digest in digests]
         known = [self._digests.get(int(run)) for run in rows.run]
         for run, old, new in zip(rows.run, known, own, strict=True):
@@ -248,7 +267,7 @@ class RunWriter:
         while self._waiting:
             key = column_key(self._waiting[0])
             merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])
-            self.algorithm.table.append(merged)
+            self._sink.table.append(merged)
             self.acknowledged += len(merged)
             self._waiting = [rows for rows in self._waiting if column_key(rows) != key]
         self._overdue = False

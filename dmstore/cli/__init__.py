@@ -12,6 +12,8 @@ import click
 COMMANDS = {
     "demo": "The main job on real images: train, store, fit, compare, report.",
     "init": "Create a study from an examples file.",
+    "annotate": "Add labels, groups, images or texts to a set of examples.",
+    "targets": "Add a target set to a study.",
     "add": "Add a learning algorithm to a study.",
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",

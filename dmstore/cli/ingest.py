@@ -11,10 +11,22 @@ from dmstore.cli import options, output
 @options.study
 @options.algorithm
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SRC...")
+@click.option(
+    "--targets",
+    "target_set",
+    default=None,
+    metavar="SET",
+    help="The files hold outputs of stored runs on this later target set, and no masks.",
+)
 @options.quiet
 @options.as_json
 def command(
-    study: str, algorithm: str, sources: tuple[str, ...], quiet: bool, as_json: bool
+    study: str,
+    algorithm: str,
+    sources: tuple[str, ...],
+    target_set: str | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Store the runs in workers' .npz files (or directories of them) under ALGORITHM.
 
@@ -27,8 +39,9 @@ def command(
     from dmstore.study import open_study
 
     progress = output.Progress("ingest", quiet=quiet)
-    opened = open_study(study).algorithm(algorithm)
-    result = ingest(opened, sources, progress)
+    opened = open_study(study)
+    outputs = opened.target_outputs(algorithm, target_set) if target_set else None
+    result = ingest(opened.algorithm(algorithm), sources, progress, outputs=outputs)
     progress.close()
     counts = {
         "new": result.new,
@@ -39,9 +52,15 @@ def command(
     for line in result.errors:
         click.echo(f"error: {line}", err=True)
     output.emit(
-        {"algorithm": algorithm, "files": result.files, **counts, "errors": result.errors},
+        {
+            "algorithm": algorithm,
+            "target_set": target_set,
+            "files": result.files,
+            **counts,
+            "errors": result.errors,
+        },
         [
-            f"{algorithm}: {result.new} runs new, {result.present} already there, "
+            f"{outputs.name if outputs else algorithm}: {result.new} runs new, {result.present} already there, "
             f"{result.conflicting} conflicting, {result.refused} refused; "
             f"{result.files - len(result.errors)} of {result.files} files taken"
         ],

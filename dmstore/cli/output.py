@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from dmstore.summary import size as size
+
 
 def emit(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
     """Print a result: as lines for people, or as one JSON object."""
@@ -81,12 +83,3 @@ class Progress:
         if self._open:
             click.echo("", err=True)
             self._open = False
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from dmstore import bits
 from dmstore.algorithm import Algorithm
 from dmstore.errors import InputError
 from dmstore.npz import NpzReader
+from dmstore.outputs import TargetOutputs
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
+from dmstore.storage.table import Table
 
 
 def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
@@ -61,7 +64,7 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
             ):
                 msg = f"{path}: {name!r} has shape {shape}, but there are {count} runs"
                 raise InputError(msg)
-        _check_shapes(reader, algorithm, count)
+        _check_shapes(reader, algorithm.table, count)
         arrays: dict[str, NDArray[Any]] = {
             name: reader.load(name) for name in outputs if name in headers
         }
@@ -71,8 +74,7 @@ def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
         run = reader.load("run")
         if "row_digest" in headers:
             _check_digests(reader, run, arrays, algorithm)
-    columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
-    columns.setdefault("host", np.full(count, platform.node()))
+    _stamp(columns, count)
     return algorithm.complete(Rows(run, arrays, columns), str(path))
 
 
@@ -92,8 +94,60 @@ def _check_digests(
         raise InputError(msg)
 
 
-def _check_identity(reader: NpzReader, algorithm: Algorithm) -> None:
-    expected = {"study": algorithm.table.identity["study"], "algorithm": algorithm.name}
+def read_outputs(path: str | Path, outputs: TargetOutputs) -> Rows:
+    """Read a file of outputs of stored runs on a later target set.
+
+    Parameters
+    ----------
+    path : path
+        ``run`` (k,) integer ids; one array (k, target[, class]) a declared output; optional ``study``,
+        ``algorithm`` and ``target_set``, which must match; any further per-run column.
+    outputs : TargetOutputs
+
+    Raises
+    ------
+    InputError
+        Naming the file, the array and the remedy.
+    """
+    with NpzReader(path) as reader:
+        _check_identity(reader, outputs.algorithm, {"target_set": outputs.target_set})
+        headers = {
+            name: header
+            for name, header in reader.headers.items()
+            if name not in ("study", "algorithm", "target_set")
+        }
+        names = [spec.name for spec in outputs.table.spec.outputs()]
+        missing = [name for name in ("run", *names) if name not in headers]
+        if missing or {"mask", "mask_packed"} & headers.keys():
+            msg = f"{path}: a file of outputs on {outputs.target_set!r} holds {', '.join(('run', *names))} and no mask (found: {', '.join(headers)})"
+            raise InputError(msg)
+        count = headers["run"].shape[0] if len(headers["run"].shape) == 1 else 0
+        for name, header in headers.items():
+            if header.shape[:1] != (count,) or (name not in names and len(header.shape) != 1):
+                msg = f"{path}: {name!r} has shape {header.shape}, but there are {count} runs"
+                raise InputError(msg)
+        _check_shapes(reader, outputs.table, count)
+        arrays = {name: reader.load(name) for name in names}
+        columns = {name: reader.load(name) for name in headers if name not in ("run", *names)}
+        run = reader.load("run")
+    _stamp(columns, count)
+    return outputs.complete(Rows(run, arrays, columns), str(path))
+
+
+def _stamp(columns: dict[str, NDArray[Any]], count: int) -> None:
+    """Time and host of this process where the file has none."""
+    columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
+    columns.setdefault("host", np.full(count, platform.node()))
+
+
+def _check_identity(
+    reader: NpzReader, algorithm: Algorithm, further: Mapping[str, str] | None = None
+) -> None:
+    expected = {
+        "study": algorithm.table.identity["study"],
+        "algorithm": algorithm.name,
+        **(further or {}),
+    }
     for name, value in expected.items():
         found = reader.scalar(name)
         if found is not None and found.replace("-", "" if name == "study" else "-") != value:
@@ -101,12 +155,11 @@ def _check_identity(reader: NpzReader, algorithm: Algorithm) -> None:
             raise InputError(msg)
 
 
-def _check_shapes(reader: NpzReader, algorithm: Algorithm, count: int) -> None:
+def _check_shapes(reader: NpzReader, table: Table, count: int) -> None:
     """Refuse wrong shapes by their headers, before memory is taken for the content."""
-    sizes = algorithm.table.sizes
-    for spec in algorithm.table.spec.rows():
+    for spec in table.spec.rows():
         header = reader.headers.get(spec.name)
-        expected = (count, *(sizes[dim] for dim in spec.dims[1:]))
+        expected = (count, *(table.sizes[dim] for dim in spec.dims[1:]))
         if header and header.shape != expected:
             msg = f"{reader.path}: {spec.name!r} has shape {header.shape}, expected {expected} ({', '.join(spec.dims)})"
             raise InputError(msg)

@@ -1,0 +1,46 @@
+"""``dmstore targets``."""
+
+from __future__ import annotations
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("targets")
+@options.study
+@click.argument("set_name", metavar="SET")
+@click.argument("source", type=click.Path(), metavar="SRC")
+@options.as_json
+def command(study: str, set_name: str, source: str, as_json: bool) -> None:
+    """Add the target set SET to STUDY, so that its runs can be asked about other examples.
+
+    \b
+    SRC is an .npz with target_label (target,) integers, and optionally target_image,
+    target_id, target_train and further target_… columns, as for init. A target set never
+    changes. Outputs of runs on it, from kept checkpoints, come in with
+    RunWriter(…, target_set=SET) or:
+      dmstore ingest STUDY ALGORITHM FILES… --targets SET
+
+    \b
+    Example:
+      dmstore targets cifar.dm shifted shifted.npz
+    """
+    from dmstore.study import open_study
+
+    opened = open_study(study)
+    done = opened.add_targets(set_name, source)
+    found = opened.target_set(set_name)
+    count, columns = found.sizes["target"], sorted(map(str, found.data_vars))
+    said = "added" if done == "new" else "already there"
+    output.emit(
+        {
+            "study": opened.path,
+            "set": set_name,
+            "targets": count,
+            "columns": columns,
+            "added": done == "new",
+        },
+        [f"{set_name}: {count} targets {said}; {', '.join(columns)}"],
+        as_json=as_json,
+    )

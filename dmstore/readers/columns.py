@@ -1,0 +1,224 @@
+"""Files of annotations: ``.npz``, ``.npy``, ``.csv``, ``.txt`` and ``.json``, none of them trusted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+from dmstore.npz import NpzReader
+
+Columns = dict[str, NDArray[Any]]
+_KINDS = "biufUS"
+
+
+def read_columns(path: str | Path, name: str | None = None) -> Columns:
+    """Read a file of annotations.
+
+    Parameters
+    ----------
+    path : path
+        ``.npz``: columns by name; ``.csv``: columns by its header line; ``.json``: an object of lists;
+        ``.npy``, ``.txt`` (a line an example) and a ``.json`` list: one column, called `name`.
+    name : str, optional
+        Needed for a file that holds one column; of several columns, takes the one of this name.
+
+    Returns
+    -------
+    dict
+        Name to (example, ...) array.
+
+    Raises
+    ------
+    InputError
+        Naming the file, what is wrong with it and the remedy.
+    """
+    kinds: dict[str, Callable[[Path], Columns | NDArray[Any]]] = {
+        ".npz": _read_npz,
+        ".npy": _read_npy,
+        ".csv": _read_csv,
+        ".txt": _read_txt,
+        ".json": _read_json,
+    }
+    file = Path(path)
+    read = kinds.get(file.suffix.lower())
+    if read is None:
+        msg = f"{path}: not a {', '.join(kinds)} file; save the annotation as one of these"
+        raise InputError(msg)
+    if not file.is_file():
+        msg = f"{path}: {'is no file' if file.exists() else 'no such file'}"
+        raise InputError(msg)
+    found = read(file)
+    if not isinstance(found, dict):
+        if name is None:
+            msg = f"{path}: holds one column without a name; name it with --name"
+            raise InputError(msg)
+        return {name: found}
+    if name is None:
+        return found
+    if name not in found:
+        msg = f"{path}: no column {name!r} (found: {', '.join(map(repr, found))})"
+        raise InputError(msg)
+    return {key: found[key] for key in {"id": 0, name: 0} if key in found}
+
+
+def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
+    """The columns in the order of a set's ids; a column ``id`` says which value is whose.
+
+    Raises
+    ------
+    InputError
+        If the ids are not those of the set, each once.
+    """
+    if "id" not in columns:
+        return columns
+    given = [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for value in np.ravel(columns["id"])
+    ]
+    position = {value: row for row, value in enumerate(given)}
+    wanted = [str(value) for value in ids]
+    if len(position) != len(given) or position.keys() != set(wanted):
+        strange = [value for value in given if value not in set(wanted)][:1]
+        why = (
+            f"{strange[0]!a} is none of them"
+            if strange
+            else f"{len(position)} of {len(wanted)} ids"
+        )
+        msg = f"{where}: column 'id' must hold every id of the set once ({why}); leave it out if the rows are in the set's order"
+        raise InputError(msg)
+    order = np.array([position[value] for value in wanted])
+    further = {name: values for name, values in columns.items() if name != "id"}
+    for name, values in further.items():
+        if values.shape[:1] != (len(given),):
+            msg = f"{where}: {name} has shape {values.shape}, but there are {len(given)} ids"
+            raise InputError(msg)
+    return {name: values[order] for name, values in further.items()}
+
+
+def _read_npz(path: Path) -> Columns:
+    with NpzReader(path) as reader:
+        return {name: reader.load(name) for name in reader.headers}
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+            shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            whole = min(shape, default=0) >= 0 and file.tell() + size == path.stat().st_size
+            if dtype.hasobject or dtype.kind not in _KINDS:
+                msg = f"{path}: has dtype {dtype}, which would need unpickling; store numbers, bools or fixed-width text"
+                raise InputError(msg)
+            if not whole:
+                msg = f"{path}: its header says {size} bytes of content, the file holds another number; it is cut or damaged, write it again"
+                raise InputError(msg)
+            file.seek(0)
+            return np.asarray(npy.read_array(file, allow_pickle=False))
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a hostile header can make the parser raise anything
+        msg = f"{path}: no .npy file ({type(error).__name__}); write it again with numpy.save"
+        raise InputError(msg) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        raise InputError(msg) from None
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror or error})"
+        raise InputError(msg) from None
+
+
+def _read_txt(path: Path) -> NDArray[Any]:
+    # Not str.splitlines: it also splits at characters that may stand inside a text.
+    lines = _text(path).replace("\r\n", "\n").split("\n")
+    return np.array(lines[:-1] if lines[-1] == "" else lines, dtype=str)
+
+
+def _read_csv(path: Path) -> Columns:
+    try:
+        rows = [
+            row for row in csv.reader(_text(path).splitlines(keepends=True), strict=True) if row
+        ]
+    except csv.Error as error:
+        msg = f"{path}: no valid .csv ({error})"
+        raise InputError(msg) from None
+    if len(rows) < 2:
+        msg = f"{path}: has no rows; a .csv of annotations has a header line and a line an example"
+        raise InputError(msg)
+    header = rows[0]
+    if len(set(header)) != len(header):
+        msg = f"{path}: two columns of the header have one name"
+        raise InputError(msg)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            msg = f"{path}: row {number} has {len(row)} fields, the header {len(header)}"
+            raise InputError(msg)
+    columns = zip(*rows[1:], strict=True)
+    return {
+        name: np.array(values) if name == "id" else _typed(values)
+        for name, values in zip(header, columns, strict=True)
+    }
+
+
+def _typed(values: tuple[str, ...]) -> NDArray[Any]:
+    """Whole numbers if all are, else numbers if all are, else the texts as they stand."""
+    for kind in (int, float):
+        try:
+            found = [kind(value) for value in values]
+            # What is not written as this number is (007, 1_000) is a text.
+            if kind is int and [str(value) for value in found] != list(values):
+                continue
+            if any("_" in value for value in values):
+                continue
+            return np.array(found, dtype=np.int64 if kind is int else np.float64)
+        except (ValueError, OverflowError):
+            continue
+    return np.array(values, dtype=str)
+
+
+def _read_json(path: Path) -> Columns | NDArray[Any]:
+    try:
+        found = json.loads(_text(path), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        msg = f"{path}: not valid JSON ({' '.join(str(error).split())[:120]})"
+        raise InputError(msg) from None
+    if isinstance(found, list):
+        return _list(found, f"{path}: the list")
+    if isinstance(found, dict):
+        return {name: _list(values, f"{path}: {name!a}") for name, values in found.items()}
+    msg = f"{path}: holds neither a list nor an object of lists"
+    raise InputError(msg)
+
+
+def _refuse(constant: str) -> None:
+    message = f"{constant} is no JSON number"
+    raise ValueError(message)
+
+
+def _list(values: Any, where: str) -> NDArray[Any]:
+    kinds = {type(value) for value in values} if isinstance(values, list) else {type(None)}
+    if kinds == {int, float}:
+        kinds = {float}
+    if len(kinds) != 1 or not kinds <= {int, float, str, bool}:
+        msg = f"{where} must hold one text, number or bool an example, all of one kind"
+        raise InputError(msg)
+    try:
+        return np.array(values, dtype={int: np.int64, float: np.float64}.get(kinds.pop()))
+    except OverflowError:
+        msg = f"{where} holds integers beyond 64 bits; store them as text"
+        raise InputError(msg) from None

@@ -1,0 +1,62 @@
+"""What was computed from runs: documents of fits and comparisons, and the groups that they name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dmstore import schema
+from dmstore.annotation import portable
+from dmstore.errors import StudyNotFoundError
+from dmstore.storage.objects import Objects
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
+    """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
+    found = []
+    for name in objects.children(f"datamodels/{algorithm}/"):
+        where = f"datamodels/{algorithm}/{name}"
+        if objects.exists(f"{where}/fit.json"):
+            document = schema.load_document("fit", objects.get(f"{where}/fit.json"), where)
+            found.append({**document, "complete": objects.exists(f"{where}/complete.json")})
+    return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
+
+
+def comparisons(objects: Objects) -> list[dict[str, Any]]:
+    """Documents of finished comparisons, oldest first."""
+    found = []
+    for name in objects.children("comparisons/"):
+        where = f"comparisons/{name}/comparison.json"
+        if objects.exists(f"comparisons/{name}/complete.json"):
+            found.append(schema.load_document("comparison", objects.get(where), where))
+    return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
+
+
+def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
+    """What a ``complete.json`` names, lazy; texts as coordinates in memory."""
+    import xarray as xr
+    import zarr
+
+    where = f"{directory}complete.json"
+    try:
+        complete = schema.load_document("complete", objects.get(where), where)
+    except FileNotFoundError:
+        msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
+        raise StudyNotFoundError(msg) from None
+    where = f"{directory}{complete['path']}"
+    try:
+        store = objects.reader(where)
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
+        raise StudyNotFoundError(msg) from None
+    schema.check_group(group, schema.group_spec(kind), {}, where)
+    found: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
+    texts = {
+        name: (array.dims, schema.text(array.values))
+        for name, array in found.variables.items()
+        if array.dtype.kind in "OT"
+    }
+    return portable(found.assign_coords(texts))
