@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _MOST_CLASSES = 1_000_000
+# What the group of a set says of ids that a published study does not give.
+WITHHELD = "withheld"
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -167,17 +169,28 @@ def id_hash(ids: Iterable[str]) -> str:
     return state.hexdigest()
 
 
-def write_set(objects: Objects, name: str, ids: NDArray[Any], train: NDArray[Any] | None) -> None:
+def write_set(
+    objects: Objects,
+    name: str,
+    ids: NDArray[Any],
+    train: NDArray[Any] | None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
     """Write the ids of a set; `train` is ``target_train``."""
     spec = schema.group_spec("examples")
     store = objects.writer(f"examples/{name}.zarr")
     shapes = {"id": ids.shape, **({"target_train": train.shape} if train is not None else {})}
-    group: Any = schema.create_group(store, spec, shapes)
+    group: Any = schema.create_group(store, spec, shapes, attrs=attrs)
     group["id"][:] = ids.astype(object)
     if train is not None:
         group["target_train"][:] = train
     schema.consolidate(store)
     objects.sync(f"examples/{name}.zarr")
+
+
+def write_withheld(objects: Objects, name: str, count: int, train: NDArray[Any] | None) -> None:
+    """Write a set whose ids are withheld: positions stand for them, and the group says so."""
+    write_set(objects, name, np.arange(count).astype(str), train, {"ids": WITHHELD})
 
 
 def write_annotation(objects: Objects, name: str, column: str, values: NDArray[Any]) -> None:
@@ -205,6 +218,9 @@ def write_annotation(objects: Objects, name: str, column: str, values: NDArray[A
 def read_ids(objects: Objects, name: str, count: int, digest: str) -> NDArray[Any]:
     """Ids of a set, checked against the study's hash of them.
 
+    A set that was published without its ids has positions in their place, and says so; the hash in
+    ``study.json`` stays that of the ids, so that whoever holds them can tell that they are the same.
+
     Raises
     ------
     FormatError
@@ -216,6 +232,9 @@ def read_ids(objects: Objects, name: str, count: int, digest: str) -> NDArray[An
     group: Any = zarr.open_group(objects.reader(where), mode="r", zarr_format=3)
     schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
     ids = schema.text(group["id"][:])
+    withheld = group.attrs.get("ids") == WITHHELD
+    if withheld and np.array_equal(ids, np.arange(count).astype(str)):
+        return ids
     if id_hash(ids) != digest:
         msg = (
             f"{where}: ids are not those that the study was made with; restore the file from a copy"
