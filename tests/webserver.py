@@ -12,6 +12,7 @@ class Whole(SimpleHTTPRequestHandler):
     """As ``python -m http.server``."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *arguments) -> None:
         pass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -216,7 +215,10 @@ class _Directory(_Target):
         return indexes.load((self.path / INDEX).read_bytes(), f"{self.path}/{INDEX}")
 
     def write(self, sheet: _Sheet, progress: Progress | None) -> int:
-        staging = Staging(self.path)
+        with Staging(self.path) as staging:
+            return self._write(staging, sheet, progress)
+
+    def _write(self, staging: Staging, sheet: _Sheet, progress: Progress | None) -> int:
         written = 0
         for items in ([*sheet.items, sheet.anchor], None):
             for item in _steps(items or sheet.presented(), sheet, progress):
@@ -240,32 +242,30 @@ class _Zip(_Target):
         return ZipObjects(self.path).index if self.path.is_file() else None
 
     def write(self, sheet: _Sheet, progress: Progress | None) -> int:
-        check_free(self.path)
-        path = self.path.absolute()
-        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                temporary.open("xb") as file,
-                zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-            ):
-                for items in ([*sheet.items, sheet.anchor], None):
-                    for item in _steps(items or sheet.presented(), sheet, progress):
-                        size, digest = _add(archive, item.name, item.blocks())
-                        sheet.entries[item.name] = Entry(item.name, size, digest)
-                _add(archive, INDEX, iter([sheet.index()]))
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            _check(ZipObjects(temporary), sheet.study)
-            os.link(temporary, path)
-        except DmstoreError:
-            raise
-        except OSError as error:
-            check_free(self.path)
-            raise storage_error(error, path) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with Staging(self.path) as staging:
+            # Beside its place, where a link puts it in one step; what a kill leaves is written anew.
+            temporary = staging.path / staging.target.name
+            try:
+                with (
+                    temporary.open("wb") as file,
+                    zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+                ):
+                    for items in ([*sheet.items, sheet.anchor], None):
+                        for item in _steps(items or sheet.presented(), sheet, progress):
+                            size, digest = _add(archive, item.name, item.blocks())
+                            sheet.entries[item.name] = Entry(item.name, size, digest)
+                    _add(archive, INDEX, iter([sheet.index()]))
+                _check(ZipObjects(temporary), sheet.study)
+                staging.objects.sync("")
+                os.link(temporary, staging.target)
+                staging.discard()
+            except DmstoreError:
+                staging.discard()
+                raise
+            except OSError as error:
+                staging.discard()
+                check_free(self.path)
+                raise storage_error(error, staging.target) from error
         return len(sheet.entries)
 
 

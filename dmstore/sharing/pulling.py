@@ -80,7 +80,13 @@ def pull(
     if ANCHOR not in index.entries or not objects.exists(ANCHOR):
         msg = f"{objects.url}: no {ANCHOR} there; its publication is not finished, publish it again"
         raise StudyNotFoundError(msg)
-    staging = Staging(Path(path))
+    with Staging(Path(path)) as staging:
+        return _pull(source, objects, index, staging, progress)
+
+
+def _pull(
+    source: str | Path, objects: Objects, index: Index, staging: Staging, progress: Progress | None
+) -> dict[str, Any]:
     wanted = [entry for name, entry in index.entries.items() if name not in FOR_PEOPLE]
     fetched = _fetch(objects, staging, wanted, progress)
     staging.keep_only({entry.name for entry in wanted})
@@ -99,7 +105,7 @@ def pull(
     staging.write(ORIGIN, [schema.dump_document("origin", origin)])
     staging.finish()
     return {
-        "study": open_study(path).path,
+        "study": open_study(staging.target).path,
         "source": origin["source"],
         "uuid": index.study,
         "objects": len(wanted),

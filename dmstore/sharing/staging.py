@@ -6,13 +6,14 @@ A killed build leaves it under a hidden name, and the next attempt goes on with 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from dmstore.errors import ExistsError, InputError
+from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage import index as indexes
 from dmstore.storage.index import Entry
 from dmstore.storage.objects import LocalObjects, is_temporary, storage_error
@@ -37,6 +38,8 @@ class Staging:
     ------
     ExistsError
         If something is there.
+    ConflictError
+        If another process is at it.
     """
 
     def __init__(self, target: Path) -> None:
@@ -48,9 +51,46 @@ class Staging:
             raise InputError(msg)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise storage_error(error, self.path) from error
         self.objects = LocalObjects(self.path)
+        self._lock()
+
+    def _lock(self) -> None:
+        """Keep other processes out; a kill lets them in again."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            msg = f"{self.target}: another process is making it; wait for that one"
+            raise ConflictError(msg) from None
+        except OSError:
+            # A network file system without locks: of two that build the same, one is refused at the end.
+            pass
+        try:
+            moved = self.path.stat().st_ino != os.fstat(self._descriptor).st_ino
+        except FileNotFoundError:
+            moved = True
+        if moved:
+            self.close()
+            check_free(self.target)
+            msg = (
+                f"{self.target}: another process has just worked there; run the same command again"
+            )
+            raise ConflictError(msg)
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def holds(self, entry: Entry) -> bool:
         """Whether an object is there with the right bytes."""
@@ -95,21 +135,27 @@ class Staging:
         self.objects.sync("")
         try:
             self.path.rename(self.target)
-            descriptor = os.open(self.target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _fsync(self.target.parent)
         except OSError as error:
             check_free(self.target)
             raise storage_error(error, self.target) from error
 
     def discard(self) -> None:
-        """Remove it."""
+        """Remove it, and make durable what was put at its place."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _fsync(self.target.parent)
 
 
 def _written(file: object, blocks: Iterable[bytes]) -> Iterable[bytes]:
     for block in blocks:
         file.write(block)  # type: ignore[attr-defined]
         yield block
+
+
+def _fsync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -168,7 +168,10 @@ class HttpObjects(IndexedObjects):
         try:
             raw = b"".join(self._stream(INDEX, indexes.LONGEST))
         except FileNotFoundError:
-            msg = f"{self.url}: no {INDEX} there, so it is no published study; make one with 'dmstore publish'"
+            remedy = "make one with 'dmstore publish'"
+            if self.url.endswith(".zip"):
+                remedy = "fetch an archive first, and then open or pull the file"
+            msg = f"{self.url}: no {INDEX} there, so it is no published study; {remedy}"
             raise StudyNotFoundError(msg) from None
         self.index = indexes.load(raw, f"{self.url}/{INDEX}")
 
