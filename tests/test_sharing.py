@@ -259,6 +259,18 @@ def test_destinations_that_are_refused(small, tmp_path):
     assert names(tmp_path / "taken") == ["file"]
 
 
+def test_names_that_no_other_lab_could_pull(tmp_path):
+    content = examples()
+    content["train_Weight"] = content["train_weight"]
+    study = dmstore.create_study(tmp_path / "s", content, seed=1)
+    with pytest.raises(FormatError, match="cannot stand in one directory"):
+        publish(study, tmp_path / "p")
+    (tmp_path / "s/examples/notes (1).txt").write_text("mine")
+    with pytest.raises(InputError, match="notes"):
+        publish(study, tmp_path / "p")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 # Archives and pulling
 
 

@@ -78,6 +78,7 @@ def publish(
         for name in selection.algorithms or study.algorithms:
             compact_study(study, name)
     contents = collect(study, selection, about or {})
+    _check_names(study, contents)
     target = _Target.of(destination)
     sheet = _Sheet(study, contents, selection)
     if (done := target.published()) is not None:
@@ -100,6 +101,16 @@ def _check_destination(study: Study, destination: str | Path) -> None:
         if inside.is_relative_to(study.objects.root.resolve()):
             msg = f"{destination}: lies inside the study; choose a place outside"
             raise InputError(msg)
+
+
+def _check_names(study: Study, contents: Contents) -> None:
+    """Refuse what no other lab could pull."""
+    names = [item.name for item in contents.items]
+    for name in names:
+        if not indexes.is_safe(name):
+            msg = f"{study.path}/{name}: has a name that cannot be shared; move it out of the study"
+            raise InputError(msg)
+    indexes.check_places(names, study.path)
 
 
 class _Sheet:

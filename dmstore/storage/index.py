@@ -92,7 +92,7 @@ def check_places(names: Iterable[str], where: str) -> None:
             place = "/".join(parts[:count])
             kind = place + ("" if count == len(parts) else "/")
             if seen.setdefault(place.lower(), kind) != kind:
-                msg = f"{where}: {name!r} and {seen[place.lower()]!r} cannot stand in one directory; publish the study again"
+                msg = f"{where}: {name!r} and {seen[place.lower()]!r} cannot stand in one directory on every system; one of them must be left out"
                 raise FormatError(msg)
 
 
