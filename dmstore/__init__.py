@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dmstore import analysis as analysis
     from dmstore import regression as regression
+    from dmstore import sharing as sharing
     from dmstore import training as training
     from dmstore.creation import create_study as create_study
     from dmstore.errors import DmstoreError as DmstoreError
@@ -32,6 +33,7 @@ __all__ = [
     "create_study",
     "open_study",
     "regression",
+    "sharing",
     "training",
 ]
 
@@ -41,7 +43,7 @@ _LAZY = {
     "create_study": "dmstore.creation",
     "open_study": "dmstore.study",
 }
-_LAZY_MODULES = ("analysis", "regression", "training")
+_LAZY_MODULES = ("analysis", "regression", "sharing", "training")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

@@ -24,6 +24,8 @@ from dmstore.storage.objects import Objects
 # What a column cannot be called: dims and ids of the datasets that it stands in.
 RESERVED = {"train", "target", "class", "example", "id"}
 _MOST_CLASSES = 1_000_000
+# What the group of a set says of ids that a published study does not give.
+WITHHELD = "withheld"
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -230,12 +232,18 @@ def id_hash(ids: Iterable[str]) -> str:
     return state.hexdigest()
 
 
-def write_set(objects: Objects, name: str, ids: NDArray[Any], train: NDArray[Any] | None) -> None:
+def write_set(
+    objects: Objects,
+    name: str,
+    ids: NDArray[Any],
+    train: NDArray[Any] | None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
     """Write the ids of a set; `train` is ``target_train``."""
     spec = schema.group_spec("examples")
     store = objects.writer(f"examples/{name}.zarr")
     shapes = {"id": ids.shape, **({"target_train": train.shape} if train is not None else {})}
-    group: Any = schema.create_group(store, spec, shapes)
+    group: Any = schema.create_group(store, spec, shapes, attrs=attrs)
     group["id"][:] = ids.astype(object)
     if train is not None:
         group["target_train"][:] = train
@@ -243,8 +251,16 @@ def write_set(objects: Objects, name: str, ids: NDArray[Any], train: NDArray[Any
     objects.sync(f"examples/{name}.zarr")
 
 
+def write_withheld(objects: Objects, name: str, count: int, train: NDArray[Any] | None) -> None:
+    """Write a set whose ids are withheld: positions stand for them, and the group says so."""
+    write_set(objects, name, np.arange(count).astype(str), train, {"ids": WITHHELD})
+
+
 def read_ids(objects: Objects, where: str, count: int, digest: str) -> NDArray[Any]:
     """Ids of the set stored at `where`, checked against the study's hash of them: (example,) str.
+
+    A set that was published without its ids has positions in their place, and says so; the hash in
+    ``study.json`` stays that of the ids, so that whoever holds them can tell that they are the same.
 
     Raises
     ------
@@ -256,6 +272,9 @@ def read_ids(objects: Objects, where: str, count: int, digest: str) -> NDArray[A
     with opened(objects, where) as group:
         schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
         ids = schema.text(group["id"][:])
+        withheld = group.attrs.get("ids") == WITHHELD
+    if withheld and np.array_equal(ids, np.arange(count).astype(str)):
+        return ids
     if id_hash(ids) != digest:
         msg = (
             f"{where}: ids are not those that the study was made with; restore the file from a copy"

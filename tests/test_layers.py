@@ -34,7 +34,7 @@ LAYERS = [
     ["selection"],
     [
         *("ingest", "maintenance", "readers", "regression", "exporters"),
-        *("doctor", "torture", "retraction"),
+        *("sharing", "doctor", "torture", "retraction"),
     ],
     ["training", "analysis"],
     ["counterfactual"],

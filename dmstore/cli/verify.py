@@ -12,12 +12,19 @@ from dmstore.cli import options, output
 @options.maybe_algorithm
 @options.as_json
 def command(study: str, algorithm: str | None, as_json: bool) -> None:
-    """Read all of STUDY (or of one algorithm), recompute every digest, and say what is wrong."""
+    """Read all of STUDY (or of one algorithm), recompute every digest, and say what is wrong.
+
+    STUDY may be a URL. A published study is checked against its index.json too.
+    """
     from dmstore.maintenance import verify_study
+    from dmstore.sharing.checking import check_index, read_index
     from dmstore.study import open_study
 
     opened = open_study(study)
     problems = list(verify_study(opened, algorithm))
+    index = None if algorithm else read_index(opened.objects)
+    if index is not None:
+        problems += check_index(opened.objects, index)
     names = [algorithm] if algorithm else opened.algorithms
     rows = 0 if problems else sum(len(opened.algorithm(name).table.view()) for name in names)
     output.emit(

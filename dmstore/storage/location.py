@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmstore.storage.index import INDEX
 from dmstore.storage.objects import LocalObjects, Objects
 
 
 def open_location(path: str | Path, anchor: str | None = None) -> Objects:
     """Storage at a local path, or at an ``s3://``, ``gs://``, ``az://``, ``memory://`` or ``https://`` URL.
+
+    A published study (one with ``index.json``, in a directory, a bucket, a ``.zip`` or on a web server)
+    is read-only.
 
     Parameters
     ----------
@@ -26,8 +30,20 @@ def open_location(path: str | Path, anchor: str | None = None) -> Objects:
     from dmstore.storage import remote
 
     if not remote.is_url(path):
+        local = Path(path)
+        if local.suffix == ".zip" and local.is_file():
+            from dmstore.storage.archive import ZipObjects
+
+            return ZipObjects(path)
+        if (local / INDEX).is_file():
+            from dmstore.storage.published import PublishedDirectory
+
+            return PublishedDirectory(path)
         return LocalObjects(path, anchor=anchor)
+    from dmstore.storage import published
+
     url = str(path)
     if url.startswith(("http://", "https://")):
-        return remote.HttpObjects(url)
-    return remote.RemoteObjects(url, anchor=anchor)
+        return published.HttpObjects(url)
+    objects = remote.RemoteObjects(url, anchor=anchor)
+    return published.PublishedBucket(url) if objects.exists(INDEX) else objects

@@ -1,4 +1,4 @@
-"""Objects in a bucket or in memory, through obstore; and a published study on a web server.
+"""Objects in a bucket or in memory, through obstore.
 
 A PUT to an object store is durable and atomic, so there is nothing to sync. Credentials come from the
 environment that the store's own tools use and are never part of a name, a document or an error text.
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from dmstore import schema
 from dmstore.errors import InputError, MissingDependencyError, StorageError, StudyNotFoundError
 from dmstore.storage.objects import ObjectInfo, is_temporary
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 SCHEMES = ("s3", "gs", "az", "memory", "http", "https")
-INDEX = "index.json"
 _ATTEMPTS = 5
 # What the client itself repeats before it reports an error.
 RETRIES = 4
@@ -284,75 +282,3 @@ class RemoteObjects:
 
     def sync(self, prefix: str) -> None:
         """See :meth:`Objects.sync`: every PUT was durable already."""
-
-
-class HttpObjects(RemoteObjects):
-    """A published study on any static web server: reads only, and lists from its index.
-
-    Parameters
-    ----------
-    url : str
-        ``https://`` (or ``http://``) of the directory that holds ``index.json``.
-
-    Raises
-    ------
-    StudyNotFoundError
-        If there is no index.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        try:
-            raw = self.get(INDEX)
-        except FileNotFoundError:
-            msg = f"{self.url}: no {INDEX} there, so it is no published study; make one with 'dmstore publish'"
-            raise StudyNotFoundError(msg) from None
-        document = schema.load_document("index", raw, f"{self.url}/{INDEX}")
-        self.index: dict[str, ObjectInfo] = {
-            entry["name"]: ObjectInfo(entry["name"], entry["size"], 0.0)
-            for entry in document["objects"]
-        }
-
-    def _list(self, prefix: str) -> list[ObjectInfo]:
-        return sorted(
-            (info for info in self.index.values() if info.name.startswith(prefix)),
-            key=lambda info: info.name,
-        )
-
-    def children(self, prefix: str) -> list[str]:
-        """See :meth:`Objects.children`."""
-        found = {info.name.removeprefix(prefix).partition("/")[0] for info in self._list(prefix)}
-        return sorted(found)
-
-    def exists(self, name: str) -> bool:
-        """See :meth:`Objects.exists`."""
-        return name in self.index
-
-    def tail(self, name: str, length: int) -> bytes:
-        """See :meth:`Objects.tail`."""
-        if name not in self.index:
-            where = f"{self.url}/{name}"
-            raise FileNotFoundError(where)
-        return super().tail(name, length)
-
-    def _read_only(self) -> StorageError:
-        return StorageError(
-            f"{self.url}: a published study on a web server is read-only; "
-            f"'dmstore pull' makes a copy that you can write to"
-        )
-
-    def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Refused."""
-        raise self._read_only()
-
-    def delete(self, name: str) -> None:
-        """Refused."""
-        raise self._read_only()
-
-    def now(self) -> float:
-        """Refused."""
-        raise self._read_only()
-
-    def writer(self, prefix: str) -> Store:
-        """Refused."""
-        raise self._read_only()

@@ -1,0 +1,80 @@
+"""``dmstore diff``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("diff")
+@click.argument("x", type=click.Path())
+@click.argument("y", type=click.Path())
+@click.option("--exit-code", is_flag=True, help="Exit with 3 where they differ.")
+@options.as_json
+def command(x: str, y: str, exit_code: bool, as_json: bool) -> None:
+    """Say how X and Y differ: STUDY, STUDY@ALGORITHM or STUDY@ALGORITHM:TAG; STUDY may be a URL.
+
+    Runs are the same only where id and content are. Exits with 0 also where X and Y differ, since 1 is an
+    error; see --exit-code.
+
+    \b
+    Example:
+      dmstore diff cifar.dm@plain:v1 https://example.org/cifar-published@plain
+    """
+    from dmstore.sharing.difference import diff
+
+    found = diff(x, y)
+    output.emit(found, _lines(found), as_json=as_json)
+    if exit_code and not found["equal"]:
+        raise click.exceptions.Exit(3)
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"X: {found['x']}", f"Y: {found['y']}"]
+    names = {True: "the same", False: "different", None: "in one only"}
+    lines.append(
+        ", ".join(
+            f"{what} {names[same]}"
+            for what, same in (
+                *found["study"].items(),
+                *((f"ids of {name}", same) for name, same in found["ids"].items()),
+            )
+        )
+    )
+    for side in ("x", "y"):
+        lines += [f"  only in {side.upper()}: {name}" for name in found[f"only_{side}"]]
+    for name, entry in found["algorithms"].items():
+        lines += _algorithm(name, entry)
+    lines.append("equal" if found["equal"] else "different")
+    return lines
+
+
+def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
+    if entry["equal"]:
+        return [f"  {name}: equal, {entry['x']['runs']} runs, {entry['x']['content_id']}"]
+    counts = (
+        f"{entry['shared']} runs in both, {entry['only_x']['count']} only in X, "
+        f"{entry['only_y']['count']} only in Y, {entry['conflicting']['count']} of the same id with other content"
+    )
+    lines = [f"  {name}: {counts}"]
+    lines += [
+        f"    {text}: {', '.join(map(str, entry[kind]['run']))}{', …' if entry[kind]['count'] > len(entry[kind]['run']) else ''}"
+        for kind, text in (
+            ("only_x", "runs only in X"),
+            ("only_y", "runs only in Y"),
+            ("conflicting", "runs of other content"),
+        )
+        if entry[kind]["count"]
+    ]
+    if entry["declared"]:
+        lines.append(f"    declared otherwise: {', '.join(entry['declared'])}")
+    for side in ("x", "y"):
+        lines += [
+            f"    planned only in {side.upper()}: {block['runs']} runs from {block['first_run']}"
+            for block in entry[f"plan_only_{side}"]
+        ]
+        lines += [f"    fit only in {side.upper()}: {fit}" for fit in entry[f"fits_only_{side}"]]
+    return lines

@@ -1,0 +1,10 @@
+"""Sharing between labs: publish a study, pull a copy, check it, and say how two studies differ."""
+
+from __future__ import annotations
+
+from dmstore.sharing.checking import check_index as check_index
+from dmstore.sharing.difference import diff as diff
+from dmstore.sharing.publishing import publish as publish
+from dmstore.sharing.pulling import pull as pull
+
+__all__ = ["check_index", "diff", "publish", "pull"]

@@ -1,0 +1,198 @@
+"""What a published study consists of: which objects, under which names, from where."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dmstore import examples as example_sets
+from dmstore import schema
+from dmstore.algorithm import ANCHOR, Algorithm
+from dmstore.errors import NotFoundError
+from dmstore.sharing import blocks, documents
+from dmstore.storage import log, tag
+from dmstore.storage.objects import LocalObjects, Objects
+from dmstore.study import Study
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to publish.
+
+    Attributes
+    ----------
+    algorithms : tuple of str
+        All of them where empty.
+    tag : str, optional
+        The tagged state of each algorithm instead of the newest.
+    images, ids, datamodels, comparisons : bool
+        Whether to take these along.
+    """
+
+    algorithms: tuple[str, ...] = ()
+    tag: str | None = None
+    images: bool = True
+    ids: bool = True
+    datamodels: bool = True
+    comparisons: bool = True
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object to publish: a copy of a stored one, or bytes made for this purpose."""
+
+    name: str
+    objects: Objects | None = None
+    content: bytes = b""
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes, block by block."""
+        if self.objects is None:
+            yield self.content
+        else:
+            yield from blocks.read(self.objects, self.name)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything to publish, and what the snapshot of each algorithm is."""
+
+    items: Sequence[Item]
+    algorithms: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Any]
+
+
+def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Contents:
+    """List what a published study consists of. Nothing is read but documents.
+
+    Parameters
+    ----------
+    study : Study
+        Compacted, as far as its newest state is to be published.
+    selection : Selection
+    about : mapping
+        ``title``, ``authors``, ``licence``, ``citation``, ``doi`` to state anew.
+
+    Raises
+    ------
+    NotFoundError
+        If an algorithm, or the tag of one, is not there.
+    """
+    objects = study.objects
+    names = list(dict.fromkeys(selection.algorithms)) or study.algorithms
+    items = [Item(ANCHOR, objects)]
+    stated, documented = documents.about_items(objects, about)
+    items += [Item(name, objects) for name in documented]
+    items += [Item(name, content=raw) for name, raw in stated.items()]
+    items += _examples(study, selection)
+    algorithms = {}
+    for name in names:
+        found, summary = _algorithm(study, study.algorithm(name), selection.tag)
+        items += found
+        algorithms[name] = summary
+    fits = _fits(study, selection, algorithms) if selection.datamodels else {}
+    for algorithm, fit in fits.values():
+        items += _result(objects, f"datamodels/{algorithm}/{fit}/")
+    if selection.datamodels and selection.comparisons:
+        for entry in study.comparisons():
+            if set(entry["fits"]) <= set(fits):
+                found = _result(objects, f"comparisons/{entry['comparison']}/")
+                # The report shows images and names.
+                whole = selection.images and selection.ids
+                items += [i for i in found if whole or not i.name.endswith("/report.html")]
+    newest = documents.read_about(objects) | {k: v for k, v in about.items() if v}
+    return Contents(items, algorithms, newest)
+
+
+def _examples(study: Study, selection: Selection) -> list[Item]:
+    names = [info.name for info in study.objects.entries("examples/")]
+    if not selection.images:
+        names = [name for name in names if "-image.zarr/" not in name]
+    if selection.ids:
+        return [Item(name, study.objects) for name in names]
+    sets = ["train", *study.document["targets"]]
+    hidden = tuple(f"examples/{name}.zarr/" for name in sets)
+    items = [Item(name, study.objects) for name in names if not name.startswith(hidden)]
+    with tempfile.TemporaryDirectory() as folder:
+        made = LocalObjects(folder)
+        for name in sets:
+            train = None if name == "train" else study.target_train(name)
+            count = study.document["train" if name == "train" else "targets"]
+            count = count["count"] if name == "train" else count[name]["count"]
+            has_train = train is not None and (train >= 0).any()
+            example_sets.write_withheld(made, name, count, train if has_train else None)
+        return items + [
+            Item(info.name, content=made.get(info.name)) for info in made.entries("examples/")
+        ]
+
+
+def _algorithm(
+    study: Study, algorithm: Algorithm, tagged: str | None
+) -> tuple[list[Item], dict[str, Any]]:
+    """An algorithm's documents and the one state of its runs: its base and its log entry."""
+    objects, prefix, table = study.objects, algorithm.prefix, algorithm.table.prefix
+    tags = tag.read_all(algorithm.table)
+    if tagged is None:
+        manifest = log.newest(objects, table)
+    else:
+        named = [entry for entry in tags if entry["name"] == tagged]
+        if not named:
+            known = ", ".join(entry["name"] for entry in tags) or "none"
+            msg = f"algorithm {algorithm.name!r} has no tag {tagged!r} (it has: {known}); make it with 'dmstore tag', or choose with --algorithm"
+            raise NotFoundError(msg)
+        manifest = log.read(objects, table, named[0]["version"])
+    items = [Item(f"{prefix}algorithm.json", objects)]
+    items += [
+        Item(info.name, objects)
+        for part in ("plans/", "full/")
+        for info in objects.entries(f"{prefix}{part}")
+    ]
+    if manifest.base is None:
+        return items, {"version": 0, "runs": 0, "content_id": None}
+    base = manifest.base
+    items += [Item(info.name, objects) for info in objects.entries(f"{table}{base.path}/")]
+    entry = log.entry_name(table, manifest.version)
+    items.append(Item(entry, content=_manifest(objects.get(entry), entry)))
+    items += [
+        Item(f"{table}tags/{found['name']}.json", objects)
+        for found in tags
+        if found["base"] == base.path
+    ]
+    return items, {
+        "version": manifest.version,
+        "runs": base.runs,
+        "content_id": base.content_id,
+    }
+
+
+def _manifest(raw: bytes, where: str) -> bytes:
+    """A log entry without what a published study does not have: segments, and the maker's host."""
+    document = schema.load_document("manifest", raw, where)
+    document = {**document, "absorbed": [], "removed": []}
+    document.pop("host", None)
+    return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _fits(
+    study: Study, selection: Selection, algorithms: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[str, str]]:
+    """Finished fits to publish; of a tagged state only those that stand on it."""
+    return {
+        fit["fit"]: (name, fit["fit"])
+        for name in algorithms
+        for fit in study.fits(name)
+        if fit["complete"]
+        and (selection.tag is None or fit["content_id"] == algorithms[name]["content_id"])
+    }
+
+
+def _result(objects: Objects, where: str) -> list[Item]:
+    """A finished result: its documents and zips, and the group that ``complete.json`` names."""
+    place = f"{where}complete.json"
+    named = schema.load_document("complete", objects.get(place), place)["path"]
+    items = [Item(info.name, objects) for info in objects.entries(where)]
+    group = f"{where}{named}/"
+    return [i for i in items if i.name.startswith(group) or "/" not in i.name[len(where) :]]

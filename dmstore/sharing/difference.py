@@ -1,0 +1,193 @@
+"""How two studies, or two snapshots of their algorithms, differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.algorithm import ANCHOR, Algorithm
+from dmstore.errors import InputError, NotFoundError
+from dmstore.storage import tag
+from dmstore.storage.snapshot import content_id
+from dmstore.study import Study, open_study
+
+_PART = re.compile(
+    r"(?P<algorithm>[A-Za-z0-9_][A-Za-z0-9._-]*)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?"
+)
+# Ids named of each kind of difference.
+_NAMED = 20
+_DECLARED = ("alpha", "sampling", "masks", "target_set", "outputs", "task", "config")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One algorithm at one moment: its document and its rows."""
+
+    algorithm: Algorithm
+    run: NDArray[np.int64]
+    digest: NDArray[np.uint8]
+    fits: frozenset[str]
+
+    def describe(self) -> dict[str, Any]:
+        """Number of runs and content id."""
+        return {"runs": len(self.run), "content_id": content_id(self.run, self.digest)}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two things compared: a study, or one algorithm of it, perhaps at a tag."""
+
+    study: Study
+    algorithm: str | None = None
+    tag: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | Path) -> Side:
+        """Open ``STUDY``, ``STUDY@ALGORITHM`` or ``STUDY@ALGORITHM:TAG``; STUDY may be a URL.
+
+        Raises
+        ------
+        NotFoundError
+            If the study has no such algorithm, or that no such tag.
+        """
+        place, at, part = str(text).rpartition("@")
+        match = _PART.fullmatch(part)
+        if not at or match is None or (Path(text) / ANCHOR).exists():
+            return cls(open_study(text))
+        side = cls(open_study(place), match["algorithm"], match["tag"])
+        side.study.algorithm(match["algorithm"])
+        return side
+
+    def names(self) -> list[str]:
+        """Algorithms that take part."""
+        return [self.algorithm] if self.algorithm else self.study.algorithms
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Ids and digests of an algorithm's runs."""
+        algorithm = self.study.algorithm(name)
+        fits = frozenset(fit["fit"] for fit in self.study.fits(name) if fit["complete"])
+        if self.tag is None:
+            view = algorithm.table.view()
+            return Snapshot(algorithm, view.run, view.digest, fits)
+        tags = {entry["name"]: entry for entry in tag.read_all(algorithm.table)}
+        if self.tag not in tags:
+            known = ", ".join(tags) or "none"
+            msg = f"{self.study.path}: algorithm {name!r} has no tag {self.tag!r} (it has: {known})"
+            raise NotFoundError(msg)
+        base: Any = algorithm.table.open_base(tags[self.tag]["base"])
+        return Snapshot(
+            algorithm, np.asarray(base["run"][:]), np.asarray(base["row_digest"][:]), fits
+        )
+
+
+def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
+    """How two studies or snapshots differ.
+
+    Parameters
+    ----------
+    x, y : str or path
+        ``STUDY``, ``STUDY@ALGORITHM`` or ``STUDY@ALGORITHM:TAG``. One algorithm against a whole study
+        is compared with that study's algorithm of the same name.
+
+    Returns
+    -------
+    dict
+        ``equal``; ``study`` (whether uuid and seed are the same); ``ids`` (each set: whether the hashes
+        of its ids are the same, None where one study lacks the set); ``only_x`` and ``only_y``
+        (algorithms); and ``algorithms``, of each pair: ``equal``, ``x`` and ``y`` (runs, content id),
+        ``shared`` runs of the same id and digest, ``only_x``, ``only_y`` and ``conflicting`` runs
+        (``count`` and the first ``run`` ids), ``declared`` (what differs in the declarations),
+        ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``.
+
+    Raises
+    ------
+    StudyNotFoundError, NotFoundError
+        If a study, an algorithm or a tag is not there.
+    """
+    left, right = Side.parse(x), Side.parse(y)
+    pairs, only_x, only_y = _pairs(left, right)
+    algorithms = {
+        a if a == b else f"{a},{b}": _compare(left.snapshot(a), right.snapshot(b)) for a, b in pairs
+    }
+    study = {
+        "uuid": left.study.uuid == right.study.uuid,
+        "seed": left.study.seed == right.study.seed,
+    }
+    ids = _ids(left.study.document, right.study.document)
+    equal = all(study.values()) and all(ids.values()) and not (only_x or only_y)
+    return {
+        "x": str(x),
+        "y": str(y),
+        "equal": equal and all(entry["equal"] for entry in algorithms.values()),
+        "study": study,
+        "ids": ids,
+        "only_x": only_x,
+        "only_y": only_y,
+        "algorithms": algorithms,
+    }
+
+
+def _pairs(left: Side, right: Side) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Which algorithms are compared, and which have no partner."""
+    x, y = left.names(), right.names()
+    if left.algorithm and right.algorithm:
+        return [(left.algorithm, right.algorithm)], [], []
+    for side, other in ((left, right), (right, left)):
+        if side.algorithm:
+            if side.algorithm not in other.names():
+                msg = f"{other.study.path}: no algorithm {side.algorithm!r} to compare with; name one as STUDY@ALGORITHM"
+                raise InputError(msg)
+            return [(side.algorithm, side.algorithm)], [], []
+    both = [(name, name) for name in x if name in y]
+    return both, [n for n in x if n not in y], [n for n in y if n not in x]
+
+
+def _ids(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, bool | None]:
+    ids: dict[str, bool | None] = {"train": x["train"]["sha256"] == y["train"]["sha256"]}
+    for name in sorted({*x["targets"], *y["targets"]}):
+        if name in x["targets"] and name in y["targets"]:
+            ids[name] = x["targets"][name]["sha256"] == y["targets"][name]["sha256"]
+        else:
+            ids[name] = None
+    return ids
+
+
+def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
+    common, in_x, in_y = np.intersect1d(x.run, y.run, assume_unique=True, return_indices=True)
+    same = (x.digest[in_x] == y.digest[in_y]).all(axis=1)
+    blocks_x = {tuple(vars(block).values()) for block in x.algorithm.blocks()}
+    blocks_y = {tuple(vars(block).values()) for block in y.algorithm.blocks()}
+    declared = [
+        key for key in _DECLARED if x.algorithm.document.get(key) != y.algorithm.document.get(key)
+    ]
+    found: dict[str, Any] = {
+        "x": x.describe(),
+        "y": y.describe(),
+        "shared": int(same.sum()),
+        "only_x": _runs(np.setdiff1d(x.run, y.run, assume_unique=True)),
+        "only_y": _runs(np.setdiff1d(y.run, x.run, assume_unique=True)),
+        "conflicting": _runs(common[~same]),
+        "declared": declared,
+        "plan_only_x": _blocks(blocks_x - blocks_y),
+        "plan_only_y": _blocks(blocks_y - blocks_x),
+        "fits_only_x": sorted(x.fits - y.fits),
+        "fits_only_y": sorted(y.fits - x.fits),
+    }
+    differing = ("declared", "plan_only_x", "plan_only_y", "fits_only_x", "fits_only_y")
+    contents = found["x"]["content_id"] == found["y"]["content_id"]
+    return {"equal": contents and not any(found[key] for key in differing), **found}
+
+
+def _runs(run: NDArray[np.int64]) -> dict[str, Any]:
+    return {"count": len(run), "run": np.sort(run)[:_NAMED].tolist()}
+
+
+def _blocks(blocks: set[tuple[Any, ...]]) -> list[dict[str, int]]:
+    keys = ("first_run", "runs", "first_mask", "repeats")
+    return [dict(zip(keys, block, strict=True)) for block in sorted(blocks)]

@@ -1,0 +1,162 @@
+"""A published study in one ``.zip``: read where it lies, never unpacked, nothing in it trusted."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+
+from dmstore.errors import CorruptionError, FormatError, InputError, StudyNotFoundError
+from dmstore.storage import index as indexes
+from dmstore.storage.index import INDEX
+from dmstore.storage.published import IndexedObjects
+
+_LOCAL = b"PK\x03\x04"
+_END, _LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
+# The longest list of members read: some three million.
+_LONGEST_LIST = 1 << 28
+
+
+class ZipObjects(IndexedObjects):
+    """Objects of a published study in one archive.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    StudyNotFoundError
+        If there is no such file.
+    InputError
+        If it is no archive that 'dmstore publish' makes: a member is compressed, encrypted, a link,
+        there twice, or has a name that no object of a study can have.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.url = str(path)
+        self._path = Path(path).absolute()
+        self._starts: dict[str, int] = {}
+        self.members = self._list()
+        if INDEX not in self.members:
+            msg = f"{self.url}: no {INDEX} at its root, so it is no published study; make one with 'dmstore publish'"
+            raise StudyNotFoundError(msg)
+        length = self.members[INDEX].file_size
+        if length > indexes.LONGEST:
+            raise self._bad(INDEX, f"has {length} bytes, more than an index can have")
+        raw = self._whole(INDEX)
+        self.index = indexes.load(raw, f"{self.url}/{INDEX}")
+        for name, entry in self.index.entries.items():
+            if name not in self.members or self.members[name].file_size != entry.size:
+                msg = f"{self.url}: {name!r} is missing or has another length than the index says; fetch or publish the archive again"
+                raise FormatError(msg)
+
+    def _bad(self, name: str, why: str) -> InputError:
+        return InputError(
+            f"{self.url}: member {name[:100]!r} {why}; use an archive that 'dmstore publish' made"
+        )
+
+    def _list(self) -> dict[str, zipfile.ZipInfo]:
+        try:
+            size = self._path.stat().st_size
+            length = self._list_length(size)
+            if length > min(size, _LONGEST_LIST):
+                msg = f"{self.url}: says that its list of members has {length} bytes; the file is damaged"
+                raise InputError(msg)
+            with zipfile.ZipFile(self._path) as archive:
+                infos = archive.infolist()
+                end = archive.start_dir
+        except FileNotFoundError:
+            msg = f"{self.url}: no such file"
+            raise StudyNotFoundError(msg) from None
+        except InputError:
+            raise
+        except OSError as error:
+            msg = f"{self.url}: cannot be read ({error.strerror or error})"
+            raise InputError(msg) from None
+        except Exception as error:  # noqa: BLE001 - a hostile archive can make the parser raise anything
+            msg = f"{self.url}: no whole zip archive ({' '.join(str(error).split())[:100]}); fetch it again"
+            raise InputError(msg) from None
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            name = info.orig_filename
+            if info.is_dir() and info.file_size == 0 and indexes.is_safe(name.rstrip("/")):
+                continue
+            if not indexes.is_safe(name) or name != info.filename:
+                raise self._bad(name, "has a name that no object of a study can have")
+            if name in members:
+                raise self._bad(name, "stands there twice")
+            if info.flag_bits & 1:
+                raise self._bad(name, "is encrypted")
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise self._bad(name, "is a link or a special file")
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise self._bad(name, "is compressed")
+            members[name] = info
+        self._check_overlap(members, end)
+        indexes.check_places(members, self.url)
+        return members
+
+    def _check_overlap(self, members: dict[str, zipfile.ZipInfo], end: int) -> None:
+        """Members that share bytes would make an archive hold more than its size."""
+        stop = 0
+        for info in sorted(members.values(), key=lambda info: info.header_offset):
+            if info.header_offset < stop:
+                raise self._bad(info.filename, "overlaps another one")
+            stop = info.header_offset + 30 + len(info.filename) + info.file_size
+            if stop > end:
+                raise self._bad(info.filename, "reaches beyond the end of its file")
+
+    def _list_length(self, size: int) -> int:
+        """Bytes of the list of members, which a parser takes into memory whole."""
+        with self._path.open("rb") as file:
+            file.seek(max(0, size - 42))
+            tail = file.read(42)
+            if len(tail) < 22 or tail[-22:-18] != _END or tail[-2:] != b"\0\0":
+                msg = f"{self.url}: no whole zip archive, or one with a comment; fetch it again"
+                raise InputError(msg)
+            if tail[:4] == _LOCATOR:
+                file.seek(min(int.from_bytes(tail[8:16], "little"), size))
+                end = file.read(56)
+                if end[:4] == _END64:
+                    return int.from_bytes(end[40:48], "little")
+            return int.from_bytes(tail[-10:-6], "little")
+
+    def _start(self, name: str) -> int:
+        """Where the bytes of a member begin."""
+        if name not in self._starts:
+            info = self.members[name]
+            with self._path.open("rb") as file:
+                file.seek(info.header_offset)
+                header = file.read(30)
+                lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
+                if header[:4] != _LOCAL or file.read(lengths[0]) != name.encode():
+                    raise self._bad(name, "is not where the archive's list says")
+            self._starts[name] = info.header_offset + 30 + sum(lengths)
+        return self._starts[name]
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of an object."""
+        size = self.members[name].file_size
+        begin = self._start(name)
+        with self._path.open("rb") as file:
+            file.seek(begin + start)
+            content = file.read(max(0, min(stop, size) - start))
+        if len(content) != max(0, min(stop, size) - start):
+            msg = f"{self.url}: {name!r} is cut short; fetch the archive again"
+            raise CorruptionError(msg)
+        return content
+
+    def _whole(self, name: str) -> bytes:
+        info = self.members[name]
+        content = self.read(name, 0, info.file_size)
+        if zlib.crc32(content) != info.CRC:
+            msg = f"{self.url}: {name!r} does not match its checksum; fetch the archive again"
+            raise CorruptionError(msg)
+        return content
+
+    def get(self, name: str) -> bytes:
+        """See :meth:`Objects.get`."""
+        return self._whole(name) if name == INDEX else super().get(name)
