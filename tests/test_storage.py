@@ -384,7 +384,7 @@ def test_outputs_table_is_the_same_code(study, algorithm):
     spec = schema.group_spec("outputs", {"margin": schema.known_outputs()["margin"]})
     identity = {"study": study.uuid, "algorithm": "alpha", "table": "outputs/late"}
     table = Table(study.objects, "algorithms/alpha/outputs/late/", spec, {"target": 4}, identity)
-    columns = {"time": np.arange(3), "host": np.full(3, "h")}
+    columns = {"time": np.arange(3), "host": np.full(3, "h"), "run_digest": np.arange(3)}
     margin = np.arange(12, dtype=np.float32).reshape(3, 4)
     table.append(table.check(Rows(np.array([5, 1, 3]), {"margin": margin}, columns), "rows"))
     compact(table)
