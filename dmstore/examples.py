@@ -43,9 +43,9 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     Parameters
     ----------
     arrays : mapping
-        ``train_label`` (train,) and ``target_label`` (target,) integers; optional ``train_image``,
-        ``target_image`` (example, height, width[, 3]) uint8, ``class_name`` (class,) text,
-        ``train_id``, ``target_id``, ``target_train``, and further ``train_*`` and ``target_*``.
+        Of each set ``train_label`` (train,) and ``target_label`` (target,) integers or ids; optional
+        ``train_image``, ``target_image`` (example, height, width[, 3]) uint8, ``class_name`` (class,)
+        text, ``train_id``, ``target_id``, ``target_train``, and further ``train_*`` and ``target_*``.
     where : str
         For error texts.
 
@@ -59,9 +59,9 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     InputError
         Naming the array and what is wrong with it.
     """
-    for name in ("train_label", "target_label"):
-        if name not in arrays:
-            msg = f"{where}: no {name!r}; an examples file needs train_label and target_label"
+    for name in ("train", "target"):
+        if not {f"{name}_label", f"{name}_id"} & arrays.keys():
+            msg = f"{where}: no '{name}_label' and no '{name}_id'; an examples file needs one of them for train units and targets"
             raise InputError(msg)
     sets: dict[str, dict[str, NDArray[Any]]] = {"train": {}, "test": {}, "class": {}}
     for name, values in arrays.items():
@@ -95,13 +95,16 @@ def _text(values: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None:
-    count = len(columns["label"]) if columns["label"].ndim == 1 else 0
+    first = "label" if "label" in columns else "id"
+    count = len(columns[first]) if columns[first].ndim == 1 else 0
     if count == 0:
-        msg = f"{where}: {prefix}_label has shape {columns['label'].shape}, expected one label an example"
+        msg = f"{where}: {prefix}_{first} has shape {columns[first].shape}, expected one {first} an example"
         raise InputError(msg)
     for name, values in columns.items():
         if values.ndim == 0 or len(values) != count:
-            msg = f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} labels"
+            msg = (
+                f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} {first}s"
+            )
             raise InputError(msg)
         schema.check_name(name, f"{where}: column")
         reserved = {"train", "target", "class", "example"} - (
@@ -140,7 +143,9 @@ def _check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> Non
 def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
     names = sets["class"].get("name")
     for key, prefix in (("train", "train"), ("test", "target")):
-        label = sets[key]["label"]
+        label = sets[key].get("label")
+        if label is None:
+            continue
         if label.dtype.kind not in "iu" or label.min() < 0 or int(label.max()) >= _MOST_CLASSES:
             msg = f"{where}: {prefix}_label must hold class indices from 0 to {_MOST_CLASSES - 1} (found {label.dtype})"
             raise InputError(msg)
@@ -152,7 +157,7 @@ def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
         train.dtype.kind not in "iu"
         or train.ndim != 1
         or int(train.min()) < -1
-        or int(train.max()) >= len(sets["train"]["label"])
+        or int(train.max()) >= len(sets["train"]["id"])
     ):
         msg = f"{where}: target_train must hold positions of train examples, or -1"
         raise InputError(msg)

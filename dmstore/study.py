@@ -118,6 +118,16 @@ class Study:
         """A named target set: ids and annotations, dim ``target``."""
         return example_sets.dataset(self.objects, name, self._ids(name), "target")
 
+    def label(self, name: str = "test") -> NDArray[np.int64]:
+        """Class of each example of a set (``train`` or a target set): (example,) int64.
+
+        One class for all, 0, where the study has no labels.
+        """
+        examples = self.train if name == "train" else self.target_set(name)
+        if "label" in examples:
+            return np.asarray(examples["label"].values, dtype=np.int64)
+        return np.zeros(len(self._ids(name)), dtype=np.int64)
+
     def _ids(self, name: str) -> NDArray[Any]:
         entry = self.document["train"] if name == "train" else self.document["targets"].get(name)
         if entry is None:
@@ -223,12 +233,14 @@ class Study:
 
     def _labels(self, target_set: str = "test") -> dict[str, Any]:
         targets = self.target_set(target_set)
-        return {
+        found: dict[str, Any] = {
             "train": self.train["train"].values,
             "target": targets["target"].values,
-            "train_label": ("train", self.train["label"].values),
-            "target_label": ("target", targets["label"].values),
         }
+        for dim, examples in (("train", self.train), ("target", targets)):
+            if "label" in examples:
+                found[f"{dim}_label"] = (dim, examples["label"].values)
+        return found
 
     def fits(self, algorithm: str) -> list[dict[str, Any]]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
@@ -400,7 +412,7 @@ class Target:
             order = np.argsort(-np.abs(row), kind="stable")[:count]
             units.append(self.study.train["train"].values[order])
             weights.append(np.where(row[order] != 0, row[order], np.nan))
-            labels.append(self.study.train["label"].values[order])
+            labels.append(self.study.label("train")[order])
         shape = (len(names), min(count, self.study.document["train"]["count"]))
         dims = ("algorithm", "rank")
         return xr.Dataset(

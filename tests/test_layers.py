@@ -28,7 +28,7 @@ LAYERS = [
     ["schema", "bits", "plan"],
     ["storage"],
     ["examples", "algorithm", "dataset", "study", "creation"],
-    ["ingest", "maintenance", "readers", "regression"],
+    ["ingest", "intake", "adoption", "maintenance", "readers", "regression"],
     ["training", "analysis"],
     ["counterfactual"],
     ["cli", "demo", "__main__"],

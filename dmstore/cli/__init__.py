@@ -15,7 +15,7 @@ COMMANDS = {
     "add": "Add a learning algorithm to a study.",
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
-    "ingest": "Store the runs in workers' .npz files.",
+    "ingest": "Store runs from workers' files, or from what other tools have.",
     "status": "Say what a study holds and what is still to do.",
     "verify": "Read everything and say what is wrong.",
     "compact": "Bring all runs of an algorithm into one base.",
