@@ -228,8 +228,6 @@ def _usable(
             f"{spec.name} is NaN, infinite or too large for {spec.dtype}",
         )
         if source.zero_filled:
-            drop(
-                ~flat.any(axis=1), f"{spec.name} is zero on all targets, as where it was forgotten"
-            )
+            drop(flat.any(axis=1), f"{spec.name} is zero on all targets, as where it was forgotten")
     kept = Rows(rows.run, arrays, rows.columns)
     return kept if keep.all() else kept.take(keep)
