@@ -744,7 +744,10 @@ def test_sniffing_never_fails(tmp_path, foreign):
     odd[3].mkdir()
     odd[4].symlink_to(odd[4])
     odd[5].write_bytes(b"PK\x03\x04junk")
-    assert {readers.sniff(path) for path in odd} == {"npz"}
+    # A folder of workers' files stays one, whatever else lies in it.
+    both = save(tmp_path / "both", masks=masks())
+    plain_npz(both / "w.npz", run=np.arange(2))
+    assert {readers.sniff(path) for path in [*odd, both]} == {"npz"}
     with pytest.raises(InputError, match="--format"):
         ingest(foreign, [odd[3]])
     for name in readers.FORMATS[1:]:

@@ -38,11 +38,11 @@ _LARGEST_NPZ = 1 << 30
 
 def sniff(path: Path) -> bool:
     """Whether a path is a ``.npy`` or ``.safetensors`` file, an ``.npz`` of masks without run ids,
-    a zarr group, or a folder with ``.npy`` files.
+    a zarr group, or a folder with ``.npy`` files and no workers' files.
     """
     try:
         if path.is_dir():
-            return zarrs.is_group(path) or any(path.glob("*.npy"))
+            return zarrs.is_group(path) or (any(path.glob("*.npy")) and not any(path.glob("*.npz")))
         if path.suffix == ".npz":
             with NpzReader(path) as reader:
                 return "run" not in reader.headers and any(n in reader.headers for n in _MASKS)
