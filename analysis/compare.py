@@ -137,7 +137,7 @@ def _compute(
     data = {name: study.datamodels(name).load() for name in (a, b)}
     weight = {name: data[name]["weight"] for name in (a, b)}
     unit = {name: normalize(weight[name]) for name in (a, b)}
-    label = study.targets["label"].values
+    label = study.label()
     parts = all("weight_quarter" in data[name] for name in (a, b))
     included = ((weight[a] != 0).any("train") & (weight[b] != 0).any("train")).values
     unit_parts = {name: _parts(data[name], included) for name in (a, b)} if parts else {}

@@ -228,7 +228,7 @@ def _headline(
 
 
 def _side(study: Study, comparison: xr.Dataset, row: int) -> dict[str, Any]:
-    label = np.asarray(comparison["target_label"].values)
+    label = study.label()
     panels = []
     for component in range(min(_SHOWN, comparison.sizes["component"])):
         one = comparison.isel(algorithm=row, component=component)
@@ -246,7 +246,8 @@ def _side(study: Study, comparison: xr.Dataset, row: int) -> dict[str, Any]:
         members = one["subpopulation"].values[0]
         common = np.bincount(label[members[members >= 0]]) if (members >= 0).any() else np.zeros(1)
         share = common.max() / max(common.sum(), 1)
-        about = study.class_names[int(common.argmax())]
+        labelled = "label" in study.targets
+        about = study.class_names[int(common.argmax())] if labelled else "targets without labels"
         panels.append(
             {
                 "number": component + 1,
@@ -294,7 +295,9 @@ def _pictures(
         found.append(
             {
                 "id": str(examples[kind].values[position]),
-                "class": study.class_names[int(examples["label"].values[position])],
+                "class": study.class_names[int(examples["label"].values[position])]
+                if "label" in examples
+                else "",
                 "weight": weight,
                 "image": thumbnail(images[place]) if images is not None else None,
             }

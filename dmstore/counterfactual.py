@@ -67,6 +67,9 @@ def check(
     if not 0 <= label < len(study.class_names):
         msg = f"class {label} is not in the study; it has classes 0 to {len(study.class_names) - 1}"
         raise InputError(msg)
+    if "label" not in study.targets:
+        msg = f"{study.path}: the targets have no labels, so no class can be left out"
+        raise InputError(msg)
     if "image" not in study.targets:
         msg = f"{study.path}: no target images, so nothing can be transformed"
         raise InputError(msg)

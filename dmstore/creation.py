@@ -31,6 +31,7 @@ def create_study(
     *,
     seed: int | None = None,
     about: Mapping[str, Any] | None = None,
+    classes: int | None = None,
 ) -> Study:
     """Create a study.
 
@@ -39,14 +40,16 @@ def create_study(
     path : path or str
         A directory that does not exist yet or is empty, or a URL of an object store.
     examples : path or mapping
-        An ``.npz`` file or arrays: ``train_label`` (train,) and ``target_label`` (target,) integers;
-        optional ``train_image`` and ``target_image`` (example, height, width[, 3]) uint8,
+        An ``.npz`` file or arrays: ``train_label`` (train,) and ``target_label`` (target,) integers, or
+        ids alone where the labels are not known; optional ``train_image`` and ``target_image`` (example, height, width[, 3]) uint8,
         ``class_name`` (class,) text, ``train_id``, ``target_id``, ``target_train`` (the train
         example that a target is, or -1), and further ``train_*`` and ``target_*`` columns.
     seed : int, optional
         0 to 2**63-1; masks, splits and training seeds follow from it. Drawn at random if not given.
     about : mapping, optional
         ``title``, ``authors``, ``licence``, ``citation``, ``doi``.
+    classes : int, optional
+        Number of classes, where neither names nor labels tell it.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def create_study(
     if not 0 <= seed < 2**63:
         msg = f"seed {seed} is not allowed; give 0 to 2**63 - 1"
         raise InputError(msg)
-    document = _document(sets, seed)
+    document = _document(sets, seed, classes)
     if is_url(path):
         return _create_remote(str(path), sets, document, about)
     _check_free(target)
@@ -128,11 +131,16 @@ def _check_free(target: Path) -> None:
         raise ExistsError(msg)
 
 
-def _document(sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int) -> dict[str, Any]:
+def _document(
+    sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int, classes: int | None
+) -> dict[str, Any]:
     def describe(ids: NDArray[Any]) -> dict[str, Any]:
         return {"count": len(ids), "sha256": example_sets.id_hash(ids)}
 
-    labels = max(int(sets["train"]["label"].max()), int(sets["test"]["label"].max())) + 1
+    labels = [
+        int(sets[name]["label"].max()) + 1 for name in ("train", "test") if "label" in sets[name]
+    ]
+    known = len(sets["class"]["name"]) if "name" in sets["class"] else max(labels, default=0)
     return {
         "uuid": uuid.uuid4().hex,
         "seed": seed,
@@ -140,7 +148,7 @@ def _document(sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int) -> dict
         "software": log.software(),
         "train": describe(sets["train"]["id"]),
         "targets": {"test": describe(sets["test"]["id"])},
-        "classes": len(sets["class"]["name"]) if "name" in sets["class"] else labels,
+        "classes": known or classes or 0,
     }
 
 

@@ -46,9 +46,9 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     Parameters
     ----------
     arrays : mapping
-        ``train_label`` (train,) and ``target_label`` (target,) integers; optional ``train_image``,
-        ``target_image`` (example, height, width[, 3]) uint8, ``class_name`` (class,) text,
-        ``train_id``, ``target_id``, ``target_train``, and further ``train_*`` and ``target_*``.
+        Of each set ``train_label`` (train,) and ``target_label`` (target,) integers or ids; optional
+        ``train_image``, ``target_image`` (example, height, width[, 3]) uint8, ``class_name`` (class,)
+        text, ``train_id``, ``target_id``, ``target_train``, and further ``train_*`` and ``target_*``.
     where : str
         For error texts.
 
@@ -62,9 +62,9 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
     InputError
         Naming the array and what is wrong with it.
     """
-    for name in ("train_label", "target_label"):
-        if name not in arrays:
-            msg = f"{where}: no {name!r}; an examples file needs train_label and target_label"
+    for name in ("train", "target"):
+        if not {f"{name}_label", f"{name}_id"} & arrays.keys():
+            msg = f"{where}: no '{name}_label' and no '{name}_id'; an examples file needs one of them for train units and targets"
             raise InputError(msg)
     sets: dict[str, dict[str, NDArray[Any]]] = {"train": {}, "test": {}, "class": {}}
     for name, values in arrays.items():
@@ -176,16 +176,19 @@ def check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None
     InputError
         Naming the array and what is wrong with it.
     """
-    if "label" not in columns:
-        msg = f"{where}: no '{prefix}_label'; every set of examples needs labels"
+    first = "label" if "label" in columns else "id"
+    if first not in columns:
+        msg = f"{where}: no '{prefix}_label'; every set of examples needs labels, or ids where they are not known"
         raise InputError(msg)
-    count = len(columns["label"]) if columns["label"].ndim == 1 else 0
+    count = len(columns[first]) if columns[first].ndim == 1 else 0
     if count == 0:
-        msg = f"{where}: {prefix}_label has shape {columns['label'].shape}, expected one label an example"
+        msg = f"{where}: {prefix}_{first} has shape {columns[first].shape}, expected one {first} an example"
         raise InputError(msg)
     for name, values in columns.items():
         if values.ndim == 0 or len(values) != count:
-            msg = f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} labels"
+            msg = (
+                f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} {first}s"
+            )
             raise InputError(msg)
         if name in RESERVED - {"id"} - ({"train"} if prefix == "target" else set()):
             msg = f"{where}: {prefix}_{name} has a reserved name; call it something else"
@@ -214,13 +217,15 @@ def check_train(train: NDArray[Any], count: int, where: str) -> None:
 def _check_labels(sets: dict[str, dict[str, NDArray[Any]]], where: str) -> None:
     names = sets["class"].get("name")
     for key, prefix in (("train", "train"), ("test", "target")):
-        label = sets[key]["label"]
+        label = sets[key].get("label")
+        if label is None:
+            continue
         check_labels(label, None, f"{where}: {prefix}_label")
         if names is not None and int(label.max()) >= len(names):
             msg = f"{where}: {prefix}_label has class {label.max()}, but class_name has {len(names)} names"
             raise InputError(msg)
     if "train" in sets["test"]:
-        check_train(sets["test"]["train"], len(sets["train"]["label"]), where)
+        check_train(sets["test"]["train"], len(sets["train"]["id"]), where)
 
 
 def id_hash(ids: Iterable[str]) -> str:

@@ -1,17 +1,25 @@
-"""Ingest: workers' files into an algorithm, from many processes and hosts at once, idempotent."""
+"""Ingest: runs into an algorithm, from many processes and hosts at once, idempotent.
+
+Workers' files are small and many: each is taken whole or refused whole, and their rows are put
+together into segments of a good size. Everything else is a source of any size, which is read block
+by block; what a killed ingest stored stays stored, and the same call goes on from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from dmstore import readers
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError, InputError
+from dmstore.intake import FAULTS, take
 from dmstore.outputs import TargetOutputs
 from dmstore.readers.npz import read_outputs, read_rows
+from dmstore.readers.source import Request, Source
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
@@ -29,16 +37,25 @@ class Ingest:
     new, present, conflicting, refused : int
         Rows stored now; there already with the same content; there with other content; in files
         that were refused for another reason, or beside a conflicting row.
-    errors : list of str
-        One line a refused file.
+    skipped : int
+        Rows of sources that are no runs: NaN or infinite outputs, or zeros that nobody wrote.
+    files : int
+        Files and sources looked at.
+    errors, warnings : list of str
+        One line a refused file or source; one line a reason for which something was left out.
+    sources : list of dict
+        ``path``, ``format`` and ``title`` of everything that is no worker's file.
     """
 
     new: int = 0
     present: int = 0
     conflicting: int = 0
     refused: int = 0
+    skipped: int = 0
     files: int = 0
     errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sources: list[dict[str, str]] = field(default_factory=list)
 
 
 def ingest(
@@ -46,22 +63,32 @@ def ingest(
     sources: Iterable[str | Path],
     progress: Callable[[int, int], None] | None = None,
     *,
+    format: str = "auto",
+    request: Request | None = None,
+    say: Callable[[str], None] | None = None,
     outputs: TargetOutputs | None = None,
 ) -> Ingest:
-    """Store the runs of workers' files, or their outputs on a later target set.
+    """Store the runs of workers' files and of other sources, or outputs on a later target set.
 
-    A file is taken whole or refused whole. Rows that are there already are counted and left alone,
-    so that the same call may be repeated after a kill.
+    A worker's file is taken whole or refused whole; another source is refused whole if a row of it
+    is stored with other content. Rows that are there already are counted and left alone, so that the
+    same call may be repeated after a kill.
 
     Parameters
     ----------
     algorithm : Algorithm
     sources : iterable of path
-        ``.npz`` files, or directories that are searched for them.
+        ``.npz`` files, or directories that are searched for them; and whatever ``format`` names.
     progress : callable, optional
-        Called with files done and files in all.
+        Called with what is done and what there is in all: workers' files, and runs of sources.
+    format : str
+        One of :data:`dmstore.readers.FORMATS`, or ``auto``.
+    request : Request, optional
+        What to take from sources.
+    say : callable, optional
+        Called with a line on each source that was recognised.
     outputs : TargetOutputs, optional
-        The files hold outputs of stored runs on this target set, and no masks.
+        The sources are workers' files with outputs of stored runs on this target set, and no masks.
 
     Raises
     ------
@@ -70,9 +97,21 @@ def ingest(
     StorageError
         If the file system refuses; what was stored before stays stored.
     """
-    files = _files(sources)
-    batch = _Batch((outputs or algorithm).table)
     result = Ingest()
+    wanted = replace(request or Request(), into=algorithm, train=algorithm.train)
+    # Outputs on a later set come in workers' files alone.
+    kind = readers.NPZ if outputs else format
+    files, opened = _open(sources, kind, wanted, result, say)
+    total = len(files) + sum(len(source.ids) for source in opened)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    batch = _Batch((outputs or algorithm).table)
     for path in files:
         try:
             rows = read_outputs(path, outputs) if outputs else read_rows(path, algorithm)
@@ -82,27 +121,56 @@ def ingest(
         else:
             batch.add(rows, str(path), result)
         result.files += 1
-        if progress:
-            progress(result.files, len(files))
+        advance(1)
     batch.flush(result)
+    for source in opened:
+        result.files += 1
+        taken = take(algorithm, source, advance)
+        for name, value in vars(taken).items():
+            setattr(result, name, getattr(result, name) + value)
     return result
 
 
-def _files(sources: Iterable[str | Path]) -> Sequence[Path]:
+def _open(
+    sources: Iterable[str | Path],
+    format: str,
+    request: Request,
+    result: Ingest,
+    say: Callable[[str], None] | None,
+) -> tuple[list[Path], list[Source]]:
+    """Workers' files, and all other sources opened."""
     files: list[Path] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            inside = sorted(source.rglob("*.npz"))
-            if not inside:
-                msg = f"{source}: no .npz file in this directory"
-                raise InputError(msg)
-            files += inside
-        else:
-            files.append(source)
-    if not files:
-        msg = "no files to ingest; name .npz files or directories"
+    opened: list[Source] = []
+    for path in map(Path, sources):
+        kind = readers.sniff(path) if format == "auto" else format
+        if kind == readers.NPZ:
+            files += _files(path)
+            continue
+        try:
+            source = readers.open_source(path, kind, request)
+        except FAULTS as error:
+            result.errors.append(str(error))
+            result.files += 1
+            continue
+        opened.append(source)
+        result.sources.append({"path": str(path), "format": source.format, "title": source.title})
+        if say:
+            say(f"{path}: {source.format}: {source.title}")
+        result.warnings += [f"{path}: {note}" for note in source.notes]
+    if not files and not opened and not result.errors:
+        msg = "no files to ingest; name .npz files, directories or other sources"
         raise InputError(msg)
-    return files
+    return files, opened
+
+
+def _files(source: Path) -> Sequence[Path]:
+    if not source.is_dir():
+        return [source]
+    inside = sorted(source.rglob("*.npz"))
+    if not inside:
+        msg = f"{source}: no .npz file in this directory, and nothing else that is known; say what it is with --format"
+        raise InputError(msg)
+    return inside
 
 
 def _count(path: Path) -> int:

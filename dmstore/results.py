@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmstore import schema
 from dmstore.annotation import portable
-from dmstore.errors import StudyNotFoundError
+from dmstore.errors import NotFoundError, StudyNotFoundError
 from dmstore.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -24,6 +24,16 @@ def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
 
 
+def newest_fit(objects: Objects, algorithm: str, fit: str | None = None) -> dict[str, Any]:
+    """The newest complete fit of an algorithm, or the one named; NotFoundError if there is none."""
+    found = [f for f in fits(objects, algorithm) if f["complete"] and fit in (None, f["fit"])]
+    if not found:
+        named = f"fit {fit!r}" if fit else "finished fit"
+        msg = f"algorithm {algorithm!r} has no {named}; run 'dmstore fit {objects.url} {algorithm}' first"
+        raise NotFoundError(msg)
+    return found[-1]
+
+
 def comparisons(objects: Objects) -> list[dict[str, Any]]:
     """Documents of finished comparisons, oldest first."""
     found = []
@@ -32,6 +42,21 @@ def comparisons(objects: Objects) -> list[dict[str, Any]]:
         if objects.exists(f"comparisons/{name}/complete.json"):
             found.append(schema.load_document("comparison", objects.get(where), where))
     return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
+
+
+def newest_comparison(
+    objects: Objects, a: str, b: str, comparison: str | None = None
+) -> dict[str, Any]:
+    """The newest comparison of two algorithms, or the one named; NotFoundError if there is none."""
+    found = [
+        entry
+        for entry in comparisons(objects)
+        if set(entry["algorithms"]) == {a, b} and comparison in (None, entry["comparison"])
+    ]
+    if not found:
+        msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {objects.url} {a} {b}' first"
+        raise NotFoundError(msg)
+    return found[-1]
 
 
 def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:

@@ -128,6 +128,13 @@ class Study:
         """A named target set: ids and annotations, dim ``target``."""
         return self._set(name, "target")
 
+    def label(self, name: str = "test") -> NDArray[np.int64]:
+        """Class of each example of a set: (example,) int64; all 0 where it has no labels."""
+        examples = self.train if name == "train" else self.target_set(name)
+        if "label" in examples:
+            return np.asarray(examples["label"].values, dtype=np.int64)
+        return np.zeros(len(self.ids(name)), dtype=np.int64)
+
     @property
     def target_sets(self) -> dict[str, dict[str, Any]]:
         """All target sets: name to ``count``, ``sha256``, ``path`` and ``later`` (added later)."""
@@ -348,12 +355,14 @@ class Study:
     def labels(self, target_set: str = "test") -> dict[str, Any]:
         """Coordinates that name train units and targets: ids and labels."""
         targets = self.target_set(target_set)
-        return {
+        found: dict[str, Any] = {
             "train": self.train["train"].values,
             "target": targets["target"].values,
-            "train_label": ("train", self.train["label"].values),
-            "target_label": ("target", targets["label"].values),
         }
+        for dim, examples in (("train", self.train), ("target", targets)):
+            if "label" in examples:
+                found[f"{dim}_label"] = (dim, examples["label"].values)
+        return found
 
     def fits(self, algorithm: str) -> list[dict[str, Any]]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
@@ -368,12 +377,8 @@ class Study:
         NotFoundError
             If there is none.
         """
-        found = [f for f in self.fits(algorithm) if f["complete"] and fit in (None, f["fit"])]
-        if not found:
-            named = f"fit {fit!r}" if fit else "finished fit"
-            msg = f"algorithm {algorithm!r} has no {named}; run 'dmstore fit {self.path} {algorithm}' first"
-            raise NotFoundError(msg)
-        return found[-1]
+        self.algorithm(algorithm)
+        return results.newest_fit(self.objects, algorithm, fit)
 
     def datamodels(self, algorithm: str, fit: str | None = None) -> xr.Dataset:
         """The datamodels of an algorithm: its newest complete fit, or the one named.
@@ -407,15 +412,7 @@ class Study:
         """
         for name in (a, b):
             self.algorithm(name)
-        found = [
-            entry
-            for entry in self.comparisons()
-            if set(entry["algorithms"]) == {a, b} and comparison in (None, entry["comparison"])
-        ]
-        if not found:
-            msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {self.path} {a} {b}' first"
-            raise NotFoundError(msg)
-        document = found[-1]
+        document = results.newest_comparison(self.objects, a, b, comparison)
         result = results.opened(
             self.objects, f"comparisons/{document['comparison']}/", "comparison"
         )

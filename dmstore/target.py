@@ -46,7 +46,7 @@ class Target:
             order = np.argsort(-np.abs(row), kind="stable")[:count]
             units.append(self.study.train["train"].values[order])
             weights.append(np.where(row[order] != 0, row[order], np.nan))
-            labels.append(self.study.train["label"].values[order])
+            labels.append(self.study.label("train")[order])
         shape = (len(names), min(count, self.study.document["train"]["count"]))
         dims = ("algorithm", "rank")
         return xr.Dataset(

@@ -100,7 +100,9 @@ def check(
         msg = f"{where}: two columns differ in case alone; give them different names"
         raise InputError(msg)
     examples.check_set(columns, "target", where)
-    examples.check_labels(columns["label"], study.get("classes") or None, f"{where}: target_label")
+    if "label" in columns:
+        classes = study.get("classes") or None
+        examples.check_labels(columns["label"], classes, f"{where}: target_label")
     if "train" in columns:
         examples.check_train(columns["train"], study["train"]["count"], where)
         columns["train"] = columns["train"].astype(np.int64)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 
+from dmstore.cli import main
 from dmstore.storage.segment import Rows
 
 TRAIN, TARGET = 37, 23
@@ -44,3 +48,16 @@ def make_rows(algorithm, ids, seed=0) -> Rows:
 def fill(algorithm, ids, seed=0, batch=64) -> None:
     for start in range(0, len(ids), batch):
         algorithm.table.append(make_rows(algorithm, ids[start : start + batch], seed))
+
+
+class Done:
+    """A call of the command line in this process."""
+
+    def __init__(self, *arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main([str(argument) for argument in arguments])
+            except SystemExit as error:
+                self.returncode = error.code
+        self.stdout, self.stderr = out.getvalue(), err.getvalue()

@@ -33,7 +33,7 @@ LAYERS = [
     ],
     ["selection"],
     [
-        *("ingest", "maintenance", "readers", "regression", "exporters"),
+        *("ingest", "intake", "adoption", "maintenance", "readers", "regression", "exporters"),
         *("sharing", "doctor", "torture", "retraction"),
     ],
     ["training", "analysis"],

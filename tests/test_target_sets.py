@@ -90,7 +90,7 @@ def test_a_set_comes_back_and_never_changes(study):
 
 
 BAD = {
-    "no labels": ({"target_label": None}, "every set of examples needs labels"),
+    "no labels": ({"target_label": None, "target_id": None}, "every set of examples needs labels"),
     "labels beyond": ({"target_label": np.full(COUNT, 3)}, "0 to 2"),
     "ids twice": ({"target_id": np.zeros(COUNT, int)}, "all different"),
     "invisible ids": ({"target_id": np.array([f"{i}\u200b" for i in range(COUNT)])}, "the name"),

@@ -39,12 +39,22 @@ def loss(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(top + np.log(np.exp(logit - top[..., None]).sum(axis=2)) - own)
 
 
+def log_odds(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
+    """log(p / (1 - p)) of the label's probability p, as TRAK has it: (run, target) float."""
+    own = np.take_along_axis(logit, label[None, :, None].astype(np.intp), axis=2)[..., 0]
+    others = logit.copy()
+    others[:, np.arange(len(label)), label] = -np.inf
+    top = others.max(axis=2)
+    return np.asarray(own - top - np.log(np.exp(others - top[..., None]).sum(axis=2)))
+
+
 def _logit(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
     return logit
 
 
 FUNCTIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "margin": margin,
+    "log_odds": log_odds,
     "prediction": prediction,
     "loss": loss,
     "logit": _logit,

@@ -63,6 +63,9 @@ class Classifier:
         if "image" not in study.train or "image" not in study.targets:
             msg = f"{study.path}: this task trains on images, and the study has none; give train_image and target_image"
             raise InputError(msg)
+        if "label" not in study.train or "label" not in study.targets:
+            msg = f"{study.path}: this task trains on labels, and the study has none; give train_label and target_label"
+            raise InputError(msg)
         self.train_image = np.asarray(study.train["image"].values)
         self.train_label = np.asarray(study.train["label"].values)
         self.target_image = np.asarray(study.targets["image"].values)

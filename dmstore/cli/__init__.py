@@ -17,7 +17,7 @@ COMMANDS = {
     "add": "Add a learning algorithm to a study.",
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
-    "ingest": "Store the runs in workers' .npz files.",
+    "ingest": "Store runs from workers' files, or from what other tools have.",
     "retract": "Take runs of a faulty host out of every later view.",
     "writer": "Print the one-file writer, for workers that cannot install dmstore.",
     "export": "Write runs, datamodels or the plan in another tool's format.",

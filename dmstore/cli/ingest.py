@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dmstore.cli import options, output
@@ -18,6 +20,38 @@ from dmstore.cli import options, output
     metavar="SET",
     help="The files hold outputs of stored runs on this later target set, and no masks.",
 )
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["auto", "npz", "datamodels", "datamodels-data", "beton", "arrays", "study"]),
+    default="auto",
+    show_default=True,
+    help="What the sources are.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME=KEY",
+    help="Which array of the source is the output NAME (a file where SRC is a .npy). May be repeated.",
+)
+@click.option("--mask", default=None, metavar="KEY", help="Which array of the source is the masks.")
+@click.option("--percent", type=int, default=None, help="Which fraction of datamodels-data.")
+@click.option("--from", "other", default=None, help="Which algorithm of another study.")
+@click.option(
+    "--first-run",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Run id of a source's first row, where rows are numbered by position.",
+)
+@click.option(
+    "--create", is_flag=True, help="Make the study and the algorithm from the source if missing."
+)
+@click.option(
+    "--examples", type=click.Path(), default=None, help="With --create: the examples file."
+)
+@click.option("--seed", type=int, default=None, help="With --create: the seed of a new study.")
 @options.quiet
 @options.as_json
 def command(
@@ -25,46 +59,117 @@ def command(
     algorithm: str,
     sources: tuple[str, ...],
     target_set: str | None,
+    kind: str,
+    outputs: tuple[str, ...],
+    mask: str | None,
+    percent: int | None,
+    other: str | None,
+    first_run: int,
+    create: bool,
+    examples: str | None,
+    seed: int | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Store the runs in workers' .npz files (or directories of them) under ALGORITHM.
+    """Store runs that are there already under ALGORITHM. Doing it again changes nothing.
 
     \b
-    A file holds run (k,) ids, mask (k, train) bool or mask_packed (k, ceil(train/8)) uint8 in
-    little bit order, one array a declared output, and any further per-run column. It is taken
-    whole or refused whole. Doing it again changes nothing.
+    SRC is one of
+      npz              workers' files or directories of them: run (k,) ids, mask (k, train) bool or
+                       mask_packed (k, ceil(train/8)) uint8 in little bit order, one array a declared
+                       output, any further per-run column; taken whole or refused whole
+      datamodels       a training store of MadryLab/datamodels
+      datamodels-data  its published arrays (choose one fraction with --percent)
+      beton            reg_data.beton, read without ffcv
+      arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
+                       a zarr group, .safetensors or .npz
+      study            another study of the same examples (--from ALGORITHM)
+    All but npz are read block by block; a killed ingest goes on when it is repeated.
+
+    \b
+    Examples:
+      dmstore ingest cifar.dm plain results/*.npz
+      dmstore ingest cifar.dm plain training-store --create
     """
     from dmstore.ingest import ingest
+    from dmstore.readers.source import Request
     from dmstore.study import open_study
 
+    if not create and (examples or seed is not None):
+        message = "--examples and --seed go with --create"
+        raise click.UsageError(message)
+    request = Request(
+        outputs=_pairs(outputs),
+        mask=mask,
+        percent=percent,
+        algorithm=other,
+        first_run=first_run,
+    )
+
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    if create:
+        from dmstore.adoption import adopt
+
+        opened = adopt(
+            study,
+            algorithm,
+            sources[0],
+            format=kind,
+            request=request,
+            examples=examples,
+            seed=seed,
+            say=say,
+        )
+    else:
+        opened = open_study(study).algorithm(algorithm)
     progress = output.Progress("ingest", quiet=quiet)
-    opened = open_study(study)
-    outputs = opened.target_outputs(algorithm, target_set) if target_set else None
-    result = ingest(opened.algorithm(algorithm), sources, progress, outputs=outputs)
+    opened_study = None if create else open_study(study)
+    later = (
+        opened_study.target_outputs(algorithm, target_set) if opened_study and target_set else None
+    )
+    result = ingest(opened, sources, progress, format=kind, request=request, say=say, outputs=later)
     progress.close()
-    counts = {
-        "new": result.new,
-        "present": result.present,
-        "conflicting": result.conflicting,
-        "refused": result.refused,
-    }
+    for line in result.warnings:
+        click.echo(f"warning: {line}", err=True)
     for line in result.errors:
         click.echo(f"error: {line}", err=True)
+    counts: dict[str, Any] = {
+        name: getattr(result, name)
+        for name in ("new", "present", "conflicting", "refused", "skipped")
+    }
     output.emit(
         {
             "algorithm": algorithm,
             "target_set": target_set,
             "files": result.files,
             **counts,
+            "sources": result.sources,
             "errors": result.errors,
+            "warnings": result.warnings,
         },
         [
-            f"{outputs.name if outputs else algorithm}: {result.new} runs new, {result.present} already there, "
-            f"{result.conflicting} conflicting, {result.refused} refused; "
+            f"{later.name if later else algorithm}: {result.new} runs new, {result.present} already there, "
+            f"{result.conflicting} conflicting, {result.refused} refused"
+            f"{f', {result.skipped} skipped' if result.skipped else ''}; "
             f"{result.files - len(result.errors)} of {result.files} files taken"
         ],
         as_json=as_json,
     )
     if result.errors:
         raise click.exceptions.Exit(1)
+
+
+def _pairs(outputs: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in outputs:
+        name, equals, key = text.partition("=")
+        if not (name and equals and key) or name in found:
+            message = (
+                f"--output {text!r} is not of the form NAME=KEY, or its name stands there twice"
+            )
+            raise click.UsageError(message)
+        found[name] = key
+    return found

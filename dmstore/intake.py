@@ -1,0 +1,233 @@
+"""Taking in a source of runs block by block: memory stays bounded, and a repeated call goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.algorithm import Algorithm
+from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundError
+from dmstore.readers.source import Source, blocks
+from dmstore.storage import segment
+from dmstore.storage.segment import Rows
+
+# What a source from elsewhere can be at fault of; errors of the study itself are raised.
+FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
+
+
+@dataclass
+class Taken:
+    """What became of the rows of a source; see :class:`dmstore.ingest.Ingest`."""
+
+    new: int = 0
+    present: int = 0
+    conflicting: int = 0
+    refused: int = 0
+    skipped: int = 0
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class _SourceError(Exception):
+    """A source is at fault, not the study."""
+
+
+def take(algorithm: Algorithm, source: Source, advance: Callable[[int], None]) -> Taken:
+    """Store the runs of a source that are not there yet.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    source : Source
+    advance : callable
+        Called with the number of rows that were dealt with.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses; what was stored before stays stored.
+    """
+    result = Taken()
+    try:
+        _take(algorithm, source, result, advance)
+    except _SourceError as error:
+        result.errors.append(str(error))
+    return result
+
+
+def _take(
+    algorithm: Algorithm, source: Source, result: Taken, advance: Callable[[int], None]
+) -> None:
+    names = [spec.name for spec in algorithm.table.spec.outputs()]
+    _check_source(algorithm, source, names)
+    view = algorithm.table.view()
+    place = _find(source.ids, view.run)
+    present, fresh = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
+    conflicts = _conflicts(algorithm, source, present, view.digest[place[present]], names)
+    if conflicts:
+        result.conflicting = len(conflicts)
+        result.refused = len(source.ids) - len(conflicts)
+        result.errors.append(_conflict_text(source, conflicts))
+        return
+    result.present = len(present)
+    advance(len(present))
+    reasons: dict[str, list[int]] = {}
+    for rows, count in _prepared(algorithm, source, fresh, names, reasons):
+        if len(rows):
+            algorithm.table.append(rows)
+            result.new += len(rows)
+        advance(count)
+    for reason, runs in reasons.items():
+        result.skipped += len(runs)
+        shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
+        result.warnings.append(f"{source.path}: {len(runs)} runs skipped, {reason} (run {shown})")
+
+
+def _find(wanted: NDArray[np.int64], stored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each id is in `stored`, -1 where it is not."""
+    if not len(stored):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    order = np.argsort(stored, kind="stable")
+    found = np.searchsorted(stored, wanted, sorter=order)
+    place = order[np.minimum(found, len(stored) - 1)]
+    return np.where(stored[place] == wanted, place, -1)
+
+
+def _check_source(algorithm: Algorithm, source: Source, names: Sequence[str]) -> None:
+    """Refuse a source that does not fit the algorithm, before a row is read."""
+    sizes = algorithm.table.sizes
+    if not len(source.ids):
+        msg = f"{source.path}: holds no finished run"
+        raise _SourceError(msg)
+    if source.train != sizes["train"]:
+        msg = f"{source.path}: has masks of {source.train} train units, but the study has {sizes['train']}"
+        raise _SourceError(msg)
+    for name in names:
+        output = source.outputs.get(name)
+        if output is None:
+            held = ", ".join(
+                other if entry.key == other else f"{other} ({entry.key})"
+                for other, entry in source.outputs.items()
+            )
+            msg = f"{source.path}: no {name!r}, which {algorithm.name!r} declares; it holds {held or 'no outputs'}; if one of them is that, say --output {name}=KEY"
+            raise _SourceError(msg)
+        if source.targets != sizes["target"]:
+            msg = f"{source.path}: {output.key} has {source.targets} targets, but the study has {sizes['target']}"
+            raise _SourceError(msg)
+        classes = "class" in algorithm.outputs[name]["dims"]
+        if output.classes != (sizes["class"] if classes else None):
+            msg = f"{source.path}: {output.key} has {output.classes or 'no'} classes, but {name!r} is declared with {sizes['class'] if classes else 'none'}"
+            raise _SourceError(msg)
+
+
+def _conflicts(
+    algorithm: Algorithm,
+    source: Source,
+    present: NDArray[np.int64],
+    digest: NDArray[np.uint8],
+    names: Sequence[str],
+) -> list[int]:
+    """Runs of a source that are stored with other content; `digest` is what is stored."""
+    if source.digest is not None:
+        wrong = (source.digest[present] != digest).any(axis=1)
+        return [int(run) for run in source.ids[present[wrong]]]
+    found = []
+    done = 0
+    for places in blocks(source, present):
+        stored = digest[done : done + len(places)]
+        done += len(places)
+        rows = _read(source, places, names)
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays = {
+                spec.name: rows.arrays[spec.name].astype(spec.dtype, copy=False)
+                for spec in algorithm.table.spec.rows()
+            }
+        own = segment.row_digests(rows.run, arrays, algorithm.table.spec)
+        found += [int(run) for run in rows.run[(own != stored).any(axis=1)]]
+    return found
+
+
+def _conflict_text(source: Source, conflicts: Sequence[int]) -> str:
+    more = f" (and {len(conflicts) - 1} more runs)" if len(conflicts) > 1 else ""
+    if source.format == "study":
+        remedy = "keep one of the two, or ingest both studies into a new algorithm with '--sampling foreign', where their runs get ids of their own"
+    else:
+        remedy = "if these are other runs, number them from a free id with --first-run"
+    return f"{source.path}: run {conflicts[0]} is stored with other content{more}; {remedy}"
+
+
+def _read(source: Source, places: NDArray[np.int64], names: Sequence[str]) -> Rows:
+    try:
+        return source.read(places, names)
+    except FAULTS as error:
+        raise _SourceError(str(error)) from None
+
+
+def _prepared(
+    algorithm: Algorithm,
+    source: Source,
+    places: NDArray[np.int64],
+    names: Sequence[str],
+    reasons: dict[str, list[int]],
+) -> Iterator[tuple[Rows, int]]:
+    """Checked rows, block by block, and how many rows of the source each stands for.
+
+    A block is read and checked while the one before it is encoded and written.
+    """
+
+    def prepare(block: NDArray[np.int64]) -> Rows:
+        rows = _usable(algorithm, _read(source, block, names), source, reasons)
+        try:
+            return algorithm.complete(rows, str(source.path)) if len(rows) else rows
+        except InputError as error:
+            raise _SourceError(str(error)) from None
+
+    waiting: list[tuple[Future[Rows], int]] = []
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for block in blocks(source, places):
+                waiting.append((pool.submit(prepare, block), len(block)))
+                if len(waiting) > 1:
+                    future, count = waiting.pop(0)
+                    yield future.result(), count
+            for future, count in waiting:
+                yield future.result(), count
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _usable(
+    algorithm: Algorithm, rows: Rows, source: Source, reasons: dict[str, list[int]]
+) -> Rows:
+    """Rows that are runs; the others are noted by the reason."""
+    keep = np.ones(len(rows), dtype=bool)
+
+    def drop(right: Any, reason: str) -> None:
+        runs = rows.run[keep & ~right].tolist()
+        if runs:
+            reasons.setdefault(reason, []).extend(runs)
+        keep[~right] = False
+
+    arrays = dict(rows.arrays)
+    if source.zero_filled:
+        drop(arrays["mask"].any(axis=1), "their masks are empty, as in rows that nobody wrote")
+    for spec in algorithm.table.spec.outputs():
+        if np.dtype(spec.dtype).kind != "f" or arrays[spec.name].dtype.kind not in "fiu":
+            continue
+        with np.errstate(over="ignore"):
+            values = arrays[spec.name].astype(spec.dtype, copy=False)
+        flat = values.reshape(len(rows), -1)
+        arrays[spec.name] = values
+        drop(
+            np.isfinite(flat).all(axis=1),
+            f"{spec.name} is NaN, infinite or too large for {spec.dtype}",
+        )
+        if source.zero_filled:
+            drop(flat.any(axis=1), f"{spec.name} is zero on all targets, as where it was forgotten")
+    kept = Rows(rows.run, arrays, rows.columns)
+    return kept if keep.all() else kept.take(keep)

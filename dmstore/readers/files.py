@@ -1,0 +1,221 @@
+"""Arrays in files, read by rows: headers are checked against the file before memory is taken."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+from dmstore.plan import MOST_RUNS
+
+_KINDS = "biuf"
+LARGEST_ROW = 1 << 30
+
+
+class RowArray(Protocol):
+    """An array that is read some rows at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape; runs first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what :meth:`rows` gives."""
+
+    def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of these numbers, which ascend."""
+
+
+@dataclass(frozen=True)
+class MemoryArray:
+    """An array that is in memory already."""
+
+    values: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype."""
+        return self.values.dtype
+
+    def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of these numbers."""
+        return self.values[index]
+
+
+@dataclass(frozen=True)
+class FileArray:
+    """An array that lies in one piece in a file.
+
+    Attributes
+    ----------
+    path : Path
+    offset : int
+        Where its first byte is.
+    shape : tuple of int
+    stored : numpy.dtype
+        As it lies in the file.
+    fortran : bool
+        Whether the first axis varies fastest.
+    bfloat16 : bool
+        Whether the 16-bit words are bfloat16; rows are given as float32, which holds them exactly.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    stored: np.dtype[Any]
+    fortran: bool = False
+    bfloat16: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what :meth:`rows` gives."""
+        return np.dtype(np.float32) if self.bfloat16 else self.stored
+
+    def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of these numbers, which ascend.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or has become shorter.
+        """
+        try:
+            found = self._columns(index) if self.fortran else self._rows(index)
+        except OSError as error:
+            msg = f"{self.path}: cannot be read ({error.strerror or error})"
+            raise InputError(msg) from None
+        if self.bfloat16:
+            return (found.astype(np.uint32) << 16).view(np.float32)
+        return found
+
+    def _rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        # Read, not mapped: pages of a mapping count as this process's memory, and a file that is
+        # cut while it is mapped ends the process.
+        found = np.empty((len(index), *self.shape[1:]), dtype=self.stored)
+        if not found.size:
+            return found
+        width = found[0].nbytes
+        view = memoryview(found.reshape(-1).view(np.uint8).data)
+        with self.path.open("rb", buffering=0) as file:
+            for low, high in stretches(index):
+                place = self.offset + int(index[low]) * width
+                _read_into(file.fileno(), view[low * width : high * width], place, self.path)
+        return found
+
+    def _columns(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        mapped = np.memmap(self.path, self.stored, "r", self.offset, self.shape, order="F")
+        return np.ascontiguousarray(mapped[index])
+
+
+def stretches(index: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Where in `index` numbers follow one another without a gap: (low, high) places."""
+    if not len(index):
+        return []
+    cuts = np.flatnonzero(np.diff(index) != 1) + 1
+    edges = [0, *cuts.tolist(), len(index)]
+    return list(itertools.pairwise(edges))
+
+
+def _read_into(descriptor: int, view: memoryview, place: int, path: Path) -> None:
+    while len(view):
+        count = os.preadv(descriptor, [view], place)
+        if not count:
+            msg = f"{path}: became shorter while it was read; start again when nobody writes to it"
+            raise InputError(msg)
+        view, place = view[count:], place + count
+
+
+def open_npy(path: Path, inside: Path | None = None) -> FileArray:
+    """Open a ``.npy`` file: its header checked against its size, nothing else read.
+
+    Parameters
+    ----------
+    path : Path
+    inside : Path, optional
+        A directory that the file must lie in, links followed.
+
+    Raises
+    ------
+    InputError
+        If it is no whole array of numbers or bools, or lies elsewhere.
+    """
+    if inside is not None:
+        check_inside(path, inside)
+    size = file_size(path)
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+            shape, fortran, dtype = read(file)
+            start = file.tell()
+    except Exception as error:  # noqa: BLE001 - a hostile header can make the parser raise anything
+        short = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        msg = f"{path}: is no NumPy array ({short}); write it again with numpy.save"
+        raise InputError(msg) from None
+    if dtype.hasobject or dtype.kind not in _KINDS:
+        msg = f"{path}: has dtype {dtype}, and only numbers and bools are taken (nothing is unpickled)"
+        raise InputError(msg)
+    check_size(str(path), shape, dtype, size - start)
+    return FileArray(path, start, tuple(shape), dtype, bool(fortran) and len(shape) > 1)
+
+
+def check_size(what: str, shape: Sequence[int], dtype: np.dtype[Any], found: int) -> None:
+    """Refuse a header that does not fit the bytes that are there, or is absurd: a sparse file may
+    have any length.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if any(length < 0 for length in shape) or size != found:
+        msg = f"{what}: its header says {size} bytes ({dtype} {tuple(shape)}), but there are {found}; the file is cut or damaged"
+        raise InputError(msg)
+    if 0 in shape or (shape and (shape[0] > MOST_RUNS or size // shape[0] > LARGEST_ROW)):
+        msg = f"{what}: has shape {tuple(shape)}; from 1 to {MOST_RUNS} rows of at most {LARGEST_ROW} bytes are taken"
+        raise InputError(msg)
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a file that is a link out of its folder."""
+    try:
+        within = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        within = False
+    if not within:
+        msg = f"{path}: is a link out of {folder}; put the file there, or name it by itself"
+        raise InputError(msg)
+
+
+def file_size(path: Path) -> int:
+    """Length of a file in bytes.
+
+    Raises
+    ------
+    InputError
+        If it is missing, empty or no plain file.
+    """
+    try:
+        if not path.is_file():
+            msg = f"{path}: {'is no plain file' if path.exists() else 'no such file'}"
+            raise InputError(msg)
+        size = path.stat().st_size
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror or error})"
+        raise InputError(msg) from None
+    if not size:
+        msg = f"{path}: is empty; write the file again"
+        raise InputError(msg)
+    return size

@@ -1,0 +1,355 @@
+"""What a source of runs is, and the one made of arrays that are read by rows."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import bits, schema
+from dmstore.errors import InputError
+from dmstore.plan import MAX_RUN
+from dmstore.readers.files import RowArray
+from dmstore.storage.segment import MAX_ROWS, Rows
+
+if TYPE_CHECKING:
+    from dmstore.algorithm import Algorithm
+
+BLOCK_BYTES = 64 << 20
+
+# What others call the known outputs. TRAK's and kronfluence's val_margins are
+# log(p / (1 - p)), not the difference to the largest other logit.
+KEYS = {
+    "margins": "margin",
+    "test_margins": "margin",
+    "val_margins": "log_odds",
+    "losses": "loss",
+    "test_losses": "loss",
+    "predictions": "prediction",
+    "preds": "prediction",
+    "logits": "logit",
+    "test_logits": "logit",
+}
+# Dtypes that no output can have, and those that hold the same numbers.
+_WIDER = {"bool": "int8", "uint8": "int16", "uint16": "int32", "uint32": "int64"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller knows of, or wants from, a source.
+
+    Attributes
+    ----------
+    into : Algorithm, optional
+        Where the runs go, if it is there already.
+    train : int, optional
+        Number of train units, where it is known.
+    outputs : mapping
+        Output name to the key (array, field or file) that holds it.
+    mask : str, optional
+        The key of the masks.
+    percent : int, optional
+        Which of several subsampling fractions.
+    algorithm : str, optional
+        Which algorithm of another study.
+    first_run : int
+        Run id of the first row, where rows are numbered by position.
+    """
+
+    into: Algorithm | None = None
+    train: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    mask: str | None = None
+    percent: int | None = None
+    algorithm: str | None = None
+    first_run: int = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that a source holds.
+
+    Attributes
+    ----------
+    key : str
+        What the source calls it.
+    dtype : str
+        A dtype that an algorithm can declare, which holds the source's numbers exactly.
+    classes : int or None
+        Length of the class axis, if it has one.
+    """
+
+    key: str
+    dtype: str
+    classes: int | None = None
+
+
+class Source(Protocol):
+    """Runs that somebody has, read some rows at a time.
+
+    Attributes
+    ----------
+    format, title : str
+        Which reader, and in one line what it found.
+    path : Path
+    train, targets : int
+    outputs : mapping
+        By dmstore's name.
+    ids : (run,) int64
+        Run ids, all different.
+    notes : list of str
+        What is left out, and why.
+    digest : (run, 16) uint8 or None
+        Row digests, where they are known without reading the rows.
+    zero_filled : bool
+        Whether rows of zeros are rows that nobody wrote.
+    """
+
+    format: str
+    title: str
+    path: Path
+    train: int
+    targets: int
+    outputs: Mapping[str, Output]
+    ids: NDArray[np.int64]
+    notes: list[str]
+    digest: NDArray[np.uint8] | None
+    zero_filled: bool
+
+    def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Masks of the runs at `places` (which ascend): (run, train) bool."""
+
+    def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
+        """Runs at `places` (which ascend) with these outputs and all further columns."""
+
+
+@dataclass
+class ArraySource:
+    """A source made of arrays; see :class:`Source`.
+
+    Attributes
+    ----------
+    rows : (run,) int64
+        Which row of the arrays each run is; ascending.
+    mask : RowArray
+        (row, train) bool or numbers that are 0 or 1, or (row, ceil(train / 8)) packed bits.
+    arrays : mapping
+        Outputs, by dmstore's name.
+    columns : mapping
+        Further values a run.
+    """
+
+    format: str
+    title: str
+    path: Path
+    train: int
+    targets: int
+    outputs: Mapping[str, Output]
+    ids: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    mask: RowArray
+    arrays: Mapping[str, RowArray]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    packed: bool = False
+    zero_filled: bool = True
+    notes: list[str] = field(default_factory=list)
+    digest: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        self.ids = check_ids(self.ids, self.path)
+
+    def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See :meth:`Source.masks`."""
+        values = self.mask.rows(self.rows[places])
+        if self.packed:
+            if not bits.padding_is_clear(values, self.train):
+                msg = f"{self.path}: packed masks have bits set beyond train unit {self.train - 1}; pack in little bit order"
+                raise InputError(msg)
+            return bits.unpack_rows(values, self.train)
+        if values.dtype == np.bool_:
+            return as_bools(values, self.path)
+        found = values.astype(bool)
+        if not np.array_equal(found, values):
+            msg = f"{self.path}: masks hold numbers other than 0 and 1, so they are no masks; name the right array with --mask"
+            raise InputError(msg)
+        return found
+
+    def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
+        """See :meth:`Source.read`."""
+        arrays: dict[str, NDArray[Any]] = {"mask": self.masks(places)}
+        for name in outputs:
+            values = self.arrays[name].rows(self.rows[places])
+            arrays[name] = values.astype(np.int8) if values.dtype == np.bool_ else values
+        columns = {name: values[places] for name, values in self.columns.items()}
+        return Rows(self.ids[places], arrays, {**stamp(len(places)), **columns})
+
+
+def as_bools(values: NDArray[np.bool_], path: Path) -> NDArray[np.bool_]:
+    """Bools from a file, whose bytes may be anything, as bools proper.
+
+    Raises
+    ------
+    InputError
+        If a byte is neither 0 nor 1: such a mask reads differently in every program.
+    """
+    if values.size and int(values.view(np.uint8).max()) > 1:
+        msg = f"{path}: masks hold bytes other than 0 and 1, so they are no bools; the file is damaged"
+        raise InputError(msg)
+    return values
+
+
+def stamp(count: int) -> dict[str, NDArray[Any]]:
+    """Time and host of an import, for runs that carry none."""
+    return {
+        "time": np.full(count, time.time_ns() // 1_000_000, dtype=np.int64),
+        "host": np.full(count, platform.node()),
+    }
+
+
+def positions(rows: NDArray[np.int64], request: Request) -> NDArray[np.int64]:
+    """Run ids of rows that are numbered by position."""
+    if not 0 <= request.first_run < MAX_RUN - (int(rows[-1]) + 1 if len(rows) else 0):
+        msg = f"first run {request.first_run} is not allowed; run ids are from 0 to 2**62"
+        raise InputError(msg)
+    return rows + request.first_run
+
+
+def check_ids(ids: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """Run ids as int64.
+
+    Raises
+    ------
+    InputError
+        If they are no integers from 0 to 2**62, or one stands there twice.
+    """
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        msg = f"{path}: run ids are {ids.dtype} {ids.shape}, expected one integer a run"
+        raise InputError(msg)
+    if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= MAX_RUN):
+        msg = f"{path}: run ids must be from 0 to 2**62"
+        raise InputError(msg)
+    found = ids.astype(np.int64)
+    unique, count = np.unique(found, return_counts=True)
+    if len(unique) != len(found):
+        msg = f"{path}: run {unique[count > 1][0]} stands there twice; give every run its own id"
+        raise InputError(msg)
+    return found
+
+
+def output_dtype(dtype: np.dtype[Any]) -> str:
+    """The dtype to declare for numbers of a dtype: itself where that can be declared."""
+    name = dtype.newbyteorder("=").name
+    return _WIDER.get(name, name)
+
+
+def find_outputs(
+    arrays: Mapping[str, RowArray], request: Request, targets: int | None, where: str
+) -> tuple[dict[str, Output], dict[str, RowArray], list[str]]:
+    """Sort arrays into outputs and the rest.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Key to array, without masks, ids and columns.
+    request : Request
+        Its ``outputs`` decide; other arrays are named by their keys.
+    targets : int, optional
+        Number of targets; by default the length of ``margin``, or of the first array that could
+        be an output.
+    where : str
+        For error texts.
+
+    Returns
+    -------
+    outputs, arrays : dict
+        By dmstore's name.
+    notes : list of str
+        Of arrays left out.
+
+    Raises
+    ------
+    InputError
+        If a requested key is not there, or two keys are the same output.
+    """
+    for name, key in request.outputs.items():
+        if key not in arrays:
+            msg = f"{where}: no {key!r} for the output {name!r}; it holds {', '.join(arrays) or 'nothing else'}"
+            raise InputError(msg)
+    asked = {key: name for name, key in request.outputs.items()}
+    names = {key: asked.get(key, KEYS.get(key, key)) for key in arrays}
+    # An output that was asked for leaves no room for another key of the same name.
+    names = {k: n for k, n in names.items() if k in asked or n not in request.outputs}
+    if len(set(names.values())) != len(names):
+        twice = next(n for n in names.values() if list(names.values()).count(n) > 1)
+        keys = ", ".join(k for k, n in names.items() if n == twice)
+        msg = f"{where}: {keys} would all be the output {twice!r}; say which with --output {twice}=KEY"
+        raise InputError(msg)
+    shaped = {k: a for k, a in arrays.items() if k in names and len(a.shape) in (2, 3)}
+    if targets is None and shaped:
+        first = sorted(shaped, key=lambda key: (names[key] != "margin", key not in asked, key))[0]
+        targets = shaped[first].shape[1]
+    outputs, found, notes = {}, {}, []
+    for key, name in names.items():
+        array = arrays[key]
+        dtype = output_dtype(array.dtype)
+        classes = array.shape[2] if len(array.shape) == 3 else None
+        if key not in shaped or array.shape[1] != targets or dtype not in _DECLARABLE:
+            if key in asked:
+                msg = f"{where}: {key!r} is {array.dtype} {array.shape}, so it cannot be the output {name!r} (run, target)"
+                raise InputError(msg)
+            notes.append(f"{key} ({array.dtype} {array.shape}) has no value a target; left out")
+            continue
+        if key not in asked and not _usable_name(name):
+            notes.append(f"{key} cannot be an output's name; left out (give it one with --output)")
+            continue
+        outputs[name], found[name] = Output(key, dtype, classes), array
+    return outputs, found, notes
+
+
+_DECLARABLE = {"float16", "float32", "float64", "int8", "int16", "int32", "int64"}
+
+
+def _usable_name(name: str) -> bool:
+    try:
+        schema.check_column_name(name, "output")
+    except InputError:
+        return False
+    return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+
+
+def find_columns(
+    arrays: Mapping[str, NDArray[Any]], where: str
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Further per-run columns that can be stored, and notes of those that cannot."""
+    columns: dict[str, NDArray[Any]] = {}
+    notes = []
+    for name, values in arrays.items():
+        try:
+            if name not in ("seed", "time"):
+                schema.check_column_name(name, where)
+        except InputError:
+            notes.append(f"{name} cannot be the name of a column; left out")
+            continue
+        if name.lower() in {other.lower() for other in columns}:
+            notes.append(f"{name} differs from another column in case alone; left out")
+            continue
+        columns[name] = values
+    return columns, notes
+
+
+def blocks(source: Source, places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Cut `places` into blocks of at most 64 MB and one segment's rows."""
+    width = source.train + sum(
+        np.dtype(output.dtype).itemsize * source.targets * (output.classes or 1)
+        for output in source.outputs.values()
+    )
+    count = max(1, min(MAX_ROWS, BLOCK_BYTES // max(width, 1)))
+    for start in range(0, len(places), count):
+        yield places[start : start + count]

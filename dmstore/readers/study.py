@@ -1,0 +1,191 @@
+"""Another study as a source: two labs' runs of one study, or of the same examples.
+
+A copy of the same study has the same plan, so its run ids are kept. Runs of a study of another
+uuid get ids that follow from where they come from and what they are, so that they never meet the
+ids of others and the same rows give the same ids again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import schema
+from dmstore.algorithm import ANCHOR, Algorithm
+from dmstore.errors import InputError
+from dmstore.plan import MAX_RUN
+from dmstore.readers.source import Output, Request
+from dmstore.storage import segment
+from dmstore.storage.segment import Rows
+from dmstore.study import Study, open_study
+
+FORMAT = "study"
+_OWN = ("seed", "time", "host")
+
+
+def sniff(path: Path) -> bool:
+    """Whether a path is a study."""
+    try:
+        return (path / ANCHOR).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+class StudySource:
+    """The runs of an algorithm of another study; see :class:`~dmstore.readers.source.Source`."""
+
+    format = FORMAT
+    zero_filled = False
+
+    def __init__(self, path: Path, source: Algorithm, into: Algorithm, *, kept: bool) -> None:
+        self.path = path
+        self._algorithm = source
+        self._view = source.table.view()
+        self._kept = kept
+        self.train = source.train
+        self.targets = source.table.sizes["target"]
+        self.outputs = {
+            name: Output(name, entry["dtype"], self._classes(entry["dims"]))
+            for name, entry in source.outputs.items()
+        }
+        run, digest = self._view.run, self._view.digest
+        self.ids = run if kept else foreign_ids(source.table.identity, run, digest)
+        # A digest covers all outputs of the row.
+        same = kept and source.outputs.keys() == into.outputs.keys()
+        self.digest = digest if same else None
+        self.notes: list[str] = []
+        if self._view.conflicts:
+            self.notes.append(
+                f"{len(self._view.conflicts)} conflicting rows of {source.name!r} are not shown there; left out"
+            )
+        ids = "run ids kept" if kept else "run ids made anew"
+        self.title = f"study {source.table.identity['study']}, algorithm {source.name!r}: {len(run)} runs, {ids}"
+
+    def _classes(self, dims: Sequence[str]) -> int | None:
+        return self._algorithm.table.sizes["class"] if "class" in dims else None
+
+    def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See :meth:`Source.masks`."""
+        return self._read(places, ["mask"])["mask"]
+
+    def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
+        """See :meth:`Source.read`; every row is checked against its digest.
+
+        Raises
+        ------
+        InputError
+            If a row is not what was written there.
+        """
+        every = [spec.name for spec in self._algorithm.table.spec.rows()]
+        columns = [*_OWN, *self._view.columns]
+        found = self._read(places, ["run", *every, *columns])
+        digest = segment.row_digests(found["run"], found, self._algorithm.table.spec)
+        wrong = np.flatnonzero((digest != self._view.digest[places]).any(axis=1))
+        if len(wrong):
+            msg = f"{self.path}: run {found['run'][wrong[0]]} does not have its digest; run 'dmstore verify {self.path}'"
+            raise InputError(msg)
+        carried = {name: found[name] for name in columns}
+        if not self._kept:
+            identity = self._algorithm.table.identity
+            origin = f"{identity['study']}/{identity['algorithm']}/"
+            first = carried.get("source_run", np.full(len(digest), ""))
+            carried["source_run"] = np.array(
+                [old or f"{origin}{run}" for old, run in zip(first, found["run"], strict=True)],
+                object,
+            )
+        arrays = {name: found[name] for name in ("mask", *outputs)}
+        return Rows(self.ids[places], arrays, carried)
+
+    def _read(self, places: NDArray[np.int64], names: list[str]) -> dict[str, NDArray[Any]]:
+        low, high = int(places[0]), int(places[-1]) + 1
+        found = self._view.read(names, low, high)
+        if high - low == len(places):
+            return found
+        return {name: values[places - low] for name, values in found.items()}
+
+
+def open_source(path: Path, request: Request) -> StudySource:
+    """Open another study; see :class:`StudySource`.
+
+    Raises
+    ------
+    InputError
+        If it is the same place, has other examples, declares its outputs otherwise, or is of another
+        uuid and the runs would go into an algorithm with a plan.
+    """
+    study = open_study(path)
+    into = request.into
+    if into is None:
+        msg = f"{path}: is a study; copy its directory to have it, or name a study that takes its runs"
+        raise InputError(msg)
+    source = _algorithm(study, request.algorithm or into.name)
+    if Path(study.path).resolve() == Path(into.objects.url).resolve():
+        msg = f"{path}: is this study itself; name another"
+        raise InputError(msg)
+    own = schema.load_document("study", into.objects.get(ANCHOR), ANCHOR)
+    for what, mine, theirs in (
+        ("train units", own["train"], study.document["train"]),
+        (
+            "targets",
+            own["targets"][into.target_set],
+            study.document["targets"][source.target_set],
+        ),
+    ):
+        if mine["sha256"] != theirs["sha256"]:
+            msg = f"{path}: its {what} are others ({theirs['count']}, sha256 {theirs['sha256'][:12]}; here {mine['count']}, {mine['sha256'][:12]}); only runs on the same examples can be merged"
+            raise InputError(msg)
+    for name, entry in into.outputs.items():
+        if source.outputs.get(name) != entry:
+            found = source.outputs.get(name, "nothing")
+            msg = f"{path}: output {name!r} is declared there as {found}, here as {entry}; outputs must be declared alike"
+            raise InputError(msg)
+    same = study.uuid == own["uuid"] and study.seed == own["seed"]
+    if into.planned and not (same and source.planned):
+        what = f"study {study.uuid}, not a copy of this one" if not same else "of foreign sampling"
+        msg = f"{path}: is {what}, so its runs are not of the plan of {into.name!r}; ingest them into an algorithm with '--sampling foreign'"
+        raise InputError(msg)
+    # Ids given to foreign runs mean something in their own algorithm alone.
+    return StudySource(path, source, into, kept=into.planned or (same and source.uuid == into.uuid))
+
+
+def _algorithm(study: Study, name: str) -> Algorithm:
+    if name not in study.algorithms:
+        msg = f"{study.path}: has no algorithm {name!r} (it has {', '.join(study.algorithms) or 'none'}); choose one with --from"
+        raise InputError(msg)
+    return study.algorithm(name)
+
+
+def foreign_ids(
+    identity: dict[str, str], run: NDArray[np.int64], digest: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Ids for runs of another study: a hash of its uuid, the algorithm, the run id and the digest.
+
+    The digest is in it because two labs that extend copies of one study give the same id to
+    different runs; both can be taken then, and what they share is taken once.
+
+    Parameters
+    ----------
+    identity : dict
+        ``study`` and ``algorithm`` of the source.
+    run : (run,) int64
+    digest : (run, 16) uint8
+
+    Returns
+    -------
+    (run,) int64
+        From 0 to 2**62.
+    """
+    start = hashlib.blake2b(
+        f"run\0{identity['study']}\0{identity['algorithm']}\0".encode(), digest_size=8
+    )
+    found = np.empty(len(run), dtype=np.int64)
+    for place, (number, row) in enumerate(zip(run.astype("<i8"), digest, strict=True)):
+        state = start.copy()
+        state.update(number.tobytes() + row.tobytes())
+        found[place] = int.from_bytes(state.digest(), "little") % MAX_RUN
+    return found

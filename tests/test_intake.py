@@ -1,0 +1,379 @@
+"""Merging studies, making studies of what is there, going on after a kill, memory."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Done, examples, fill, make_rows
+
+import dmstore
+from dmstore import maintenance, plan
+from dmstore.adoption import adopt
+from dmstore.errors import InputError, StorageError
+from dmstore.ingest import ingest
+from dmstore.readers import source as sources
+from dmstore.readers.source import Request
+from dmstore.storage.table import Table
+
+TRAIN, TARGET = 37, 23
+
+
+def store(folder, count=40, seed=0, half=False, dtype=np.float32):
+    """A training store of `count` models; with `half`, masks of one size."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(seed)
+    mask = draw.random((count, TRAIN)) < 0.5
+    if half:
+        mask = np.array([draw.permutation(TRAIN) < 18 for _ in range(count)])
+    weight = np.random.default_rng(99).normal(size=(TRAIN, TARGET))
+    margin = (mask @ weight + draw.normal(size=(count, TARGET))).astype(dtype)
+    np.save(folder / "masks.npy", mask)
+    np.save(folder / "margins.npy", margin)
+    np.save(folder / "_completed.npy", np.ones(count, dtype=bool))
+    return folder
+
+
+def content(algorithm):
+    return algorithm.table.view().content_id()
+
+
+def copy(study, path):
+    shutil.copytree(study.path, path)
+    return dmstore.open_study(path)
+
+
+# Two labs
+
+
+def test_two_labs_runs_of_one_study_become_the_same_whole(study, algorithm, tmp_path):
+    fill(algorithm, range(20))
+    other = copy(study, tmp_path / "other.dm").algorithm("alpha")
+    fill(algorithm, range(20, 150))
+    fill(other, range(150, 300))
+    one = ingest(algorithm, [other.objects.url])
+    two = ingest(other, [study.path])
+    assert (one.new, one.present, one.errors) == (150, 20, [])
+    assert (two.new, two.present) == (130, 170)
+    assert content(algorithm) == content(other)
+    assert algorithm.table.view().read(["accuracy"])["accuracy"].max() == 1
+    assert len(algorithm.pending()) == 0
+    assert list(maintenance.verify_study(study)) == []
+    again = ingest(algorithm, [other.objects.url])
+    assert (again.new, again.present) == (0, 300)
+
+
+def test_labs_that_gave_one_id_to_different_runs(study, algorithm, tmp_path):
+    fill(algorithm, range(10))
+    other = copy(study, tmp_path / "other.dm").algorithm("alpha")
+    fill(algorithm, range(10, 30))
+    fill(other, range(20, 40), seed=1)
+    before = content(algorithm)
+    result = ingest(algorithm, [other.objects.url])
+    assert (result.new, result.conflicting, result.refused) == (0, 10, 20)
+    assert "run 20 is stored with other content" in result.errors[0]
+    assert "--sampling foreign" in result.errors[0]
+    assert content(algorithm) == before
+    # The way out that the error names: every run once, the shared ones once too.
+    both = study.add_algorithm(
+        "both", sampling="foreign", alpha=None, outputs=["margin", "prediction"]
+    )
+    lab = dmstore.open_study(other.objects.url).add_algorithm(
+        "lab", sampling="foreign", alpha=None, outputs=["margin", "prediction"]
+    )
+    paths = [other.objects.url, copy(study, tmp_path / "third.dm").path]
+    for _ in range(2):
+        result = ingest(both, paths, request=Request(algorithm="alpha"))
+    assert (result.new, result.present, result.errors) == (0, 60, [])
+    assert len(both.table.view()) == 50
+    assert ingest(lab, paths[1:], request=Request(algorithm="alpha")).new == 30
+
+
+def test_another_study_of_the_same_examples(study, algorithm, tmp_path):
+    other = dmstore.create_study(tmp_path / "other.dm", examples(), seed=8)
+    theirs = other.add_algorithm("alpha", runs=50, outputs=["margin", "prediction"])
+    fill(theirs, range(50))
+    result = ingest(algorithm, [other.path])
+    assert "not a copy of this one" in result.errors[0]
+    here = study.add_algorithm("theirs", sampling="foreign", alpha=None, outputs=["margin"])
+    done = Done("ingest", study.path, "theirs", other.path, "--from", "alpha", "--json", "-Q")
+    found = json.loads(done.stdout)
+    assert (found["new"], found["sources"][0]["format"]) == (50, "study")
+    view = here.table.view()
+    assert view.run.min() >= 0
+    assert view.run.max() < plan.MAX_RUN
+    rows = view.read(["mask", "margin", "seed", "source_run", "accuracy"])
+    expected = theirs.table.view().read(["run", "mask", "margin", "seed"])
+    for name in ("mask", "margin", "seed"):
+        assert np.array_equal(rows[name], expected[name])
+    assert rows["source_run"].tolist() == [f"{other.uuid}/alpha/{run}" for run in expected["run"]]
+    again = ingest(here, [other.path], request=Request(algorithm="alpha"))
+    assert (again.new, again.present) == (0, 50)
+    # More of theirs later: only those are new.
+    theirs.extend(10)
+    fill(theirs, range(50, 60))
+    assert ingest(here, [other.path], request=Request(algorithm="alpha")).new == 10
+
+
+def test_studies_that_cannot_be_merged(study, algorithm, tmp_path):
+    mine = study.add_algorithm("f", sampling="foreign", alpha=None)
+    changed = examples()
+    changed["train_id"] = np.array([f"x{i}" for i in range(TRAIN)])
+    others = dmstore.create_study(tmp_path / "ids.dm", changed, seed=3)
+    others.add_algorithm("f", sampling="foreign", alpha=None)
+    alike = dmstore.create_study(tmp_path / "alike.dm", examples(), seed=4)
+    alike.add_algorithm("f", sampling="foreign", alpha=None, outputs=["margin:float16"])
+    broken = copy(alike, tmp_path / "broken.dm")
+    (tmp_path / "broken.dm" / "study.json").write_text("{}")
+    for path, words in (
+        (others.path, "train units are others"),
+        (alike.path, "declared alike"),
+        (broken.path, "format_version"),
+        (study.path, "this study itself"),
+    ):
+        (error,) = ingest(mine, [path]).errors
+        assert words in error
+        assert "\n" not in error
+    (error,) = ingest(mine, [alike.path], request=Request(algorithm="nobody")).errors
+    assert "--from" in error
+    assert len(mine.table.view()) == 0
+
+
+def test_a_damaged_study_brings_nothing_wrong(study, algorithm, tmp_path):
+    fill(algorithm, range(40))
+    other = copy(study, tmp_path / "other.dm")
+    segment = next((tmp_path / "other.dm" / "algorithms/alpha/runs/segments").rglob("*.zip"))
+    raw = bytearray(segment.read_bytes())
+    raw[raw.index(b"mask/c/0/0") + 60] ^= 255
+    segment.write_bytes(raw)
+    mine = study.add_algorithm(
+        "f", sampling="foreign", alpha=None, outputs=["margin", "prediction"]
+    )
+    result = ingest(mine, [other.path], request=Request(algorithm="alpha"))
+    assert result.errors
+    assert "\n" not in result.errors[0]
+    assert len(mine.table.view()) == 0
+
+
+# A study from what is there
+
+
+def test_ids_alpha_and_sampling_in_one_command(tmp_path):
+    folder = store(tmp_path / "s", half=True, dtype=np.float16)
+    path = tmp_path / "n.dm"
+    done = Done("ingest", path, "base", folder, "--create", "--seed", 5)
+    assert done.returncode == 0
+    assert "base: 40 runs new" in done.stdout
+    assert "masks of 18 of 37 train units" in done.stderr
+    study = dmstore.open_study(path)
+    base = study.algorithm("base")
+    assert (base.alpha, study.seed) == (18 / 37, 5)
+    assert base.document["config"]["imported"]["alpha"] == "exact"
+    assert base.outputs["margin"]["dtype"] == "float16"
+    assert study.train["train"].values.tolist() == list(range(TRAIN))
+    runs = study.runs("base")
+    assert runs["margin"].dtype == np.float16
+    assert runs["margin"].load().shape == (40, TARGET)
+    # A second algorithm of the same study, from another folder.
+    second = store(tmp_path / "t", seed=1)
+    assert Done("ingest", path, "second", second, "--create").returncode == 0
+    assert dmstore.open_study(path).algorithms == ["base", "second"]
+
+
+def test_creation_is_safe_to_repeat_after_a_kill(tmp_path, monkeypatch):
+    folder = store(tmp_path / "s")
+    path = tmp_path / "n.dm"
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dmstore.study.Study.add_algorithm", killed)
+        with pytest.raises(KeyboardInterrupt):
+            adopt(path, "base", folder)
+    uuid = dmstore.open_study(path).uuid
+    made = adopt(path, "base", folder)
+    assert adopt(path, "base", folder).uuid == made.uuid
+    assert dmstore.open_study(path).uuid == uuid
+    assert ingest(made, [folder]).new == 40
+
+
+def test_examples_give_ids_and_labels(tmp_path):
+    folder = store(tmp_path / "s")
+    arrays = {**examples(), "train_id": np.array([f"u{i}" for i in range(TRAIN)])}
+    np.savez(tmp_path / "e.npz", **arrays)
+    path = tmp_path / "n.dm"
+    given = ("--create", "--examples", tmp_path / "e.npz")
+    for _ in range(2):
+        assert Done("ingest", path, "base", folder, *given).returncode == 0
+    study = dmstore.open_study(path)
+    assert study.train["train"].values[3] == "u3"
+    assert np.array_equal(study.label("train"), arrays["train_label"])
+    np.savez(tmp_path / "e.npz", **examples())
+    done = Done("ingest", path, "base", folder, *given)
+    assert (done.returncode, "other ids" in done.stderr) == (1, True)
+    np.savez(tmp_path / "e.npz", **examples(train=36))
+    done = Done("ingest", tmp_path / "m.dm", "base", folder, *given)
+    assert "36 train units" in done.stderr
+    assert not (tmp_path / "m.dm").exists()
+
+
+def test_what_cannot_become_a_study(study, tmp_path):
+    folder = store(tmp_path / "s")
+    np.savez(tmp_path / "w.npz", run=np.arange(2), mask=np.ones((2, 3), bool))
+    for source, words in (
+        (tmp_path / "w.npz", "dmstore init"),
+        (study.path, "without --create"),
+        (tmp_path / "none", "dmstore init"),
+    ):
+        with pytest.raises(InputError, match=words):
+            adopt(tmp_path / "n.dm", "base", source)
+    with pytest.raises(InputError, match="name"):
+        adopt(tmp_path / "n.dm", "../base", folder)
+    np.save(folder / "masks.npy", np.zeros((40, TRAIN), dtype=bool))
+    with pytest.raises(InputError, match="all masks are empty"):
+        adopt(tmp_path / "n.dm", "base", folder)
+    np.save(folder / "masks.npy", np.zeros((40, TRAIN - 1), dtype=bool))
+    with pytest.raises(InputError, match="name a new study"):
+        adopt(study.path, "base", folder)
+    (folder / "margins.npy").unlink()
+    with pytest.raises(InputError, match="holds no output"):
+        adopt(tmp_path / "m.dm", "base", folder)
+    assert not (tmp_path / "m.dm").exists()
+
+
+def test_without_labels_two_algorithms_are_compared_and_reported(tmp_path):
+    path = tmp_path / "n.dm"
+    for seed, name in enumerate(("one", "two")):
+        folder = store(tmp_path / name, count=120, seed=seed)
+        assert Done("ingest", path, name, folder, "--create", "-Q").returncode == 0
+        assert Done("fit", path, name, "--lams", 8, "-Q").returncode == 0
+    done = Done("compare", path, "one", "two", "--components", 2, "--top", 3)
+    assert done.returncode == 0, done.stderr
+    done = Done("report", path, "one", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "targets without labels" in Path(json.loads(done.stdout)["report"]).read_text()
+    study = dmstore.open_study(path)
+    assert study.class_names == []
+    assert study.label().tolist() == [0] * TARGET
+    assert "label" not in study.runs("one").coords
+    assert study.target(3).top(2)["label"].shape == (2, 2)
+    for arguments in (
+        ("add", path, "t", "--runs", 5, "--task", "dmstore.training.tasks:dense"),
+        ("train", path, "t", "-Q"),
+    ):
+        done = Done(*arguments)
+        assert "internal" not in done.stderr
+    assert (done.returncode, "images" in done.stderr) == (1, True)
+
+
+def test_examples_need_labels_or_ids(tmp_path):
+    with pytest.raises(InputError, match="'target_id'"):
+        dmstore.create_study(tmp_path / "n.dm", {"train_id": np.arange(3), "target_x": np.ones(3)})
+    made = dmstore.create_study(
+        tmp_path / "n.dm", {"train_id": np.arange(3), "target_label": np.array([0, 4])}
+    )
+    assert made.document["classes"] == 5
+    assert made.label().tolist() == [0, 4]
+
+
+# Blocks
+
+
+def test_a_killed_ingest_goes_on_where_it_was(study, tmp_path, monkeypatch):
+    algorithm = study.add_algorithm("f", sampling="foreign", alpha=None)
+    folder = store(tmp_path / "s", count=100)
+    monkeypatch.setattr(sources, "MAX_ROWS", 16)
+    append, calls = Table.append, []
+
+    def fails(self, rows):
+        calls.append(len(rows))
+        if len(calls) == 4:
+            msg = "the disk is full"
+            raise StorageError(msg)
+        return append(self, rows)
+
+    monkeypatch.setattr(Table, "append", fails)
+    with pytest.raises(StorageError):
+        ingest(algorithm, [folder])
+    assert calls == [16, 16, 16, 16]
+    seen = []
+    result = ingest(algorithm, [folder], lambda done, total: seen.append((done, total)))
+    assert (result.new, result.present) == (52, 48)
+    assert seen[0] == (48, 100)
+    assert seen[-1] == (100, 100)
+    assert algorithm.table.view().run.tolist() == list(range(100))
+
+
+def test_a_source_that_changes_is_a_conflict_not_a_mixture(study, tmp_path):
+    algorithm = study.add_algorithm("f", sampling="foreign", alpha=None)
+    folder = store(tmp_path / "s")
+    np.save(folder / "_completed.npy", np.arange(40) < 20)
+    assert ingest(algorithm, [folder]).new == 20
+    margin = np.load(folder / "margins.npy")
+    margin[7] += 1
+    np.save(folder / "margins.npy", margin)
+    np.save(folder / "_completed.npy", np.ones(40, dtype=bool))
+    result = ingest(algorithm, [folder])
+    assert (result.new, result.conflicting, result.refused) == (0, 1, 39)
+    assert "run 7" in result.errors[0]
+
+
+def test_sources_and_workers_files_in_one_call(study, tmp_path):
+    algorithm = study.add_algorithm("f", sampling="foreign", alpha=None)
+    folder = store(tmp_path / "s")
+    np.savez(
+        tmp_path / "w.npz",
+        run=np.arange(100, 103),
+        mask=np.ones((3, TRAIN), dtype=bool),
+        margin=np.ones((3, TARGET), dtype=np.float32),
+    )
+    (tmp_path / "bad.beton").write_bytes(b"junk")
+    done = Done(
+        "ingest", study.path, "f", folder, tmp_path / "w.npz", tmp_path / "bad.beton", "--json"
+    )
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["new"], found["files"]) == (1, 43, 3)
+    assert "bad.beton" in found["errors"][0]
+    assert len(algorithm.table.view()) == 43
+
+
+def test_planned_rows_and_workers_rows_are_the_same_rows(study, tmp_path):
+    planned = study.add_algorithm("p", runs=40)
+    rows = make_rows(planned, range(40))
+    folder = store(tmp_path / "s")
+    np.save(folder / "masks.npy", rows.arrays["mask"])
+    np.save(folder / "margins.npy", rows.arrays["margin"])
+    np.savez(tmp_path / "w.npz", run=rows.run, **rows.arrays)
+    assert ingest(planned, [folder]).new == 40
+    assert ingest(planned, [tmp_path / "w.npz"]).present == 40
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded(tmp_path):
+    """Masks of 640 MB in less than 400 MB of memory, most of which is the interpreter and zarr."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    count, train, target = 16_000, 40_000, 50
+    mask = np.lib.format.open_memmap(folder / "masks.npy", "w+", bool, (count, train))
+    draw = np.random.default_rng(0)
+    for start in range(0, count, 1000):
+        mask[start : start + 1000] = np.unpackbits(
+            draw.integers(0, 256, (1000, train // 8), dtype=np.uint8), axis=1
+        )
+    del mask
+    np.save(folder / "margins.npy", draw.normal(size=(count, target)).astype(np.float16))
+    np.save(folder / "_completed.npy", np.ones(count, dtype=bool))
+    # Not ru_maxrss, which a child inherits from whoever started it.
+    script = (
+        "import sys; from dmstore.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print([x for x in open('/proc/self/status') if 'VmHWM' in x][0], file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "ingest", str(tmp_path / "n.dm"), "x", str(folder)]
+    done = subprocess.run([*command, "--create", "-Q"], capture_output=True, text=True, check=True)
+    assert "16000 runs new" in done.stdout
+    assert int(done.stderr.split()[-2]) < 400_000
