@@ -23,7 +23,7 @@ COMMANDS = {
     "tag": "Give a state of an algorithm's runs a name.",
     "fit": "Fit one lasso a target.",
     "evaluate": "Score a fit on runs that nothing was fitted on.",
-    "compare": "Compare two fitted algorithms.",
+    "compare": "Compare two fitted algorithms, or two files of scores.",
     "counterfactual": "Check a difference by changing the inputs.",
     "report": "Write the page that shows a comparison.",
 }

@@ -98,6 +98,7 @@ def parse(raw: bytes, where: str) -> Any:
 def _run(raw: bytes) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(raw):
         name = opcode.name
         if name in ("PROTO", "FRAME"):
@@ -117,7 +118,9 @@ def _run(raw: bytes) -> Any:
         elif name in _ACTIONS:
             _ACTIONS[name](stack, argument)
         else:
-            msg = f"its pickle uses {name}, which tensors do not need; save tensors alone, in a dict"
+            msg = (
+                f"its pickle uses {name}, which tensors do not need; save tensors alone, in a dict"
+            )
             raise _Refused(msg)
     msg = "its pickle does not end; the file is cut, save it again"
     raise _Refused(msg)
@@ -224,7 +227,11 @@ def _reduce(stack: list[Any], _: Any) -> None:
         stack.append({})
     elif function == _Global(*_TENSOR):
         storage, offset, shape, strides = arguments[:4]
-        if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > _MOST_DIMS:
+        if (
+            not isinstance(storage, Storage)
+            or len(shape) != len(strides)
+            or len(shape) > _MOST_DIMS
+        ):
             msg = "describes a tensor with no storage or no shape; the file is damaged"
             raise _Refused(msg)
         stack.append(

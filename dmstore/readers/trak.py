@@ -55,7 +55,9 @@ def find(folder: Path, experiment: str | None = None) -> Path:
         raise InputError(msg)
     entry = _entry(folder / "experiments.json", name)
     if entry.get("scores_finalized") == 0:
-        msg = f"{folder}: the scores of {name!r} are not finished; run finalize_scores of TRAK first"
+        msg = (
+            f"{folder}: the scores of {name!r} are not finished; run finalize_scores of TRAK first"
+        )
         raise InputError(msg)
     return found[name]
 
