@@ -165,6 +165,8 @@ def _in_sample(side: dict[str, Any], names: list[str]) -> str:
     """The direction of a side with the largest gap, whatever it is worth."""
     own, other = side["name"], names[1 - names.index(side["name"])]
     panel = max(side["panels"], key=lambda panel: panel["delta"])
+    if panel["delta"] <= 0:
+        return f"None of the first {len(side['panels'])} directions of {own} explains more of {own} than of {other}."
     explained = dict(zip(names, panel["explained"], strict=True))
     return (
         f"What {own} uses and {other} uses less, by the largest gap: {_named(panel)} explains {explained[own]:.2f} % "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.decorators import FC
 
 from dmstore.cli import options, output
 
@@ -24,10 +26,11 @@ _FOR_SCORES = (
 )
 
 
-def _each(*names: str, **settings: Any) -> Any:
+def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     """An option of score files: given once for both, or twice, for A and for B."""
-    settings["help"] += " Once for both, or twice: A, B."
-    return click.option(*names, multiple=True, **settings)
+    return click.option(
+        name, multiple=True, help=f"{help} Once for both, or twice: A, B.", **settings
+    )
 
 
 @click.command("compare", options_metavar="[OPTIONS]")
@@ -91,9 +94,7 @@ def _each(*names: str, **settings: Any) -> Any:
     help="Files: folder with masks.npy and margins.npy, to measure the units with.",
 )
 @options.as_json
-@click.pass_context
 def command(
-    context: click.Context,
     items: tuple[str, ...],
     components: int,
     top: int,
@@ -125,16 +126,16 @@ def command(
         given = [name for name in _FOR_SCORES if files[name]]
         if given:
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
-            raise click.UsageError(msg, context)
+            raise click.UsageError(msg, click.get_current_context())
         found = _of_study(items, settings)
     elif len(items) == 2:
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
-            raise click.UsageError(msg, context)
-        found = _of_scores(context, items, files, settings)
+            raise click.UsageError(msg, click.get_current_context())
+        found = _of_scores(items, files, settings)
     else:
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
-        raise click.UsageError(msg, context)
+        raise click.UsageError(msg, click.get_current_context())
     result, lines = _summary(found)
     if "sources" in found.attrs:
         result |= {key: found.attrs[key] for key in ("path", "report", "sources")}
@@ -160,7 +161,6 @@ def _of_study(items: tuple[str, ...], settings: dict[str, Any]) -> xr.Dataset:
 
 
 def _of_scores(
-    context: click.Context,
     items: tuple[str, ...],
     files: dict[str, Any],
     settings: dict[str, Any],
@@ -172,11 +172,12 @@ def _of_scores(
         values = files[name]
         if len(values) > 2:
             msg = f"--{name} was given {len(values)} times; give it once for both files, or twice"
-            raise click.UsageError(msg, context)
+            raise click.UsageError(msg, click.get_current_context())
         pairs[name] = {0: (None, None), 1: values * 2, 2: values}[len(values)]
     names = files["name"] or (None, None)
+    a, b = items
     return compare_scores(
-        *items, files["examples"], out=files["out"], names=names, **pairs, **settings
+        a, b, files["examples"], out=files["out"], names=names, **pairs, **settings
     )
 
 

@@ -106,6 +106,8 @@ def open_scores(
     file = Path(path)
     if file.is_dir():
         file = trak.find(file, experiment)
+    elif file.suffix == ".mmap" and file.parent.name == "scores" and experiment is None:
+        trak.check_finished(file)
     elif experiment is not None:
         msg = f"{path}: is no TRAK folder, so it has no experiment {experiment!r}; leave the option out"
         raise InputError(msg)
@@ -159,7 +161,7 @@ def _find(path: Path, headers: Mapping[str, Header], key: str | None) -> dict[st
     else:
         chosen = matrices[0]
     if chosen not in matrices:
-        what = f"no score matrix {chosen!r}" if key or len(matrices) else "no score matrix"
+        what = f"no score matrix {chosen[:80]!r}" if key or len(matrices) else "no score matrix"
         msg = f"{path}: has {what} (two dims of numbers; found: {listed}); name one with --key"
         raise InputError(msg)
     keys = {"weight": chosen}
@@ -167,7 +169,7 @@ def _find(path: Path, headers: Mapping[str, Header], key: str | None) -> dict[st
         header = headers.get(name)
         if header is not None and len(header.shape) == 1 and header.dtype.kind == "f":
             if header.shape[0] not in headers[chosen].shape:
-                msg = f"{path}: {name!r} has {header.shape[0]} values, but {chosen!r} has shape {headers[chosen].shape}"
+                msg = f"{path}: {name!r} has {header.shape[0]} values, but {chosen[:80]!r} has shape {headers[chosen].shape}"
                 raise InputError(msg)
             keys[name] = name
     return keys

@@ -108,17 +108,17 @@ class TorchFile:
         for info in archive.infolist():
             name = info.filename
             if name in found:
-                msg = f"{self.path}: member {name!r} stands there twice; the file is damaged"
+                msg = f"{self.path}: member {name[:80]!r} stands there twice; the file is damaged"
                 raise InputError(msg)
             if info.flag_bits & 1:
-                msg = f"{self.path}: member {name!r} is encrypted; torch.save it again"
+                msg = f"{self.path}: member {name[:80]!r} is encrypted; torch.save it again"
                 raise InputError(msg)
             # torch.save never compresses: what is declared is what the file holds, and no more.
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                msg = f"{self.path}: member {name!r} is compressed, which torch.save never does; save it again"
+                msg = f"{self.path}: member {name[:80]!r} is compressed, which torch.save never does; save it again"
                 raise InputError(msg)
             if info.header_offset + info.file_size > size:
-                msg = f"{self.path}: member {name!r} says {info.file_size} bytes, more than the file has; it is damaged"
+                msg = f"{self.path}: member {name[:80]!r} says {info.file_size} bytes, more than the file has; it is damaged"
                 raise InputError(msg)
             found[name] = info
         return found
@@ -148,7 +148,9 @@ class TorchFile:
             return archive.read(info)
         except Exception as error:  # noqa: BLE001 - as above
             text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-            msg = f"{self.path}: {info.filename!r} cannot be read ({text}); the file is damaged"
+            msg = (
+                f"{self.path}: {info.filename[:80]!r} cannot be read ({text}); the file is damaged"
+            )
             raise InputError(msg) from None
 
     def _named(self, content: Any) -> dict[str, Tensor]:
@@ -177,7 +179,7 @@ class TorchFile:
         expected = storage.numel * self._dtype(tensor).itemsize
         if info is None or info.file_size != expected:
             there = "missing" if info is None else f"{info.file_size} bytes"
-            msg = f"{self.path}: storage {storage.key[:40]!r} of {name!r} should have {expected} bytes, but is {there}"
+            msg = f"{self.path}: storage {storage.key[:40]!r} of {name[:80]!r} should have {expected} bytes, but is {there}"
             raise InputError(msg)
         count = math.prod(tensor.shape)
         last = tensor.offset + sum(
@@ -186,7 +188,7 @@ class TorchFile:
         # A tensor with more elements than its storage is an expanded one: memory out of nothing.
         if count and (last >= storage.numel or count > storage.numel):
             msg = (
-                f"{self.path}: {name!r} of shape {tensor.shape} reaches beyond its storage of {storage.numel} numbers; "
+                f"{self.path}: {name[:80]!r} of shape {tensor.shape} reaches beyond its storage of {storage.numel} numbers; "
                 "save tensor.contiguous()"
             )
             raise InputError(msg)

@@ -53,13 +53,28 @@ def find(folder: Path, experiment: str | None = None) -> Path:
     if name not in found:
         msg = f"{folder}: has no experiment {name!r} with scores; it has {names}"
         raise InputError(msg)
-    entry = _entry(folder / "experiments.json", name)
-    if entry.get("scores_finalized") == 0:
-        msg = (
-            f"{folder}: the scores of {name!r} are not finished; run finalize_scores of TRAK first"
-        )
-        raise InputError(msg)
+    check_finished(found[name])
     return found[name]
+
+
+def check_finished(file: Path) -> None:
+    """Refuse scores that TRAK has made room for but not filled.
+
+    Parameters
+    ----------
+    file : path
+        ``scores/<experiment>.mmap``, beside whose folder ``experiments.json`` may stand.
+
+    Raises
+    ------
+    InputError
+        If ``experiments.json`` says so, or is damaged.
+    """
+    listed = file.parent.parent / "experiments.json"
+    name = file.name.removesuffix(".mmap")
+    if listed.is_file() and _entry(listed, name).get("scores_finalized") == 0:
+        msg = f"{file}: the scores of {name!r} are not finished; run finalize_scores of TRAK first"
+        raise InputError(msg)
 
 
 def _entry(path: Path, name: str) -> dict[str, Any]:
