@@ -1,7 +1,10 @@
 """Comparing attribution scores with no runs: formats, orientation, units, mathematics, command."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -130,7 +133,7 @@ def test_plain_arrays(tmp_path, dtype, order):
         found = read(tmp_path / name, given="target-train")
         assert np.array_equal(found.weight, values)
         assert found.weight.dtype in (np.float32, np.float64)
-        assert found.attrs["units"] == "not stated by the file, kept as they are"
+        assert found.attrs["units"].startswith("not stated by the file, kept as they are")
 
 
 def test_safetensors(tmp_path, monkeypatch):
@@ -637,3 +640,34 @@ def test_command_says_which_form_it_wants(folder):
     assert is_scores("x.PT")
     assert is_scores(DATA / "trak")
     assert not is_scores(folder)
+
+
+def test_the_same_examples_in_another_archive_are_the_same(folder):
+    found = compare_scores("a.npy", "b.npy", "e.npz")
+    np.savez_compressed("e.npz", **examples(train=TRAIN, target=TARGET))
+    assert compare_scores("a.npy", "b.npy", "e.npz").attrs["path"] == found.attrs["path"]
+    np.savez("e.npz", **{**examples(train=TRAIN, target=TARGET), "train_weight": np.ones(TRAIN)})
+    assert compare_scores("a.npy", "b.npy", "e.npz").attrs["path"] != found.attrs["path"]
+
+
+def test_the_example_of_the_readme(tmp_path):
+    """The block runs as it stands, and its output is what stands under it."""
+    root = Path(__file__).parent.parent
+    fragment = root / "README-scores.md"
+    text = (fragment if fragment.exists() else root / "README.md").read_text()
+    section = text.split("## Two score files, no runs")[1].split("\n## ")[0]
+    script, said = re.findall(r"^```(?:bash|text)\n(.*?)^```$", section, re.M | re.S)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in said.splitlines():
+        assert re.sub("-…/", "-", line).split("report.html")[0] in done.stdout
+    (place,) = tmp_path.glob("whole-against-cornerless-*")
+    top = xr.open_zarr(place / "comparison.zarr").subpopulation.values[0, 0, 0]
+    assert np.load(tmp_path / "digits.npz")["target_marked"][top].all()

@@ -146,7 +146,8 @@ def command(
         lines = [
             *said,
             *lines,
-            "  from scores alone, in sample: no ceiling and no chance level without runs",
+            "  from scores alone, in sample: no ceiling and no chance level without runs; a uniform factor in",
+            "  the scores, as units are, changes their magnitudes but nothing that stands here",
             found.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)

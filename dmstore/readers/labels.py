@@ -51,22 +51,31 @@ def read_labels(source: str | Path) -> Labels:
     path = Path(source)
     if path.is_dir() or path.name == ANCHOR:
         study = open_study(path if path.is_dir() else path.parent)
-        about = {"source": Path(study.path).name, "study": study.uuid}
+        about = {"source": Path(study.path).resolve().name, "study": study.uuid}
         return Labels(study.train, study.targets, study.class_names, about)
-    sets = example_sets.check(example_sets.read_npz(path), str(path))
+    arrays = example_sets.read_npz(path)
+    sets = example_sets.check(arrays, str(path))
     if "name" in sets["class"]:
         names = [str(name) for name in sets["class"]["name"]]
     else:
         most = max(int(sets[key]["label"].max()) for key in ("train", "test"))
         names = [str(number) for number in range(most + 1)]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Labels(
         _dataset(sets["train"], "train"),
         _dataset(sets["test"], "target"),
         names,
-        {"source": path.name, "sha256": digest},
+        {"source": path.name, "content": _digest(arrays)},
     )
+
+
+def _digest(arrays: dict[str, NDArray[Any]]) -> str:
+    """sha256 of what a file holds: an archive of the same arrays written later has other bytes."""
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        state.update(f"{name} {values.dtype.str} {values.shape};".encode())
+        state.update(values.tobytes())
+    return state.hexdigest()
 
 
 def positions(train: int, targets: int) -> Labels:
