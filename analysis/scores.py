@@ -18,7 +18,7 @@ import xarray as xr
 from dmstore import schema
 from dmstore.analysis.modeldiff import ComparisonParameters, modeldiff, stored_arrays
 from dmstore.analysis.page import Subject, render
-from dmstore.errors import CorruptionError, ExistsError, InputError
+from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.readers.labels import Labels, positions, read_labels
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
@@ -251,15 +251,18 @@ def _keep(
         )
         objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
         objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
-        objects.sync("")
         try:
             building.rename(place)
         except OSError as error:
             # The same command elsewhere may have been faster: then its result is this one.
             if not _is_there(place, name):
                 raise storage_error(error, place) from error
-        LocalObjects(place).sync("")
+        descriptor = os.open(place.absolute().parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
     except OSError as error:
+        if isinstance(error, DmstoreError):
+            raise
         raise storage_error(error, place) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

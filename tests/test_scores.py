@@ -23,6 +23,7 @@ from dmstore.errors import (
     ExistsError,
     InputError,
     MissingDependencyError,
+    StorageError,
     StudyNotFoundError,
 )
 from dmstore.readers.labels import read_labels
@@ -47,8 +48,9 @@ def read(path, *, given=None, train=None, targets=None, units=None, **options):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with two plain score files and their examples."""
+    """A working directory with two plain score files and their examples; figures left out, to be quick."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dmstore.analysis.plot.svg", lambda _: "<svg></svg>")
     np.save("a.npy", scores(0))
     np.save("b.npy", scores(1).T)
     np.savez("e.npz", **examples(train=TRAIN, target=TARGET))
@@ -423,6 +425,7 @@ def test_a_planted_difference_is_found_first(tmp_path):
     )
     page = (tmp_path / "out" / "report.html").read_text()
     assert "direction A1 explains" in page
+    assert page.count("variance explained under a (%)") == 1
 
 
 # The result and its page
@@ -533,6 +536,7 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
     def first(*arguments):
         monkeypatch.undo()
         monkeypatch.chdir(folder)
+        monkeypatch.setattr("dmstore.analysis.plot.svg", lambda _: "<svg></svg>")
         compare_scores("a.npy", "b.npy", "e.npz", out="out")
         return whole(*arguments)
 
@@ -540,6 +544,26 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
     found = compare_scores("a.npy", "b.npy", "e.npz", out="out")
     assert np.isfinite(found.cosine).all()
     assert not list(folder.glob(".*.part"))
+
+
+def test_someone_faster_with_something_else(folder, monkeypatch):
+    from dmstore.analysis import scores as module
+
+    def first(*_):
+        Path("out").mkdir()
+        Path("out/mine.txt").write_text("x")
+        return "<html></html>"
+
+    monkeypatch.setattr(module, "render", first)
+    with pytest.raises(ExistsError, match="something else"):
+        compare_scores("a.npy", "b.npy", "e.npz", out="out")
+    assert [p.name for p in Path("out").iterdir()] == ["mine.txt"]
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_place_that_cannot_be_written(folder):
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        compare_scores("a.npy", "b.npy", "e.npz", out="a.npy/out")
 
 
 def test_names(folder):
