@@ -10,20 +10,24 @@ from dmstore.analysis.compare import compare
 from dmstore.analysis.effect import effect
 from dmstore.analysis.evaluate import evaluate
 from dmstore.analysis.influence import relative_influence
+from dmstore.analysis.modeldiff import modeldiff
 from dmstore.analysis.normalize import normalize
 from dmstore.analysis.pca import delta, explained_variance, pca
 from dmstore.analysis.report import report
 from dmstore.analysis.residual import residual
+from dmstore.analysis.scores import compare_scores
 from dmstore.analysis.similarity import cosine
 from dmstore.analysis.subpopulation import subpopulation
 
 __all__ = [
     "compare",
+    "compare_scores",
     "cosine",
     "delta",
     "effect",
     "evaluate",
     "explained_variance",
+    "modeldiff",
     "normalize",
     "pca",
     "relative_influence",

@@ -198,7 +198,7 @@ def quarters(theta, noise, seed):
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_out_of_sample_gap_finds_what_is_there_and_nothing_else(planted):
-    from dmstore.analysis.compare import _directions, _out_of_sample
+    from dmstore.analysis.modeldiff import _directions, _out_of_sample
 
     beyond = 0
     for seed in range(15):

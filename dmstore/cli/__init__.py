@@ -33,7 +33,7 @@ COMMANDS = {
     "diff": "Say how two studies or snapshots differ.",
     "fit": "Fit one lasso a target.",
     "evaluate": "Score a fit on runs that nothing was fitted on.",
-    "compare": "Compare two fitted algorithms.",
+    "compare": "Compare two fitted algorithms, or two files of scores.",
     "counterfactual": "Check a difference by changing the inputs.",
     "report": "Write the page that shows a comparison.",
 }

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import click
+from click.decorators import FC
 
 from dmstore.cli import options, output
 
+if TYPE_CHECKING:
+    import xarray as xr
 
-@click.command("compare")
-@options.study
-@click.argument("a")
-@click.argument("b")
+_FOR_SCORES = (
+    "examples",
+    "out",
+    "name",
+    "key",
+    "experiment",
+    "orientation",
+    "units",
+    "alpha",
+    "runs",
+)
+
+
+def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
+    """An option of score files: given once for both, or twice, for A and for B."""
+    return click.option(
+        name, multiple=True, help=f"{help} Once for both, or twice: A, B.", **settings
+    )
+
+
+@click.command("compare", options_metavar="[OPTIONS]")
+@click.argument("items", nargs=-1, metavar="STUDY A B | A.pt B.npy")
 @click.option(
     "--components",
     type=click.IntRange(1),
@@ -38,38 +62,139 @@ from dmstore.cli import options, output
     show_default=True,
     help="Seed of contrasts and nulls.",
 )
+@click.option(
+    "--examples",
+    type=click.Path(),
+    help="Files: ids, labels and images, from an .npz examples file or a study.",
+)
+@click.option(
+    "--out", type=click.Path(), help="Files: directory of the result; A-against-B-ID by default."
+)
+@click.option("--name", nargs=2, metavar="A B", help="Files: what to call the two.")
+@_each("--key", help="Files: name of the matrix inside a file.")
+@_each("--experiment", help="Files: experiment of a TRAK folder.")
+@_each(
+    "--orientation",
+    type=click.Choice(["target-train", "train-target"]),
+    help="Files: what rows by columns are, where sizes and format do not say it.",
+)
+@_each(
+    "--units",
+    type=click.Choice(["raw", "standardised"]),
+    help="Files: units of weights; standardised for a .pt with weight, bias and lam, else kept as they are.",
+)
+@_each(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Files: share of the training set that a run saw, for standardised weights (.5 by default).",
+)
+@_each(
+    "--runs",
+    type=click.Path(),
+    help="Files: folder with masks.npy and margins.npy, to measure the units with.",
+)
 @options.as_json
 def command(
-    study: str,
-    a: str,
-    b: str,
+    items: tuple[str, ...],
     components: int,
     top: int,
     center: bool,
     random_state: int,
     as_json: bool,
+    **files: Any,
 ) -> None:
-    """Find where algorithms A and B of STUDY use different features (ModelDiff)."""
-    import numpy as np
+    """Find where two algorithms use different features (ModelDiff).
 
+    Of a study, by name, once both are fitted; or from two files of attribution scores alone
+    (datamodels.pt and other .pt, .npy, .npz, .safetensors, TRAK's .mmap or folder), with no runs
+    and no study, which writes a directory with the result and its report.
+
+    \b
+    Examples:
+      dmstore compare digits.dm plain pasted
+      dmstore compare A.pt B.npy --examples digits.npz
+    """
+    from dmstore.readers.scores import is_scores
+
+    settings: Any = {
+        "components": components,
+        "top": top,
+        "center": center,
+        "random_state": random_state,
+    }
+    if len(items) == 3:
+        given = [name for name in _FOR_SCORES if files[name]]
+        if given:
+            msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
+            raise click.UsageError(msg, click.get_current_context())
+        found = _of_study(items, settings)
+    elif len(items) == 2:
+        if not any(map(is_scores, items)):
+            msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
+            raise click.UsageError(msg, click.get_current_context())
+        found = _of_scores(items, files, settings)
+    else:
+        msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
+        raise click.UsageError(msg, click.get_current_context())
+    result, lines = _summary(found)
+    if "sources" in found.attrs:
+        result |= {key: found.attrs[key] for key in ("path", "report", "sources")}
+        said = [
+            f"{name}: {source['file']}, {source['format']}; {source['orientation']}; units: {source['units']}"
+            for name, source in zip(result["algorithms"], found.attrs["sources"], strict=True)
+        ]
+        lines = [
+            *said,
+            *lines,
+            "  from scores alone, in sample: no ceiling and no chance level without runs; a uniform factor in",
+            "  the scores, as units are, changes their magnitudes but nothing that stands here",
+            found.attrs["report"],
+        ]
+    output.emit(result, lines, as_json=as_json)
+
+
+def _of_study(items: tuple[str, ...], settings: dict[str, Any]) -> xr.Dataset:
     from dmstore.analysis import compare
     from dmstore.study import open_study
 
-    found = compare(
-        open_study(study),
-        a,
-        b,
-        components=components,
-        top=top,
-        center=center,
-        random_state=random_state,
+    study, a, b = items
+    return compare(open_study(study), a, b, **settings)
+
+
+def _of_scores(
+    items: tuple[str, ...],
+    files: dict[str, Any],
+    settings: dict[str, Any],
+) -> xr.Dataset:
+    from dmstore.analysis import compare_scores
+
+    pairs: dict[str, Any] = {}
+    for name in ("key", "experiment", "orientation", "units", "alpha", "runs"):
+        values = files[name]
+        if len(values) > 2:
+            msg = f"--{name} was given {len(values)} times; give it once for both files, or twice"
+            raise click.UsageError(msg, click.get_current_context())
+        pairs[name] = {0: (None, None), 1: values * 2, 2: values}[len(values)]
+    names = files["name"] or (None, None)
+    a, b = items
+    return compare_scores(
+        a, b, files["examples"], out=files["out"], names=names, **pairs, **settings
     )
+
+
+def _summary(found: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
+    """A comparison as a result for programs and as lines for people."""
+    import numpy as np
+
     names = [str(name) for name in found["algorithm"].values]
+    a, b = names
     explained, delta = found["explained_variance"].values, found["delta"].values
-    out = found["delta_out"].values if "delta_out" in found else np.full_like(delta, np.nan)
-    null = found["delta_null"].values if "delta_null" in found else np.full(2, np.nan)
+    checked = "delta_out" in found
+    out = found["delta_out"].values if checked else np.full_like(delta, np.nan)
+    null = found["delta_null"].values if checked else np.full(2, np.nan)
     similarity = float(np.nanmean(found["cosine"].values))
-    lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f} from all runs"]
+    source = "" if "sources" in found.attrs else " from all runs"
+    lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f}{source}"]
     ceiling, between = [], float("nan")
     if "cosine_ceiling" in found:
         ceiling = np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
@@ -84,29 +209,26 @@ def command(
             f"  {left} of {found.sizes['target']} targets left out: no datamodel under one of the two"
         )
     for row, name in enumerate(names):
-        lines.append(
-            f"  directions of {name}'s residuals (chance alone reaches a gap of {null[row]:.2%}):"
-        )
+        chance = f" (chance alone reaches a gap of {null[row]:.2%})" if checked else ""
+        lines.append(f"  directions of {name}'s residuals{chance}:")
         lines += [
-            f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {names[0]}, {explained[row, k, 1]:.2%} of {names[1]}; "
-            f"gap {delta[row, k]:+.2%}, " + _outside(out[row, k])
+            f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {a}, {explained[row, k, 1]:.2%} of {b}; "
+            f"gap {delta[row, k]:+.2%}" + (f", {_outside(out[row, k])}" if checked else "")
             for k in range(min(3, delta.shape[1]))
         ]
-    output.emit(
-        {
-            "comparison": found.attrs["comparison"],
-            "algorithms": names,
-            "cosine": similarity,
-            "cosine_halves": between,
-            "ceiling": ceiling,
-            "explained_variance": explained.tolist(),
-            "delta": delta.tolist(),
-            "delta_out": out.tolist(),
-            "delta_null": null.tolist(),
-        },
-        lines,
-        as_json=as_json,
-    )
+    result = {
+        "comparison": found.attrs["comparison"],
+        "algorithms": names,
+        "cosine": similarity,
+        "cosine_halves": between,
+        "ceiling": ceiling,
+        "explained_variance": explained.tolist(),
+        "delta": delta.tolist(),
+        "delta_out": out.tolist(),
+        "delta_null": null.tolist(),
+        "left_out": left,
+    }
+    return result, lines
 
 
 def _outside(gap: float) -> str:

@@ -1,0 +1,339 @@
+"""Attribution scores of one algorithm, from whatever file another tool left them in.
+
+A file is opened (:func:`open_scores`), its orientation decided (:func:`decide_orientation`), and
+turned into labelled datamodels with units and provenance stated (:func:`labelled`). Nothing is
+unpickled, and nothing is guessed without being said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+from dmstore.npz import Header, NpzReader
+from dmstore.readers import trak
+from dmstore.readers.npy_file import NpyFile
+from dmstore.readers.safetensors_file import SafetensorsFile
+from dmstore.readers.torch_file import TorchFile
+from dmstore.readers.units import Units, raw_units
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ORIENTATIONS = ("target-train", "train-target")
+SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors")
+# Lossless compression of real scores stays far below this; a bomb is at a thousand.
+_MOST_EXPANSION, _SMALL = 200, 1 << 28
+
+
+class _Opened(Protocol):
+    headers: dict[str, Header]
+
+    def load(self, name: str) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A score matrix as it stands in its file.
+
+    Attributes
+    ----------
+    path : Path
+    format : str
+        What the file is, in words.
+    convention : str or None
+        The orientation that files of this format have, where there is one.
+    shape : tuple of int
+    opened : reader
+        With ``headers`` and ``load``.
+    keys : dict
+        Which array of the file is ``weight``, and ``bias`` and ``lam`` where it has them.
+    """
+
+    path: Path
+    format: str
+    convention: str | None
+    shape: tuple[int, int]
+    opened: _Opened
+    keys: Mapping[str, str]
+
+    @property
+    def bias_length(self) -> int | None:
+        """Length of ``bias``: the number of targets, where the file says it."""
+        return self.opened.headers[self.keys["bias"]].shape[0] if "bias" in self.keys else None
+
+    @property
+    def is_standardised_by_default(self) -> bool:
+        """Whether the tool that writes such files leaves weights in standardised mask units."""
+        return isinstance(self.opened, TorchFile) and {"bias", "lam"} <= set(self.keys)
+
+
+def is_scores(path: str | Path) -> bool:
+    """Whether a path looks like a file of scores, or a folder of TRAK's."""
+    return Path(path).suffix.lower() in SUFFIXES or trak.is_folder(Path(path))
+
+
+def open_scores(
+    path: str | Path, *, key: str | None = None, experiment: str | None = None
+) -> ScoreFile:
+    """Open a file of scores and find the matrix in it; no content is read yet.
+
+    Parameters
+    ----------
+    path : path
+        ``.pt`` (also ``datamodels.pt``), ``.npy``, ``.npz``, ``.safetensors``, TRAK's ``.mmap``, or
+        the folder that TRAK saved to.
+    key : str, optional
+        Name of the matrix inside the file, where there are several.
+    experiment : str, optional
+        Of a TRAK folder with several.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used; the message names it and the remedy.
+    MissingDependencyError
+        For ``.safetensors`` without that package.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = trak.find(file, experiment)
+    elif file.suffix == ".mmap" and file.parent.name == "scores" and experiment is None:
+        trak.check_finished(file)
+    elif experiment is not None:
+        msg = f"{path}: is no TRAK folder, so it has no experiment {experiment!r}; leave the option out"
+        raise InputError(msg)
+    suffix = file.suffix.lower()
+    opened: _Opened
+    if suffix in (".pt", ".pth"):
+        opened = TorchFile(file)
+    elif suffix in (".npy", ".mmap"):
+        opened = NpyFile(file)
+    elif suffix == ".npz":
+        with NpzReader(file) as archive:
+            opened = _Npz(file, dict(archive.headers))
+    elif suffix == ".safetensors":
+        opened = SafetensorsFile(file)
+    else:
+        msg = f"{path}: scores are read from {', '.join(SUFFIXES)} and TRAK folders; save them as one of these"
+        raise InputError(msg)
+    keys = _find(file, opened.headers, key)
+    rows, columns = opened.headers[keys["weight"]].shape
+    name, convention = _kind(suffix, keys)
+    return ScoreFile(file, name, convention, (rows, columns), opened, keys)
+
+
+class _Npz:
+    """An ``.npz`` file that is opened again for each array."""
+
+    def __init__(self, path: Path, headers: dict[str, Header]) -> None:
+        self.path, self.headers = path, headers
+
+    def load(self, name: str) -> NDArray[Any]:
+        with zipfile.ZipFile(self.path) as archive:
+            stored = archive.getinfo(f"{name}.npy").compress_size
+        size = self.headers[name].size
+        if size > max(_SMALL, _MOST_EXPANSION * stored):
+            msg = f"{self.path}: {name!r} would grow from {stored} to {size} bytes; save it with numpy.save"
+            raise InputError(msg)
+        with NpzReader(self.path) as archive:
+            return archive.load(name)
+
+
+def _find(path: Path, headers: Mapping[str, Header], key: str | None) -> dict[str, str]:
+    """Which arrays are the weight, bias and lam."""
+    matrices = [
+        n for n, h in headers.items() if len(h.shape) == 2 and h.dtype.kind in "fiu" and h.size
+    ]
+    listed = ", ".join(f"{n} {h.dtype} {h.shape}" for n, h in headers.items())[:300]
+    if key is not None:
+        chosen = key
+    elif "weight" in matrices or len(matrices) != 1:
+        chosen = "weight"
+    else:
+        chosen = matrices[0]
+    if chosen not in matrices:
+        what = f"no score matrix {chosen[:80]!r}" if key or len(matrices) else "no score matrix"
+        msg = f"{path}: has {what} (two dims of numbers; found: {listed}); name one with --key"
+        raise InputError(msg)
+    keys = {"weight": chosen}
+    for name in ("bias", "lam"):
+        header = headers.get(name)
+        if header is not None and len(header.shape) == 1 and header.dtype.kind == "f":
+            if header.shape[0] not in headers[chosen].shape:
+                msg = f"{path}: {name!r} has {header.shape[0]} values, but {chosen[:80]!r} has shape {headers[chosen].shape}"
+                raise InputError(msg)
+            keys[name] = name
+    return keys
+
+
+def _kind(suffix: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
+    if suffix == ".mmap":
+        return "TRAK scores", "train-target"
+    if suffix in (".pt", ".pth") and keys["weight"] == "weight":
+        complete = {"bias", "lam"} <= set(keys)
+        return ("datamodels.pt" if complete else "modeldiff scores"), "train-target"
+    return f"a {suffix} matrix", None
+
+
+def decide_orientation(
+    file: ScoreFile,
+    *,
+    given: str | None = None,
+    train: int | None = None,
+    targets: int | None = None,
+) -> tuple[str, str]:
+    """Which dim of a matrix is the targets.
+
+    Parameters
+    ----------
+    file : ScoreFile
+    given : {"target-train", "train-target"}, optional
+        What the user says.
+    train, targets : int, optional
+        Numbers of examples, where they are known.
+
+    Returns
+    -------
+    orientation, reason : str
+
+    Raises
+    ------
+    InputError
+        If no orientation fits, the given one does not, or nothing decides.
+    """
+    rows, columns = file.shape
+    sizes = {"target-train": (rows, columns), "train-target": (columns, rows)}
+    fits = [
+        name
+        for name, (t, u) in sizes.items()
+        if targets in (None, t) and train in (None, u) and file.bias_length in (None, t)
+    ]
+    if not fits:
+        expected = ", ".join(
+            f"{count} {what}"
+            for count, what in (
+                (targets, "targets"),
+                (train, "train units"),
+                (file.bias_length, "biases"),
+            )
+            if count is not None
+        )
+        msg = f"{file.path}: scores of shape {file.shape} do not fit {expected}; give the examples they were made on"
+        raise InputError(msg)
+    if given is not None:
+        if given not in fits:
+            msg = f"{file.path}: scores of shape {file.shape} cannot be {given} here; it must be {fits[0]}"
+            raise InputError(msg)
+        return given, "as given"
+    if len(fits) == 1:
+        return fits[0], "by the sizes"
+    if file.convention:
+        return file.convention, f"as {file.format} are written"
+    msg = (
+        f"{file.path}: nothing says whether its {rows} x {columns} scores are targets by train units or the reverse; "
+        "give --orientation target-train or train-target, or --examples of different numbers"
+    )
+    raise InputError(msg)
+
+
+def labelled(
+    file: ScoreFile,
+    *,
+    orientation: tuple[str, str],
+    units: Units,
+    train: NDArray[Any] | None = None,
+    targets: NDArray[Any] | None = None,
+) -> xr.Dataset:
+    """Read the scores as labelled datamodels.
+
+    Parameters
+    ----------
+    file : ScoreFile
+    orientation : pair of str
+        From :func:`decide_orientation`.
+    units : Units
+        What is known of the units of the weights.
+    train, targets : (count,), optional
+        Ids; positions without.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``weight`` (target, train) float32 or float64, ``bias`` and ``lam`` (target,) where the file
+        has them; coordinates ``target`` and ``train``; attributes that state file, sha256, format,
+        shape, dtype, orientation, units and all-zero rows.
+
+    Raises
+    ------
+    InputError
+        If a score is not finite (naming its place) or the runs contradict the units.
+    """
+    import xarray as xr
+
+    weight = _floats(file.opened.load(file.keys["weight"]))
+    if orientation[0] == "train-target":
+        weight = weight.T
+    weight = np.ascontiguousarray(weight)
+    _check_finite(weight, file)
+    vectors = {
+        name: _floats(file.opened.load(file.keys[name]))
+        for name in ("bias", "lam")
+        if name in file.keys
+    }
+    weight, bias, said = raw_units(weight, vectors.get("bias"), units, str(file.path))
+    if bias is not None:
+        vectors["bias"] = bias
+    target_count, train_count = weight.shape
+    attrs = {
+        "file": file.path.name,
+        "sha256": _sha256(file.path),
+        "format": file.format,
+        "array": file.keys["weight"],
+        "shape": list(file.shape),
+        "dtype": str(file.opened.headers[file.keys["weight"]].dtype),
+        "orientation": f"{orientation[0]}, {orientation[1]}",
+        "units": said,
+        "zero_rows": int((~weight.any(axis=1)).sum()),
+    }
+    return xr.Dataset(
+        {
+            "weight": (("target", "train"), weight),
+            **{name: ("target", values) for name, values in vectors.items()},
+        },
+        coords={
+            "target": np.arange(target_count) if targets is None else targets,
+            "train": np.arange(train_count) if train is None else train,
+        },
+        attrs=attrs,
+    )
+
+
+def _floats(values: NDArray[Any]) -> NDArray[Any]:
+    """float64 where the file has that or wide integers, else float32, which holds float16 exactly."""
+    wide = values.dtype.itemsize > (4 if values.dtype.kind == "f" else 2)
+    return np.asarray(values, dtype=np.float64 if wide else np.float32)
+
+
+def _check_finite(weight: NDArray[Any], file: ScoreFile) -> None:
+    finite = np.isfinite(weight)
+    if not finite.all():
+        target, train = (int(place[0]) for place in np.nonzero(~finite))
+        msg = (
+            f"{file.path}: {int((~finite).sum())} scores are not finite, the first {weight[target, train]} at "
+            f"target {target}, train unit {train}; write the file again without them"
+        )
+        raise InputError(msg)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
