@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import dmstore
 from dmstore import bits, schema
 from dmstore.errors import CorruptionError, FormatError, InputError
+from dmstore.plan import MAX_RUN
 from dmstore.storage import chunks
 
 if TYPE_CHECKING:
@@ -174,16 +175,24 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
     except ValueError as error:
         msg = f"{name}: {error}, so the file is cut or damaged; restore it from a copy"
         raise CorruptionError(msg) from None
-    comment = schema.load_document("segment", tail[end + 22 :], name)
+    comment = schema.load_document("segment", tail[end + 22 :], name, lists=("run",))
     for key, value in identity.items():
         if comment[key] != value:
             msg = f"{name}: {key} is {comment[key]}, expected {value}; the file belongs elsewhere"
             raise FormatError(msg)
-    run = np.array(comment["run"], dtype=np.int64)
-    digest = np.frombuffer(bytes.fromhex(comment["digest"]), dtype=np.uint8)
-    if digest.size != run.size * DIGEST_BYTES or len(np.unique(run)) != len(run):
-        msg = f"{name}: {run.size} run ids and {digest.size} digest bytes do not fit; the file is damaged"
+    ids = comment["run"]
+    digest = np.frombuffer(
+        bytes.fromhex(comment["digest"][: len(comment["digest"]) // 2 * 2]), np.uint8
+    )
+    if (
+        set(map(type, ids)) != {int}
+        or not 0 <= min(ids) <= max(ids) < MAX_RUN
+        or digest.size != len(ids) * DIGEST_BYTES
+        or len(set(ids)) != len(ids)
+    ):
+        msg = f"{name}: {len(ids)} run ids and {digest.size} digest bytes do not fit; the file is damaged"
         raise CorruptionError(msg)
+    run = np.array(ids, dtype=np.int64)
     return SegmentInfo(name, run, digest.reshape(-1, DIGEST_BYTES), comment["columns"])
 
 
