@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import bits, plan, schema, summary
-from dmstore.errors import ConflictError, ExistsError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.errors import ConflictError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.plan import Block, Part
 from dmstore.storage import log
+from dmstore.storage.index import ORIGIN
 from dmstore.storage.objects import Objects
 from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
@@ -125,29 +126,58 @@ class Algorithm:
             msg = f"{runs} runs with {repeats} repeats: both must be 1 to {plan.MOST_RUNS}"
             raise InputError(msg)
         blocks = self.blocks()
-        block = Block(
-            max((b.stop for b in blocks), default=0),
-            runs,
-            max((b.first_mask + b.masks for b in blocks), default=0),
-            repeats,
-        )
-        if block.stop >= plan.MAX_RUN:
-            msg = f"{runs} runs are more than a plan can hold ({plan.MAX_RUN})"
-            raise InputError(msg)
+        try:
+            block = plan.next_block(blocks, self._branch(), runs, repeats)
+        except OverflowError:
+            msg = (
+                f"{runs} runs more are more than a plan can hold ({plan.BRANCH} a copy of a study)"
+            )
+            raise InputError(msg) from None
+        self._add_block(block, len(blocks) + 1)
+        return block
+
+    def _branch(self) -> int:
+        """0 in the first place of a study; in a pulled copy the number that it drew."""
+        if not self.objects.exists(ORIGIN):
+            return 0
+        document = schema.load_document("origin", self.objects.get(ORIGIN), ORIGIN)
+        return int(document["branch"])
+
+    def _add_block(self, block: Block, number: int) -> None:
         document = {
-            "block": len(blocks) + 1,
-            "first_run": block.first_run,
-            "runs": runs,
-            "first_mask": block.first_mask,
-            "repeats": repeats,
+            "block": number,
+            **asdict(block),
             "token": uuid.uuid4().hex,
             "created": log.utc_now(),
         }
-        name = f"{self.prefix}plans/{len(blocks) + 1:04d}.json"
+        name = f"{self.prefix}plans/{number:04d}.json"
         if not self.objects.put_if_absent(name, schema.dump_document("plan", document)):
             msg = f"{name}: the plan was extended at the same moment; look with 'dmstore status' and try again"
             raise ConflictError(msg)
-        return block
+
+    def adopt(self, blocks: Sequence[Block]) -> list[Block]:
+        """Add the blocks of a copy of the study that the plan does not have.
+
+        Raises
+        ------
+        ConflictError
+            If one shares run or mask ids with another block: two labs planned them, each in a plain
+            copy of the study. ('dmstore pull' makes copies whose ids stay apart.)
+        """
+        own = self.blocks()
+        fresh = [block for block in blocks if block not in own]
+        for block in fresh:
+            for other in own:
+                if plan.overlap(block, other):
+                    msg = (
+                        f"algorithm {self.name!r}: runs {block.first_run} to {block.stop - 1} were planned there and "
+                        f"runs {other.first_run} to {other.stop - 1} here, with some of the same ids; "
+                        f"ingest into an algorithm with '--sampling foreign'"
+                    )
+                    raise ConflictError(msg)
+        for number, block in enumerate(fresh, len(own) + 1):
+            self._add_block(block, number)
+        return fresh
 
     def masks(self, mask_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Planned masks: (mask, train) bool."""
@@ -290,125 +320,6 @@ class Algorithm:
 
     def _repr_html_(self) -> str:
         return summary.as_html(self._facts())
-
-
-def declare_outputs(
-    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Declarations of outputs from known names or from full entries.
-
-    Parameters
-    ----------
-    outputs : sequence of str, or mapping
-        ``["margin", "logit:float16"]``, or name to ``dtype``, ``dims``, ``function``,
-        ``orientation`` and ``units``.
-
-    Raises
-    ------
-    InputError
-        For an unknown or reserved name.
-    """
-    if not outputs:
-        msg = "an algorithm needs at least one output, such as 'margin'"
-        raise InputError(msg)
-    if isinstance(outputs, Mapping):
-        declared = {name: dict(entry) for name, entry in outputs.items()}
-    else:
-        known = schema.known_outputs()
-        declared = {}
-        for text in outputs:
-            name, _, dtype = text.partition(":")
-            if name not in known:
-                msg = (
-                    f"output {name!r} is not known; use {', '.join(known)}, or declare it in Python"
-                )
-                raise InputError(msg)
-            declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
-    for name, entry in declared.items():
-        schema.check_column_name(name, "output")
-        if list(entry.get("dims", ()))[:2] != ["run", "target"]:
-            msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
-            raise InputError(msg)
-    return declared
-
-
-def add(
-    objects: Objects,
-    study: Mapping[str, Any],
-    name: str,
-    *,
-    alpha: float | None = 0.5,
-    runs: int = 0,
-    repeats: int = 1,
-    sampling: str = "planned",
-    masks: str = "shared",
-    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
-    target_set: str = "test",
-    task: str | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> Algorithm:
-    """Add an algorithm to a study; see :meth:`dmstore.study.Study.add_algorithm`."""
-    schema.check_name(name, "algorithm")
-    taken = {
-        other.lower(): other
-        for other in objects.children("algorithms/")
-        if objects.exists(f"algorithms/{other}/algorithm.json")
-    }
-    if name.lower() in taken:
-        msg = f"algorithm {taken[name.lower()]!r} exists in this study; choose another name, or extend it"
-        raise ExistsError(msg)
-    if sampling not in ("planned", "foreign") or masks not in ("shared", "independent"):
-        msg = f"sampling {sampling!r} with masks {masks!r}: use planned or foreign, shared or independent"
-        raise InputError(msg)
-    if alpha is None and sampling == "planned":
-        msg = "planned sampling needs alpha, the share of the training set that a run sees"
-        raise InputError(msg)
-    count = study["train"]["count"]
-    if alpha is not None and not 0 < alpha < 1:
-        msg = f"alpha {alpha} is not allowed; it must lie strictly between 0 and 1"
-        raise InputError(msg)
-    if alpha is not None and sampling == "planned" and int(np.floor(alpha * count)) < 1:
-        msg = (
-            f"alpha {alpha} of {count} train examples is less than one example; use a larger alpha"
-        )
-        raise InputError(msg)
-    if sampling == "foreign" and runs:
-        msg = "foreign sampling has no plan; leave the number of runs out"
-        raise InputError(msg)
-    if not (0 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
-        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {plan.MOST_RUNS}"
-        raise InputError(msg)
-    if target_set not in study["targets"]:
-        msg = (
-            f"target set {target_set!r} is not in this study; it has {', '.join(study['targets'])}"
-        )
-        raise NotFoundError(msg)
-    declared = declare_outputs(outputs)
-    if not study.get("classes") and any("class" in entry["dims"] for entry in declared.values()):
-        msg = "an output with a value a class needs class names in the study"
-        raise InputError(msg)
-    document = {
-        "name": name,
-        "study": study["uuid"],
-        "uuid": uuid.uuid4().hex,
-        "created": log.utc_now(),
-        "software": log.software(),
-        "alpha": alpha,
-        "sampling": sampling,
-        "masks": masks,
-        "target_set": target_set,
-        "outputs": declared,
-        "task": task,
-        "config": dict(config or {}),
-    }
-    raw = schema.dump_document("algorithm", document)
-    if not objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
-        msg = f"algorithm {name!r} exists in this study; choose another name"
-        raise ExistsError(msg)
-    algorithm = Algorithm(objects, study, document)
-    if runs:
-        algorithm.extend(runs, repeats=repeats)
-    return algorithm
 
 
 def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Algorithm:

@@ -20,6 +20,7 @@ from dmstore.intake import FAULTS, take
 from dmstore.outputs import TargetOutputs
 from dmstore.readers.npz import read_outputs, read_rows
 from dmstore.readers.source import Request, Source
+from dmstore.readers.study import StudySource
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
@@ -125,6 +126,8 @@ def ingest(
     batch.flush(result)
     for source in opened:
         result.files += 1
+        if isinstance(source, StudySource):
+            algorithm.adopt(source.blocks)
         taken = take(algorithm, source, advance)
         for name, value in vars(taken).items():
             setattr(result, name, getattr(result, name) + value)

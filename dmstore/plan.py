@@ -19,6 +19,8 @@ SPLITS = ("train", "holdout", "eval")
 EVAL_SHARE = 0.05
 HOLDOUT_SHARE = 0.10
 MAX_RUN = 2**62
+# Run ids that one copy of a study can give.
+BRANCH = 2**32
 MOST_RUNS = 10**8
 
 
@@ -40,6 +42,37 @@ class Block:
     def masks(self) -> int:
         """The number of masks that the block uses."""
         return -(-self.runs // self.repeats)
+
+
+def next_block(blocks: Sequence[Block], branch: int, runs: int, repeats: int) -> Block:
+    """The block that extends a plan.
+
+    Each copy of a study counts in a range of its own, for runs and for masks, so that two labs that
+    extend copies never use an id twice: the first place from 0, a pulled copy from ``branch * BRANCH``.
+
+    Raises
+    ------
+    OverflowError
+        If the range is used up.
+    """
+    first = branch * BRANCH
+    own = [block for block in blocks if first <= block.first_run < first + BRANCH]
+    block = Block(
+        max((b.stop for b in own), default=first),
+        runs,
+        max((b.first_mask + b.masks for b in own), default=first),
+        repeats,
+    )
+    if block.stop > first + BRANCH:
+        raise OverflowError(block.stop)
+    return block
+
+
+def overlap(one: Block, other: Block) -> bool:
+    """Whether two blocks share run ids or mask ids."""
+    runs = one.first_run < other.stop and other.first_run < one.stop
+    first, last = one.first_mask, one.first_mask + one.masks
+    return runs or (first < other.first_mask + other.masks and other.first_mask < last)
 
 
 @dataclass(frozen=True)

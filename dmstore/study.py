@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import algorithm as algorithms
-from dmstore import annotation, results, schema, summary, target_sets
+from dmstore import annotation, declare, results, schema, summary, target_sets
 from dmstore import examples as example_sets
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
@@ -274,7 +274,7 @@ class Study:
         masks : {"shared", "independent"}
             Whether mask m is the same for all algorithms of the study.
         outputs : sequence of str or mapping
-            What a run says on each target; see :func:`dmstore.algorithm.declare_outputs`.
+            What a run says on each target; see :func:`dmstore.declare.declare_outputs`.
         task : str, optional
             ``package.module:function`` that makes the training task.
         config : mapping, optional
@@ -285,7 +285,7 @@ class Study:
         InputError, ExistsError
             If a value is not allowed or the name is taken.
         """
-        return algorithms.add(
+        return declare.add(
             self.objects,
             self.document,
             name,

@@ -28,7 +28,7 @@ LAYERS = [
     ["schema", "bits", "plan"],
     ["storage"],
     [
-        *("examples", "annotation", "target_sets", "summary", "algorithm", "dataset"),
+        *("examples", "annotation", "target_sets", "summary", "algorithm", "declare", "dataset"),
         *("outputs", "runs", "results", "target", "tree", "study", "creation"),
     ],
     ["selection"],

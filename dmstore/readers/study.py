@@ -47,6 +47,8 @@ class StudySource:
         self._algorithm = source
         self._view = source.table.view()
         self._kept = kept
+        # The plan of a copy may have blocks that this one does not have yet.
+        self.blocks = source.blocks() if kept and into.planned else []
         self.train = source.train
         self.targets = source.table.sizes["target"]
         self.outputs = {

@@ -163,7 +163,7 @@ def _on(objects: Objects, steps: Steps[T]) -> T:
 
 def utc_now() -> str:
     """The host's time in ISO form, for people to read; nothing is decided by it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
 def software() -> str:
