@@ -55,6 +55,10 @@ class Torture:
         What happened meanwhile.
     compacted : bool
         Whether compactors took part: not where creation is not exclusive.
+    errors : int
+        Processes that met an error and were replaced.
+    messages : list of str
+        Some of these errors.
     problems : list of str
         What verification says.
     """
@@ -70,6 +74,7 @@ class Torture:
     compactions: int = 0
     compacted: bool = True
     errors: int = 0
+    messages: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -138,7 +143,8 @@ def torture(
             crew.stop()
         found.seconds = time.monotonic() - started
         acknowledged = _numbers(logs, "acknowledged")
-        found.errors = sum(1 for _ in Path(logs).glob("error-*"))
+        messages = [path.read_text() for path in sorted(Path(logs).glob("error-*"))]
+        found.errors, found.messages = len(messages), sorted(set(messages))[:3]
         found.compactions = len(_numbers(logs, "compacted", unique=False))
     _judge(where, acknowledged, found)
     if found.compacted and found.passed:
@@ -168,8 +174,16 @@ class _Crew:
     def _start(self, role: str) -> Any:
         self._lives += 1
         target = _write if role == "write" else _maintain
-        arguments = (self._where, str(self._logs), self._lives, self._grace)
-        process = self._context.Process(target=target, args=arguments, daemon=True)
+        # A server of forks keeps the environment that it was started with; credentials may be newer.
+        arguments = (
+            target,
+            dict(os.environ),
+            self._where,
+            str(self._logs),
+            self._lives,
+            self._grace,
+        )
+        process = self._context.Process(target=_live, args=arguments, daemon=True)
         process.start()
         return process
 
@@ -236,35 +250,46 @@ def _note(logs: str, name: str) -> int:
     return os.open(Path(logs, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def _write(where: str, logs: str, life: int, grace: float) -> None:
-    """A writer: what `append` returned from is written down as acknowledged."""
+def _live(
+    target: Callable[[str, str, int, float], None],
+    environment: dict[str, str],
+    where: str,
+    logs: str,
+    life: int,
+    grace: float,
+) -> None:
+    """One life of a process; an error that ends it is written down."""
+    os.environ.clear()
+    os.environ.update(environment)
     try:
-        algorithm = open_study(where).algorithm(_NAME)
-        log = _note(logs, f"acknowledged-{life}")
-        draw, number = random.Random(life), 0
-        while True:
-            count = draw.choice((1, 1, 1, 4, 16))
-            ids = list(range(life * _LIFE + number, life * _LIFE + number + count))
-            algorithm.table.append(make_rows(algorithm, ids))
-            os.write(log, "".join(f"{run}\n" for run in ids).encode())
-            number += count
-            time.sleep(draw.uniform(0, _TRAINING))
+        target(where, logs, life, grace)
     except DmstoreError as error:
         Path(logs, f"error-{life}").write_text(str(error))
+
+
+def _write(where: str, logs: str, life: int, grace: float) -> None:
+    """A writer: what `append` returned from is written down as acknowledged."""
+    algorithm = open_study(where).algorithm(_NAME)
+    log = _note(logs, f"acknowledged-{life}")
+    draw, number = random.Random(life), 0
+    while True:
+        count = draw.choice((1, 1, 1, 4, 16))
+        ids = list(range(life * _LIFE + number, life * _LIFE + number + count))
+        algorithm.table.append(make_rows(algorithm, ids))
+        os.write(log, "".join(f"{run}\n" for run in ids).encode())
+        number += count
+        time.sleep(draw.uniform(0, _TRAINING))
 
 
 def _maintain(where: str, logs: str, life: int, grace: float) -> None:
     """A compactor that also vacuums."""
-    try:
-        log = _note(logs, f"compacted-{life}")
-        while True:
-            table = open_study(where).algorithm(_NAME).table
-            if compact(table).absorbed:
-                os.write(log, f"{life}\n".encode())
-            vacuum(table, set, grace=grace)
-            time.sleep(0.05)
-    except DmstoreError as error:
-        Path(logs, f"error-{life}").write_text(str(error))
+    log = _note(logs, f"compacted-{life}")
+    while True:
+        table = open_study(where).algorithm(_NAME).table
+        if compact(table).absorbed:
+            os.write(log, f"{life}\n".encode())
+        vacuum(table, set, grace=grace)
+        time.sleep(0.05)
 
 
 def _numbers(logs: str, kind: str, *, unique: bool = True) -> list[int]:

@@ -83,7 +83,7 @@ def command(
     ]
     if not found.compacted and compactors:
         lines.append("compactors took no part: this storage lets an existing name be overwritten")
-    lines += [f"  {problem}" for problem in found.problems]
+    lines += [f"  {line}" for line in (*found.messages, *found.problems)]
     output.emit({**asdict(found), "passed": found.passed}, [*lines, verdict], as_json=as_json)
     if not found.passed:
         raise click.exceptions.Exit(1)
