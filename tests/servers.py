@@ -96,6 +96,7 @@ def seaweed(folder):
         )
     )
     command = [program("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     command += ["-s3", "-s3.config=s3.json", "-master.volumeSizeLimitMB=64", "-volume.max=0"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]

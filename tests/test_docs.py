@@ -28,7 +28,10 @@ def test_first_two_blocks_are_the_two_commands():
 @pytest.mark.parametrize("count", [180, pytest.param(2000, marks=pytest.mark.slow)])
 def test_steps_by_hand_and_notebook(tmp_path, count):
     """The commands of "The same by hand", then the Python of the sections after it."""
-    script = blocks("bash")[2].replace("--runs 600", f"--runs {count}")
+    by_hand = README.split("## The same by hand")[1]
+    script = re.search(r"^```bash\n(.*?)^```$", by_hand, re.M | re.S)[1]
+    assert "--runs 2000" in script
+    script = script.replace("--runs 2000", f"--runs {count}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -43,7 +46,7 @@ def test_steps_by_hand_and_notebook(tmp_path, count):
     for language, code in re.findall(
         r"^```(python|bash)\n(.*?)^```$", README.split("## Your own training loop")[1], re.M | re.S
     ):
-        text = code.replace("runs=30", "runs=4")
+        text = code.replace("runs=30", "runs=4").replace("--seconds 10", "--seconds 2")
         command = (
             [sys.executable, "-W", "error", "-c", text]
             if language == "python"

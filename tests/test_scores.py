@@ -677,8 +677,7 @@ def test_the_same_examples_in_another_archive_are_the_same(folder):
 def test_the_example_of_the_readme(tmp_path):
     """The block runs as it stands, and its output is what stands under it."""
     root = Path(__file__).parent.parent
-    fragment = root / "README-scores.md"
-    text = (fragment if fragment.exists() else root / "README.md").read_text()
+    text = (root / "README.md").read_text()
     section = text.split("## Two score files, no runs")[1].split("\n## ")[0]
     script, said = re.findall(r"^```(?:bash|text)\n(.*?)^```$", section, re.M | re.S)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
