@@ -23,7 +23,7 @@ def _write(path: str, part: str) -> None:
         algorithm = writer.algorithm
         pending = algorithm.pending(writer.part)
         for start in range(0, len(pending), BATCH):
-            runs = algorithm.describe(pending[start : start + BATCH])
+            runs = writer.describe(pending[start : start + BATCH])
             writer.append_many(runs, {"margin": values})
 
 

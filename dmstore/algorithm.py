@@ -228,8 +228,16 @@ class Algorithm:
         """Which quarter of the masks (0 to 3) runs are in."""
         return plan.quarter_of(self._seed, mask_ids)
 
-    def complete(self, rows: Rows, where: str) -> Rows:
+    def complete(self, rows: Rows, where: str, *, planned_masks: bool = False) -> Rows:
         """Check rows from outside and add what the plan says of them.
+
+        Parameters
+        ----------
+        rows : Rows
+        where : str
+            For error texts.
+        planned_masks : bool
+            The masks are the very ones that :meth:`describe` made for these runs.
 
         Raises
         ------
@@ -247,7 +255,7 @@ class Algorithm:
             blocks = self.blocks()
             mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
             self._check_planned(rows.run, mask_id, where)
-            wrong = [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
+            wrong = [] if planned_masks else self._wrong_rows(rows, mask_id)
             if wrong:
                 msg = (
                     f"{where}: run {rows.run[wrong[0]]} has a mask that is not the plan's; train with "
@@ -271,6 +279,9 @@ class Algorithm:
                 msg = f"{where}: no {name!r}"
                 raise InputError(msg)
         return Rows(rows.run, rows.arrays, columns)
+
+    def _wrong_rows(self, rows: Rows, mask_id: NDArray[np.int64]) -> list[int]:
+        return [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
 
     def _check_planned(
         self, run: NDArray[np.int64], mask_id: NDArray[np.int64], where: str

@@ -217,6 +217,7 @@ class _Batch:
                 f"give new runs new ids, or leave out the ones stored"
             )
             return
+        rows = replace(rows, digest=digests)
         fresh = np.array([old is None for old in found], dtype=bool)
         result.present += int((~fresh).sum())
         if not fresh.any():
@@ -249,4 +250,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.run for part in parts]),
         {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
         {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        None
+        if any(part.digest is None for part in parts)
+        else np.concatenate([part.digest for part in parts if part.digest is not None]),
     )

@@ -62,7 +62,7 @@ def train(
         for start in range(0, len(pending), task.batch):
             if stop():
                 break
-            runs = opened.describe(pending[start : start + task.batch])
+            runs = writer.describe(pending[start : start + task.batch])
             made = task.train(runs)
             writer.append_many(
                 runs,

@@ -11,11 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmstore.algorithm import Algorithm, Run
 from dmstore.errors import ConflictError, DmstoreError, InputError
@@ -87,6 +89,7 @@ class RunWriter:
         self._flush_seconds = flush_seconds
         self._waiting: list[Rows] = []
         self._digests: dict[int, bytes] = {}
+        self._described: dict[int, NDArray[np.bool_]] = {}
         self._oldest = 0.0
         self._overdue = False
         self._closed = False
@@ -107,7 +110,14 @@ class RunWriter:
         """
         runs = self._sink.pending(self.part)
         for start in range(0, len(runs), _DESCRIBED):
-            yield from self._sink.describe(runs[start : start + _DESCRIBED])
+            yield from self.describe(runs[start : start + _DESCRIBED])
+
+    def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
+        """Mask, seed, mask id and repeat of planned runs; what comes back as it is needs no check."""
+        runs = self._sink.describe(run_ids)
+        # Copies: what is given out may be changed, and is compared with these when it comes back.
+        self._described.update((run.id, run.mask.copy()) for run in runs)
+        return runs
 
     def append(self, run: Run | int, *, mask: Any = None, **values: Any) -> None:
         """Add one finished run. What is given is copied: buffers may be used again.
@@ -142,7 +152,9 @@ class RunWriter:
         outputs = {spec.name for spec in self._sink.table.spec.outputs()}
         arrays = {n: np.array(_to_numpy(v))[None] for n, v in values.items() if n in outputs}
         columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
-        self._add([number], {**given, **arrays}, columns)
+        self._add(
+            [number], {**given, **arrays}, columns, ours=self._is_ours([run]) and mask is None
+        )
 
     def _mask(self, run: Run | int, mask: Any) -> Any:
         """The mask to store with a run, (1, train): the given one, or the plan's."""
@@ -171,9 +183,20 @@ class RunWriter:
             [run.id for run in runs],
             arrays,
             {name: np.array(_to_numpy(value)) for name, value in (columns or {}).items()},
+            ours=self._is_ours(runs),
         )
 
-    def _add(self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any]) -> None:
+    def _is_ours(self, runs: Sequence[Run | int]) -> bool:
+        """Whether these are runs that this writer described, with the masks that it gave them."""
+        kept = [self._described.get(run.id) if isinstance(run, Run) else None for run in runs]
+        return all(
+            mask is not None and isinstance(run, Run) and np.array_equal(mask, run.mask)
+            for run, mask in zip(runs, kept, strict=True)
+        )
+
+    def _add(
+        self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any], *, ours: bool
+    ) -> None:
         if os.getpid() != self._pid:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
@@ -186,13 +209,20 @@ class RunWriter:
                 msg = "this RunWriter is closed; make a new one"
                 raise InputError(msg)
             rows = Rows(np.array(ids, dtype=np.int64), arrays, columns)
-            rows = self._fresh(self._sink.complete(rows, where), where)
+            rows = self._fresh(self._complete(rows, where, ours=ours), where)
+            for run in ids:
+                self._described.pop(run, None)
             if len(rows):
                 if not self._waiting:
                     self._oldest = time.monotonic()
                 self._waiting.append(rows)
             if self._overdue or sum(map(len, self._waiting)) >= self._flush_runs:
                 self._write()
+
+    def _complete(self, rows: Rows, where: str, *, ours: bool) -> Rows:
+        if isinstance(self._sink, Algorithm):
+            return self._sink.complete(rows, where, planned_masks=ours)
+        return self._sink.complete(rows, where)
 
     def _fresh(self, rows: Rows, where: str) -> Rows:
         """The rows that this writer has not taken before."""
@@ -204,6 +234,7 @@ class RunWriter:
                 msg = f"{where}: run {run} was appended before with other content; train each run once"
                 raise ConflictError(msg)
         self._digests.update(zip(rows.run.tolist(), own, strict=True))
+        rows = replace(rows, digest=digests)
         return rows.take(np.array([old is None for old in known], dtype=bool))
 
     def flush(self) -> int:
