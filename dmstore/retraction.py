@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dmstore.algorithm import Algorithm
+from dmstore import schema, target_sets
+from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import InputError
+from dmstore.outputs import TargetOutputs
 from dmstore.selection import Condition, meets, select
 from dmstore.storage import log, retract
 from dmstore.storage.retract import Pairs, Retraction
@@ -42,7 +44,32 @@ def retract_runs(
     if dry_run:
         view = algorithm.table.view()
         return Retraction(tuple(sorted(choose(view))), view.manifest.version)
-    return retract.retract(algorithm.table, choose, reason)
+    done = retract.retract(algorithm.table, choose, reason)
+    _retract_outputs(algorithm, reason)
+    return done
+
+
+def _retract_outputs(algorithm: Algorithm, reason: str) -> None:
+    """Take outputs on later target sets out of view too, of all runs that are retracted.
+
+    Of all, so that what a kill left undone is done the next time.
+    """
+    objects = algorithm.objects
+    names = objects.children(f"{algorithm.prefix}outputs/")
+    if not names:
+        return
+    study = schema.load_document("study", objects.get(ANCHOR), ANCHOR)
+    retracted = log.newest(objects, algorithm.table.prefix).retracted
+    of = np.array([int.from_bytes(bytes.fromhex(d)[:8], "little") for _, d in retracted], np.uint64)
+
+    def choose(view: View) -> Pairs:
+        stale = np.isin(view.read(["run_digest"])["run_digest"], of)
+        rows = np.flatnonzero(stale & np.isin(view.run, [run for run, _ in retracted]))
+        return {(int(view.run[row]), view.digest[row].tobytes().hex()) for row in rows}
+
+    for name in names:
+        count = target_sets.require(objects, study, name)["count"]
+        retract.retract(TargetOutputs(algorithm, name, count).table, choose, reason)
 
 
 def restore_runs(

@@ -258,6 +258,9 @@ class LocalObjects:
                     posix.sync_path(Path(directory, file))
                 posix.sync_path(Path(directory), os.O_DIRECTORY)
             posix.sync_path(top.parent, os.O_DIRECTORY)
+        except FileNotFoundError:
+            # Somebody deleted it: what that means, the caller knows.
+            raise
         except OSError as error:
             raise storage_error(error, top) from error
 
