@@ -127,3 +127,29 @@ def test_command(filled, study, capsys):
     code, found = run("--where", "run=40-49", "--reason", "not so bad", "--restore")
     assert (code, found["restored"]) == (0, 10)
     assert len(filled.table.view()) == 50
+
+
+def test_outputs_on_later_sets_leave_with_their_runs(filled, study):
+    """A run that is trained again gets outputs of its own, and no conflict with the old ones."""
+    draw = np.random.default_rng(0)
+    study.add_targets("later", {"label": draw.integers(0, 3, 9)})
+    outputs = study.target_outputs("alpha", "later")
+
+    def store(seed):
+        ids = outputs.pending()
+        arrays = {
+            "margin": np.random.default_rng(seed).normal(size=(len(ids), 9)).astype(np.float32),
+            "prediction": np.zeros((len(ids), 9), np.int16),
+        }
+        columns = {"time": ids, "host": np.full(len(ids), "h")}
+        outputs.table.append(outputs.complete(Rows(ids, arrays, columns), "test"))
+        return ids.tolist()
+
+    assert len(store(0)) == 60
+    retract_runs(filled, ["run=3"], reason="test")
+    assert 3 not in outputs.table.view().run
+    fill(filled, [3], seed=1)
+    assert store(1) == [3]
+    assert outputs.table.view().conflicts == ()
+    assert len(study.outputs("alpha", "later").run) == 60
+    assert list(verify_study(study)) == []
