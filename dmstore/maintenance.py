@@ -92,7 +92,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
         "splits": _splits(algorithm, view, blocks),
         "outputs_on": {
             outputs.target_set: _outputs_status(outputs, view)
-            for outputs in _later_outputs(study, name)
+            for outputs in later_outputs(study, name)
         },
         "segments": len(view.tail),
         "version": view.manifest.version,
@@ -155,7 +155,7 @@ def _outputs_status(outputs: TargetOutputs, runs: View) -> dict[str, int]:
     }
 
 
-def _later_outputs(study: Study, name: str) -> list[TargetOutputs]:
+def later_outputs(study: Study, name: str) -> list[TargetOutputs]:
     """Tables of an algorithm's outputs on target sets that were added later, as far as there are any."""
     sets = study.target_sets
     return [
@@ -185,7 +185,7 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
             pinned |= {fit["base"]: fit for fit in study.fits(name) if not fit["complete"]}
             bases = [log.Base(path, -1, entry["content_id"]) for path, entry in pinned.items()]
             yield from verify(opened.table, opened.check_rows, bases)
-            for outputs in _later_outputs(study, name):
+            for outputs in later_outputs(study, name):
                 yield from verify(outputs.table)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
@@ -223,7 +223,7 @@ def _verify_examples(study: Study, sets: Mapping[str, Mapping[str, Any]]) -> Ite
 def _tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
     """The tables of an algorithm: its runs by its name, later outputs as ``NAME:SET``."""
     yield name, study.algorithm(name).table
-    for outputs in _later_outputs(study, name):
+    for outputs in later_outputs(study, name):
         yield outputs.name, outputs.table
 
 
@@ -260,7 +260,7 @@ def vacuum_study(
             return tags | {fit["base"] for fit in study.fits(name) if not fit["complete"]}
 
         done[name] = vacuum(opened.table, pinned, grace=grace)
-        for outputs in _later_outputs(study, name):
+        for outputs in later_outputs(study, name):
             done[outputs.name] = vacuum(outputs.table, set, grace=grace)
     if algorithm is None:
         done[""] = _vacuum_unnamed(study, grace)

@@ -264,9 +264,9 @@ def quarter_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     Quarters 0 and 1 are one half of the masks, 2 and 3 the other.
     """
     unique, inverse = np.unique(mask_ids, return_inverse=True)
-    return np.asarray(
-        np.floor(_unit("quarter", seed, unique) * 4).astype(np.int64)[inverse.ravel()]
-    )
+    # The largest hashes are 1 once they are rounded to float64.
+    quarter = np.minimum(np.floor(_unit("quarter", seed, unique) * 4).astype(np.int64), 3)
+    return np.asarray(quarter[inverse.ravel()])
 
 
 def _hash64(*parts: int | str) -> int:

@@ -134,7 +134,7 @@ def add(
         _require_same(objects, known[taken], taken, name, columns)
         return "present"
     path = f"examples/{name}-{uuid.uuid4().hex[:8]}.zarr.zip"
-    if not objects.put_if_absent(path, _encode(columns)):
+    if not objects.put_if_absent(path, encode(_named(columns))):
         msg = f"{path}: the unique name is taken; run the same command again"
         raise ConflictError(msg)
     document = {
@@ -153,14 +153,19 @@ def add(
     return "present"
 
 
-def _encode(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    further = {f"annotation_{k}": v for k, v in columns.items() if k not in ("id", "train")}
+def _named(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Columns by the names of the arrays that hold them."""
+    names = {"id": "id", "train": "target_train"}
+    return {names.get(key, f"annotation_{key}"): values for key, values in columns.items()}
+
+
+def encode(arrays: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any] | None = None) -> bytes:
+    """The zipped group of a target set: ``id``, ``target_train`` and ``annotation_*`` arrays."""
+    further = {name: v for name, v in arrays.items() if name.startswith("annotation_")}
     spec = annotation.sized(schema.group_spec("examples"), "annotation_*", further)
-    ids = {"id": columns["id"]}
-    train = {"target_train": columns["train"]} if "train" in columns else {}
     dims = {name: annotation.dims_of("example", values) for name, values in further.items()}
     store = MemoryStore()
-    groups.fill(store, spec, {**ids, **train, **further}, whole=False, dims=dims)
+    groups.fill(store, spec, arrays, whole=False, dims=dims, attrs=attrs)
     return groups.zip_bytes(store)
 
 
@@ -176,8 +181,7 @@ def _require_same(
     )
     if equal:
         found = groups.read(objects, stored["path"])
-        names = {"id": "id", "train": "target_train"}
-        given = {names.get(key, f"annotation_{key}"): value for key, value in columns.items()}
+        given = _named(columns)
         equal = found.keys() == given.keys() and all(
             annotation.same(found[key], given[key]) for key in found
         )

@@ -1,9 +1,5 @@
-"""The schema files themselves, and that created and opened groups are held to them."""
+"""Created and opened groups are held to the schema files; the files themselves: test_format.py."""
 
-import importlib.resources
-import json
-
-import jsonschema
 import numpy as np
 import pytest
 import zarr
@@ -11,63 +7,6 @@ from zarr.storage import MemoryStore
 
 from dmstore import schema
 from dmstore.errors import FormatError
-
-FILES = {
-    p.name: json.loads(p.read_text())
-    for p in importlib.resources.files("dmstore.store_schemas").iterdir()
-    if p.name.endswith(".json")
-}
-GROUPS = {
-    name.removesuffix(".group.json"): value
-    for name, value in FILES.items()
-    if name.endswith(".group.json")
-}
-ENTRY = {
-    "type": "object",
-    "properties": {
-        "dims": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        "dtype": {
-            "enum": [
-                "any",
-                "string",
-                "bool",
-                "uint8",
-                "uint64",
-                "int8",
-                "int32",
-                "int64",
-                "float32",
-                "float64",
-            ]
-        },
-        "fill": {},
-        "role": {"enum": ["index", "coordinate", "variable", "row"]},
-        "codec": {"enum": [None, *FILES["codecs.json"]["codecs"]]},
-        "optional": {"type": "boolean"},
-        "chunks": {"type": "object"},
-        "shards": {"type": "object"},
-        "doc": {"type": "string", "pattern": r"\.$"},
-    },
-    "required": ["dims", "dtype", "fill", "role", "codec", "doc"],
-    "additionalProperties": False,
-}
-
-
-@pytest.mark.parametrize("kind", GROUPS)
-def test_group_files_are_well_formed(kind):
-    raw = GROUPS[kind]
-    assert raw["kind"] == kind
-    assert raw["format_version"] == schema.FORMAT_VERSION
-    for entry in raw["arrays"].values():
-        jsonschema.validate(entry, ENTRY)
-    assert schema.group_spec(kind).arrays.keys() == raw["arrays"].keys()
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".document.json")])
-def test_document_files_are_json_schemas(name):
-    jsonschema.Draft202012Validator.check_schema(FILES[name])
-    assert FILES[name]["title"] == name.removesuffix(".document.json")
-    assert "format_version" in FILES[name]["required"]
 
 
 def made(**changes):

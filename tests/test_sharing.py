@@ -39,6 +39,7 @@ from dmstore.storage import index as indexes
 from dmstore.storage import tag
 from dmstore.storage.compact import compact
 from dmstore.storage.location import open_location
+from dmstore.storage.segment import Rows
 
 ABOUT = {
     "title": "Toy",
@@ -269,6 +270,208 @@ def test_names_that_no_other_lab_could_pull(tmp_path):
     with pytest.raises(InputError, match="notes"):
         publish(study, tmp_path / "p")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+# Later target sets, their outputs, and annotations added later
+
+
+def write_outputs(study, target_set, ids, seed=0):
+    outputs = study.target_outputs("plain", target_set)
+    count = outputs.table.sizes["target"]
+    margin = [np.random.default_rng([seed, int(run)]).normal(size=count) for run in ids]
+    given = {
+        "margin": np.array(margin, "f4"),
+        "prediction": np.zeros((len(ids), count), int),
+    }
+    columns = {"time": np.full(len(ids), 7), "host": np.full(len(ids), "gpu")}
+    outputs.table.append(outputs.complete(Rows(np.asarray(ids), given, columns), "test"))
+
+
+@pytest.fixture
+def later(small):
+    """A study with two later target sets, outputs on one, and annotations added later."""
+    draw = np.random.default_rng(3)
+    for name, count in (("shifted", 11), ("unused", 4)):
+        columns = {
+            "label": draw.integers(0, 3, count),
+            "image": draw.integers(0, 256, (count, 6, 6)).astype(np.uint8),
+            "id": np.array([f"secret-{name}-{i}" for i in range(count)]),
+            "train": np.arange(count) - 1,
+            "photo": draw.integers(0, 256, (count, 3, 3, 3)).astype(np.uint8),
+            "night": np.arange(count) % 2 == 0,
+        }
+        small.add_targets(name, columns)
+    small.annotate("train", camera=np.arange(40), thumb=np.zeros((40, 2, 2), np.uint8))
+    small.annotate("shifted", image2=np.zeros((11, 2, 2), np.uint8), place=np.arange(11) * 0.5)
+    small.annotate("class", colour=np.array(["red", "green", "blue"]))
+    write_outputs(small, "shifted", range(20))
+    write_outputs(small, "shifted", range(20, 45))
+    # What a lost race left: named by nothing.
+    path = small.target_sets["unused"]["path"]
+    raw = small.objects.get(path)
+    small.objects.put_if_absent("examples/unused-00000000.zarr.zip", raw)
+    return small
+
+
+def test_later_sets_annotations_and_outputs_are_shared(later, tmp_path):
+    made = publish(later, tmp_path / "p")
+    found = names(tmp_path / "p")
+    assert {"targets/shifted.json", "targets/unused.json"} <= set(found)
+    assert "examples/unused-00000000.zarr.zip" not in found
+    assert sum("/outputs/shifted/log/" in name for name in found) == 1
+    assert not [name for name in found if "/segments/" in name]
+    stated = made["algorithms"]["plain"]["outputs"]["shifted"]
+    assert (stated["version"], stated["runs"]) == (1, 45)
+    assert "outputs" not in made["algorithms"]["other"]
+    assert "11 targets (shifted)" in (tmp_path / "p/README.md").read_text()
+    assert problems(tmp_path / "p") == []
+    assert publish(later, tmp_path / "p")["written"] == 0
+    publish(later, tmp_path / "p.zip")
+    assert problems(tmp_path / "p.zip") == []
+    pull(tmp_path / "p.zip", tmp_path / "copy")
+    with webserver.serve(tmp_path / "p") as server:
+        for place in (tmp_path / "p", tmp_path / "p.zip", tmp_path / "copy", server.url):
+            opened = dmstore.open_study(place)
+            assert opened.target_set("shifted").load().identical(later.target_set("shifted").load())
+            assert opened.train.load().identical(later.train.load())
+            assert opened.classes.load().identical(later.classes.load())
+            outputs = opened.outputs("plain", "shifted")
+            assert outputs.load().identical(later.outputs("plain", "shifted").load())
+            assert outputs.attrs["pending"] == 15
+        assert diff(server.url, tmp_path / "copy")["equal"]
+    assert diff(later.path, tmp_path / "copy")["equal"]
+    copy = dmstore.open_study(tmp_path / "copy")
+    write_outputs(copy, "shifted", range(45, 60))
+    assert list(verify_study(copy)) == []
+    again = publish(copy, tmp_path / "again")
+    assert again["algorithms"]["plain"]["outputs"]["shifted"]["runs"] == 60
+
+
+def test_later_images_and_ids_are_withheld_too(later, tmp_path):
+    publish(later, tmp_path / "p", Selection(images=False, ids=False))
+    raw = b"".join((tmp_path / "p" / name).read_bytes() for name in names(tmp_path / "p"))
+    found = [name for name in names(tmp_path / "p") if "image" in name or "thumb" in name]
+    assert found == []
+    assert b"secret-" not in raw
+    assert problems(tmp_path / "p") == []
+    assert publish(later, tmp_path / "p", Selection(images=False, ids=False))["written"] == 0
+    pull(tmp_path / "p", tmp_path / "copy")
+    shifted = dmstore.open_study(tmp_path / "copy").target_set("shifted")
+    assert shifted.target.values.tolist() == list(range(11))
+    assert set(shifted.data_vars) == {"label", "night", "place"}
+    assert np.array_equal(shifted.night, later.target_set("shifted").night)
+    assert np.array_equal(
+        dmstore.open_study(tmp_path / "copy").target_train("shifted"), np.arange(11) - 1
+    )
+    different = diff(later.path, tmp_path / "copy")
+    assert different["ids"] == {"train": True, "shifted": True, "test": True, "unused": True}
+    left_out = "shifted-image shifted-image2 shifted-photo test-image train-image train-thumb"
+    left_out += " unused-image unused-photo"
+    assert different["annotations"]["only_x"] == left_out.split()
+    assert different["annotations"]["differing"] == []
+    assert not different["equal"]
+    # Published once more with everything there is: the ids stay withheld.
+    publish(dmstore.open_study(tmp_path / "copy"), tmp_path / "again")
+    assert problems(tmp_path / "again") == []
+    publish(later, tmp_path / "q", Selection(images=False))
+    assert dmstore.open_study(tmp_path / "q").ids("shifted")[0] == "secret-shifted-0"
+    publish(dmstore.open_study(tmp_path / "copy"), tmp_path / "r", Selection(ids=False))
+    assert problems(tmp_path / "r") == []
+
+
+def test_outputs_go_with_a_tag_too(later, tmp_path):
+    compact(later.algorithm("plain").table)
+    tag.create(later.algorithm("plain").table, "v1")
+    made = publish(later, tmp_path / "p", Selection(("plain",), tag="v1"))
+    assert made["algorithms"]["plain"]["outputs"]["shifted"]["runs"] == 45
+    assert problems(tmp_path / "p") == []
+
+
+def test_differences_of_outputs_sets_and_annotations(later, tmp_path):
+    shutil.copytree(later.path, tmp_path / "y.dm")
+    other = dmstore.open_study(tmp_path / "y.dm")
+    later.annotate("train", angle=np.zeros(40), same=np.arange(40))
+    other.annotate("train", angle=np.ones(40), same=np.arange(40))
+    other.annotate("test", angle=np.ones(24))
+    other.add_targets("more", {"label": np.zeros(3, int)})
+    write_outputs(later, "shifted", [50, 51])
+    write_outputs(other, "shifted", [51, 52, 53], seed=1)
+    found = diff(later.path, other.path)
+    assert found["annotations"] == {
+        "only_x": [],
+        "only_y": ["more-label", "test-angle"],
+        "differing": ["train-angle"],
+    }
+    assert found["ids"]["more"] is None
+    outputs = found["algorithms"]["plain"]["outputs"]["shifted"]
+    assert (outputs["shared"], outputs["only_y"]["run"]) == (45, [52, 53])
+    assert (outputs["only_x"]["run"], outputs["conflicting"]["run"]) == ([50], [51])
+    assert not found["algorithms"]["plain"]["equal"]
+    assert found["algorithms"]["other"]["equal"]
+    text = run("diff", later.path, other.path)[0]
+    assert "annotations of other content: train-angle" in text
+    assert "plain, outputs on shifted: 45 runs in both, 1 only in X, 2 only in Y, 1 of" in text
+
+
+def other_outputs(path, index):
+    index["algorithms"]["plain"]["outputs"]["shifted"]["runs"] = 44
+
+
+def absent_outputs(path, index):
+    del index["algorithms"]["plain"]["outputs"]
+
+
+def invented_outputs(path, index):
+    stated = index["algorithms"]["plain"]["outputs"]
+    stated["unused"] = stated["shifted"]
+
+
+def another_set(path, index):
+    file = path / "targets/shifted.json"
+    file.write_text(file.read_text().replace('"count": 11', '"count": 12'))
+
+
+def zipped(path, change):
+    """Write a zip anew with its members changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, *change(name, content))
+
+
+def absurd_annotation(path, index):
+    zipped(
+        path / "examples/annotations/train-camera.zarr.zip",
+        lambda name, raw: (raw.replace(b"40", b"400000000000"),),
+    )
+
+
+def bomb_in_a_set(path, index):
+    zipped(
+        next(path.glob("examples/shifted-*.zarr.zip")),
+        lambda name, raw: (raw, zipfile.ZIP_DEFLATED),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_outputs, "on 'shifted' is not the snapshot"),
+        (absent_outputs, "on 'shifted' is not the snapshot"),
+        (invented_outputs, "names outputs of 'plain' on 'unused'"),
+        (another_set, "has length 11, expected 12"),
+        (absurd_annotation, "chunks of"),
+        (bomb_in_a_set, "is compressed"),
+    ],
+)
+def test_lies_about_later_sets_are_refused(later, tmp_path, change, words):
+    publish(later, tmp_path / "p")
+    rewrite(tmp_path / "p", change)
+    with pytest.raises(CorruptionError, match=words) as caught:
+        pull(tmp_path / "p", tmp_path / "copy")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "copy").exists()
 
 
 # Archives and pulling

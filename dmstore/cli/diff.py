@@ -46,6 +46,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     )
     for side in ("x", "y"):
         lines += [f"  only in {side.upper()}: {name}" for name in found[f"only_{side}"]]
+    titles = {"only_x": "only in X", "only_y": "only in Y", "differing": "of other content"}
+    lines += [
+        f"  annotations {titles[kind]}: {', '.join(names)}"
+        for kind, names in (found["annotations"] or {}).items()
+        if names
+    ]
     for name, entry in found["algorithms"].items():
         lines += _algorithm(name, entry)
     lines.append("equal" if found["equal"] else "different")
@@ -55,20 +61,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
 def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
     if entry["equal"]:
         return [f"  {name}: equal, {entry['x']['runs']} runs, {entry['x']['content_id']}"]
-    counts = (
-        f"{entry['shared']} runs in both, {entry['only_x']['count']} only in X, "
-        f"{entry['only_y']['count']} only in Y, {entry['conflicting']['count']} of the same id with other content"
-    )
-    lines = [f"  {name}: {counts}"]
-    lines += [
-        f"    {text}: {', '.join(map(str, entry[kind]['run']))}{', …' if entry[kind]['count'] > len(entry[kind]['run']) else ''}"
-        for kind, text in (
-            ("only_x", "runs only in X"),
-            ("only_y", "runs only in Y"),
-            ("conflicting", "runs of other content"),
-        )
-        if entry[kind]["count"]
-    ]
+    lines = _rows(f"  {name}", entry)
+    for target_set, outputs in (entry["outputs"] or {}).items():
+        if not outputs["equal"]:
+            lines += _rows(f"  {name}, outputs on {target_set}", outputs)
     if entry["declared"]:
         lines.append(f"    declared otherwise: {', '.join(entry['declared'])}")
     for side in ("x", "y"):
@@ -78,3 +74,19 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
         ]
         lines += [f"    fit only in {side.upper()}: {fit}" for fit in entry[f"fits_only_{side}"]]
     return lines
+
+
+def _rows(title: str, entry: dict[str, Any]) -> list[str]:
+    counts = (
+        f"{entry['shared']} runs in both, {entry['only_x']['count']} only in X, "
+        f"{entry['only_y']['count']} only in Y, {entry['conflicting']['count']} of the same id with other content"
+    )
+    return [f"{title}: {counts}"] + [
+        f"    {text}: {', '.join(map(str, entry[kind]['run']))}{', …' if entry[kind]['count'] > len(entry[kind]['run']) else ''}"
+        for kind, text in (
+            ("only_x", "runs only in X"),
+            ("only_y", "runs only in Y"),
+            ("conflicting", "runs of other content"),
+        )
+        if entry[kind]["count"]
+    ]

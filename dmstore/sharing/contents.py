@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmstore import examples as example_sets
 from dmstore import schema
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import NotFoundError
-from dmstore.sharing import blocks, documents
+from dmstore.maintenance import later_outputs
+from dmstore.sharing import blocks, documents, examples
 from dmstore.storage import log, tag
-from dmstore.storage.objects import LocalObjects, Objects
+from dmstore.storage.objects import Objects
 from dmstore.study import Study
 
 
@@ -87,7 +86,9 @@ def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Con
     stated, documented = documents.about_items(objects, about)
     items += [Item(name, objects) for name in documented]
     items += [Item(name, content=raw) for name, raw in stated.items()]
-    items += _examples(study, selection)
+    copied, made = examples.collect(study, images=selection.images, ids=selection.ids)
+    items += [Item(name, objects) for name in copied]
+    items += [Item(name, content=raw) for name, raw in made.items()]
     algorithms = {}
     for name in names:
         found, summary = _algorithm(study, study.algorithm(name), selection.tag)
@@ -107,32 +108,13 @@ def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Con
     return Contents(items, algorithms, newest)
 
 
-def _examples(study: Study, selection: Selection) -> list[Item]:
-    names = [info.name for info in study.objects.entries("examples/")]
-    if not selection.images:
-        names = [name for name in names if "-image.zarr/" not in name]
-    if selection.ids:
-        return [Item(name, study.objects) for name in names]
-    sets = ["train", *study.document["targets"]]
-    hidden = tuple(f"examples/{name}.zarr/" for name in sets)
-    items = [Item(name, study.objects) for name in names if not name.startswith(hidden)]
-    with tempfile.TemporaryDirectory() as folder:
-        made = LocalObjects(folder)
-        for name in sets:
-            train = None if name == "train" else study.target_train(name)
-            count = study.document["train" if name == "train" else "targets"]
-            count = count["count"] if name == "train" else count[name]["count"]
-            has_train = train is not None and (train >= 0).any()
-            example_sets.write_withheld(made, name, count, train if has_train else None)
-        return items + [
-            Item(info.name, content=made.get(info.name)) for info in made.entries("examples/")
-        ]
-
-
 def _algorithm(
     study: Study, algorithm: Algorithm, tagged: str | None
 ) -> tuple[list[Item], dict[str, Any]]:
-    """An algorithm's documents and the one state of its runs: its base and its log entry."""
+    """An algorithm's documents, one state of its runs, and that of its outputs on later target sets.
+
+    Tags name states of runs. Of outputs the newest state is taken: each row says which run it is of.
+    """
     objects, prefix, table = study.objects, algorithm.prefix, algorithm.table.prefix
     tags = tag.read_all(algorithm.table)
     if tagged is None:
@@ -150,22 +132,35 @@ def _algorithm(
         for part in ("plans/", "full/")
         for info in objects.entries(f"{prefix}{part}")
     ]
-    if manifest.base is None:
-        return items, {"version": 0, "runs": 0, "content_id": None}
+    found, stated = _base(objects, table, manifest)
+    items += found
+    if manifest.base is not None:
+        items += [
+            Item(f"{table}tags/{named['name']}.json", objects)
+            for named in tags
+            if named["base"] == manifest.base.path
+        ]
+    for outputs in later_outputs(study, algorithm.name):
+        newest = log.newest(objects, outputs.table.prefix)
+        if newest.base is not None:
+            found, state = _base(objects, outputs.table.prefix, newest)
+            items += found
+            stated.setdefault("outputs", {})[outputs.target_set] = state
+    return items, stated
+
+
+def _base(
+    objects: Objects, table: str, manifest: log.Manifest
+) -> tuple[list[Item], dict[str, Any]]:
+    """The one state of a table: its base and its log entry, and what the index says of it."""
     base = manifest.base
-    items += [Item(info.name, objects) for info in objects.entries(f"{table}{base.path}/")]
+    if base is None:
+        return [], {"version": 0, "runs": 0, "content_id": None}
+    items = [Item(info.name, objects) for info in objects.entries(f"{table}{base.path}/")]
     entry = log.entry_name(table, manifest.version)
     items.append(Item(entry, content=_manifest(objects.get(entry), entry)))
-    items += [
-        Item(f"{table}tags/{found['name']}.json", objects)
-        for found in tags
-        if found["base"] == base.path
-    ]
-    return items, {
-        "version": manifest.version,
-        "runs": base.runs,
-        "content_id": base.content_id,
-    }
+    stated = {"version": manifest.version, "runs": base.runs, "content_id": base.content_id}
+    return items, stated
 
 
 def _manifest(raw: bytes, where: str) -> bytes:

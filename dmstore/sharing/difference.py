@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import InputError, NotFoundError
+from dmstore.maintenance import later_outputs
+from dmstore.sharing import annotation_difference
 from dmstore.storage import tag
 from dmstore.storage.snapshot import content_id
 from dmstore.study import Study, open_study
@@ -26,17 +28,28 @@ _DECLARED = ("alpha", "sampling", "masks", "target_set", "outputs", "task", "con
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One algorithm at one moment: its document and its rows."""
+class Rows:
+    """Ids (run,) int64 and digests (run, 16) uint8 of a table at one moment."""
 
-    algorithm: Algorithm
     run: NDArray[np.int64]
     digest: NDArray[np.uint8]
-    fits: frozenset[str]
 
     def describe(self) -> dict[str, Any]:
         """Number of runs and content id."""
         return {"runs": len(self.run), "content_id": content_id(self.run, self.digest)}
+
+
+NOTHING = Rows(np.empty(0, np.int64), np.empty((0, 16), np.uint8))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One algorithm at one moment: its declaration, its runs, and their outputs on later target sets."""
+
+    algorithm: Algorithm
+    rows: Rows
+    fits: frozenset[str]
+    outputs: Mapping[str, Rows] | None
 
 
 @dataclass(frozen=True)
@@ -74,16 +87,20 @@ class Side:
         fits = frozenset(fit["fit"] for fit in self.study.fits(name) if fit["complete"])
         if self.tag is None:
             view = algorithm.table.view()
-            return Snapshot(algorithm, view.run, view.digest, fits)
+            later = {
+                found.target_set: found.table.view() for found in later_outputs(self.study, name)
+            }
+            outputs = {key: Rows(found.run, found.digest) for key, found in later.items()}
+            return Snapshot(algorithm, Rows(view.run, view.digest), fits, outputs)
         tags = {entry["name"]: entry for entry in tag.read_all(algorithm.table)}
         if self.tag not in tags:
             known = ", ".join(tags) or "none"
             msg = f"{self.study.path}: algorithm {name!r} has no tag {self.tag!r} (it has: {known})"
             raise NotFoundError(msg)
         base: Any = algorithm.table.open_base(tags[self.tag]["base"])
-        return Snapshot(
-            algorithm, np.asarray(base["run"][:]), np.asarray(base["row_digest"][:]), fits
-        )
+        rows = Rows(np.asarray(base["run"][:]), np.asarray(base["row_digest"][:]))
+        # A tag names a state of runs alone.
+        return Snapshot(algorithm, rows, fits, None)
 
 
 def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
@@ -103,7 +120,9 @@ def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
         (algorithms); and ``algorithms``, of each pair: ``equal``, ``x`` and ``y`` (runs, content id),
         ``shared`` runs of the same id and digest, ``only_x``, ``only_y`` and ``conflicting`` runs
         (``count`` and the first ``run`` ids), ``declared`` (what differs in the declarations),
-        ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``.
+        ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``, and ``outputs``: of
+        each later target set what is said of runs, None where one side is a tag. Of two whole studies
+        also ``annotations``: ``only_x``, ``only_y`` and ``differing``.
 
     Raises
     ------
@@ -119,14 +138,19 @@ def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
         "uuid": left.study.uuid == right.study.uuid,
         "seed": left.study.seed == right.study.seed,
     }
-    ids = _ids(left.study.document, right.study.document)
+    ids = _ids(left.study, right.study)
     equal = all(study.values()) and all(ids.values()) and not (only_x or only_y)
+    noted = None
+    if left.algorithm is None and right.algorithm is None:
+        noted = annotation_difference.diff(left.study, right.study)
+        equal = equal and not any(noted.values())
     return {
         "x": str(x),
         "y": str(y),
         "equal": equal and all(entry["equal"] for entry in algorithms.values()),
         "study": study,
         "ids": ids,
+        "annotations": noted,
         "only_x": only_x,
         "only_y": only_y,
         "algorithms": algorithms,
@@ -148,40 +172,55 @@ def _pairs(left: Side, right: Side) -> tuple[list[tuple[str, str]], list[str], l
     return both, [n for n in x if n not in y], [n for n in y if n not in x]
 
 
-def _ids(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, bool | None]:
-    ids: dict[str, bool | None] = {"train": x["train"]["sha256"] == y["train"]["sha256"]}
-    for name in sorted({*x["targets"], *y["targets"]}):
-        if name in x["targets"] and name in y["targets"]:
-            ids[name] = x["targets"][name]["sha256"] == y["targets"][name]["sha256"]
-        else:
-            ids[name] = None
-    return ids
+def _ids(x: Study, y: Study) -> dict[str, bool | None]:
+    left = {"train": x.document["train"], **x.target_sets}
+    right = {"train": y.document["train"], **y.target_sets}
+    return {
+        name: left[name]["sha256"] == right[name]["sha256"]
+        if name in left and name in right
+        else None
+        for name in ("train", *sorted({*left, *right} - {"train"}))
+    }
 
 
 def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
-    common, in_x, in_y = np.intersect1d(x.run, y.run, assume_unique=True, return_indices=True)
-    same = (x.digest[in_x] == y.digest[in_y]).all(axis=1)
     blocks_x = {tuple(vars(block).values()) for block in x.algorithm.blocks()}
     blocks_y = {tuple(vars(block).values()) for block in y.algorithm.blocks()}
     declared = [
         key for key in _DECLARED if x.algorithm.document.get(key) != y.algorithm.document.get(key)
     ]
-    found: dict[str, Any] = {
-        "x": x.describe(),
-        "y": y.describe(),
-        "shared": int(same.sum()),
-        "only_x": _runs(np.setdiff1d(x.run, y.run, assume_unique=True)),
-        "only_y": _runs(np.setdiff1d(y.run, x.run, assume_unique=True)),
-        "conflicting": _runs(common[~same]),
+    differing: dict[str, Any] = {
         "declared": declared,
         "plan_only_x": _blocks(blocks_x - blocks_y),
         "plan_only_y": _blocks(blocks_y - blocks_x),
         "fits_only_x": sorted(x.fits - y.fits),
         "fits_only_y": sorted(y.fits - x.fits),
     }
-    differing = ("declared", "plan_only_x", "plan_only_y", "fits_only_x", "fits_only_y")
-    contents = found["x"]["content_id"] == found["y"]["content_id"]
-    return {"equal": contents and not any(found[key] for key in differing), **found}
+    outputs = None
+    if x.outputs is not None and y.outputs is not None:
+        outputs = {
+            name: _compare_rows(x.outputs.get(name, NOTHING), y.outputs.get(name, NOTHING))
+            for name in sorted({*x.outputs, *y.outputs})
+        }
+    found = _compare_rows(x.rows, y.rows)
+    parts = [found, *(outputs or {}).values()]
+    equal = all(part["equal"] for part in parts) and not any(differing.values())
+    return {**found, "equal": equal, **differing, "outputs": outputs}
+
+
+def _compare_rows(x: Rows, y: Rows) -> dict[str, Any]:
+    common, in_x, in_y = np.intersect1d(x.run, y.run, assume_unique=True, return_indices=True)
+    same = (x.digest[in_x] == y.digest[in_y]).all(axis=1)
+    described = x.describe(), y.describe()
+    return {
+        "equal": described[0]["content_id"] == described[1]["content_id"],
+        "x": described[0],
+        "y": described[1],
+        "shared": int(same.sum()),
+        "only_x": _runs(np.setdiff1d(x.run, y.run, assume_unique=True)),
+        "only_y": _runs(np.setdiff1d(y.run, x.run, assume_unique=True)),
+        "conflicting": _runs(common[~same]),
+    }
 
 
 def _runs(run: NDArray[np.int64]) -> dict[str, Any]:

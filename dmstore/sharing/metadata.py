@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import zipfile
+from typing import Any, BinaryIO
 
 from dmstore.errors import FormatError
 
@@ -39,6 +40,33 @@ def check(raw: bytes, where: str) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         msg = f"{where}: no metadata of a zarr group or array ({type(error).__name__}: {error})"
         raise FormatError(msg) from None
+
+
+def check_archive(file: BinaryIO, where: str) -> None:
+    """Refuse a zipped group that dmstore never writes: compressed members, or metadata as :func:`check` does.
+
+    Raises
+    ------
+    FormatError
+        Naming the member.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            for info in members:
+                if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                    msg = f"{where}: member {info.filename[:100]!a} is compressed or encrypted"
+                    raise FormatError(msg)
+                if info.filename == "zarr.json" or info.filename.endswith("/zarr.json"):
+                    check(archive.read(info), f"{where}/{info.filename[:100]!a}")
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a hostile archive can make the parser raise anything
+        msg = f"{where}: no whole zip archive ({type(error).__name__}: {error})"
+        raise FormatError(msg) from None
+    if len({info.filename for info in members}) != len(members):
+        msg = f"{where}: a member stands there twice"
+        raise FormatError(msg)
 
 
 def _check_array(node: dict[str, Any], where: str) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 from dmstore.algorithm import ANCHOR
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
-from dmstore.maintenance import compact_study, verify_study
+from dmstore.maintenance import compact_study, later_outputs, verify_study
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
 from dmstore.sharing.staging import Staging, check_free
 from dmstore.storage import index as indexes
 from dmstore.storage import log
 from dmstore.storage.archive import ZipObjects
+from dmstore.storage.compact import compact
 from dmstore.storage.index import FOR_PEOPLE, INDEX, Entry, Index
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
 from dmstore.storage.published import ReadOnly
@@ -40,7 +41,7 @@ def publish(
 ) -> dict[str, Any]:
     """Publish a study.
 
-    Without a tag the runs are compacted first. Everything is read back from where it was written, and
+    Without a tag the runs are compacted first, and outputs on later target sets in any case. Everything is read back from where it was written, and
     every row digest and content id checked, before it can be opened under its name. A killed call leaves
     nothing that opens as a study; the same call again goes on where it was (a ``.zip`` begins anew), and
     on a finished publication of the same content it changes nothing.
@@ -74,9 +75,13 @@ def publish(
     _check_destination(study, destination)
     for name in selection.algorithms:
         study.algorithm(name)
-    if selection.tag is None and not isinstance(study.objects, ReadOnly):
+    if not isinstance(study.objects, ReadOnly):
         for name in selection.algorithms or study.algorithms:
-            compact_study(study, name)
+            if selection.tag is None:
+                compact_study(study, name)
+            else:
+                for outputs in later_outputs(study, name):
+                    compact(outputs.table)
     contents = collect(study, selection, about or {})
     _check_names(study, contents)
     target = _Target.of(destination)
@@ -131,7 +136,8 @@ class _Sheet:
 
     def presented(self) -> list[Item]:
         """What is for people, once all other entries are known."""
-        about, document = self.contents.about, self.study.document
+        about = self.contents.about
+        document = {**self.study.document, "targets": self.study.target_sets}
         bases = {
             name: entry.name.removesuffix("/zarr.json")
             for name in self.contents.algorithms

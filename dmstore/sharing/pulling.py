@@ -19,7 +19,7 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
-from dmstore.maintenance import verify_study
+from dmstore.maintenance import later_outputs, verify_study
 from dmstore.sharing import blocks, metadata
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
@@ -29,10 +29,12 @@ from dmstore.storage.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import Objects
 from dmstore.storage.remote import is_url
+from dmstore.storage.table import Table
 from dmstore.study import Study, open_study
 
 _THREADS = 8
 MOST_BRANCHES = 2**29
+_NOTHING = {"version": 0, "runs": 0, "content_id": None}
 Progress = Callable[[int, int], None]
 
 
@@ -189,6 +191,9 @@ def _check(staging: Staging, index: Index) -> None:
     for info in objects.entries(""):
         if info.name.endswith("/zarr.json"):
             metadata.check(objects.get(info.name), info.name)
+        elif info.name.endswith(".zip"):
+            with objects.open(info.name) as file:
+                metadata.check_archive(file, info.name)
     study = Study(objects, schema.load_document("study", objects.get(ANCHOR), ANCHOR))
     if study.uuid != index.study:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
@@ -204,18 +209,29 @@ def _check_snapshots(study: Study, algorithms: Mapping[str, Mapping[str, Any]]) 
         msg = f"{INDEX} names the algorithms {', '.join(sorted(algorithms)) or 'none'}, the study has {', '.join(study.algorithms) or 'none'}"
         raise CorruptionError(msg)
     for name, stated in algorithms.items():
-        table = study.algorithm(name).table
-        manifest = log.newest(table.objects, table.prefix)
-        base = manifest.base
-        found = (manifest.version, base.runs if base else 0, base.content_id if base else None)
-        if found != (stated["version"], stated["runs"], stated["content_id"]):
-            msg = f"algorithm {name!r} is not the snapshot that the index names: version {found[0]} with {found[1]} runs, content id {found[2]}"
-            raise CorruptionError(msg)
-        if base is not None:
-            # A digest is 16 random bytes, so that a base has that many bytes a run at least.
-            prefix = f"{table.prefix}{base.path}/"
-            size = sum(info.size for info in table.objects.entries(prefix))
-            run = metadata.shape(table.objects.get(f"{prefix}run/zarr.json"))
-            if base.runs * 16 > size or run != (base.runs,):
-                msg = f"{prefix}: {size} bytes with {run} run ids cannot be the {base.runs} runs of the log"
+        _check_snapshot(study.algorithm(name).table, stated, f"algorithm {name!r}")
+        later = {found.target_set: found.table for found in later_outputs(study, name)}
+        for target_set in stated.get("outputs", {}):
+            if target_set not in later:
+                msg = f"{INDEX} names outputs of {name!r} on {target_set!r}, the study has none"
                 raise CorruptionError(msg)
+        for target_set, table in later.items():
+            state = stated.get("outputs", {}).get(target_set, _NOTHING)
+            _check_snapshot(table, state, f"algorithm {name!r} on {target_set!r}")
+
+
+def _check_snapshot(table: Table, stated: Mapping[str, Any], what: str) -> None:
+    manifest = log.newest(table.objects, table.prefix)
+    base = manifest.base
+    found = (manifest.version, base.runs if base else 0, base.content_id if base else None)
+    if found != (stated["version"], stated["runs"], stated["content_id"]):
+        msg = f"{what} is not the snapshot that the index names: version {found[0]} with {found[1]} runs, content id {found[2]}"
+        raise CorruptionError(msg)
+    if base is not None:
+        # A digest is 16 random bytes, so that a base has that many bytes a run at least.
+        prefix = f"{table.prefix}{base.path}/"
+        size = sum(info.size for info in table.objects.entries(prefix))
+        run = metadata.shape(table.objects.get(f"{prefix}run/zarr.json"))
+        if base.runs * 16 > size or run != (base.runs,):
+            msg = f"{prefix}: {size} bytes with {run} run ids cannot be the {base.runs} runs of the log"
+            raise CorruptionError(msg)
