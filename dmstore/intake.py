@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from dmstore.readers.source import Source, blocks
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
 
+# Segments written at a time.
+_WRITERS = 2
 # What a source from elsewhere can be at fault of; errors of the study itself are raised.
 FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
 
@@ -77,15 +80,30 @@ def _take(
     result.present = len(present)
     advance(len(present))
     reasons: dict[str, list[int]] = {}
-    for rows, count in _prepared(algorithm, source, fresh, names, reasons):
-        if len(rows):
-            algorithm.table.append(rows)
-            result.new += len(rows)
+    waiting: deque[tuple[Future[Any], int, int]] = deque()
+
+    def settle() -> None:
+        future, stored, count = waiting.popleft()
+        future.result()
+        result.new += stored
         advance(count)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for rows, count in _prepared(algorithm, source, fresh, names, reasons):
+            waiting.append((pool.submit(_store, algorithm, rows), len(rows), count))
+            if len(waiting) > _WRITERS:
+                settle()
+        while waiting:
+            settle()
     for reason, runs in reasons.items():
         result.skipped += len(runs)
         shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
         result.warnings.append(f"{source.path}: {len(runs)} runs skipped, {reason} (run {shown})")
+
+
+def _store(algorithm: Algorithm, rows: Rows) -> None:
+    if len(rows):
+        algorithm.table.append(rows)
 
 
 def _find(wanted: NDArray[np.int64], stored: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from dmstore.storage.table import Table
 from dmstore.storage.view import BLOCK, View
 
 _ATTEMPTS = 10
+# A block of rows of which no second one is kept in memory.
+_LARGE = 256 << 20
 Progress = Callable[[int, int], None]
 
 
@@ -155,15 +159,34 @@ def _write(view: View, path: str, progress: Progress | None) -> None:
     # Whole columns first: they are small, and one chunk must have one writer.
     for name, values in view.read(narrow).items():
         _assign(group, name, slice(None), values)
-    for start in range(0, len(view), BLOCK):
+    size = sum(np.dtype(a.dtype).itemsize * math.prod(shapes[a.name][1:]) for a in spec.rows())
+    for start, rows in _ahead(lambda start: view.read(wide, start, start + BLOCK), len(view), size):
         stop = min(start + BLOCK, len(view))
-        rows = view.read(wide, start, stop)
         for name in wide:
             _assign(group, name, slice(start, stop), rows.pop(name))
         if progress:
             progress(stop, len(view))
     schema.consolidate(store)
     table.objects.sync(f"{table.prefix}{path}")
+
+
+def _ahead(
+    read: Callable[[int], dict[str, Any]], rows: int, row_bytes: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Blocks of rows, each read while the one before is worked on, unless two are too large."""
+    starts = range(0, rows, BLOCK)
+    if BLOCK * row_bytes > _LARGE:
+        yield from ((start, read(start)) for start in starts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for start in starts:
+            following = (start, pool.submit(read, start))
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting:
+            yield waiting[0], waiting[1].result()
 
 
 def _assign(group: Any, name: str, rows: slice, values: Any) -> None:
@@ -178,14 +201,16 @@ def _check(table: Table, snapshot: Snapshot, path: str) -> None:
     if not (np.array_equal(run, snapshot.run) and np.array_equal(digest, snapshot.digest)):
         msg = f"{table.prefix}{path}: ids or digests are not those of the rows read; nothing was committed"
         raise CorruptionError(msg)
-    for start in range(0, len(run), BLOCK):
+    wide = [array.name for array in table.spec.rows()]
+    size = sum(group[name].dtype.itemsize * math.prod(group[name].shape[1:]) for name in wide)
+
+    def read(start: int) -> dict[str, Any]:
         window = slice(start, start + BLOCK)
-        bad = bad_rows(
-            table.spec,
-            run[window],
-            digest[window],
-            {array.name: np.asarray(group[array.name][window]) for array in table.spec.rows()},
-        )
+        return {name: np.asarray(group[name][window]) for name in wide}
+
+    for start, rows in _ahead(read, len(run), size):
+        window = slice(start, start + BLOCK)
+        bad = bad_rows(table.spec, run[window], digest[window], rows)
         if len(bad):
             msg = (
                 f"{table.prefix}{path}: run {bad[0]} does not match its digest; nothing was "

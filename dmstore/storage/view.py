@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Rows handled at a time: one shard of a base.
 BLOCK = 4096
+# Segments decoded at a time.
+_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -131,24 +134,29 @@ class View:
         """Read some arrays of rows `start` to `stop` into memory."""
         stop = len(self) if stop is None else min(stop, len(self))
         spec = self.spec()
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        for source, index in self.locate(start, stop):
+        found = {name: self._empty(spec.arrays[name], max(0, stop - start)) for name in names}
+        places = list(self.locate(start, stop))
+        ends = np.cumsum([len(index) for _, index in places])
+
+        def fill(number: int) -> None:
+            source, index = places[number]
             have = [n for n in names if n in self.table.spec.arrays or n in source.columns]
             values = self._read_source(source, have, index)
+            rows = slice(int(ends[number]) - len(index), int(ends[number]))
             for name in names:
-                found = values.get(name)
-                if found is None:
-                    found = np.full(
-                        len(index), "" if spec.arrays[name].dtype == "string" else np.nan
-                    )
-                parts[name].append(_as_stored(found, spec.arrays[name].dtype))
-        return {
-            name: np.concatenate(part) if part else self._empty(spec.arrays[name])
-            for name, part in parts.items()
-        }
+                missing = "" if spec.arrays[name].dtype == "string" else np.nan
+                found[name][rows] = values.pop(name, missing)
 
-    def _empty(self, spec: schema.ArraySpec) -> NDArray[Any]:
-        shape = (0, *(self.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:]))
+        if len(places) < 2:
+            for number in range(len(places)):
+                fill(number)
+        else:
+            with ThreadPoolExecutor(_READERS) as pool:
+                list(pool.map(fill, range(len(places))))
+        return found
+
+    def _empty(self, spec: schema.ArraySpec, rows: int) -> NDArray[Any]:
+        shape = (rows, *(self.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:]))
         return np.empty(shape, dtype=object if spec.dtype == "string" else spec.dtype)
 
     def _read_source(
@@ -169,14 +177,6 @@ class View:
         if high - low != len(index):
             values = {name: value[index - low] for name, value in values.items()}
         return values
-
-
-def _as_stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    if dtype == "string":
-        return np.array(
-            [value if isinstance(value, str) else str(value) for value in values], dtype=object
-        )
-    return values.astype(dtype, copy=False)
 
 
 def _array(group: zarr.Group | None, name: str) -> Any:
