@@ -301,13 +301,16 @@ def test_a_killed_ingest_goes_on_where_it_was(study, tmp_path, monkeypatch):
     monkeypatch.setattr(Table, "append", fails)
     with pytest.raises(StorageError):
         ingest(algorithm, [folder])
-    assert calls == [16, 16, 16, 16]
+    # Two are written at a time: the others that were under way were stored.
+    assert set(calls) == {16}
+    stored = len(algorithm.table.view())
+    assert 48 <= stored <= 80
     seen = []
     result = ingest(algorithm, [folder], lambda done, total: seen.append((done, total)))
-    assert (result.new, result.present) == (52, 48)
-    assert seen[0] == (48, 100)
+    assert (result.new, result.present) == (100 - stored, stored)
+    assert seen[0] == (stored, 100)
     assert seen[-1] == (100, 100)
-    assert algorithm.table.view().run.tolist() == list(range(100))
+    assert sorted(algorithm.table.view().run.tolist()) == list(range(100))
 
 
 def test_a_source_that_changes_is_a_conflict_not_a_mixture(study, tmp_path):
