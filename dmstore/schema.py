@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import FormatError, InputError
+from dmstore import strictjson, validation
+from dmstore.errors import FormatError, InputError, plain
 
 if TYPE_CHECKING:
     import zarr
@@ -228,8 +229,8 @@ def load_document(kind: str, raw: bytes, where: str) -> dict[str, Any]:
         If it is no JSON object, of another format version, or breaks its schema.
     """
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        document = strictjson.parse(raw)
+    except ValueError as error:
         msg = f"{where}: not valid JSON ({error}); the file is damaged, restore it from a copy"
         raise FormatError(msg) from None
     if not isinstance(document, dict):
@@ -249,15 +250,14 @@ def _check_document(kind: str, document: Mapping[str, Any], where: str) -> None:
     )
     if isinstance(error, jsonschema.ValidationError):
         place = "/".join(str(part) for part in error.path) or "document"
-        msg = f"{where}: {place}: {error.message}"
+        # Names and values of strangers, of any length.
+        msg = f"{where}: {plain(place)[:100]}: {plain(error.message)[:300]}"
         raise FormatError(msg)
 
 
 @functools.cache
 def _validator(kind: str) -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(_read(f"{kind}.document.json"))
+    return validation.validator(_read(f"{kind}.document.json"))
 
 
 def text(values: Iterable[Any]) -> NDArray[np.str_]:

@@ -24,7 +24,7 @@ HEAVY = {
 }
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    ["errors", "npz", "threads"],
+    ["errors", "npy", "npz", "strictjson", "threads", "validation", "zips"],
     ["schema", "bits", "plan"],
     ["storage"],
     [
