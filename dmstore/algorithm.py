@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import bits, plan, schema, summary
-from dmstore.errors import ConflictError, ExistsError, InputError, NotFoundError, StudyNotFoundError
+from dmstore import bits, declaration, plan, schema, summary
+from dmstore.declaration import declare_outputs
+from dmstore.errors import (
+    ConflictError,
+    ExistsError,
+    FormatError,
+    InputError,
+    NotFoundError,
+    StudyNotFoundError,
+)
 from dmstore.plan import Block, Part
 from dmstore.storage import log
 from dmstore.storage.objects import Objects
@@ -102,7 +110,11 @@ class Algorithm:
                 self._blocks[name] = Block(
                     *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
                 )
-        return [self._blocks[name] for name in names]
+        blocks = [self._blocks[name] for name in names]
+        if sum(block.runs for block in blocks) > plan.MOST_RUNS:
+            msg = f"{self.prefix}plans: more than {plan.MOST_RUNS} runs are planned; do not use this study"
+            raise FormatError(msg)
+        return blocks
 
     def planned_count(self) -> int:
         """Number of runs planned."""
@@ -292,46 +304,6 @@ class Algorithm:
         return summary.as_html(self._facts())
 
 
-def declare_outputs(
-    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Declarations of outputs from known names or from full entries.
-
-    Parameters
-    ----------
-    outputs : sequence of str, or mapping
-        ``["margin", "logit:float16"]``, or name to ``dtype``, ``dims``, ``function``,
-        ``orientation`` and ``units``.
-
-    Raises
-    ------
-    InputError
-        For an unknown or reserved name.
-    """
-    if not outputs:
-        msg = "an algorithm needs at least one output, such as 'margin'"
-        raise InputError(msg)
-    if isinstance(outputs, Mapping):
-        declared = {name: dict(entry) for name, entry in outputs.items()}
-    else:
-        known = schema.known_outputs()
-        declared = {}
-        for text in outputs:
-            name, _, dtype = text.partition(":")
-            if name not in known:
-                msg = (
-                    f"output {name!r} is not known; use {', '.join(known)}, or declare it in Python"
-                )
-                raise InputError(msg)
-            declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
-    for name, entry in declared.items():
-        schema.check_column_name(name, "output")
-        if list(entry.get("dims", ()))[:2] != ["run", "target"]:
-            msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
-            raise InputError(msg)
-    return declared
-
-
 def add(
     objects: Objects,
     study: Mapping[str, Any],
@@ -437,4 +409,5 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
     if document["study"] != study["uuid"]:
         msg = f"{where}: belongs to study {document['study']}, not to this one"
         raise InputError(msg)
+    declaration.check(document, name, study["targets"], where)
     return Algorithm(objects, study, document)

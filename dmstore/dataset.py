@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.storage import segment
+from dmstore.storage import guard, segment
 from dmstore.storage.view import Source, View
 
 # Milliseconds that a date of nanoseconds can hold.
@@ -60,13 +60,15 @@ def _read_source(
     low, high = int(index[0]), int(index[-1]) + 1
     stretch = (slice(low, high), *window)
     if source.name is not None:
-        found = segment.read_segment(view.table.objects, source.name, [name], stretch)[name]
+        shapes = view.table.shapes([name], source.length)
+        found = segment.read_segment(view.table.objects, source.name, shapes, stretch)[name]
     else:
         assert view.base is not None
-        array: Any = view.base[name]
-        if high - low > 4 * len(index):
-            return np.asarray(array.oindex[(index, *window)])
-        found = np.asarray(array[stretch])
+        with guard.readable(f"{view.table.prefix}: the base"):
+            array: Any = view.base[name]
+            if high - low > 4 * len(index):
+                return np.asarray(array.oindex[(index, *window)])
+            found = np.asarray(array[stretch])
     return found if high - low == len(index) else found[index - low]
 
 

@@ -19,7 +19,8 @@ SPLITS = ("train", "holdout", "eval")
 EVAL_SHARE = 0.05
 HOLDOUT_SHARE = 0.10
 MAX_RUN = 2**62
-MOST_RUNS = 10**8
+# Runs of a table: their ids are held in memory.
+MOST_RUNS = 10**7
 
 
 @dataclass(frozen=True)

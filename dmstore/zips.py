@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -16,13 +18,13 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def open_zip(
-    path: str | Path, *, stored: bool = False, longest: int = LONGEST_LIST
+    path: str | Path | io.BytesIO, *, stored: bool = False, longest: int = LONGEST_LIST
 ) -> zipfile.ZipFile:
     """Open an archive whose list of members is bounded, and in which no bytes are counted twice.
 
     Parameters
     ----------
-    path : path
+    path : path or file in memory
     stored : bool
         Refuse compressed members, so that nothing grows when it is read.
     longest : int
@@ -36,7 +38,11 @@ def open_zip(
         If it is no such archive: a member is encrypted, packed in a rare way or there twice, or members
         claim more bytes than the file has.
     """
-    with Path(path).open("rb") as file:
+    with (
+        contextlib.nullcontext(path)
+        if isinstance(path, io.BytesIO)
+        else Path(path).open("rb") as file
+    ):
         size = file.seek(0, os.SEEK_END)
         if (length := list_length(file, size)) > min(size, longest):
             msg = f"it says that its list of members has {length} bytes"

@@ -28,7 +28,15 @@ LAYERS = [
     ["schema", "bits", "plan"],
     ["storage"],
     [
-        *("examples", "annotation", "target_sets", "summary", "algorithm", "dataset"),
+        *(
+            "examples",
+            "annotation",
+            "target_sets",
+            "summary",
+            "declaration",
+            "algorithm",
+            "dataset",
+        ),
         *("outputs", "runs", "results", "target", "tree", "study", "creation"),
     ],
     ["selection"],

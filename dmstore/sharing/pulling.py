@@ -20,11 +20,11 @@ from dmstore.errors import (
     StudyNotFoundError,
 )
 from dmstore.maintenance import verify_study
-from dmstore.sharing import blocks, metadata
+from dmstore.sharing import blocks
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
 from dmstore.storage import index as indexes
-from dmstore.storage import log
+from dmstore.storage import log, metadata
 from dmstore.storage.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import Objects
@@ -188,7 +188,7 @@ def _check(staging: Staging, index: Index) -> None:
     objects = staging.objects
     for info in objects.entries(""):
         if info.name.endswith("/zarr.json"):
-            metadata.check(objects.get(info.name), info.name)
+            metadata.layouts(objects.get(info.name), info.name)
     study = Study(objects, schema.load_document("study", objects.get(ANCHOR), ANCHOR))
     if study.uuid != index.study:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
@@ -215,7 +215,9 @@ def _check_snapshots(study: Study, algorithms: Mapping[str, Mapping[str, Any]]) 
             # A digest is 16 random bytes, so that a base has that many bytes a run at least.
             prefix = f"{table.prefix}{base.path}/"
             size = sum(info.size for info in table.objects.entries(prefix))
-            run = metadata.shape(table.objects.get(f"{prefix}run/zarr.json"))
+            run = metadata.layouts(table.objects.get(f"{prefix}run/zarr.json"), f"{prefix}run")[
+                ""
+            ].shape
             if base.runs * 16 > size or run != (base.runs,):
                 msg = f"{prefix}: {size} bytes with {run} run ids cannot be the {base.runs} runs of the log"
                 raise CorruptionError(msg)
