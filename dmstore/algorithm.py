@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import bits, plan, schema, summary
-from dmstore.errors import ConflictError, InputError, NotFoundError, StudyNotFoundError
+from dmstore import bits, declaration, plan, schema, summary
+from dmstore.errors import (
+    ConflictError,
+    FormatError,
+    InputError,
+    NotFoundError,
+    StudyNotFoundError,
+)
 from dmstore.plan import Block, Part
 from dmstore.storage import log
 from dmstore.storage.index import ORIGIN
@@ -103,7 +109,11 @@ class Algorithm:
                 self._blocks[name] = Block(
                     *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
                 )
-        return [self._blocks[name] for name in names]
+        blocks = [self._blocks[name] for name in names]
+        if sum(block.runs for block in blocks) > plan.MOST_RUNS:
+            msg = f"{self.prefix}plans: more than {plan.MOST_RUNS} runs are planned; do not use this study"
+            raise FormatError(msg)
+        return blocks
 
     def planned_count(self) -> int:
         """Number of runs planned."""
@@ -359,4 +369,5 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
     if document["study"] != study["uuid"]:
         msg = f"{where}: belongs to study {document['study']}, not to this one"
         raise InputError(msg)
+    declaration.check(document, name, study["targets"], where)
     return Algorithm(objects, study, document)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import schema
-from dmstore.storage import segment
+from dmstore import layout, schema
+from dmstore.storage import guard, segment
 from dmstore.storage.view import Source, View
 
 # Milliseconds that a date of nanoseconds can hold.
@@ -60,13 +60,15 @@ def _read_source(
     low, high = int(index[0]), int(index[-1]) + 1
     stretch = (slice(low, high), *window)
     if source.name is not None:
-        found = segment.read_segment(view.table.objects, source.name, [name], stretch)[name]
+        shapes = view.table.shapes([name], source.length)
+        found = segment.read_segment(view.table.objects, source.name, shapes, stretch)[name]
     else:
         assert view.base is not None
-        array: Any = view.base[name]
-        if high - low > 4 * len(index):
-            return np.asarray(array.oindex[(index, *window)])
-        found = np.asarray(array[stretch])
+        with guard.readable(f"{view.table.prefix}: the base"):
+            array: Any = view.base[name]
+            if high - low > 4 * len(index):
+                return np.asarray(array.oindex[(index, *window)])
+            found = np.asarray(array[stretch])
     return found if high - low == len(index) else found[index - low]
 
 
@@ -121,7 +123,7 @@ def lazy_array(view: View, name: str, position: NDArray[np.int64] | None = None)
     if position is None:
         position = np.arange(len(view), dtype=np.int64)
     lazy = _Rows(view, spec, position)
-    chunks, _ = schema.array_layout(spec, lazy.shape)
+    chunks, _ = layout.array_layout(spec, lazy.shape)
     if not len(position):
         return da.zeros(lazy.shape, chunks=chunks, dtype=spec.dtype)
     token = _token(view, name, position)

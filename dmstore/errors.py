@@ -6,6 +6,11 @@ Every message is one line that names the file, the value and the remedy.
 from __future__ import annotations
 
 
+def plain(text: str) -> str:
+    """Text from anywhere as it can be shown: nothing in it steers a terminal or turns a line around."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DmstoreError(Exception):
     """Base of all errors that dmstore raises on purpose.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import unicodedata
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import CorruptionError, DmstoreError, FormatError, InputError
+from dmstore.errors import FormatError, InputError
 from dmstore.npz import NpzReader
+from dmstore.storage import segment
 from dmstore.storage.objects import Objects
 
 # What a column cannot be called: dims and ids of the datasets that it stands in.
@@ -299,20 +299,8 @@ def opened(objects: Objects, where: str) -> Iterator[Any]:
     """
     import zarr
 
-    try:
-        store = objects.reader(where)
-        try:
-            yield zarr.open_group(store, mode="r", zarr_format=3)
-        finally:
-            # A zip that could not be opened cannot be closed either.
-            with contextlib.suppress(AttributeError):
-                store.close()
-    except (DmstoreError, FileNotFoundError):
-        raise
-    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError, OSError) as error:
-        short = " ".join(str(error).split())[:120]
-        msg = f"{where}: cannot be read ({short}); the file is damaged, restore it from a copy"
-        raise CorruptionError(msg) from error
+    with segment.opened(objects.reader, where) as store:
+        yield zarr.open_group(store, mode="r", zarr_format=3)
 
 
 def coordinate(ids: NDArray[Any]) -> NDArray[Any]:

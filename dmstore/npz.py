@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,21 +16,14 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.npy import Header, read_header
+from dmstore.zips import open_zip
 
 _KINDS = "biufUS"
-
-
-@dataclass(frozen=True)
-class Header:
-    """Shape and dtype of a member, read without its content."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the content."""
-        return math.prod(self.shape) * self.dtype.itemsize
+# Compression of real arrays stays far below this; a bomb is at a thousand.
+_MOST_EXPANSION, _SMALL = 200, 1 << 28
+# The longest list of members: some thousand arrays.
+_LONGEST_LIST = 1 << 20
 
 
 class NpzReader:
@@ -56,7 +48,7 @@ class NpzReader:
             if self.path.stat().st_size == 0:
                 msg = f"{path}: is empty; write the file again"
                 raise InputError(msg)
-            self._archive = zipfile.ZipFile(self.path)
+            self._archive = open_zip(self.path, longest=_LONGEST_LIST)
         except FileNotFoundError:
             msg = f"{path}: no such file"
             raise InputError(msg) from None
@@ -65,8 +57,8 @@ class NpzReader:
             raise InputError(msg) from None
         except InputError:
             raise
-        except Exception:  # noqa: BLE001 - a hostile archive can make the parser raise anything
-            msg = f"{path}: not a whole .npz file (no zip, or cut short); write it again with numpy.savez"
+        except Exception as error:  # noqa: BLE001 - a hostile archive can make the parser raise anything
+            msg = f"{path}: not a whole .npz file (no zip, or cut short: {_short(error)}); write it again with numpy.savez"
             raise InputError(msg) from None
         try:
             self._members = self._list()
@@ -80,7 +72,9 @@ class NpzReader:
         for info in self._archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name == info.filename or name in members:
-                msg = f"{self.path}: member {info.filename!r} is no array or stands there twice"
+                msg = (
+                    f"{self.path}: member {info.filename[:80]!r} is no array or stands there twice"
+                )
                 raise InputError(msg)
             members[name] = info
         return members
@@ -89,19 +83,14 @@ class NpzReader:
         info = self._members[name]
         try:
             with self._archive.open(info) as member:
-                version = npy.read_magic(member)
-                read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
-                    version
-                ]
-                shape, _, dtype = read(member)
+                header = read_header(member)
                 start = member.tell()
         except Exception as error:  # noqa: BLE001 - as above
             msg = f"{self.path}: {name!r} is no NumPy array ({_short(error)}); write the file again with numpy.savez"
             raise InputError(msg) from None
-        header = Header(tuple(shape), dtype)
-        if dtype.hasobject or dtype.kind not in _KINDS:
+        if header.dtype.hasobject or header.dtype.kind not in _KINDS:
             msg = (
-                f"{self.path}: {name!r} has dtype {dtype}, which would need unpickling; "
+                f"{self.path}: {name!r} has dtype {header.dtype}, which would need unpickling; "
                 f"store numbers, bools or fixed-width text"
             )
             raise InputError(msg)
@@ -116,8 +105,12 @@ class NpzReader:
         Raises
         ------
         InputError
-            If its content is damaged.
+            If its content is damaged, or absurdly compressed.
         """
+        stored, size = self._members[name].compress_size, self.headers[name].size
+        if size > max(_SMALL, _MOST_EXPANSION * stored):
+            msg = f"{self.path}: {name!r} would grow from {stored} to {size} bytes; save it with numpy.savez, not compressed"
+            raise InputError(msg)
         try:
             with self._archive.open(self._members[name]) as member:
                 return np.asarray(npy.read_array(member, allow_pickle=False))

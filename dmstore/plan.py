@@ -21,7 +21,8 @@ HOLDOUT_SHARE = 0.10
 MAX_RUN = 2**62
 # Run ids that one copy of a study can give.
 BRANCH = 2**32
-MOST_RUNS = 10**8
+# Runs of a table: their ids are held in memory.
+MOST_RUNS = 10**7
 
 
 @dataclass(frozen=True)

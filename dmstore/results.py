@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dmstore import schema
 from dmstore.annotation import portable
-from dmstore.errors import NotFoundError, StudyNotFoundError
+from dmstore.errors import FormatError, NotFoundError, StudyNotFoundError
+from dmstore.storage import guard
 from dmstore.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
         where = f"datamodels/{algorithm}/{name}"
         if objects.exists(f"{where}/fit.json"):
             document = schema.load_document("fit", objects.get(f"{where}/fit.json"), where)
+            # Both become parts of names.
+            if (document["fit"], document["algorithm"]) != (name, algorithm):
+                msg = f"{where}: says that it is fit {document['fit'][:40]!a} of {document['algorithm']!r}, so it does not belong here; remove it"
+                raise FormatError(msg)
             found.append({**document, "complete": objects.exists(f"{where}/complete.json")})
     return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
 
@@ -40,7 +45,11 @@ def comparisons(objects: Objects) -> list[dict[str, Any]]:
     for name in objects.children("comparisons/"):
         where = f"comparisons/{name}/comparison.json"
         if objects.exists(f"comparisons/{name}/complete.json"):
-            found.append(schema.load_document("comparison", objects.get(where), where))
+            document = schema.load_document("comparison", objects.get(where), where)
+            if document["comparison"] != name:
+                msg = f"{where}: says that it is comparison {document['comparison'][:40]!a}, so it does not belong here; remove it"
+                raise FormatError(msg)
+            found.append(document)
     return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
 
 
@@ -72,16 +81,17 @@ def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
         raise StudyNotFoundError(msg) from None
     where = f"{directory}{complete['path']}"
     try:
-        store = objects.reader(where)
-        group = zarr.open_group(store, mode="r", zarr_format=3)
+        with guard.readable(where):
+            store = objects.reader(where)
+            group = zarr.open_group(store, mode="r", zarr_format=3)
+            schema.check_group(group, schema.group_spec(kind), {}, where)
+            found: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
+            texts = {
+                name: (array.dims, schema.text(array.values))
+                for name, array in found.variables.items()
+                if array.dtype.kind in "OT"
+            }
     except FileNotFoundError:
         msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
         raise StudyNotFoundError(msg) from None
-    schema.check_group(group, schema.group_spec(kind), {}, where)
-    found: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
-    texts = {
-        name: (array.dims, schema.text(array.values))
-        for name, array in found.variables.items()
-        if array.dtype.kind in "OT"
-    }
     return portable(found.assign_coords(texts))

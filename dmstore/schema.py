@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import FormatError, InputError
+from dmstore import layout, strictjson, validation
+from dmstore.errors import FormatError, InputError, plain
 
 if TYPE_CHECKING:
     import zarr
@@ -240,8 +241,8 @@ def load_document(
         If it is no JSON object, of another format version, or breaks its schema.
     """
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        document = strictjson.parse(raw)
+    except ValueError as error:
         msg = f"{where}: not valid JSON ({error}); the file is damaged, restore it from a copy"
         raise FormatError(msg) from None
     if not isinstance(document, dict):
@@ -262,15 +263,14 @@ def _check_document(kind: str, document: Mapping[str, Any], where: str) -> None:
     )
     if isinstance(error, jsonschema.ValidationError):
         place = "/".join(str(part) for part in error.path) or "document"
-        msg = f"{where}: {place}: {error.message}"
+        # Names and values of strangers, of any length.
+        msg = f"{where}: {plain(place)[:100]}: {plain(error.message)[:300]}"
         raise FormatError(msg)
 
 
 @functools.cache
 def _validator(kind: str) -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(_read(f"{kind}.document.json"))
+    return validation.validator(_read(f"{kind}.document.json"))
 
 
 def text(values: Iterable[Any]) -> NDArray[np.str_]:
@@ -291,32 +291,6 @@ def _compressors(codec: str | None) -> list[Any]:
 
 def _fill(spec: ArraySpec) -> Any:
     return math.nan if spec.fill == "NaN" else spec.fill
-
-
-def _blocks(
-    wanted: Mapping[str, int | str] | None,
-    dims: tuple[str, ...],
-    shape: tuple[int, ...],
-    unit: tuple[int, ...] | None = None,
-) -> tuple[int, ...]:
-    """Chunk (or, with `unit`, shard) lengths, never longer than the array rounded up to `unit`."""
-    lengths = []
-    for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
-        size = max(size, 1)
-        step = unit[axis] if unit else 1
-        value = (wanted or {}).get(dim, "all")
-        length = size if value == "all" else min(int(value), size)
-        lengths.append(-(-length // step) * step)
-    return tuple(lengths)
-
-
-def array_layout(
-    spec: ArraySpec, shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Chunk and shard shape of an array of a base."""
-    chunks = _blocks(spec.chunks, spec.dims, shape)
-    shards = _blocks(spec.shards, spec.dims, shape, chunks) if spec.shards else None
-    return chunks, shards
 
 
 def create_group(
@@ -375,7 +349,7 @@ def create_group(
         if whole:
             chunks, shards = tuple(max(1, size) for size in shape), None
         else:
-            chunks, shards = array_layout(replace(array, dims=names), shape)
+            chunks, shards = layout.array_layout(replace(array, dims=names), shape)
         # zarr has no scalar fill for an open dtype: its own default (zero, empty) is right there.
         fill = {} if array.dtype == "any" else {"fill_value": _fill(array)}
         is_text = dtype == "string" or (not isinstance(dtype, str) and np.dtype(dtype).kind in "UT")

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import algorithm as algorithms
-from dmstore import annotation, declare, results, schema, summary, target_sets
+from dmstore import annotation, results, schema, summary, target_sets
 from dmstore import examples as example_sets
+from dmstore.add import add_algorithm
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.storage import groups
@@ -274,7 +275,7 @@ class Study:
         masks : {"shared", "independent"}
             Whether mask m is the same for all algorithms of the study.
         outputs : sequence of str or mapping
-            What a run says on each target; see :func:`dmstore.declare.declare_outputs`.
+            What a run says on each target; see :func:`dmstore.declaration.declare_outputs`.
         task : str, optional
             ``package.module:function`` that makes the training task.
         config : mapping, optional
@@ -285,7 +286,7 @@ class Study:
         InputError, ExistsError
             If a value is not allowed or the name is taken.
         """
-        return declare.add(
+        return add_algorithm(
             self.objects,
             self.document,
             name,

@@ -173,7 +173,7 @@ def claims_too_much() -> bytes:
 
 BAD_FILES = {
     "x.npy": (claims_too_much(), "cut or damaged"),
-    "garbage.npy": (b"PK\x03\x04 nonsense", "no .npy file"),
+    "garbage.npy": (b"PK\x03\x04 nonsense", "is no NumPy array"),
     "torn.npz": (b"PK\x03\x04", "not a whole .npz"),
     "nan.json": (b'{"a": [NaN]}', "not valid JSON"),
     "deep.json": (b"[" * 100_000, "not valid JSON|RecursionError"),
@@ -211,7 +211,7 @@ def test_bad_files_change_nothing(tmp_path, kept, name):
 def test_pickles_and_missing_files(tmp_path, study):
     np.save(tmp_path / "o.npy", np.array([None] * TRAIN), allow_pickle=True)
     out = run("annotate", study.path, "train", tmp_path / "o.npy", "--name", "o", code=1)[1]
-    assert "unpickling" in out
+    assert "unpickled" in out
     out = run("annotate", study.path, "train", tmp_path / "none.npy", "--name", "o", code=1)[1]
     assert "no such file" in out
     out = run("annotate", study.path, "bad", tmp_path / "o.npy", code=1)[1]

@@ -24,11 +24,12 @@ HEAVY = {
 }
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    ["errors", "npz", "threads"],
-    ["schema", "bits", "plan"],
+    ["errors", "npy", "npz", "strictjson", "threads", "validation", "zips"],
+    ["layout", "schema", "bits", "plan"],
     ["storage"],
     [
-        *("examples", "annotation", "target_sets", "summary", "algorithm", "declare", "dataset"),
+        *("examples", "annotation", "target_sets", "summary", "declaration", "algorithm"),
+        *("add", "dataset"),
         *("outputs", "runs", "results", "target", "tree", "study", "creation"),
     ],
     ["selection"],

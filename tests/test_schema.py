@@ -5,7 +5,7 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore
 
-from dmstore import schema
+from dmstore import layout, schema
 from dmstore.errors import FormatError
 
 
@@ -87,7 +87,7 @@ def test_documents_are_checked_before_they_are_written():
 @pytest.mark.parametrize("size", [1, 5, 1024, 5000, 9000])
 def test_shards_hold_whole_chunks(size):
     spec = schema.group_spec("runs").arrays["mask"]
-    chunks, shards = schema.array_layout(spec, (size, 20000))
+    chunks, shards = layout.array_layout(spec, (size, 20000))
     assert chunks == (min(size, 1024), 8192)
     assert all(s % c == 0 for s, c in zip(shards, chunks, strict=True))
     assert shards[0] <= 4096

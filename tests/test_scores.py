@@ -22,12 +22,11 @@ from dmstore.errors import (
     CorruptionError,
     ExistsError,
     InputError,
-    MissingDependencyError,
     StorageError,
     StudyNotFoundError,
 )
+from dmstore.readers.files import open_npy
 from dmstore.readers.labels import read_labels
-from dmstore.readers.npy_file import NpyFile
 from dmstore.readers.scores import decide_orientation, is_scores, labelled, open_scores
 from dmstore.readers.torch_file import TorchFile
 from dmstore.readers.units import Units
@@ -138,7 +137,7 @@ def test_plain_arrays(tmp_path, dtype, order):
         assert found.attrs["units"].startswith("not stated by the file, kept as they are")
 
 
-def test_safetensors(tmp_path, monkeypatch):
+def test_safetensors(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"all_modules": scores(0), "steps": np.arange(3)}, tmp_path / "a.safetensors")
@@ -146,13 +145,10 @@ def test_safetensors(tmp_path, monkeypatch):
     whole = (tmp_path / "a.safetensors").read_bytes()
     for raw in (b"", whole[:20], b"\xff" * 8 + whole[8:]):
         (tmp_path / "b.safetensors").write_bytes(raw)
-        with pytest.raises(InputError, match=r"b\.safetensors: no whole safetensors"):
+        with pytest.raises(InputError, match=r"b\.safetensors: "):
             open_scores(tmp_path / "b.safetensors")
     with pytest.raises(InputError, match="no such file"):
         open_scores(tmp_path / "none.safetensors")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(MissingDependencyError, match=r"dmstore\[safetensors\]"):
-        open_scores(tmp_path / "a.safetensors")
 
 
 def test_which_array_of_several(tmp_path):
@@ -180,7 +176,7 @@ def test_what_is_no_score_matrix(tmp_path):
         with pytest.raises(InputError, match=name):
             open_scores(tmp_path / f"{name}.npy")
     np.save(tmp_path / "objects.npy", np.array([[{}]]), allow_pickle=True)
-    with pytest.raises(InputError, match="is no number"):
+    with pytest.raises(InputError, match="only numbers"):
         open_scores(tmp_path / "objects.npy")
     with pytest.raises(InputError, match=r"a\.txt: scores are read from \.pt"):
         open_scores(tmp_path / "a.txt")
@@ -201,17 +197,15 @@ def test_npy_headers_are_held_against_the_file(tmp_path):
     ):
         (tmp_path / "a.npy").write_bytes(raw)
         with pytest.raises(InputError, match=said):
-            NpyFile(tmp_path / "a.npy")
+            open_npy(tmp_path / "a.npy")
     with pytest.raises(InputError, match="no such file"):
-        NpyFile(tmp_path / "none.npy")
-    with pytest.raises(InputError, match="cannot be read"):
-        NpyFile(tmp_path)
+        open_npy(tmp_path / "none.npy")
+    with pytest.raises(InputError, match="no plain file"):
+        open_npy(tmp_path)
 
 
 def test_npz_bomb(tmp_path, monkeypatch):
-    from dmstore.readers import scores as module
-
-    monkeypatch.setattr(module, "_SMALL", 1 << 20)
+    monkeypatch.setattr("dmstore.npz._SMALL", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", weight=np.zeros((1000, 2000), np.float32))
     with pytest.raises(InputError, match=r"would grow from \d+ to 8000000 bytes"):
         read(tmp_path / "a.npz", given="target-train")

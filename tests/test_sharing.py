@@ -716,7 +716,7 @@ def unknown_codec(path, index):
         (other_snapshot, "not the snapshot"),
         (absent_algorithm, "names the algorithms"),
         (absurd_shape, "chunks of|cannot be|length 200000000000"),
-        (unknown_codec, "codec 'pickle'"),
+        (unknown_codec, "codecs 'bytes, pickle, crc32c'"),
     ],
 )
 def test_a_lying_publication_is_refused(published, tmp_path, change, words):

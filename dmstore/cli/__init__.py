@@ -154,7 +154,9 @@ def _explain(error: Exception) -> tuple[str, str, int]:
 
 
 def _print_error(kind: str, message: str, *, as_json: bool) -> None:
-    line = " ".join(message.split())
+    from dmstore.errors import plain
+
+    line = plain(" ".join(message.split()))
     if as_json:
         click.echo(json.dumps({"error": {"kind": kind, "message": line}}))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +113,18 @@ def _try_task(study: Any, algorithm: Any) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def _refuse(constant: str) -> None:
-    message = f"{constant} is no JSON number"
-    raise ValueError(message)
-
-
 def _read(path: str | None) -> dict[str, Any]:
+    from dmstore import strictjson
     from dmstore.errors import InputError
 
     if path is None:
         return {}
     try:
-        value = json.loads(Path(path).read_text("utf-8"), parse_constant=_refuse)
-        json.dumps(value, allow_nan=False)
+        value = strictjson.parse(Path(path).read_bytes())
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise InputError(msg) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         msg = f"{path}: not valid JSON ({error})"
         raise InputError(msg) from None
     if not isinstance(value, dict):

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dmstore.errors import plain
 from dmstore.summary import size as size
 
 
@@ -20,7 +21,7 @@ def emit(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
         click.echo(json.dumps(_clean(result), allow_nan=False))
     else:
         for line in lines:
-            click.echo(line)
+            click.echo("\n".join(map(plain, line.split("\n"))))
 
 
 def _clean(value: Any) -> Any:

@@ -7,7 +7,6 @@ and the length of the file before a byte is read.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import strictjson
 from dmstore.errors import InputError
 from dmstore.plan import MOST_RUNS
 from dmstore.readers.files import file_size
@@ -189,9 +189,9 @@ def _array_type(arguments: Any, path: Path, name: str) -> tuple[tuple[int, ...],
         shape.pop()
     text = raw[_ARRAY_ARGUMENTS.itemsize :][: min(int(head["length"]), len(raw))]
     try:
-        ((_, kind),) = json.loads(text.decode("ascii"))
+        ((_, kind),) = strictjson.parse(text)
         dtype = np.dtype(str(kind))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         msg = f"{path}: the field {name!r} does not say what it holds; the file is damaged"
         raise InputError(msg) from None
     if dtype.hasobject or dtype.kind not in "biuf" or not shape or 0 in shape:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dmstore import strictjson
 from dmstore.errors import InputError
 from dmstore.npz import NpzReader
+from dmstore.readers.files import NUMBERS, TEXTS, open_npy
+
+# Texts of a million examples.
+_LONGEST, _MOST_VALUES = 1 << 29, 1 << 24
 
 Columns = dict[str, NDArray[Any]]
-_KINDS = "biufUS"
 
 
 def read_columns(path: str | Path, name: str | None = None) -> Columns:
@@ -110,26 +111,7 @@ def _read_npz(path: Path) -> Columns:
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    try:
-        with path.open("rb") as file:
-            version = npy.read_magic(file)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, _, dtype = read(file)
-            size = math.prod(shape) * dtype.itemsize
-            whole = min(shape, default=0) >= 0 and file.tell() + size == path.stat().st_size
-            if dtype.hasobject or dtype.kind not in _KINDS:
-                msg = f"{path}: has dtype {dtype}, which would need unpickling; store numbers, bools or fixed-width text"
-                raise InputError(msg)
-            if not whole:
-                msg = f"{path}: its header says {size} bytes of content, the file holds another number; it is cut or damaged, write it again"
-                raise InputError(msg)
-            file.seek(0)
-            return np.asarray(npy.read_array(file, allow_pickle=False))
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a hostile header can make the parser raise anything
-        msg = f"{path}: no .npy file ({type(error).__name__}); write it again with numpy.save"
-        raise InputError(msg) from None
+    return open_npy(path, kinds=NUMBERS + TEXTS).whole()
 
 
 def _text(path: Path) -> str:
@@ -193,8 +175,8 @@ def _typed(values: tuple[str, ...]) -> NDArray[Any]:
 
 def _read_json(path: Path) -> Columns | NDArray[Any]:
     try:
-        found = json.loads(_text(path), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        found = strictjson.parse(_text(path).encode(), _LONGEST, _MOST_VALUES)
+    except ValueError as error:
         msg = f"{path}: not valid JSON ({' '.join(str(error).split())[:120]})"
         raise InputError(msg) from None
     if isinstance(found, list):
@@ -203,11 +185,6 @@ def _read_json(path: Path) -> Columns | NDArray[Any]:
         return {name: _list(values, f"{path}: {name!a}") for name, values in found.items()}
     msg = f"{path}: holds neither a list nor an object of lists"
     raise InputError(msg)
-
-
-def _refuse(constant: str) -> None:
-    message = f"{constant} is no JSON number"
-    raise ValueError(message)
 
 
 def _list(values: Any, where: str) -> NDArray[Any]:

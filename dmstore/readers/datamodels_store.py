@@ -6,7 +6,6 @@ a routine that forgot a key leaves zeros in a row that is marked complete.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import strictjson
 from dmstore.errors import InputError
 from dmstore.readers.files import FileArray, check_inside, open_npy
 from dmstore.readers.source import ArraySource, Request, find_columns, find_outputs, positions
@@ -115,13 +115,13 @@ def _spec(path: Path, models: int) -> dict[str, tuple[tuple[int, ...], np.dtype[
         if where.stat().st_size > _LONGEST:
             msg = f"{where}: too long for a spec; remove it"
             raise InputError(msg)
-        document = json.loads(where.read_bytes())
+        document = strictjson.parse(where.read_bytes())
         described = {
             str(name): (tuple(int(n) for n in entry["shape"]), _dtype(entry["dtype"], where))
             for name, entry in document["schema"].items()
         }
         count = document["num_models"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         msg = f"{where}: is no spec of a training store ({type(error).__name__}: {error}); mend or remove it"

@@ -6,18 +6,18 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.npy import read_header
 from dmstore.plan import MOST_RUNS
 
-_KINDS = "biuf"
+NUMBERS, TEXTS = "biuf", "US"
 LARGEST_ROW = 1 << 30
 
 
@@ -104,6 +104,18 @@ class FileArray:
             return (found.astype(np.uint32) << 16).view(np.float32)
         return found
 
+    def whole(self) -> NDArray[Any]:
+        """All of it.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or has become shorter.
+        """
+        # An array without dims is read as one row of them.
+        rows = self if self.shape else replace(self, shape=(1,))
+        return rows.rows(np.arange(rows.shape[0], dtype=np.int64)).reshape(self.shape)
+
     def _rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
         # Read, not mapped: pages of a mapping count as this process's memory, and a file that is
         # cut while it is mapped ends the process.
@@ -141,7 +153,7 @@ def _read_into(descriptor: int, view: memoryview, place: int, path: Path) -> Non
         view, place = view[count:], place + count
 
 
-def open_npy(path: Path, inside: Path | None = None) -> FileArray:
+def open_npy(path: Path, inside: Path | None = None, kinds: str = NUMBERS) -> FileArray:
     """Open a ``.npy`` file: its header checked against its size, nothing else read.
 
     Parameters
@@ -149,30 +161,31 @@ def open_npy(path: Path, inside: Path | None = None) -> FileArray:
     path : Path
     inside : Path, optional
         A directory that the file must lie in, links followed.
+    kinds : str
+        Kinds of dtypes that are taken: numbers and bools, and text too where :data:`TEXTS` are added.
 
     Raises
     ------
     InputError
-        If it is no whole array of numbers or bools, or lies elsewhere.
+        If it is no whole array of such a dtype, or lies elsewhere.
     """
     if inside is not None:
         check_inside(path, inside)
     size = file_size(path)
     try:
         with path.open("rb") as file:
-            version = npy.read_magic(file)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, fortran, dtype = read(file)
+            header = read_header(file)
             start = file.tell()
     except Exception as error:  # noqa: BLE001 - a hostile header can make the parser raise anything
         short = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         msg = f"{path}: is no NumPy array ({short}); write it again with numpy.save"
         raise InputError(msg) from None
-    if dtype.hasobject or dtype.kind not in _KINDS:
-        msg = f"{path}: has dtype {dtype}, and only numbers and bools are taken (nothing is unpickled)"
+    dtype = header.dtype
+    if dtype.hasobject or dtype.kind not in kinds:
+        msg = f"{path}: has dtype {dtype}, and only numbers{', bools and fixed-width text' if 'U' in kinds else ' and bools'} are taken (nothing is unpickled)"
         raise InputError(msg)
-    check_size(str(path), shape, dtype, size - start)
-    return FileArray(path, start, tuple(shape), dtype, bool(fortran) and len(shape) > 1)
+    check_size(str(path), header.shape, dtype, size - start)
+    return FileArray(path, start, header.shape, dtype, header.fortran)
 
 
 def check_size(what: str, shape: Sequence[int], dtype: np.dtype[Any], found: int) -> None:

@@ -8,7 +8,6 @@ unpickled, and nothing is guessed without being said.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.npz import Header, NpzReader
+from dmstore.npy import Header
+from dmstore.npz import NpzReader
 from dmstore.readers import trak
-from dmstore.readers.npy_file import NpyFile
-from dmstore.readers.safetensors_file import SafetensorsFile
+from dmstore.readers.files import FileArray, open_npy
+from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
 from dmstore.readers.units import Units, raw_units
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 ORIENTATIONS = ("target-train", "train-target")
 SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors")
-# Lossless compression of real scores stays far below this; a bomb is at a thousand.
-_MOST_EXPANSION, _SMALL = 200, 1 << 28
 
 
 class _Opened(Protocol):
@@ -116,12 +114,12 @@ def open_scores(
     if suffix in (".pt", ".pth"):
         opened = TorchFile(file)
     elif suffix in (".npy", ".mmap"):
-        opened = NpyFile(file)
+        opened = _Files({"array": open_npy(file)})
     elif suffix == ".npz":
         with NpzReader(file) as archive:
             opened = _Npz(file, dict(archive.headers))
     elif suffix == ".safetensors":
-        opened = SafetensorsFile(file)
+        opened = _Files(open_safetensors(file))
     else:
         msg = f"{path}: scores are read from {', '.join(SUFFIXES)} and TRAK folders; save them as one of these"
         raise InputError(msg)
@@ -131,6 +129,17 @@ def open_scores(
     return ScoreFile(file, name, convention, (rows, columns), opened, keys)
 
 
+class _Files:
+    """Arrays that lie in files as they are."""
+
+    def __init__(self, arrays: Mapping[str, FileArray]) -> None:
+        self._arrays = arrays
+        self.headers = {name: Header(a.shape, a.dtype) for name, a in arrays.items()}
+
+    def load(self, name: str) -> NDArray[Any]:
+        return self._arrays[name].whole()
+
+
 class _Npz:
     """An ``.npz`` file that is opened again for each array."""
 
@@ -138,12 +147,6 @@ class _Npz:
         self.path, self.headers = path, headers
 
     def load(self, name: str) -> NDArray[Any]:
-        with zipfile.ZipFile(self.path) as archive:
-            stored = archive.getinfo(f"{name}.npy").compress_size
-        size = self.headers[name].size
-        if size > max(_SMALL, _MOST_EXPANSION * stored):
-            msg = f"{self.path}: {name!r} would grow from {stored} to {size} bytes; save it with numpy.save"
-            raise InputError(msg)
         with NpzReader(self.path) as archive:
             return archive.load(name)
 

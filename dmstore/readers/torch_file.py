@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.npz import Header
+from dmstore.npy import Header
 from dmstore.readers import torch_pickle
 from dmstore.readers.torch_pickle import Tensor
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from dmstore import strictjson
 from dmstore.errors import InputError
 
 _LARGEST = 10_000_000
@@ -82,10 +82,10 @@ def _entry(path: Path, name: str) -> dict[str, Any]:
         if path.stat().st_size > _LARGEST:
             msg = f"{path}: larger than any list of experiments; restore it"
             raise InputError(msg)
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        content = strictjson.parse(path.read_bytes())
+    except InputError:
+        raise
+    except (OSError, ValueError):
         msg = f"{path}: not valid JSON; restore it from a copy"
         raise InputError(msg) from None
     entry = content.get(name) if isinstance(content, dict) else None

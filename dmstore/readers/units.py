@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.readers.npy_file import NpyFile
+from dmstore.readers.files import open_npy
 
 KINDS = ("raw", "standardised")
 _BLOCK = 1024
@@ -156,19 +156,23 @@ def slope_on_runs(
     InputError
         If files are missing, do not fit the weights, or there are too few runs.
     """
-    masks, margins = NpyFile(folder / "masks.npy").load(), NpyFile(folder / "margins.npy").load()
+    masks, margins = (open_npy(folder / f"{name}.npy", folder) for name in ("masks", "margins"))
     targets, train = weight.shape
-    if masks.ndim != 2 or masks.shape[1] != train or margins.shape != (masks.shape[0], targets):
+    if (
+        len(masks.shape) != 2
+        or masks.shape[1] != train
+        or margins.shape != (masks.shape[0], targets)
+    ):
         msg = (
             f"{folder}: masks.npy {masks.shape} and margins.npy {margins.shape} do not fit scores of "
             f"{targets} targets and {train} train units"
         )
         raise InputError(msg)
-    rows = np.arange(len(masks))
+    rows = np.arange(masks.shape[0])
     if (folder / "_completed.npy").is_file():
-        completed = NpyFile(folder / "_completed.npy").load()
-        if completed.shape != (len(masks),):
-            msg = f"{folder}: _completed.npy has shape {completed.shape}, but there are {len(masks)} runs"
+        completed = open_npy(folder / "_completed.npy", folder).whole()
+        if completed.shape != masks.shape[:1]:
+            msg = f"{folder}: _completed.npy has shape {completed.shape}, but there are {masks.shape[0]} runs"
             raise InputError(msg)
         rows = np.flatnonzero(completed)
     if len(rows) < 10:
@@ -180,13 +184,13 @@ def slope_on_runs(
     predicted, outputs = [], []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        mask = np.asarray(masks[block], dtype=np.float64)
+        mask = np.asarray(masks.rows(block), dtype=np.float64)
         if not np.isin(mask, (0, 1)).all():
             msg = f"{folder}: masks.npy holds values other than 0 and 1; give masks"
             raise InputError(msg)
         seen += mask.sum(axis=0)
         predicted.append(mask @ part.T)
-        outputs.append(np.asarray(margins[block][:, chosen], dtype=np.float64))
+        outputs.append(np.asarray(margins.rows(block)[:, chosen], dtype=np.float64))
     p, y = np.concatenate(predicted), np.concatenate(outputs)
     p -= p.mean(axis=0)
     y -= y.mean(axis=0)

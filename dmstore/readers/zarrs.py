@@ -5,7 +5,6 @@ Its metadata is checked before zarr sees it: some codecs of format 2 unpickle wh
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import strictjson
 from dmstore.errors import InputError
 from dmstore.plan import MOST_RUNS
 from dmstore.readers.files import LARGEST_ROW, check_inside, stretches
@@ -80,9 +80,10 @@ def open_zarr(path: Path) -> dict[str, Any]:
 
 def _metadata(document: Path) -> dict[str, Any]:
     try:
-        raw = document.read_bytes()[: _LONGEST + 1]
-        metadata = json.loads(raw) if len(raw) <= _LONGEST else None
-    except (OSError, ValueError, RecursionError):
+        with document.open("rb") as file:
+            raw = file.read(_LONGEST + 1)
+        metadata = strictjson.parse(raw, _LONGEST)
+    except (OSError, ValueError):
         metadata = None
     if not isinstance(metadata, dict):
         msg = f"{document}: is no zarr metadata; the array is damaged"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,15 +21,16 @@ from dmstore.errors import (
     StudyNotFoundError,
 )
 from dmstore.maintenance import later_outputs, verify_study
-from dmstore.sharing import blocks, metadata
+from dmstore.sharing import blocks
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
 from dmstore.storage import index as indexes
-from dmstore.storage import log
+from dmstore.storage import log, metadata
 from dmstore.storage.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import Objects
 from dmstore.storage.remote import is_url
+from dmstore.storage.strict import zip_in_memory
 from dmstore.storage.table import Table
 from dmstore.study import Study, open_study
 
@@ -190,10 +192,9 @@ def _check(staging: Staging, index: Index) -> None:
     objects = staging.objects
     for info in objects.entries(""):
         if info.name.endswith("/zarr.json"):
-            metadata.check(objects.get(info.name), info.name)
+            metadata.layouts(objects.get(info.name), info.name)
         elif info.name.endswith(".zip"):
-            with objects.open(info.name) as file:
-                metadata.check_archive(file, info.name)
+            _check_zip(objects, info.name)
     study = Study(objects, schema.load_document("study", objects.get(ANCHOR), ANCHOR))
     if study.uuid != index.study:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
@@ -220,6 +221,18 @@ def _check_snapshots(study: Study, algorithms: Mapping[str, Mapping[str, Any]]) 
             _check_snapshot(table, state, f"algorithm {name!r} on {target_set!r}")
 
 
+def _check_zip(objects: Objects, name: str) -> None:
+    """Refuse a zipped group that dmstore never writes."""
+    try:
+        store = zip_in_memory(objects.get(name), name)
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        msg = f"{name}: no whole archive as dmstore writes it ({error})"
+        raise FormatError(msg) from None
+    for key, content in store._store_dict.items():
+        if key == "zarr.json" or key.endswith("/zarr.json"):
+            metadata.layouts(content.to_bytes(), f"{name}/{key}")
+
+
 def _check_snapshot(table: Table, stated: Mapping[str, Any], what: str) -> None:
     manifest = log.newest(table.objects, table.prefix)
     base = manifest.base
@@ -231,7 +244,9 @@ def _check_snapshot(table: Table, stated: Mapping[str, Any], what: str) -> None:
         # A digest is 16 random bytes, so that a base has that many bytes a run at least.
         prefix = f"{table.prefix}{base.path}/"
         size = sum(info.size for info in table.objects.entries(prefix))
-        run = metadata.shape(table.objects.get(f"{prefix}run/zarr.json"))
+        run = metadata.layouts(table.objects.get(f"{prefix}run/zarr.json"), f"{prefix}run")[
+            ""
+        ].shape
         if base.runs * 16 > size or run != (base.runs,):
             msg = f"{prefix}: {size} bytes with {run} run ids cannot be the {base.runs} runs of the log"
             raise CorruptionError(msg)

@@ -11,11 +11,9 @@ from dmstore.errors import CorruptionError, FormatError, InputError, StudyNotFou
 from dmstore.storage import index as indexes
 from dmstore.storage.index import INDEX
 from dmstore.storage.published import IndexedObjects
+from dmstore.zips import open_zip
 
 _LOCAL = b"PK\x03\x04"
-_END, _LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
-# The longest list of members read: some three million.
-_LONGEST_LIST = 1 << 28
 
 
 class ZipObjects(IndexedObjects):
@@ -59,24 +57,17 @@ class ZipObjects(IndexedObjects):
 
     def _list(self) -> dict[str, zipfile.ZipInfo]:
         try:
-            size = self._path.stat().st_size
-            length = self._list_length(size)
-            if length > min(size, _LONGEST_LIST):
-                msg = f"{self.url}: says that its list of members has {length} bytes; the file is damaged"
-                raise InputError(msg)
-            with zipfile.ZipFile(self._path) as archive:
+            with open_zip(self._path, stored=True) as archive:
                 infos = archive.infolist()
                 end = archive.start_dir
         except FileNotFoundError:
             msg = f"{self.url}: no such file"
             raise StudyNotFoundError(msg) from None
-        except InputError:
-            raise
         except OSError as error:
             msg = f"{self.url}: cannot be read ({error.strerror or error})"
             raise InputError(msg) from None
         except Exception as error:  # noqa: BLE001 - a hostile archive can make the parser raise anything
-            msg = f"{self.url}: no whole zip archive ({' '.join(str(error).split())[:100]}); fetch it again"
+            msg = f"{self.url}: no whole zip archive ({' '.join(str(error).split())[:150]}); use an archive that 'dmstore publish' made, or fetch it again"
             raise InputError(msg) from None
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
@@ -85,15 +76,11 @@ class ZipObjects(IndexedObjects):
                 continue
             if not indexes.is_safe(name) or name != info.filename:
                 raise self._bad(name, "has a name that no object of a study can have")
-            if name in members:
-                raise self._bad(name, "stands there twice")
-            if info.flag_bits & 1:
-                raise self._bad(name, "is encrypted")
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
                 raise self._bad(name, "is a link or a special file")
-            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                raise self._bad(name, "is compressed")
+            if name in members:
+                raise self._bad(name, "stands there twice")
             members[name] = info
         self._check_overlap(members, end)
         indexes.check_places(members, self.url)
@@ -108,21 +95,6 @@ class ZipObjects(IndexedObjects):
             stop = info.header_offset + 30 + len(info.filename) + info.file_size
             if stop > end:
                 raise self._bad(info.filename, "reaches beyond the end of its file")
-
-    def _list_length(self, size: int) -> int:
-        """Bytes of the list of members, which a parser takes into memory whole."""
-        with self._path.open("rb") as file:
-            file.seek(max(0, size - 42))
-            tail = file.read(42)
-            if len(tail) < 22 or tail[-22:-18] != _END or tail[-2:] != b"\0\0":
-                msg = f"{self.url}: no whole zip archive, or one with a comment; fetch it again"
-                raise InputError(msg)
-            if tail[:4] == _LOCATOR:
-                file.seek(min(int.from_bytes(tail[8:16], "little"), size))
-                end = file.read(56)
-                if end[:4] == _END64:
-                    return int.from_bytes(end[40:48], "little")
-            return int.from_bytes(tail[-10:-6], "little")
 
     def _start(self, name: str) -> int:
         """Where the bytes of a member begin."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import math
 import struct
 import zipfile
 import zlib
@@ -24,14 +23,16 @@ from numcodecs import Blosc, VLenUTF8, Zstd
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import CorruptionError
+from dmstore.errors import CorruptionError, FormatError
+from dmstore.storage import metadata
+from dmstore.storage.frames import check_blosc, zstd_size
 
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
-# What the texts of one segment may take: they are names, not documents.
-_MOST_TEXT = 64 << 20
 # The end record of a zip and its longest comment.
 _TAIL = 22 + 65535
 _END = b"PK\x05\x06"
+# The longest list of members: some thousand arrays.
+_LONGEST_LIST = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -39,7 +40,7 @@ class UnknownLayoutError(Exception):
     """The group is not laid out as segments are: zarr must read it."""
 
 
-def metadata(
+def documents(
     spec: schema.GroupSpec, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[str, bytes], ...]:
     """The documents of a group with whole arrays, as zarr writes them: (key, content), the group first."""
@@ -47,11 +48,11 @@ def metadata(
         (name, replace(spec.arrays[name], chunks=None, shards=None), shape)
         for name, shape in shapes.items()
     )
-    return _metadata(spec.kind, spec.key, spec.columns, wanted)
+    return _documents(spec.kind, spec.key, spec.columns, wanted)
 
 
 @functools.lru_cache(maxsize=256)
-def _metadata(
+def _documents(
     kind: str,
     key: str,
     columns: bool,  # noqa: FBT001 - a cached function takes no keywords
@@ -77,12 +78,12 @@ def encode_group(
     spec: schema.GroupSpec, arrays: Mapping[str, NDArray[Any]], comment: bytes
 ) -> bytes:
     """A ZIP_STORED zarr group of whole arrays, the same bytes for the same content."""
-    documents = metadata(spec, {name: values.shape for name, values in arrays.items()})
+    listed = documents(spec, {name: values.shape for name, values in arrays.items()})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for key, content in documents:
+        for key, content in listed:
             archive.writestr(zipfile.ZipInfo(key, _EPOCH), content)
-        for key, content in documents:
+        for key, content in listed:
             name = key.removesuffix("/zarr.json")
             if name in arrays:
                 values = arrays[name]
@@ -125,8 +126,22 @@ def encode_chunk(values: NDArray[Any], codecs: tuple[tuple[str, Any], ...]) -> b
     return bytes(content)
 
 
-def read_group(file: BinaryIO, where: str, names: list[str]) -> dict[str, NDArray[Any]]:
+def read_group(
+    file: BinaryIO,
+    where: str,
+    names: list[str],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, NDArray[Any]]:
     """Some arrays of a zipped group of whole arrays.
+
+    Parameters
+    ----------
+    file : binary file
+    where : str
+        For error texts.
+    names : list of str
+    shapes : mapping, optional
+        What shapes they must have, so that nothing larger is ever decoded.
 
     Raises
     ------
@@ -137,14 +152,15 @@ def read_group(file: BinaryIO, where: str, names: list[str]) -> dict[str, NDArra
     """
     try:
         archive = _Archive(file)
-        return {name: _read_array(archive, name) for name in names}
+        return {name: _read_array(archive, name, (shapes or {}).get(name)) for name in names}
     except UnknownLayoutError:
         raise
     except KeyError as error:
-        msg = f"{where}: no {error}; the file is damaged, restore it from a copy"
+        msg = f"{where}: no {str(error)[:200]}; the file is damaged, restore it from a copy"
         raise CorruptionError(msg) from None
     except Exception as error:
-        msg = f"{where}: cannot be read ({error}); the file is damaged, restore it from a copy"
+        short = " ".join(f"{error}".split())[:200] or type(error).__name__
+        msg = f"{where}: cannot be read ({short}); the file is damaged, restore it from a copy"
         raise CorruptionError(msg) from error
 
 
@@ -169,7 +185,7 @@ class _Archive:
         end = end_of_zip(tail)
         *_, count, length, start, _ = struct.unpack_from("<4s4H2LH", tail, end)
         origin = self._size - len(tail)
-        if start + length > origin + end or length < count * 46:
+        if start + length > origin + end or not count * 46 <= length <= _LONGEST_LIST:
             msg = "the archive's directory lies outside the file"
             raise ValueError(msg)
         if start >= origin:
@@ -231,87 +247,59 @@ def end_of_zip(tail: bytes) -> int:
     return end
 
 
-def _read_array(archive: _Archive, name: str) -> NDArray[Any]:
-    document = archive.read(f"{name}/zarr.json", 1 << 20)
-    codecs, dtype, shape = _layout(document)
-    place = "/".join([name, "c", *("0" * len(shape))])
-    expected = math.prod(shape) * (np.dtype(dtype).itemsize if dtype != "string" else 0)
+def _read_array(archive: _Archive, name: str, expected: tuple[int, ...] | None) -> NDArray[Any]:
+    layout = _layout(archive.read(f"{name}/zarr.json", 1 << 20))
+    if expected is not None and layout.shape != expected:
+        msg = f"{name!r} has shape {layout.shape}, expected {expected}"
+        raise ValueError(msg)
+    place = "/".join([name, "c", *("0" * len(layout.shape))])
     # A chunk of blosc is never much longer than what it holds.
-    most = expected + expected // 8 + 4096 if dtype != "string" else _MOST_TEXT
-    return decode_chunk(archive.read(place, most), codecs, dtype, shape)
+    text = layout.dtype == metadata.TEXT
+    most = metadata.MOST_TEXT if text else layout.chunk_bytes + layout.chunk_bytes // 8 + 4096
+    return decode_chunk(archive.read(place, most), layout)
 
 
 @functools.lru_cache(maxsize=1024)
-def _layout(document: bytes) -> tuple[tuple[tuple[str, Any], ...], str, tuple[int, ...]]:
-    raw = json.loads(document)
-    shape = tuple(int(length) for length in raw["shape"])
-    grid = raw["chunk_grid"]["configuration"]["chunk_shape"]
-    keys = raw["chunk_key_encoding"]
-    plain = (
-        raw["node_type"] == "array"
-        and isinstance(raw["data_type"], str)
-        and tuple(grid) == shape
-        and min(shape, default=0) > 0
-        and keys["name"] == "default"
-        and keys.get("configuration", {}).get("separator", "/") == "/"
-        and not raw.get("storage_transformers")
-    )
-    if not plain:
-        raise UnknownLayoutError(raw.get("node_type"))
-    return _codecs(document), raw["data_type"], shape
+def _layout(document: bytes) -> metadata.Layout:
+    try:
+        layout = metadata.layouts(document, "array")[""]
+    except (FormatError, KeyError) as error:
+        raise UnknownLayoutError(error) from None
+    if layout.inner or layout.chunk != layout.shape or not layout.shape:
+        raise UnknownLayoutError(layout)
+    return layout
 
 
-def decode_chunk(
-    raw: bytes, codecs: tuple[tuple[str, Any], ...], dtype: str, shape: tuple[int, ...]
-) -> NDArray[Any]:
+def decode_chunk(raw: bytes, layout: metadata.Layout) -> NDArray[Any]:
     """Undo :func:`encode_chunk`.
+
+    Parameters
+    ----------
+    raw : bytes
+    layout : Layout
+        Of an array of one chunk.
 
     Raises
     ------
     ValueError
         If the chunk does not hold what its array says.
     """
-    content: Any = raw
-    text = dtype == "string"
-    expected = _MOST_TEXT if text else math.prod(shape) * np.dtype(dtype).itemsize
-    for name, configuration in reversed(codecs):
-        match name:
-            case "crc32c":
-                content, checksum = content[:-4], content[-4:]
-                if google_crc32c.value(bytes(content)).to_bytes(4, "little") != checksum:
-                    msg = "the checksum of a chunk is wrong"
-                    raise ValueError(msg)
-            case "blosc":
-                if len(content) < 16 or int.from_bytes(content[4:8], "little") != expected:
-                    msg = "a chunk has another length than its array says"
-                    raise ValueError(msg)
-                content = Blosc().decode(content)
-            case "zstd":
-                content = Zstd().decode(_bounded(content, expected))
-            case "vlen-utf8":
-                values: Any = VLenUTF8().decode(content)
-                if values.shape != shape:
-                    msg = f"{len(values)} texts for an array of shape {shape}"
-                    raise ValueError(msg)
-                return np.asarray(values, dtype=object)
-            case "bytes":
-                if (configuration or {}).get("endian", "little") != "little":
-                    raise UnknownLayoutError(name)
-                found = np.frombuffer(content, dtype=np.dtype(dtype).newbyteorder("<"))
-                return found.reshape(shape)
-            case _:
-                raise UnknownLayoutError(name)
-    raise UnknownLayoutError(codecs)
-
-
-def _bounded(content: bytes, most: int) -> bytes:
-    """A zstd frame that says how long its content is, and that it is not too long."""
-    flag = content[4] >> 6 if len(content) > 4 else 0
-    single = bool(content[4] & 0x20) if len(content) > 4 else False
-    width = {0: 1 if single else 0, 1: 2, 2: 4, 3: 8}[flag]
-    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[content[4] & 3 if len(content) > 4 else 0]
-    size = int.from_bytes(content[start : start + width], "little") + (256 if width == 2 else 0)
-    if content[:4] != b"\x28\xb5\x2f\xfd" or not width or size > most:
-        msg = f"a chunk is no zstd frame of at most {most} bytes"
+    content, checksum = raw[:-4], raw[-4:]
+    if google_crc32c.value(content).to_bytes(4, "little") != checksum:
+        msg = "the checksum of a chunk is wrong"
         raise ValueError(msg)
-    return content
+    if layout.dtype != metadata.TEXT:
+        check_blosc(content, len(content), layout.chunk_bytes)
+        found = np.frombuffer(
+            Blosc().decode(content), dtype=np.dtype(layout.dtype).newbyteorder("<")
+        )
+        return found.reshape(layout.shape)
+    if zstd_size(content) > metadata.MOST_TEXT:
+        msg = f"a chunk of texts is longer than {metadata.MOST_TEXT} bytes"
+        raise ValueError(msg)
+    decoded = Zstd().decode(content)
+    count = int.from_bytes(decoded[:4], "little")
+    if (count,) != layout.shape:
+        msg = f"{count} texts for an array of shape {layout.shape}"
+        raise ValueError(msg)
+    return np.asarray(VLenUTF8().decode(decoded), dtype=object)

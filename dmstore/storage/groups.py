@@ -95,11 +95,8 @@ def read(objects: Objects, name: str, names: list[str] | None = None) -> dict[st
     import zarr
 
     if names is None:
-        store = objects.reader(name)
-        try:
+        with segment.opened(objects.reader, name) as store:
             names = sorted(zarr.open_group(store, mode="r", zarr_format=3).array_keys())
-        finally:
-            store.close()
     found = segment.read_arrays(objects.reader, name, names)
     return {
         key: schema.text(values) if values.dtype.kind in "OT" else np.asarray(values)

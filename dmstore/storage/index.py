@@ -20,8 +20,8 @@ INDEX = "index.json"
 # What stands in a published study for people, and what only a copy has.
 FOR_PEOPLE = ("README.md", "CITATION.cff")
 ORIGIN = "origin.json"
-# The longest index read: some two million objects.
-LONGEST = 1 << 28
+# The longest index read: some three hundred thousand objects.
+LONGEST = 1 << 26
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}", re.ASCII)
 
 

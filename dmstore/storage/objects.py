@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from dmstore.errors import StorageError, StudyNotFoundError
+from dmstore.errors import FormatError, StorageError, StudyNotFoundError, plain
 from dmstore.storage import posix
 
 if TYPE_CHECKING:
@@ -36,6 +36,16 @@ _REMEDY = {
 
 
 _ATTEMPTS = 5
+# The longest object read whole: documents, and what one chunk can be.
+_LONGEST_DOCUMENT, _LONGEST = 1 << 26, 1 << 31
+
+
+def check_length(name: str, size: int, where: str) -> None:
+    """Refuse to take an absurdly long object into memory: FormatError."""
+    most = _LONGEST_DOCUMENT if name.endswith(".json") else _LONGEST
+    if size > most:
+        msg = f"{where}/{name}: has {size} bytes, at most {most} are read; it is damaged, restore it from a copy"
+        raise FormatError(msg)
 
 
 @dataclass(frozen=True)
@@ -121,10 +131,31 @@ class LocalObjects:
         self.url = str(root)
         self._anchor = anchor
         self._durable: set[Path] = set()
+        # Directories that are no links.
+        self._plain: set[Path] = set()
 
     def path(self, name: str) -> Path:
-        """The file of an object."""
-        return self.root / name
+        """The file of an object, or the directory of a prefix.
+
+        Raises
+        ------
+        FormatError
+            If the name would lead out of the root: by itself, or behind a linked directory.
+        """
+        parts = name.rstrip("/").split("/") if name else []
+        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+            msg = (
+                f"{self.url}: {plain(name)[:100]!r} is no name of an object; do not use this study"
+            )
+            raise FormatError(msg)
+        path = self.root
+        for number, part in enumerate(parts, start=1):
+            path /= part
+            if (number < len(parts) or name.endswith("/")) and path not in self._plain:
+                if path.is_symlink():
+                    raise _linked(path)
+                self._plain.add(path)
+        return path
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`."""
@@ -136,7 +167,7 @@ class LocalObjects:
 
     def _walk(self, prefix: str) -> list[ObjectInfo]:
         found: list[ObjectInfo] = []
-        stack = [self.root / prefix]
+        stack = [self.path(prefix)]
         while stack:
             directory = stack.pop()
             with (
@@ -146,6 +177,8 @@ class LocalObjects:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
                         if entry.is_dir():
+                            if entry.is_symlink():
+                                raise _linked(Path(entry.path))
                             stack.append(Path(entry.path))
                         else:
                             status = entry.stat()
@@ -156,7 +189,7 @@ class LocalObjects:
     def children(self, prefix: str) -> list[str]:
         """See :meth:`Objects.children`."""
         try:
-            names = [path.name for path in (self.root / prefix).iterdir()]
+            names = [path.name for path in self.path(prefix).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if not is_temporary(name))
@@ -167,15 +200,27 @@ class LocalObjects:
 
     def get(self, name: str) -> bytes:
         """See :meth:`Objects.get`."""
-        return self.path(name).read_bytes()
+        with self._open(name) as file:
+            check_length(name, os.fstat(file.fileno()).st_size, self.url)
+            return file.read()
+
+    def _open(self, name: str) -> BinaryIO:
+        path = self.path(name)
+        # A pipe would be waited for, and a device has no end.
+        if path.exists() and not path.is_file():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            msg = f"{path}: is no plain file; do not use this study"
+            raise FormatError(msg)
+        return path.open("rb")
 
     def open(self, name: str) -> BinaryIO:
         """See :meth:`Objects.open`."""
-        return self.path(name).open("rb")
+        return self._open(name)
 
     def tail(self, name: str, length: int) -> bytes:
         """See :meth:`Objects.tail`."""
-        with self.path(name).open("rb") as file:
+        with self._open(name) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - length))
             return file.read()
@@ -263,6 +308,12 @@ class LocalObjects:
             raise
         except OSError as error:
             raise storage_error(error, top) from error
+
+
+def _linked(path: Path) -> FormatError:
+    return FormatError(
+        f"{path}: is a link to a directory, and what is there may not belong to the study; put the directory itself there"
+    )
 
 
 def is_temporary(name: str) -> bool:

@@ -25,10 +25,11 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from dmstore.errors import CorruptionError, StorageError, StudyNotFoundError
 from dmstore.storage import index as indexes
+from dmstore.storage.guard import Guard
 from dmstore.storage.index import INDEX, Index
-from dmstore.storage.objects import LocalObjects, ObjectInfo
+from dmstore.storage.objects import LocalObjects, ObjectInfo, check_length
 from dmstore.storage.remote import RemoteObjects, connect, explain
-from dmstore.storage.strict import _present, zip_in_memory
+from dmstore.storage.strict import zip_in_memory
 
 BLOCK = 1 << 22
 # Objects kept from a server that sends whole objects only.
@@ -125,6 +126,7 @@ class IndexedObjects(ReadOnly):
 
     def get(self, name: str) -> bytes:
         """See :meth:`Objects.get`; CorruptionError if the bytes are not those of the index."""
+        check_length(name, self._size(name), self.url)
         content = b"".join(self.blocks(name))
         entry = self.index.entries[name]
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -265,6 +267,7 @@ class IndexedStore(Store):
         super().__init__(read_only=read_only)
         self._objects = objects
         self._prefix = f"{prefix}/"
+        self._guard = Guard(f"{objects.url}/{prefix}")
 
     def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002
         """The same store; it cannot be made writable."""
@@ -281,17 +284,18 @@ class IndexedStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Read a key; MissingChunkError for a chunk that is not there."""
+        """Read a key; see :meth:`Guard.check`."""
         name = self._prefix + key
         entry = self._objects.index.entries.get(name)
         if entry is None:
-            return _present(None, key, f"{self._objects.url}/{self._prefix[:-1]}")
+            return self._guard.check(key, None, byte_range)
         if byte_range is None:
+            self._guard.check_size(key, entry.size)
             content = await asyncio.to_thread(self._objects.get, name)
         else:
             start, stop = _bounds(byte_range, entry.size)
             content = await asyncio.to_thread(self._objects.read, name, start, stop)
-        return prototype.buffer.from_bytes(content)
+        return self._guard.check(key, prototype.buffer.from_bytes(content), byte_range)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Any

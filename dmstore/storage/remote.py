@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from dmstore.errors import InputError, MissingDependencyError, StorageError, StudyNotFoundError
-from dmstore.storage.objects import ObjectInfo, is_temporary
+from dmstore.storage.objects import ObjectInfo, check_length, is_temporary
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -166,7 +166,9 @@ class RemoteObjects:
         """See :meth:`Objects.get`."""
         import obstore
 
-        return bytes(self._call(name, lambda: obstore.get(self.store, name).bytes()))
+        found = self._call(name, lambda: obstore.get(self.store, name))
+        check_length(name, found.meta["size"], self.url)
+        return bytes(self._call(name, found.bytes))
 
     def open(self, name: str) -> BinaryIO:
         """See :meth:`Objects.open`: all of it at once, since what is opened here is small."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import dmstore
 from dmstore import bits, schema
 from dmstore.errors import CorruptionError, FormatError, InputError
 from dmstore.plan import MAX_RUN
-from dmstore.storage import chunks
+from dmstore.storage import chunks, guard
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -196,6 +195,11 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
     ):
         msg = f"{name}: {len(ids)} run ids and {digest.size} digest bytes do not fit; the file is damaged"
         raise CorruptionError(msg)
+    for column in comment["columns"]:
+        try:
+            schema.check_column_name(column, name)
+        except InputError as error:
+            raise FormatError(str(error)) from None
     run = np.array(ids, dtype=np.int64)
     return SegmentInfo(name, run, digest.reshape(-1, DIGEST_BYTES), comment["columns"])
 
@@ -206,20 +210,31 @@ def read_info(objects: Objects, name: str, identity: Mapping[str, str]) -> Segme
 
 
 def read_segment(
-    objects: Objects, name: str, arrays: list[str], index: tuple[Any, ...] = (Ellipsis,)
+    objects: Objects,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    index: tuple[Any, ...] = (Ellipsis,),
 ) -> dict[str, NDArray[Any]]:
     """Read some arrays of a segment, all of them at the same `index`.
+
+    Parameters
+    ----------
+    objects : Objects
+    name : str
+    shapes : mapping
+        The arrays, and the shapes that they must have.
+    index : tuple
 
     Raises
     ------
     CorruptionError
-        If the zip or a chunk in it cannot be read.
+        If the zip or a chunk in it cannot be read, or an array has another shape.
     """
     try:
         with objects.open(name) as file:
-            found = chunks.read_group(file, name, arrays)
+            found = chunks.read_group(file, name, list(shapes), shapes)
     except chunks.UnknownLayoutError:
-        return read_arrays(objects.reader, name, arrays, index)
+        return read_arrays(objects.reader, name, list(shapes), index, shapes)
     return {key: values[index] for key, values in found.items()}
 
 
@@ -228,8 +243,9 @@ def read_arrays(
     name: str,
     arrays: list[str],
     index: tuple[Any, ...] = (Ellipsis,),
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Read some arrays of a segment, all of them at the same `index`.
+    """Read some arrays of a zarr group, all of them at the same `index`.
 
     Parameters
     ----------
@@ -238,6 +254,8 @@ def read_arrays(
     name : str
     arrays : list of str
     index : tuple
+    shapes : mapping, optional
+        Shapes that they must have.
 
     Raises
     ------
@@ -246,20 +264,29 @@ def read_arrays(
     """
     import zarr
 
-    store = reader(name)
-    try:
-        group = zarr.open_group(store, mode="r", zarr_format=3)
-        result = {}
-        for key in arrays:
-            array: Any = group[key]
-            result[key] = np.asarray(array[index])
-    except FileNotFoundError:
-        raise
-    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError, EOFError) as error:
-        msg = f"{name}: cannot be read ({error}); the file is damaged, restore it from a copy"
-        raise CorruptionError(msg) from error
-    finally:
-        # A zip that could not be opened cannot be closed either.
-        with contextlib.suppress(AttributeError):
-            store.close()
-    return result
+    with opened(reader, name) as store:
+        group: Any = zarr.open_group(store, mode="r", zarr_format=3)
+        for key, shape in (shapes or {}).items():
+            if group[key].shape != shape:
+                msg = f"{key!r} has shape {group[key].shape}, expected {shape}"
+                raise ValueError(msg)
+        return {key: np.asarray(group[key][index]) for key in arrays}
+
+
+@contextlib.contextmanager
+def opened(reader: Callable[[str], Store], name: str) -> Iterator[Store]:
+    """A stored group's zarr store, open for reading.
+
+    Raises
+    ------
+    CorruptionError
+        If what is done with it fails because of what it holds.
+    """
+    with guard.readable(name):
+        store = reader(name)
+        try:
+            yield store
+        finally:
+            # A zip that could not be opened cannot be closed either.
+            with contextlib.suppress(AttributeError):
+                store.close()

@@ -1,4 +1,4 @@
-"""Stores in which every chunk must be there.
+"""Stores that give zarr only what a guard has checked, and in which every chunk must be there.
 
 zarr takes a chunk that is missing for one that holds the fill value alone, so a lost file would read as
 masks that saw nothing. dmstore writes every chunk, and so can tell the two apart.
@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
+import stat
+import threading
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zarr.core.buffer import cpu
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
 
-from dmstore.errors import MissingChunkError, StorageError
+from dmstore.errors import FormatError, StorageError
+from dmstore.storage.guard import Guard
+from dmstore.zips import open_zip
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-def _present(value: Buffer | None, key: str, store: object) -> Buffer | None:
-    if value is None and (key.startswith("c/") or "/c/" in key):
-        msg = (
-            f"{store}/{key}: is not there: vacuum removed what this view stands on (open it again), "
-            f"or the store is damaged (run 'dmstore verify')"
-        )
-        raise MissingChunkError(msg)
-    return value
-
-
 class StrictLocalStore(LocalStore):
-    """A directory; a missing chunk is an error."""
+    """A directory; read only."""
+
+    def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
+        super().__init__(root, read_only=read_only)
+        self._guard = Guard(str(root))
 
     async def get(
         self,
@@ -41,22 +39,44 @@ class StrictLocalStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a key; MissingChunkError for a chunk that is not there."""
-        return _present(await super().get(key, prototype, byte_range), key, self.root)
+        """Read a key; see :meth:`Guard.check`."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = Path(self.root, key).stat()
+            # A pipe would be waited for, and a device has no end.
+            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+                msg = f"{self.root}/{key}: is no plain file; do not use this store"
+                raise FormatError(msg)
+            if byte_range is None:
+                self._guard.check_size(key, status.st_size)
+        found = await super().get(key, prototype, byte_range)
+        return self._guard.check(key, found, byte_range)
 
 
 class StrictZipStore(ZipStore):
-    """A zip; a missing chunk is an error."""
+    """A zip of stored members; read only."""
+
+    def __init__(self, path: Path | str, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._guard = Guard(str(path))
+
+    def _sync_open(self) -> None:
+        if self._is_open:
+            msg = "the store is open already"
+            raise ValueError(msg)
+        self._lock = threading.RLock()
+        self._zf = open_zip(self.path, stored=True)
+        self._is_open = True
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Read a key; MissingChunkError for a chunk that is not there."""
-        return _present(await super().get(key, prototype, byte_range), key, self.path)
+        """Read a key; see :meth:`Guard.check`."""
+        found = await super().get(key, prototype, byte_range)
+        return self._guard.check(key, found, byte_range)
 
 
 class BucketStore(ObjectStore[Any]):
-    """What lies below a prefix of an object store; a missing chunk is an error.
+    """What lies below a prefix of an object store; checked where it is read only.
 
     Parameters
     ----------
@@ -72,6 +92,7 @@ class BucketStore(ObjectStore[Any]):
         super().__init__(store, read_only=read_only)
         self._prefix = f"{prefix}/"
         self._where = where
+        self._guard = Guard(where)
 
     def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 - as in zarr
         """The same store, writable or not."""
@@ -86,10 +107,10 @@ class BucketStore(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Read a key; MissingChunkError for a chunk that is not there."""
+        """Read a key; see :meth:`Guard.check`."""
         with _refusals(self._where, key):
             found = await super().get(self._prefix + key, prototype, byte_range)
-        return _present(found, key, self._where) if self.read_only else found
+        return self._guard.check(key, found, byte_range) if self.read_only else found
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a key."""
@@ -151,9 +172,16 @@ def _refusals(where: str, key: str) -> Iterator[None]:
 
 
 class StrictMemoryStore(MemoryStore):
-    """An archive in memory; a missing chunk is an error."""
+    """An archive in memory; read only."""
 
-    where = "archive"
+    def __init__(self, items: dict[str, Any] | None = None, *, read_only: bool = True) -> None:
+        super().__init__(items, read_only=read_only)
+        self._guard = Guard("archive")
+
+    def named(self, where: str) -> Self:
+        """The same store, with a name for error texts."""
+        self._guard.where = where
+        return self
 
     async def get(
         self,
@@ -161,8 +189,9 @@ class StrictMemoryStore(MemoryStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a key; MissingChunkError for a chunk that is not there."""
-        return _present(await super().get(key, prototype, byte_range), key, self.where)
+        """Read a key; see :meth:`Guard.check`."""
+        found = await super().get(key, prototype, byte_range)
+        return self._guard.check(key, found, byte_range)
 
 
 def zip_in_memory(content: bytes, where: str) -> StrictMemoryStore:
@@ -173,13 +202,8 @@ def zip_in_memory(content: bytes, where: str) -> StrictMemoryStore:
     zipfile.BadZipFile
         If it is damaged, or a member is compressed (so that none is larger than the archive).
     """
-    items: dict[str, Any] = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.filename in items:
-                msg = f"{info.filename!r} is compressed or stands there twice"
-                raise zipfile.BadZipFile(msg)
-            items[info.filename] = cpu.Buffer.from_bytes(archive.read(info))
-    store = StrictMemoryStore(items, read_only=True)
-    store.where = where
-    return store
+    with open_zip(io.BytesIO(content), stored=True) as archive:
+        items: dict[str, Any] = {
+            info.filename: cpu.Buffer.from_bytes(archive.read(info)) for info in archive.infolist()
+        }
+    return StrictMemoryStore(items).named(where)

@@ -23,7 +23,7 @@ from dmstore.errors import (
     InputError,
     StorageError,
 )
-from dmstore.storage import chunks, log, protocol, segment
+from dmstore.storage import chunks, guard, log, protocol, segment
 from dmstore.storage.objects import Objects
 from dmstore.storage.probe import exclusive
 from dmstore.storage.protocol import Steps, T
@@ -115,6 +115,12 @@ class Table:
                 for name, values in rows.columns.items()
             },
         )
+
+    def shapes(self, names: Sequence[str], count: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of arrays and columns of so many rows."""
+        sizes = {**self.sizes, "run": count, "byte": segment.DIGEST_BYTES}
+        dims = {name: array.dims for name, array in self.spec.arrays.items()}
+        return {n: tuple(sizes[dim] for dim in dims.get(n, ("run",))) for n in names}
 
     def _column_dtype(self, name: str) -> str | None:
         known = self.spec.arrays.get(name)
@@ -254,11 +260,11 @@ class Table:
         """Open a base; its ids and digests must be those that were committed."""
         group: Any = self.open_base(base.path)
         where = f"{self.prefix}{base.path}"
-        try:
+        if group["run"].shape != (base.runs,):
+            msg = f"{where}: has {group['run'].shape} run ids, the log says {base.runs}; restore it from a copy"
+            raise CorruptionError(msg)
+        with guard.readable(where):
             run, digest = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
-        except (ValueError, RuntimeError) as error:
-            msg = f"{where}: cannot be read ({error}); restore it from a copy"
-            raise CorruptionError(msg) from error
         if len(run) != base.runs or content_id(run, digest) != base.content_id:
             msg = f"{where}: its runs are not those of content id {base.content_id}; restore it from a copy"
             raise CorruptionError(msg)
@@ -271,8 +277,10 @@ class Table:
         where = f"{self.prefix}{path}"
         if not self.objects.exists(f"{where}/zarr.json"):
             raise FileNotFoundError(where)
-        group = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
-        schema.check_group(group, self.spec, {**self.sizes, "byte": segment.DIGEST_BYTES}, where)
+        with guard.readable(where):
+            group = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
+            sizes = {**self.sizes, "byte": segment.DIGEST_BYTES}
+            schema.check_group(group, self.spec, sizes, where)
         return group
 
 

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from dmstore import schema
-from dmstore.errors import ExistsError, IncompleteError
+from dmstore.errors import ExistsError, FormatError, IncompleteError
 from dmstore.storage import log, protocol
 from dmstore.storage.compact import require_exclusive
 from dmstore.storage.protocol import Children, Delete, Exists, Steps
@@ -73,7 +73,12 @@ def read_all(table: Table) -> list[dict[str, Any]]:
     names = [
         name for name in table.objects.children(f"{table.prefix}tags/") if name.endswith(".json")
     ]
-    return [
-        schema.load_document("tag", table.objects.get(f"{table.prefix}tags/{name}"), f"tags/{name}")
-        for name in names
-    ]
+    found = []
+    for name in names:
+        where = f"{table.prefix}tags/{name}"
+        document = schema.load_document("tag", table.objects.get(where), where)
+        if f"{document['name']}.json" != name:
+            msg = f"{where}: says that it is tag {document['name'][:40]!a}, so it does not belong here; remove it"
+            raise FormatError(msg)
+        found.append(document)
+    return found

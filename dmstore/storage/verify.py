@@ -86,14 +86,19 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
             rows = slice(start, start + BLOCK)
             arrays = {name: np.asarray(group[name][rows]) for name in _checked(table)}
             yield from _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
-    except (DmstoreError, OSError, ValueError, KeyError, RuntimeError) as error:
-        yield Problem("unreadable", where, f"{error}; restore it from a copy")
+    except Exception as error:  # noqa: BLE001 - a hostile group can make zarr raise anything
+        yield Problem(
+            "unreadable",
+            where,
+            f"{' '.join(str(error).split())[:300] or type(error).__name__}; restore it from a copy",
+        )
 
 
 def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iterator[Problem]:
     try:
         info = segment.read_info(table.objects, name, table.identity)
-        arrays = segment.read_segment(table.objects, name, ["run", *_checked(table)])
+        shapes = table.shapes(["run", *_checked(table)], len(info))
+        arrays = segment.read_segment(table.objects, name, shapes)
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), name, str(error))
         return

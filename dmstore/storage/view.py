@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import CorruptionError
-from dmstore.storage import log, segment
+from dmstore.storage import guard, log, segment
 from dmstore.storage.segment import SegmentInfo
 
 if TYPE_CHECKING:
@@ -29,11 +28,12 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of a view that lie in one place: the base (no name) or a segment."""
+    """Rows of a view that lie in one place: the base (no name) or a segment of so many rows."""
 
     name: str | None
     index: NDArray[np.int64]
     columns: Mapping[str, str]
+    length: int = 0
 
 
 class View:
@@ -57,7 +57,8 @@ class View:
         for number, index in snapshot.places:
             info = snapshot.tail[number - 1] if number else None
             columns = info.columns if info else _base_columns(self.base, table.spec)
-            self.sources.append(Source(info.name if info else None, index, columns))
+            length = len(info) if info else 0
+            self.sources.append(Source(info.name if info else None, index, columns, length))
 
     @property
     def manifest(self) -> log.Manifest:
@@ -165,15 +166,11 @@ class View:
         low, high = int(index[0]), int(index[-1]) + 1
         window = (slice(low, high), Ellipsis)
         if source.name is None:
-            try:
+            with guard.readable(f"{self.table.prefix}: the base"):
                 values = {name: np.asarray(_array(self.base, name)[window]) for name in names}
-            except (ValueError, RuntimeError) as error:
-                msg = (
-                    f"{self.table.prefix}: the base cannot be read ({error}); run 'dmstore verify'"
-                )
-                raise CorruptionError(msg) from error
         else:
-            values = segment.read_segment(self.table.objects, source.name, names, window)
+            shapes = self.table.shapes(names, source.length)
+            values = segment.read_segment(self.table.objects, source.name, shapes, window)
         if high - low != len(index):
             values = {name: value[index - low] for name, value in values.items()}
         return values

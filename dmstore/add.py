@@ -10,52 +10,13 @@ import numpy as np
 
 from dmstore import plan, schema
 from dmstore.algorithm import Algorithm
+from dmstore.declaration import declare_outputs
 from dmstore.errors import ExistsError, InputError, NotFoundError
 from dmstore.storage import log
 from dmstore.storage.objects import Objects
 
 
-def declare_outputs(
-    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Declarations of outputs from known names or from full entries.
-
-    Parameters
-    ----------
-    outputs : sequence of str, or mapping
-        ``["margin", "logit:float16"]``, or name to ``dtype``, ``dims``, ``function``,
-        ``orientation`` and ``units``.
-
-    Raises
-    ------
-    InputError
-        For an unknown or reserved name.
-    """
-    if not outputs:
-        msg = "an algorithm needs at least one output, such as 'margin'"
-        raise InputError(msg)
-    if isinstance(outputs, Mapping):
-        declared = {name: dict(entry) for name, entry in outputs.items()}
-    else:
-        known = schema.known_outputs()
-        declared = {}
-        for text in outputs:
-            name, _, dtype = text.partition(":")
-            if name not in known:
-                msg = (
-                    f"output {name!r} is not known; use {', '.join(known)}, or declare it in Python"
-                )
-                raise InputError(msg)
-            declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
-    for name, entry in declared.items():
-        schema.check_column_name(name, "output")
-        if list(entry.get("dims", ()))[:2] != ["run", "target"]:
-            msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
-            raise InputError(msg)
-    return declared
-
-
-def add(
+def add_algorithm(
     objects: Objects,
     study: Mapping[str, Any],
     name: str,
