@@ -40,8 +40,7 @@ def report(study: Study, a: str, b: str) -> str:
     where = f"comparisons/{comparison.attrs['comparison']}/"
     html = render(comparison, _subject(study, comparison, where))
     objects = study.objects
-    objects.delete(f"{where}report.html")
-    objects.put_if_absent(f"{where}report.html", html.encode())
+    objects.replace(f"{where}report.html", html.encode())
     return (
         str(objects.path(f"{where}report.html"))
         if isinstance(objects, LocalObjects)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from dmstore import plan, schema
-from dmstore.algorithm import Algorithm
+from dmstore.algorithm import Algorithm, open_algorithm
 from dmstore.declaration import declare_outputs
 from dmstore.errors import ExistsError, InputError, NotFoundError
 from dmstore.storage import log
 from dmstore.storage.objects import Objects
+
+_DECLARED = ("alpha", "sampling", "masks", "target_set", "outputs", "task", "config")
 
 
 def add_algorithm(
@@ -38,9 +40,8 @@ def add_algorithm(
         for other in objects.children("algorithms/")
         if objects.exists(f"algorithms/{other}/algorithm.json")
     }
-    if name.lower() in taken:
-        msg = f"algorithm {taken[name.lower()]!r} exists in this study; choose another name, or extend it"
-        raise ExistsError(msg)
+    if taken.get(name.lower(), name) != name:
+        raise _exists(taken[name.lower()])
     if sampling not in ("planned", "foreign") or masks not in ("shared", "independent"):
         msg = f"sampling {sampling!r} with masks {masks!r}: use planned or foreign, shared or independent"
         raise InputError(msg)
@@ -86,10 +87,22 @@ def add_algorithm(
         "config": dict(config or {}),
     }
     raw = schema.dump_document("algorithm", document)
-    if not objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
-        msg = f"algorithm {name!r} exists in this study; choose another name"
-        raise ExistsError(msg)
-    algorithm = Algorithm(objects, study, document)
+    if name.lower() in taken:
+        # A killed call may have declared the algorithm and planned no runs yet.
+        algorithm = open_algorithm(objects, study, name)
+        same = all(algorithm.document[key] == document[key] for key in _DECLARED)
+        if not same or not runs or algorithm.blocks():
+            raise _exists(name)
+    elif objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
+        algorithm = Algorithm(objects, study, document)
+    else:
+        raise _exists(name)
     if runs:
         algorithm.extend(runs, repeats=repeats)
     return algorithm
+
+
+def _exists(name: str) -> ExistsError:
+    return ExistsError(
+        f"algorithm {name!r} exists in this study; choose another name, or extend it"
+    )

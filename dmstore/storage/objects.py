@@ -85,6 +85,9 @@ class Objects(Protocol):
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Create an object durably and at once; False, and no change, if the name is taken."""
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Create an object, or put it in the place of the one that is there, durably and at once."""
+
     def delete(self, name: str) -> None:
         """Delete an object, or all objects below it; no error if there is none."""
 
@@ -92,7 +95,7 @@ class Objects(Protocol):
         """The storage's own clock: seconds since 1970."""
 
     def leftovers(self) -> list[ObjectInfo]:
-        """Temporary objects of writers that died."""
+        """Temporary objects of writers that died, and groups of which nothing but directories is left."""
 
     def reader(self, name: str) -> Store:
         """A read-only zarr store on a zipped object or on a prefix that holds a zarr group."""
@@ -163,7 +166,23 @@ class LocalObjects:
 
     def leftovers(self) -> list[ObjectInfo]:
         """See :meth:`Objects.leftovers`."""
-        return [info for info in self._walk("") if is_temporary(info.name)]
+        return [info for info in self._walk("") if is_temporary(info.name)] + self._hollow()
+
+    def _hollow(self) -> list[ObjectInfo]:
+        """Directories of groups without a file: a writer died at once, or whoever deleted them."""
+        found: list[ObjectInfo] = []
+        filled: set[Path] = set()
+        for top, folders, files in os.walk(self.root, topdown=False):
+            directory = Path(top)
+            inside = [directory / folder for folder in folders]
+            if files or filled.intersection(inside):
+                filled.add(directory)
+            elif directory.suffix == ".zarr":
+                with contextlib.suppress(FileNotFoundError):
+                    changed = max(path.stat().st_mtime for path in (directory, *inside))
+                    name = directory.relative_to(self.root).as_posix()
+                    found.append(ObjectInfo(name, 0, changed))
+        return found
 
     def _walk(self, prefix: str) -> list[ObjectInfo]:
         found: list[ObjectInfo] = []
@@ -240,6 +259,17 @@ class LocalObjects:
         if self._anchor and name != self._anchor and not self.path(self._anchor).is_file():
             msg = f"{self.root}: {self._anchor} is gone, so the study was deleted or moved; nothing was written"
             raise StudyNotFoundError(msg)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """See :meth:`Objects.replace`."""
+        path = self.path(name)
+        hidden = path.parent / f".{uuid.uuid4().hex}.part"
+        self.put_if_absent(hidden.relative_to(self.root).as_posix(), content)
+        try:
+            hidden.replace(path)
+            posix.sync_path(path.parent, os.O_DIRECTORY)
+        except OSError as error:
+            raise storage_error(error, path) from error
 
     def delete(self, name: str) -> None:
         """See :meth:`Objects.delete`."""

@@ -52,6 +52,10 @@ class ReadOnly:
         """Refused."""
         raise self._refused()
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Refused."""
+        raise self._refused()
+
     def delete(self, name: str) -> None:
         """Refused."""
         raise self._refused()

@@ -239,6 +239,13 @@ class RemoteObjects:
             msg = f"{self.url}: {self._anchor} is gone, so the study was deleted or moved; nothing was written"
             raise StudyNotFoundError(msg)
 
+    def replace(self, name: str, content: bytes) -> None:
+        """See :meth:`Objects.replace`."""
+        import obstore
+
+        self._check_anchor(name)
+        self._call(name, lambda: obstore.put(self.store, name, content, use_multipart=False))
+
     def delete(self, name: str) -> None:
         """See :meth:`Objects.delete`."""
         import obstore
