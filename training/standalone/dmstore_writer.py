@@ -110,7 +110,7 @@ class Plan:
                 str(name): (np.dtype(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
                 for name, entry in document["outputs"].items()
             }
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise WriterError(f"{where}: damaged ({error!r}); export it again") from None
 
     @classmethod
@@ -119,7 +119,7 @@ class Plan:
         try:
             with open(path, encoding="utf-8") as file:
                 document = json.load(file)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise WriterError(f"{path}: cannot be read as a plan ({error})") from None
         return cls(document, str(path))
 
