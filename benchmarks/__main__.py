@@ -7,9 +7,12 @@ import importlib
 import json
 import resource
 
-NAMES = ("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "fit")
+NAMES = (
+    *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
+    *("size", "fit", "store"),
+)
 
-FUNCTIONS = {"overhead": ("commit", "overhead")}
+FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
 
 
 def main() -> None:
