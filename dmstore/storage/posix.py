@@ -6,10 +6,12 @@ The same steps run in tests on a simulated file system that loses what was not s
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
+
+from dmstore.storage import protocol
 
 T = TypeVar("T")
 
@@ -175,21 +177,9 @@ def _quietly(call: SystemCall) -> Calls[None]:
         return
 
 
-def drive(calls: Calls[T], perform: Any = None) -> T:
+def drive(calls: Calls[T], perform: Callable[[Any], Any] | None = None) -> T:
     """Run calls to their end on this machine, or on whatever `perform` stands for."""
-    perform = perform or perform_call
-    try:
-        call = next(calls)
-        while True:
-            try:
-                result = perform(call)
-            except BaseException as error:  # noqa: BLE001 - the steps decide what an error means
-                call = calls.throw(error)
-            else:
-                call = calls.send(result)
-    except StopIteration as stop:
-        found: T = stop.value
-        return found
+    return protocol.drive(calls, perform or perform_call)
 
 
 def perform_call(call: SystemCall) -> Any:

@@ -137,7 +137,7 @@ Operation: TypeAlias = (
 Steps: TypeAlias = Generator[Operation, Any, T]
 
 
-def drive(steps: Steps[T], perform: Callable[[Any], Any]) -> T:
+def drive(steps: Generator[Any, Any, T], perform: Callable[[Any], Any]) -> T:
     """Run steps to their end: perform each operation, send its result or throw its error."""
     try:
         operation = next(steps)
