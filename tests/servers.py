@@ -60,12 +60,8 @@ def _server(command, endpoint, folder):
                 time.sleep(0.1)
             yield
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
         log.close()
 
 

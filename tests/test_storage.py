@@ -518,3 +518,19 @@ def test_unfinished_results_are_not_vacuumed_at_once(study, algorithm):
     os.utime(directory / "zarr.json", (1, 1))
     maintenance.vacuum_study(study, grace=0)
     assert not directory.exists()
+
+
+def test_a_vacuum_that_takes_an_unfinished_file_does_not_stop_its_writer(algorithm, monkeypatch):
+    real, taken = os.link, []
+
+    def link(source, target):
+        if len(taken) < 2:
+            os.unlink(source)
+            taken.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    fill(algorithm, range(10))
+    assert len(taken) == 2
+    assert algorithm.table.view().run.tolist() == list(range(10))
+    assert algorithm.objects.leftovers() == []
