@@ -525,7 +525,7 @@ def test_a_vacuum_that_takes_an_unfinished_file_does_not_stop_its_writer(algorit
 
     def link(source, target):
         if len(taken) < 2:
-            os.unlink(source)
+            Path(source).unlink()
             taken.append(target)
         real(source, target)
 
