@@ -98,7 +98,10 @@ class Algorithm:
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
-        found = self.objects.children(f"{self.prefix}plans/")
+        found = set(self.objects.children(f"{self.prefix}plans/"))
+        # A listing may be old, but whether the next block is there is not.
+        while self.objects.exists(f"{self.prefix}plans/{len(found) + 1:04d}.json"):
+            found.add(f"{len(found) + 1:04d}.json")
         names = sorted(
             (n for n in found if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
         )

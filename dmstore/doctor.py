@@ -85,9 +85,8 @@ def diagnose(path: str | Path) -> Diagnosis:
                 found += attempt(objects, area)
             except (DmstoreError, OSError) as error:
                 text = f"failed: {error}"
-                found.append(
-                    Finding(attempt.__name__.strip("_"), "wrong", text, ("ingest", "compact"))
-                )
+                name = attempt.__name__.strip("_").replace("_", " ")
+                found.append(Finding(name, "wrong", text, ("ingest", "compact")))
                 break
     finally:
         try:

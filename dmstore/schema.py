@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 FORMAT_VERSION = "1.0"
+# Rows of a chunk of a writer's text column in a base.
+TEXT_ROWS = 16384
 NAME_RULE = "letters, digits, '.', '_' and single '-', not starting with '.' or '-'"
 _NAME = re.compile(r"(?!.*--)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
@@ -78,6 +80,8 @@ class GroupSpec:
                 "coordinate",
                 None if dtype == "string" else "bytes",
                 "Per-run column of the writer.",
+                # A chunk of texts is read whole, so that it must not grow with the runs.
+                chunks={self.key: TEXT_ROWS} if dtype == "string" else None,
             )
             for name, dtype in columns.items()
             if name not in self.arrays

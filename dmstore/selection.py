@@ -90,6 +90,9 @@ def meets(values: NDArray[Any], text: str) -> NDArray[np.bool_]:
 
 
 def _meets(values: NDArray[Any], condition: Condition, text: str) -> NDArray[np.bool_]:
+    if condition.compare in _COMPARE and values.dtype.kind not in "biuf":
+        msg = f"condition {text!r}: {condition.column!r} holds texts, which have no order here; use = or !="
+        raise InputError(msg)
     if condition.compare in _COMPARE:
         return np.asarray(
             _COMPARE[condition.compare](values, _value(values, condition, condition.value, text)),

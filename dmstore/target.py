@@ -31,7 +31,7 @@ class Target:
         -------
         xarray.Dataset
             ``train`` (algorithm, rank): ids; ``weight`` and ``label`` beside them; by decreasing
-            absolute weight, which is NaN where the target has fewer with any.
+            absolute weight; where the target has fewer with any, the id is -1 (or empty) and the weight NaN.
         """
         import xarray as xr
 
@@ -44,7 +44,9 @@ class Target:
         for name in names:
             row = self.study.datamodels(name)["weight"].isel(target=self.position).values
             order = np.argsort(-np.abs(row), kind="stable")[:count]
-            units.append(self.study.train["train"].values[order])
+            ids = self.study.train["train"].values[order]
+            nothing = -1 if ids.dtype.kind in "iu" else ""
+            units.append(np.where(row[order] != 0, ids, nothing))
             weights.append(np.where(row[order] != 0, row[order], np.nan))
             labels.append(self.study.label("train")[order])
         shape = (len(names), min(count, self.study.document["train"]["count"]))

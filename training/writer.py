@@ -24,7 +24,7 @@ from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.ingest import column_key, concatenate
 from dmstore.outputs import TargetOutputs
 from dmstore.plan import Part
-from dmstore.storage import segment
+from dmstore.storage import retract, segment
 from dmstore.storage.segment import Rows
 from dmstore.study import Study, open_study
 
@@ -99,6 +99,8 @@ class RunWriter:
         self._answered: set[int] = set()
         self._handlers: dict[int, Any] = {}
         self._pid = os.getpid()
+        # Whoever may not write here should know before the first run is trained.
+        self.algorithm.objects.now()
         _at_exit(self._close_at_exit)
         self._catch_signals()
         self._thread = threading.Thread(target=self._watch, name="dmstore-flush", daemon=True)
@@ -109,6 +111,9 @@ class RunWriter:
         masks and seeds.
         """
         runs = self._sink.pending(self.part)
+        for run in runs.tolist():
+            # Retracted since: this writer may be given it again.
+            self._digests.pop(run, None)
         for start in range(0, len(runs), _DESCRIBED):
             yield from self.describe(runs[start : start + _DESCRIBED])
 
@@ -277,7 +282,7 @@ class RunWriter:
     def _close_at_exit(self) -> None:
         try:
             self.close()
-        except DmstoreError as error:
+        except Exception as error:  # noqa: BLE001 - nothing else would tell of these runs
             waiting = sum(map(len, self._waiting))
             logging.getLogger(__name__).error("%d runs could not be stored: %s", waiting, error)
 
@@ -295,13 +300,30 @@ class RunWriter:
     def _write(self) -> None:
         """Write waiting runs, in groups of the same columns, each dropped once it is stored."""
         self._overdue = True
-        while self._waiting:
-            key = column_key(self._waiting[0])
+        failure: DmstoreError | None = None
+        for key in dict.fromkeys(map(column_key, self._waiting)):
             merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])
-            self._sink.table.append(merged)
+            try:
+                self._sink.table.append(merged)
+            except DmstoreError as error:
+                # The runs with other columns may be stored all the same.
+                failure = error
+                continue
+            self._restore(merged)
             self.acknowledged += len(merged)
             self._waiting = [rows for rows in self._waiting if column_key(rows) != key]
+        if failure:
+            raise failure
         self._overdue = False
+
+    def _restore(self, rows: Rows) -> None:
+        """Show rows that were retracted and have now been made again with the same content."""
+        digest = rows.digest
+        assert digest is not None
+        made = {(int(run), row.tobytes().hex()) for run, row in zip(rows.run, digest, strict=True)}
+        table = self._sink.table
+        if made & set(table.newest().retracted):
+            retract.restore(table, lambda pairs: pairs & made, "made again")
 
     def _watch(self) -> None:
         """The thread that writes when it is time, or when a signal came."""

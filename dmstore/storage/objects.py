@@ -26,7 +26,7 @@ _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the file system is read-only; mount it for writing or copy the study elsewhere",
-    errno.EACCES: "no permission; use an account that may write there",
+    errno.EACCES: "use an account that may read and write there",
     errno.EPERM: "not permitted; the file system must allow hard links and writing there",
     errno.ENOTSUP: "the file system has no hard links; keep the study on one that has",
     errno.EMLINK: "the file system refuses more links to a file",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+from dmstore.errors import StorageError
 from dmstore.storage.objects import LocalObjects, Objects
 
 RACERS = 8
@@ -22,7 +24,9 @@ def exclusive(objects: Objects) -> bool:
         # A file system either knows exclusive links or does not: two in turn tell. A bucket may
         # check first and write then, which only a race shows.
         local = isinstance(objects, LocalObjects)
-        _known[objects] = not _overwrites(objects) and (local or race(objects) == 1)
+        # Asked again before it is denied: a vacuum without grace may take the probe away.
+        refuses = not _overwrites(objects) or not _overwrites(objects)
+        _known[objects] = refuses and (local or race(objects) == 1)
     return _known[objects]
 
 
@@ -31,6 +35,12 @@ def _overwrites(objects: Objects) -> bool:
     try:
         return objects.put_if_absent(name, b"1") and objects.put_if_absent(name, b"2")
     finally:
+        _forget(objects, name)
+
+
+def _forget(objects: Objects, name: str) -> None:
+    """Delete a probe; where that is not permitted, vacuum will say so."""
+    with contextlib.suppress(StorageError):
         objects.delete(name)
 
 
@@ -53,4 +63,4 @@ def race(objects: Objects, racers: int = RACERS) -> int:
         with ThreadPoolExecutor(racers) as pool:
             return sum(pool.map(attempt, range(racers)))
     finally:
-        objects.delete(name)
+        _forget(objects, name)

@@ -89,7 +89,7 @@ def connect(url: str) -> tuple[str, Any]:
 
 def explain(error: BaseException) -> str:
     """One short line of what a server said, with every secret of the environment taken out."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split()).partition(" Debug source:")[0][:300] or type(error).__name__
     for name, value in os.environ.items():
         if len(value) >= 4 and any(word in name.upper() for word in _SECRETS):
             text = text.replace(value, "…")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dmstore.storage.objects import Objects
 
 MAX_ROWS = 1024
+# Bytes of one array of a segment: codecs take 2 GiB, and readers take a segment whole.
+MAX_BYTES = 256 << 20
 DIGEST_BYTES = 16
 # The end record of a zip and its longest comment.
 _LONGEST = 65535

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     import zarr
 
 _ATTEMPTS = 3
+# Bytes of one text, and of all names of the further columns of a run: a segment's comment holds these.
+_MOST_TEXT = 8192
+_MOST_NAMES = 32768
 # From this many on, segments are asked what they hold by so many threads at once.
 _MANY = 16
 
@@ -95,6 +98,9 @@ class Table:
             raise InputError(msg)
         if len(np.unique(rows.run)) != count:
             msg = f"{where}: a run id stands there twice; give every run its own id"
+            raise InputError(msg)
+        if sum(len(name) + 16 for name in rows.columns) > _MOST_NAMES:
+            msg = f"{where}: {len(rows.columns)} columns are too many; store what belongs together as one output or a file"
             raise InputError(msg)
         declared = {spec.name: spec for spec in self.spec.rows()}
         for name in declared.keys() - rows.arrays.keys():
@@ -170,8 +176,10 @@ class Table:
             there, and the same call may be repeated.
         """
         names = []
-        for start in range(0, len(rows), segment.MAX_ROWS):
-            names += self._append(rows.take(slice(start, start + segment.MAX_ROWS)))
+        widest = max(values[0].nbytes for values in rows.arrays.values())
+        step = max(1, min(segment.MAX_ROWS, segment.MAX_BYTES // max(widest, 1)))
+        for start in range(0, len(rows), step):
+            names += self._append(rows.take(slice(start, start + step)))
         return names
 
     def _append(self, rows: Rows) -> list[str]:
@@ -241,6 +249,10 @@ class Table:
             If a stored object is damaged or of another format.
         """
         return View(self, self.snapshot())
+
+    def newest(self) -> log.Manifest:
+        """The manifest in force."""
+        return log.newest(self.objects, self.prefix)
 
     def view_of(self, manifest: log.Manifest) -> View:
         """The rows of a committed base alone, whatever came later."""
@@ -319,13 +331,15 @@ def _check_column(
 
 def _check_text(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
     try:
-        for value in values:
-            str(value).encode()
+        longest = max((len(str(value).encode()) for value in values), default=0)
     except UnicodeEncodeError:
         msg = (
             f"{where}: column {name!r} holds text that is not valid Unicode; encode it another way"
         )
         raise InputError(msg) from None
+    if longest > _MOST_TEXT:
+        msg = f"{where}: column {name!r} holds a text of {longest} bytes, at most {_MOST_TEXT} are taken; keep long texts in files, and their names here"
+        raise InputError(msg)
     return np.array([str(value) for value in values], dtype=object)
 
 

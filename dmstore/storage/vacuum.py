@@ -56,6 +56,9 @@ def vacuum_steps(prefix: str, pinned: Call, grace: float) -> Steps[Vacuum]:
         manifest = yield from log.newest_steps(prefix)
         before = (yield Now()) - grace
         history = yield from _history(prefix)
+        if manifest.version > (history[-1].manifest.version if history else 0):
+            # An old listing lacks the newest entries: what they replaced went out of use just now.
+            history.append(_Entry(manifest, before + grace))
         stored = yield from _stored(prefix)
         segments = _old_segments(manifest, history, stored, before)
         bases = _old_bases(prefix, manifest, history, stored, before) - (yield pinned)

@@ -145,8 +145,12 @@ class View:
             values = self._read_source(source, have, index)
             rows = slice(int(ends[number]) - len(index), int(ends[number]))
             for name in names:
-                missing = "" if spec.arrays[name].dtype == "string" else np.nan
-                found[name][rows] = values.pop(name, missing)
+                text = spec.arrays[name].dtype == "string"
+                value: Any = values.pop(name, "" if text else np.nan)
+                if text and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+                    # Numbers here, texts elsewhere: a base holds them as texts, so a view does.
+                    value = np.array([str(item) for item in value], dtype=object)
+                found[name][rows] = value
 
         if len(places) < 2:
             for number in range(len(places)):
