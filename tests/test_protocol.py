@@ -11,7 +11,23 @@ KINDS = {
         "grace": 0.0,
         "faults": Faults(lost_reply=0.1, false_exists=0.05, refused=0.02, death=0.003),
     },
+    "grace": {"grace": 2 * STALE, "faults": Faults(), "readers": 3},
+    "tags": {"grace": 0.0, "faults": Faults(), "taggers": 3},
     "stale listings": {"grace": 4 * STALE, "faults": Faults(stale=0.5)},
+    "stale and refused": {
+        "grace": 4 * STALE,
+        "faults": Faults(stale=0.5, refused=0.1),
+        "vacuums": 3,
+        "readers": 3,
+        "taggers": 0,
+    },
+    "stale tags": {
+        "grace": 2 * STALE,
+        "faults": Faults(stale=0.5),
+        "vacuums": 3,
+        "readers": 1,
+        "taggers": 4,
+    },
     "everything": {
         "grace": 4 * STALE,
         "faults": Faults(lost_reply=0.1, false_exists=0.05, refused=0.02, stale=0.5, death=0.003),
