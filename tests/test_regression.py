@@ -322,6 +322,31 @@ def test_fit_is_pinned_and_new_runs_make_a_new_fit(fitted):
     assert study.datamodels("a").attrs["fit"] == second.document["fit"]
 
 
+def test_the_newest_fit_is_that_of_the_latest_moment(fitted):
+    """Whether it is written in whole seconds, as before, or finer, and in whatever time zone."""
+    study, *_ = fitted
+    moments = {
+        0: "",
+        1: "some day",
+        2: "2026-01-01T09:00:00.5+02:00",
+        3: "2026-01-01T07:00:01+00:00",
+        4: "2026-01-01T07:00:01.000001",
+    }
+    done = fit(study, "a").document
+    (path,) = Path(study.path).glob("datamodels/a/*/")
+    expected = []
+    for number, moment in moments.items():
+        name = f"{9 - number}" * 16
+        shutil.copytree(path, path.with_name(name))
+        document = {**done, "fit": name, "created": moment}
+        (path.with_name(name) / "fit.json").write_text(json.dumps(document))
+        expected.append(name)
+    expected[:2] = sorted(expected[:2])
+    shutil.rmtree(path)
+    assert [f["fit"] for f in study.fits("a")] == expected
+    assert study.datamodels("a").attrs["fit"] == expected[-1]
+
+
 def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
     from dmstore.maintenance import compact_study, vacuum_study
 
