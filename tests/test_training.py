@@ -1,5 +1,7 @@
 """Output functions, the dense task, workers, counterfactuals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import examples
@@ -226,12 +228,10 @@ def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
         step = level * np.asarray(intensity) * (1 if name == "plain" else 2)
         return np.tile(step[:, None, None], (1, 5, len(images)))
 
-    class Compared:
-        attrs = {"comparison": "0123"}
-
+    compared = SimpleNamespace(attrs={"comparison": "0123"})
     trained.add_algorithm("other", runs=10)
     monkeypatch.setattr("dmstore.training.counterfactual.probabilities", probability)
-    monkeypatch.setattr(type(trained), "comparison", lambda *_: Compared())
+    monkeypatch.setattr(type(trained), "comparison", lambda *_: compared)
 
     def check(a="plain", b="other", name="noise", intensity=(0, 1)):
         return counterfactual.check(trained, a, b, None, 1, name=name, intensity=intensity)
