@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.errors import InputError
+from dmstore.errors import ExistsError, InputError
 from dmstore.storage import groups
 from dmstore.study import Study
 
@@ -58,6 +58,8 @@ def check(
     ------
     InputError
         If the class is not in the study, no target is left, or the study has no images.
+    ExistsError
+        If another result is kept under this name and class.
     """
     from dmstore.analysis.effect import effect
     from dmstore.training.counterfactual import probabilities
@@ -92,5 +94,24 @@ def check(
         **{key: found[key].values for key in ("effect", "effect_low", "effect_high")},
     }
     where = f"comparisons/{comparison}/counterfactual-{name.replace(' ', '_')}-on-{label}.zarr.zip"
-    groups.write_zip(study.objects, where, schema.group_spec("counterfactual"), arrays)
+    written = groups.write_zip(study.objects, where, schema.group_spec("counterfactual"), arrays)
+    if not written and not _same(groups.read(study.objects, where), arrays):
+        msg = (
+            f"{study.path}/{where}: another counterfactual is kept under {name!r}; results never "
+            f"change, so give this one another --name"
+        )
+        raise ExistsError(msg)
     return found
+
+
+def _same(kept: Mapping[str, NDArray[Any]], made: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether two results are one, whichever algorithm comes first, up to rounding."""
+    if sorted(kept["algorithm"]) != sorted(made["algorithm"]):
+        return False
+    if not np.array_equal(kept["intensity"], made["intensity"]):
+        return False
+    first, second = (np.argsort(arrays["algorithm"]) for arrays in (kept, made))
+    return all(
+        np.allclose(kept[n][first], made[n][second], rtol=1e-5, atol=1e-6)
+        for n in ("effect", "effect_low", "effect_high")
+    )

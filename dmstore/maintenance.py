@@ -12,7 +12,7 @@ from dmstore import annotation, plan, schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError
 from dmstore.examples import read_ids
-from dmstore.outputs import TargetOutputs
+from dmstore.outputs import TargetOutputs, joined
 from dmstore.plan import Block
 from dmstore.storage import groups, log, tag
 from dmstore.storage.compact import Compaction, compact
@@ -144,7 +144,7 @@ def _splits(algorithm: Algorithm, view: View, blocks: list[Block]) -> dict[str, 
 def _outputs_status(outputs: TargetOutputs, runs: View) -> dict[str, int]:
     """How complete the outputs on a later target set are."""
     view = outputs.table.view()
-    stored = int(np.isin(runs.run, view.run).sum())
+    stored = int((joined(runs, view) >= 0).sum())
     return {
         "stored": stored,
         "pending": len(runs) - stored,

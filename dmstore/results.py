@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from dmstore import schema
@@ -26,7 +27,16 @@ def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
                 msg = f"{where}: says that it is fit {document['fit'][:40]!a} of {document['algorithm']!r}, so it does not belong here; remove it"
                 raise FormatError(msg)
             found.append({**document, "complete": objects.exists(f"{where}/complete.json")})
-    return sorted(found, key=lambda fit: (fit.get("created", ""), fit["fit"]))
+    return sorted(found, key=lambda fit: (_created(fit), fit["fit"]))
+
+
+def _created(document: dict[str, Any]) -> datetime.datetime:
+    """When a document says it was made, in whole seconds or finer; first of all if it does not say."""
+    try:
+        moment = datetime.datetime.fromisoformat(document.get("created", ""))
+    except ValueError:
+        return datetime.datetime.min.replace(tzinfo=datetime.UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
 def newest_fit(objects: Objects, algorithm: str, fit: str | None = None) -> dict[str, Any]:
@@ -50,7 +60,7 @@ def comparisons(objects: Objects) -> list[dict[str, Any]]:
                 msg = f"{where}: says that it is comparison {document['comparison'][:40]!a}, so it does not belong here; remove it"
                 raise FormatError(msg)
             found.append(document)
-    return sorted(found, key=lambda entry: (entry.get("created", ""), entry["comparison"]))
+    return sorted(found, key=lambda entry: (_created(entry), entry["comparison"]))
 
 
 def newest_comparison(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dmstore import schema, target_sets
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import InputError
-from dmstore.outputs import TargetOutputs
+from dmstore.outputs import TargetOutputs, short_digests
 from dmstore.selection import Condition, meets, select
-from dmstore.storage import log, retract
+from dmstore.storage import retract
 from dmstore.storage.retract import Pairs, Retraction
 from dmstore.storage.view import View
 
@@ -36,45 +37,102 @@ def retract_runs(
     InputError
         If a condition cannot be used.
     """
+    usable = False
 
     def choose(view: View) -> Pairs:
-        rows = np.flatnonzero(select(view, where))
+        nonlocal usable
+        try:
+            rows = np.flatnonzero(select(view, where))
+        except InputError:
+            # Where the last row with a column has gone, none is left that meets the condition.
+            if not usable:
+                raise
+            return set()
+        usable = True
         return {(int(view.run[row]), view.digest[row].tobytes().hex()) for row in rows}
 
     if dry_run:
         view = algorithm.table.view()
-        return Retraction(tuple(sorted(choose(view))), view.manifest.version)
+        pairs = retract.choose_all(view, choose)
+        return Retraction(tuple(sorted(pairs)), view.manifest.version)
     done = retract.retract(algorithm.table, choose, reason)
-    _retract_outputs(algorithm, reason)
+    _settle_outputs(algorithm, {run for run, _ in done.rows}, reason)
     return done
 
 
-def _retract_outputs(algorithm: Algorithm, reason: str) -> None:
-    """Take outputs on later target sets out of view too, of all runs that are retracted.
+def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> None:
+    """Show outputs on later target sets with the runs that they are of, and with no other.
 
-    Of all, so that what a kill left undone is done the next time.
+    Of all runs, so that what a kill left undone is done the next time. Outputs of changed runs whose
+    rows are not stored any more are let in too, in case they are computed again.
     """
     objects = algorithm.objects
     names = objects.children(f"{algorithm.prefix}outputs/")
     if not names:
         return
     study = schema.load_document("study", objects.get(ANCHOR), ANCHOR)
-    retracted = log.newest(objects, algorithm.table.prefix).retracted
-    of = np.array([int.from_bytes(bytes.fromhex(d)[:8], "little") for _, d in retracted], np.uint64)
-
-    def choose(view: View) -> Pairs:
-        stale = np.isin(view.read(["run_digest"])["run_digest"], of)
-        rows = np.flatnonzero(stale & np.isin(view.run, [run for run, _ in retracted]))
-        return {(int(view.run[row]), view.digest[row].tobytes().hex()) for row in rows}
-
     for name in names:
         count = target_sets.require(objects, study, name)["count"]
-        retract.retract(TargetOutputs(algorithm, name, count).table, choose, reason)
+        outputs = TargetOutputs(algorithm, name, count)
+        outputs.retire(reason=reason)
+
+        def choose(pairs: Pairs, outputs: TargetOutputs = outputs) -> Pairs:
+            of = _runs_of(outputs.table.view(), pairs)
+            runs = algorithm.table.view()
+            now = dict(zip(runs.run.tolist(), short_digests(runs).tolist(), strict=True))
+            return {
+                (run, digest)
+                for run, digest in pairs
+                if run in now
+                and (of[run, digest] == now[run] if (run, digest) in of else run in changed)
+            }
+
+        # What comes back may stand behind outputs of another model, and these now have to go.
+        if retract.restore(outputs.table, choose, reason).rows:
+            outputs.retire(reason=reason)
+
+
+def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:
+    """Short digest of the run that each of some retracted rows is of, as far as they are stored."""
+    if not pairs:
+        return {}
+    ids = {run for run, _ in pairs}
+    hidden = {pair for pair in (*_pairs(view), *view.conflicts) if pair[0] in ids}
+    hidden |= set(view.manifest.retracted)
+    found: dict[tuple[int, str], int] = {}
+    todo = set(pairs)
+    # One row of an id is seen at a time.
+    while todo:
+        shown = retract.seen(view, hidden - todo)
+        of = shown.read(["run_digest"])["run_digest"].tolist()
+        new = {pair: of[i] for i, pair in enumerate(_pairs(shown)) if pair in todo}
+        if not new:
+            break
+        found |= new
+        todo -= new.keys()
+    return found
+
+
+def _pairs(view: View) -> list[tuple[int, str]]:
+    return [
+        (int(run), digest.tobytes().hex())
+        for run, digest in zip(view.run, view.digest, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Restoration(Retraction):
+    """A restoration: how many of its rows are visible, and how many stand behind another row of
+    their id. The others are not stored any more.
+    """
+
+    visible: int
+    behind: int
 
 
 def restore_runs(
     algorithm: Algorithm, where: Sequence[str], *, reason: str, dry_run: bool = False
-) -> Retraction:
+) -> Restoration:
     """Let retracted runs be seen again where their rows are still stored, or are stored again.
 
     Parameters
@@ -102,6 +160,15 @@ def restore_runs(
         return {pair for pair, taken in zip(ordered, chosen, strict=True) if taken}
 
     if dry_run:
-        manifest = log.newest(algorithm.objects, algorithm.table.prefix)
-        return Retraction(tuple(sorted(choose(set(manifest.retracted)))), manifest.version)
-    return retract.restore(algorithm.table, choose, reason)
+        view = algorithm.table.view()
+        retracted = set(view.manifest.retracted)
+        pairs = choose(retracted)
+        done = Retraction(tuple(sorted(pairs)), view.manifest.version)
+        view = retract.seen(view, retracted - pairs)
+    else:
+        done = retract.restore(algorithm.table, choose, reason)
+        _settle_outputs(algorithm, {run for run, _ in done.rows}, reason)
+        view = algorithm.table.view()
+    rows = set(done.rows)
+    visible, behind = len(rows & set(_pairs(view))), len(rows & set(view.conflicts))
+    return Restoration(done.rows, done.version, visible, behind)

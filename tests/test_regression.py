@@ -1,5 +1,9 @@
 """The fit: exact Gram, parity with scikit-learn, certificates, hard designs, resume."""
 
+import json
+import shutil
+from pathlib import Path
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -9,10 +13,12 @@ from sklearn.linear_model import lasso_path as sklearn_path
 
 import dmstore
 from dmstore import bits
-from dmstore.errors import InputError
+from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.regression import fit, fitting, kernels, lasso_path
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import AT_START, CONSTANT, NOT_CONVERGED, Parameters
+from dmstore.retraction import restore_runs, retract_runs
+from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows
 
 
@@ -316,6 +322,31 @@ def test_fit_is_pinned_and_new_runs_make_a_new_fit(fitted):
     assert study.datamodels("a").attrs["fit"] == second.document["fit"]
 
 
+def test_the_newest_fit_is_that_of_the_latest_moment(fitted):
+    """Whether it is written in whole seconds, as before, or finer, and in whatever time zone."""
+    study, *_ = fitted
+    moments = {
+        0: "",
+        1: "some day",
+        2: "2026-01-01T09:00:00.5+02:00",
+        3: "2026-01-01T07:00:01+00:00",
+        4: "2026-01-01T07:00:01.000001",
+    }
+    done = fit(study, "a").document
+    (path,) = Path(study.path).glob("datamodels/a/*/")
+    expected = []
+    for number, moment in moments.items():
+        name = f"{9 - number}" * 16
+        shutil.copytree(path, path.with_name(name))
+        document = {**done, "fit": name, "created": moment}
+        (path.with_name(name) / "fit.json").write_text(json.dumps(document))
+        expected.append(name)
+    expected[:2] = sorted(expected[:2])
+    shutil.rmtree(path)
+    assert [f["fit"] for f in study.fits("a")] == expected
+    assert study.datamodels("a").attrs["fit"] == expected[-1]
+
+
 def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
     from dmstore.maintenance import compact_study, vacuum_study
 
@@ -333,6 +364,86 @@ def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
     compact_study(study)
     vacuum_study(study, grace=0)
     assert base in {f"base/{name}" for name in study.objects.children("algorithms/a/runs/base/")}
+
+
+def test_a_fit_resumes_on_the_base_that_it_began_with(fitted, monkeypatch, tmp_path):
+    """Also when the rows of the newest base stand in another order."""
+    study, *_ = fitted
+    shutil.copytree(study.path, tmp_path / "clean")
+    clean = dmstore.open_study(tmp_path / "clean")
+    fit(clean, "a")
+    algorithm = study.algorithm("a")
+    before = algorithm.table.view()
+    again = Rows(before.run[:10], *_parts(before, 10))
+    monkeypatch.setattr(
+        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(study, "a")
+    monkeypatch.undo()
+    retract_runs(algorithm, ["run=0-9"], reason="suspect")
+    compact(algorithm.table)
+    restore_runs(algorithm, ["run=0-9"], reason="it was fine")
+    algorithm.table.append(again)
+    done = fit(study, "a")
+    compact(algorithm.table)
+    assert algorithm.table.view().run[0] == 10
+    assert done.document["base"] != algorithm.table.view().manifest.base.path
+    found, expected = study.datamodels("a"), clean.datamodels("a")
+    assert np.array_equal(found.lam, expected.lam)
+    assert np.array_equal(found.weight, expected.weight)
+
+
+def _parts(view, count):
+    """Arrays and columns of the first rows of a view."""
+    names = [spec.name for spec in view.table.spec.rows()]
+    columns = [n for n in view.spec().arrays if n not in (*names, "run", "row_digest")]
+    return view.read(names, 0, count), view.read(columns, 0, count)
+
+
+def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
+    study, *_ = fitted
+    monkeypatch.setattr(
+        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(study, "a")
+    monkeypatch.undo()
+    (path,) = Path(study.path).glob("datamodels/a/*/fit.json")
+    document = json.loads(path.read_text())
+    document["runs"]["train"] += 1
+    document["runs"]["eval"] -= 1
+    path.write_text(json.dumps(document))
+    with pytest.raises(CorruptionError, match="run the fit again"):
+        fit(study, "a")
+
+
+def test_a_retraction_as_a_fit_begins_is_not_fitted_on(fitted, monkeypatch):
+    study, *_ = fitted
+    real, calls = fitting.compact, []
+
+    def late(table):
+        calls.append(table)
+        real(table)
+        if len(calls) == 1:
+            retract_runs(study.algorithm("a"), ["run=0-9"], reason="test")
+
+    monkeypatch.setattr(fitting, "compact", late)
+    done = fit(study, "a")
+    assert len(calls) == 2
+    view = study.algorithm("a").table.view()
+    assert sum(done.document["runs"].values()) == len(view) == 490
+    assert done.document["content_id"] == view.content_id()
+    # One that never ends is given up.
+    number = iter(range(10, 100))
+
+    def again(table):
+        real(table)
+        retract_runs(study.algorithm("a"), [f"run={next(number)}"], reason="test")
+
+    monkeypatch.setattr(fitting, "compact", again)
+    with pytest.raises(IncompleteError, match="run it again"):
+        fit(study, "a")
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,24 @@
 """Output functions, the dense task, workers, counterfactuals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import examples
 
 import dmstore
-from dmstore.errors import InputError
+from dmstore import counterfactual, schema
+from dmstore.errors import ExistsError, InputError
 from dmstore.plan import Part
+from dmstore.storage.segment import Rows
+from dmstore.storage.table import Table
 from dmstore.training import outputs, transformations
 from dmstore.training.counterfactual import probabilities
 from dmstore.training.task import make_task
 from dmstore.training.worker import full_models, train
 
 TASK = "dmstore.training.tasks:dense"
+PREDICTION = {"dims": ["run", "target"], "dtype": "int16", "function": "prediction"}
 NAMES = ["margin", "prediction", "loss", "logit"]
 
 
@@ -33,6 +39,24 @@ def test_output_functions_follow_their_definitions():
     p = np.exp(logit) / np.exp(logit).sum(axis=2, keepdims=True)
     assert np.allclose(outputs.loss(logit, label), [[-np.log(p[0, 0, 0]), -np.log(p[0, 1, 1])]])
     assert logit[0, 0, 0] == 2.0
+
+
+@pytest.mark.parametrize(("label", "fits"), [(32_767, True), (39_999, False)])
+def test_a_class_that_does_not_fit_is_refused(label, fits):
+    logit = np.zeros((1, 1, 40_000), np.float32)
+    logit[0, 0, label] = 1
+    found = outputs.prediction(logit, np.array([0]))
+    assert found.tolist() == [[label]]
+    spec = schema.group_spec("outputs", {"prediction": PREDICTION})
+    columns = {"time": np.zeros(1, int), "host": np.array(["h"])}
+    columns["run_digest"] = np.zeros(1, np.uint64)
+    table = Table(None, "", spec, {"target": 1}, {})
+    rows = Rows(np.arange(1), {"prediction": found}, columns)
+    if fits:
+        assert table.check(rows, "x").arrays["prediction"].tolist() == [[label]]
+        return
+    with pytest.raises(InputError, match="do not fit int16"):
+        table.check(rows, "x")
 
 
 def test_worker_stores_consistent_outputs(trained):
@@ -194,3 +218,32 @@ def test_probabilities_and_paste(trained):
     assert found.shape == (2, 3, 20)
     total = sum(probabilities(trained, "plain", images, change, [0], c)[0] for c in range(3))
     assert np.allclose(total, 1)
+
+
+def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
+    """Another result needs another name; the same one again, from either side, is fine."""
+    level = 0.1
+
+    def probability(study, name, images, transformation, intensity, label, *, models):
+        step = level * np.asarray(intensity) * (1 if name == "plain" else 2)
+        return np.tile(step[:, None, None], (1, 5, len(images)))
+
+    compared = SimpleNamespace(attrs={"comparison": "0123"})
+    trained.add_algorithm("other", runs=10)
+    monkeypatch.setattr("dmstore.training.counterfactual.probabilities", probability)
+    monkeypatch.setattr(type(trained), "comparison", lambda *_: compared)
+
+    def check(a="plain", b="other", name="noise", intensity=(0, 1)):
+        return counterfactual.check(trained, a, b, None, 1, name=name, intensity=intensity)
+
+    first = check()
+    assert check().equals(first)
+    assert check("other", "plain").effect.values.tolist() == first.effect.values[::-1].tolist()
+    with pytest.raises(ExistsError, match="another --name"):
+        check(intensity=(0, 1, 2))
+    level = 0.5
+    with pytest.raises(ExistsError, match="another --name"):
+        check()
+    assert check(name="more noise").effect.values.tolist() == [[0, 0.5], [0, 1]]
+    kept = [info.name for info in trained.objects.entries("comparisons/0123/")]
+    assert len(kept) == 2

@@ -28,8 +28,11 @@ def margin(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
 
 
 def prediction(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
-    """Index of the class with the largest logit: (run, target) int16."""
-    return np.asarray(logit.argmax(axis=2).astype(np.int16))
+    """Index of the class with the largest logit: (run, target) int64.
+
+    The table makes it what is declared, and refuses a class that does not fit.
+    """
+    return np.asarray(logit.argmax(axis=2).astype(np.int64))
 
 
 def loss(logit: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:

@@ -53,6 +53,9 @@ def command(
     found = act(opened, where, reason=reason or "", dry_run=dry_run)
     done = "restored" if restore else "retracted"
     would = f"would be {done}" if dry_run else done
+    lines = [f"{algorithm}: {len(found.rows)} runs {would}"]
+    if restore:
+        lines += _seen(found.visible, found.behind, len(found.rows))
     output.emit(
         {
             "algorithm": algorithm,
@@ -60,7 +63,20 @@ def command(
             "runs": [run for run, _ in found.rows],
             "version": found.version,
             "dry_run": dry_run,
+            **({"visible": found.visible} if restore else {}),
         },
-        [f"{algorithm}: {len(found.rows)} runs {would}"],
+        lines,
         as_json=as_json,
     )
+
+
+def _seen(visible: int, behind: int, restored: int) -> list[str]:
+    """What is seen of restored runs, and what to do about the others."""
+    lines = [f"  {visible} of them visible again"]
+    if behind:
+        lines.append(f"  {behind} stand behind another run of their id, which is stored too")
+    if absent := restored - visible - behind:
+        lines.append(
+            f"  {absent} are not stored any more: store them again with 'dmstore ingest' or 'dmstore train'"
+        )
+    return lines

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dmstore import schema
 from dmstore.algorithm import Algorithm
-from dmstore.errors import IncompleteError, InputError
+from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import (
     FEWEST_RUNS,
@@ -33,6 +33,7 @@ from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
 TARGETS = 128
+_ATTEMPTS = 5
 Progress = Callable[[str, int, int], None]
 
 
@@ -118,6 +119,14 @@ def fit(
         # An earlier call may have begun on another base of the same content: that one is pinned.
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
         view = _view_of(opened, document)
+        # Its rows may stand in another order than those of the newest base.
+        runs = _Runs(opened, view, parts=4 if parameters.halves else 1)
+        if runs.count != document["runs"]:
+            msg = (
+                f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
+                f"{runs.count}; remove {where} and run the fit again"
+            )
+            raise CorruptionError(msg)
         with blas_threads(threads):
             _fit_blocks(opened, view, runs, where, output, parameters, threads, progress)
         _finish(study, where, len(_blocks(opened)), started)
@@ -129,9 +138,19 @@ def fit(
 def _pinned(study: Study, algorithm: Algorithm) -> View:
     """The committed base of all rows there are now."""
     table = algorithm.table
-    compact(table)
-    manifest = log.newest(table.objects, table.prefix)
-    view = table.view_of(manifest)
+    for _ in range(_ATTEMPTS):
+        compact(table)
+        manifest = log.newest(table.objects, table.prefix)
+        # The fit reads the base whole, so no row of it may be hidden.
+        view = table.view_of(log.Manifest(manifest.version, base=manifest.base))
+        if len(view) == len(table.view_of(manifest)):
+            break
+    else:
+        msg = (
+            f"{study.path}: runs of {algorithm.name!r} were retracted {_ATTEMPTS} times in a row "
+            f"while the fit began; run it again"
+        )
+        raise IncompleteError(msg)
     if len(view) < FEWEST_RUNS:
         msg = (
             f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "

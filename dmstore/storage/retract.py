@@ -33,7 +33,8 @@ def retract(table: Table, choose: Callable[[View], Pairs], reason: str) -> Retra
     ----------
     table : Table
     choose : callable
-        Given a view, the (run id, digest) pairs to retract; asked again if another commit came first.
+        Given a view, the (run id, digest) pairs to retract; asked again if another commit came first,
+        and about the rows of the same ids that come up in their place.
     reason : str
         Stands in the log.
 
@@ -44,9 +45,27 @@ def retract(table: Table, choose: Callable[[View], Pairs], reason: str) -> Retra
     """
 
     def ask(state: Snapshot) -> Pairs:
-        return choose(View(table, state))
+        return choose_all(View(table, state), choose)
 
     return table.run(retraction_steps(table.prefix, table.infos, table.pause, ask, reason))
+
+
+def seen(view: View, retracted: Pairs) -> View:
+    """What a view would show if just these rows were retracted."""
+    state = view.snapshot
+    manifest = replace(state.manifest, retracted=tuple(sorted(retracted)))
+    return View(view.table, Snapshot.merge(manifest, state.base, state.tail))
+
+
+def choose_all(view: View, choose: Callable[[View], Pairs]) -> Pairs:
+    """What is chosen of a view, and of the rows in conflict that come up in place of the chosen."""
+    pairs: Pairs = set()
+    while more := choose(view) - pairs:
+        pairs |= more
+        if not {run for run, _ in more} & {run for run, _ in view.conflicts}:
+            break
+        view = seen(view, {*view.manifest.retracted, *more})
+    return pairs
 
 
 def retraction_steps(
