@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from dmstore import readers
 from dmstore.algorithm import Algorithm
 from dmstore.errors import DmstoreError, InputError
-from dmstore.intake import FAULTS, take
+from dmstore.intake import FAULTS, retracted_text, skipped_text, take
 from dmstore.outputs import TargetOutputs
 from dmstore.readers.npz import read_outputs, read_rows
 from dmstore.readers.source import Request, Source
@@ -39,7 +40,8 @@ class Ingest:
         Rows stored now; there already with the same content; there with other content; in files
         that were refused for another reason, or beside a conflicting row.
     skipped : int
-        Rows of sources that are no runs: NaN or infinite outputs, or zeros that nobody wrote.
+        Rows of sources that are no runs: NaN or infinite outputs, or zeros that nobody wrote; and
+        rows that were retracted here.
     files : int
         Files and sources looked at.
     errors, warnings : list of str
@@ -112,7 +114,8 @@ def ingest(
         if progress:
             progress(done, total)
 
-    batch = _Batch((outputs or algorithm).table)
+    reason = "retracted here with their runs" if outputs else retracted_text(algorithm.name)
+    batch = _Batch((outputs or algorithm).table, reason)
     for path in files:
         try:
             rows = read_outputs(path, outputs) if outputs else read_rows(path, algorithm)
@@ -126,9 +129,10 @@ def ingest(
     batch.flush(result)
     for source in opened:
         result.files += 1
-        if isinstance(source, StudySource):
-            algorithm.adopt(source.blocks)
-        taken = take(algorithm, source, advance)
+        accept = (
+            partial(algorithm.adopt, source.blocks) if isinstance(source, StudySource) else None
+        )
+        taken = take(algorithm, source, advance, accept)
         for name, value in vars(taken).items():
             setattr(result, name, getattr(result, name) + value)
     return result
@@ -191,9 +195,11 @@ def _count(path: Path) -> int:
 class _Batch:
     """Rows on their way into segments of a good size, whatever the sizes of the files."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, reason: str) -> None:
         self._table = table
+        self._reason = reason
         view = self._table.view()
+        self._retracted = set(view.manifest.retracted)
         self._known = {
             int(run): digest.tobytes() for run, digest in zip(view.run, view.digest, strict=True)
         }
@@ -201,6 +207,17 @@ class _Batch:
 
     def add(self, rows: Rows, where: str, result: Ingest) -> None:
         digests = segment.row_digests(rows.run, rows.arrays, self._table.spec)
+        out = np.array(
+            [
+                (int(run), row.tobytes().hex()) in self._retracted
+                for run, row in zip(rows.run, digests, strict=True)
+            ],
+            dtype=bool,
+        )
+        if out.any():
+            result.skipped += int(out.sum())
+            result.warnings.append(skipped_text(where, rows.run[out].tolist(), self._reason))
+            rows, digests = rows.take(~out), digests[~out]
         found = [self._known.get(int(run)) for run in rows.run]
         own = [digest.tobytes() for digest in digests]
         conflicts = [

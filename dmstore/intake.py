@@ -40,7 +40,12 @@ class _SourceError(Exception):
     """A source is at fault, not the study."""
 
 
-def take(algorithm: Algorithm, source: Source, advance: Callable[[int], None]) -> Taken:
+def take(
+    algorithm: Algorithm,
+    source: Source,
+    advance: Callable[[int], None],
+    accept: Callable[[], object] | None = None,
+) -> Taken:
     """Store the runs of a source that are not there yet.
 
     Parameters
@@ -49,6 +54,8 @@ def take(algorithm: Algorithm, source: Source, advance: Callable[[int], None]) -
     source : Source
     advance : callable
         Called with the number of rows that were dealt with.
+    accept : callable, optional
+        Called once, when the source has passed the checks of it as a whole and before a row is stored.
 
     Raises
     ------
@@ -57,29 +64,39 @@ def take(algorithm: Algorithm, source: Source, advance: Callable[[int], None]) -
     """
     result = Taken()
     try:
-        _take(algorithm, source, result, advance)
+        _take(algorithm, source, result, advance, accept)
     except _SourceError as error:
         result.errors.append(str(error))
     return result
 
 
 def _take(
-    algorithm: Algorithm, source: Source, result: Taken, advance: Callable[[int], None]
+    algorithm: Algorithm,
+    source: Source,
+    result: Taken,
+    advance: Callable[[int], None],
+    accept: Callable[[], object] | None,
 ) -> None:
     names = [spec.name for spec in algorithm.table.spec.outputs()]
     _check_source(algorithm, source, names)
     view = algorithm.table.view()
     place = _find(source.ids, view.run)
-    present, fresh = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
+    retracted = _retracted(algorithm, source, view.manifest.retracted, names)
+    present = np.flatnonzero((place >= 0) & ~retracted)
+    fresh = np.flatnonzero((place < 0) & ~retracted)
     conflicts = _conflicts(algorithm, source, present, view.digest[place[present]], names)
     if conflicts:
         result.conflicting = len(conflicts)
         result.refused = len(source.ids) - len(conflicts)
         result.errors.append(_conflict_text(source, conflicts))
         return
+    if accept is not None:
+        accept()
     result.present = len(present)
-    advance(len(present))
+    advance(len(present) + int(retracted.sum()))
     reasons: dict[str, list[int]] = {}
+    if retracted.any():
+        reasons[retracted_text(algorithm.name)] = source.ids[retracted].tolist()
     waiting: deque[tuple[Future[Any], int, int]] = deque()
 
     def settle() -> None:
@@ -88,17 +105,32 @@ def _take(
         result.new += stored
         advance(count)
 
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for rows, count in _prepared(algorithm, source, fresh, names, reasons):
-            waiting.append((pool.submit(_store, algorithm, rows), len(rows), count))
-            if len(waiting) > _WRITERS:
-                settle()
-        while waiting:
-            settle()
-    for reason, runs in reasons.items():
-        result.skipped += len(runs)
-        shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
-        result.warnings.append(f"{source.path}: {len(runs)} runs skipped, {reason} (run {shown})")
+    try:
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            try:
+                for rows, count in _prepared(algorithm, source, fresh, names, reasons):
+                    waiting.append((pool.submit(_store, algorithm, rows), len(rows), count))
+                    if len(waiting) > _WRITERS:
+                        settle()
+            finally:
+                # A source that fails half-way does not undo what is being written.
+                while waiting:
+                    settle()
+    finally:
+        for reason, runs in reasons.items():
+            result.skipped += len(runs)
+            result.warnings.append(skipped_text(str(source.path), runs, reason))
+
+
+def skipped_text(where: str, runs: Sequence[int], reason: str) -> str:
+    """A line on runs that are left out."""
+    shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
+    return f"{where}: {len(runs)} runs skipped, {reason} (run {shown})"
+
+
+def retracted_text(name: str) -> str:
+    """Why retracted runs of an algorithm are left out, and how to have them again."""
+    return f"retracted here; 'dmstore retract STUDY {name} --restore --where run=…' takes them back"
 
 
 def _store(algorithm: Algorithm, rows: Rows) -> None:
@@ -151,23 +183,39 @@ def _conflicts(
     names: Sequence[str],
 ) -> list[int]:
     """Runs of a source that are stored with other content; `digest` is what is stored."""
+    wrong = (_digests(algorithm, source, present, names) != digest).any(axis=1)
+    return [int(run) for run in source.ids[present[wrong]]]
+
+
+def _retracted(
+    algorithm: Algorithm, source: Source, pairs: Sequence[tuple[int, str]], names: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Which rows of a source were retracted here: (run,) bool."""
+    found = np.isin(source.ids, np.array([run for run, _ in pairs], dtype=np.int64))
+    places = np.flatnonzero(found)
+    known = set(pairs)
+    digest = _digests(algorithm, source, places, names)
+    for place, row in zip(places, digest, strict=True):
+        found[place] = (int(source.ids[place]), row.tobytes().hex()) in known
+    return found
+
+
+def _digests(
+    algorithm: Algorithm, source: Source, places: NDArray[np.int64], names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Digests that the rows at `places` have or would have here: (place, 16) uint8."""
     if source.digest is not None:
-        wrong = (source.digest[present] != digest).any(axis=1)
-        return [int(run) for run in source.ids[present[wrong]]]
-    found = []
-    done = 0
-    for places in blocks(source, present):
-        stored = digest[done : done + len(places)]
-        done += len(places)
-        rows = _read(source, places, names)
+        return source.digest[places]
+    found = [np.empty((0, segment.DIGEST_BYTES), dtype=np.uint8)]
+    for block in blocks(source, places):
+        rows = _read(source, block, names)
         with np.errstate(over="ignore", invalid="ignore"):
             arrays = {
                 spec.name: rows.arrays[spec.name].astype(spec.dtype, copy=False)
                 for spec in algorithm.table.spec.rows()
             }
-        own = segment.row_digests(rows.run, arrays, algorithm.table.spec)
-        found += [int(run) for run in rows.run[(own != stored).any(axis=1)]]
-    return found
+        found.append(segment.row_digests(rows.run, arrays, algorithm.table.spec))
+    return np.concatenate(found)
 
 
 def _conflict_text(source: Source, conflicts: Sequence[int]) -> str:

@@ -16,8 +16,12 @@ from test_cli import run, run_json
 
 import dmstore
 from dmstore.errors import ExistsError, IncompleteError, InputError, StorageError
+from dmstore.exporters import torchfile
 from dmstore.exporters.export import export
+from dmstore.exporters.stream import whole
 from dmstore.ingest import ingest
+from dmstore.readers.scores import labelled, open_scores
+from dmstore.readers.units import Units
 from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows
 
@@ -309,6 +313,45 @@ def test_standardised_units_predict_the_same(made, tmp_path, monkeypatch):
         mask @ raw["weight"] + raw["bias"], scaled @ other["weight"] + other["bias"], atol=1e-5
     )
     assert np.allclose(other["lam"], raw["lam"] / (2 * other["mask_std"].mean()))
+
+
+@pytest.mark.parametrize("kind", ["raw", "standardised"])
+def test_datamodels_pt_is_read_back_as_it_was_stored(made, tmp_path, kind):
+    path = tmp_path / "datamodels.pt"
+    export(made, "alpha", "datamodels.pt", path, units=kind)
+    file = open_scores(path)
+    assert file.is_standardised_by_default == (kind == "standardised")
+    default = "standardised" if file.is_standardised_by_default else None
+    fit = made.datamodels("alpha")
+    for units in (Units(default), Units(kind, 0.2, given=True)):
+        found = labelled(file, orientation=("train-target", ""), units=units)
+        assert "as the file says" in found.attrs["units"]
+        for name in ("weight", "bias", "lam"):
+            assert np.allclose(found[name], fit[name], rtol=1e-5, atol=1e-6)
+    other = {"raw": "standardised", "standardised": "raw"}[kind]
+    with pytest.raises(InputError, match=f"says that its units are {kind}, not {other}"):
+        labelled(file, orientation=("train-target", ""), units=Units(other, given=True))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        (np.full(3, 0.5), np.full(3, 0.5), "shapes"),
+        (np.full(4, np.nan), np.full(4, 0.5), "not those of masks"),
+        (np.full(4, 0.5), np.full(4, -0.5), "not those of masks"),
+        (np.full(4, 0.5), np.full(4, np.inf), "not those of masks"),
+        (np.full(4, 0.5), np.array([0.5, 0, 0.5, 0.5]), "train unit 1 is 0"),
+    ],
+)
+def test_moments_that_are_none_are_refused(tmp_path, mean, std, said):
+    streams = [
+        whole("weight", ("train", "target"), np.ones((4, 2), np.float32)),
+        whole("mask_mean", ("train",), mean),
+        whole("mask_std", ("train",), std),
+    ]
+    torchfile.write(tmp_path / "a.pt", streams, {"units": "standardised"})
+    with pytest.raises(InputError, match=said):
+        labelled(open_scores(tmp_path / "a.pt"), orientation=("train-target", ""), units=Units())
 
 
 def test_standardised_units_need_the_runs_of_the_fit(tmp_path):

@@ -11,6 +11,7 @@ from numpy.lib import format as npy
 from dmstore import bits
 from dmstore.errors import InputError
 from dmstore.ingest import ingest
+from dmstore.retraction import retract_runs
 
 
 @pytest.fixture
@@ -260,3 +261,14 @@ def test_big_endian_and_fortran_arrays_are_the_same_rows(single, tmp_path):
     }
     result = ingest(single, [save(tmp_path / "b.npz", **other)])
     assert (result.new, result.present) == (0, 6)
+
+
+def test_retracted_rows_of_a_worker_are_skipped(single, tmp_path):
+    save(tmp_path / "w.npz", **arrays(single, range(10, 14)))
+    ingest(single, [tmp_path / "w.npz"])
+    retract_runs(single, ["run=12-13"], reason="bad memory")
+    before = len(single.table.segment_names())
+    result = ingest(single, [tmp_path / "w.npz"])
+    assert (result.new, result.present, result.skipped, result.errors) == (0, 2, 2, [])
+    assert "w.npz: 2 runs skipped, retracted here; 'dmstore retract STUDY" in result.warnings[0]
+    assert len(single.table.segment_names()) == before

@@ -17,7 +17,11 @@ from dmstore.errors import InputError, StorageError
 from dmstore.ingest import ingest
 from dmstore.readers import source as sources
 from dmstore.readers.source import Request
+from dmstore.readers.study import StudySource
+from dmstore.retraction import restore_runs, retract_runs
+from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
+from dmstore.storage.view import View
 
 TRAIN, TARGET = 37, 23
 
@@ -90,6 +94,129 @@ def test_labs_that_gave_one_id_to_different_runs(study, algorithm, tmp_path):
     assert (result.new, result.present, result.errors) == (0, 60, [])
     assert len(both.table.view()) == 50
     assert ingest(lab, paths[1:], request=Request(algorithm="alpha")).new == 30
+
+
+def foreign_rows(algorithm, ids, seed=0):
+    """Rows of a foreign algorithm: outputs follow from id and seed."""
+    draw = np.random.default_rng([seed, *ids])
+    arrays = {
+        "mask": draw.random((len(ids), TRAIN)) < 0.5,
+        "margin": draw.normal(size=(len(ids), TARGET)).astype(np.float32),
+    }
+    columns = {"time": np.asarray(ids), "host": np.full(len(ids), "h")}
+    return algorithm.complete(Rows(np.asarray(ids), arrays, columns), "test rows")
+
+
+def test_a_run_is_one_run_through_however_many_studies(tmp_path):
+    labs = {
+        name: dmstore.create_study(tmp_path / f"{name}.dm", examples(), seed=1) for name in "stu"
+    }
+    found = {n: s.add_algorithm("a", sampling="foreign", alpha=None) for n, s in labs.items()}
+    found["s"].table.append(foreign_rows(found["s"], range(10)))
+    taken = [
+        ingest(found[into], [labs[source].path])
+        for into, source in ("ts", "st", "us", "ut", "tu", "su")
+    ]
+    assert [(one.new, one.present) for one in taken] == [
+        *((10, 0), (0, 10), (10, 0)),
+        *((0, 10), (0, 10), (0, 10)),
+    ]
+    # A run of the second lab comes to the first by the third, and directly, once.
+    found["t"].table.append(foreign_rows(found["t"], [77]))
+    assert ingest(found["u"], [labs["t"].path]).new == 1
+    assert ingest(found["s"], [labs["u"].path]).new == 1
+    assert ingest(found["s"], [labs["t"].path]).present == 11
+    # What was retracted at home does not come home.
+    retract_runs(found["s"], ["run=3"], reason="bad memory")
+    again = ingest(found["s"], [labs["t"].path])
+    assert (again.new, again.present, again.skipped, again.errors) == (0, 10, 1, [])
+
+
+def test_a_copy_of_the_plan_of_another_algorithm_is_refused(study, tmp_path):
+    mine = study.add_algorithm("c", runs=10, config={"lr": 1})
+    other = study.add_algorithm("b", runs=10, alpha=0.25)
+    copied = copy(study, tmp_path / "copy.dm").algorithm("b")
+    copied.extend(30)
+    fill(copied, range(40))
+    result = ingest(mine, [tmp_path / "copy.dm"], request=Request(algorithm="b"))
+    assert "another alpha, config than 'c' here" in result.errors[0]
+    assert "--sampling foreign" in result.errors[0]
+    assert (len(mine.table.view()), mine.planned_count()) == (0, 10)
+    # The very algorithm is taken, whatever it is called with.
+    assert ingest(other, [tmp_path / "copy.dm"]).new == 40
+
+
+def test_a_refused_source_does_not_extend_the_plan(study, algorithm, tmp_path):
+    fill(algorithm, range(10))
+    other = copy(study, tmp_path / "other.dm").algorithm("alpha")
+    other.extend(50)
+    fill(other, range(300, 350))
+    fill(other, [20])
+    fill(algorithm, [20], seed=1)
+    result = ingest(algorithm, [tmp_path / "other.dm"])
+    assert result.conflicting == 1
+    assert algorithm.planned_count() == 300
+
+
+def test_runs_that_were_retracted_here_stay_out(study, algorithm, tmp_path):
+    fill(algorithm, range(20))
+    other = copy(study, tmp_path / "copy.dm").algorithm("alpha")
+    fill(other, range(20, 40))
+    retract_runs(algorithm, ["run=3-4"], reason="bad memory")
+    fill(algorithm, [3], seed=5)
+    before = len(algorithm.table.segment_names())
+    result = ingest(algorithm, [tmp_path / "copy.dm"])
+    assert (result.new, result.present, result.skipped, result.errors) == (20, 18, 2, [])
+    assert (
+        "2 runs skipped, retracted here; 'dmstore retract STUDY alpha --restore"
+        in (result.warnings[0])
+    )
+    segments = algorithm.table.segment_names()
+    assert len(segments) > before
+    assert ingest(algorithm, [tmp_path / "copy.dm"]).skipped == 2
+    assert algorithm.table.segment_names() == segments
+    restore_runs(algorithm, ["run=4"], reason="it was right")
+    assert ingest(algorithm, [tmp_path / "copy.dm"]).skipped == 1
+
+
+def test_a_source_that_fails_half_way_is_counted(study, tmp_path, monkeypatch):
+    into = study.add_algorithm("f", sampling="foreign", alpha=None)
+    folder = store(tmp_path / "store", 50)
+    mask = np.load(folder / "masks.npy").astype(np.uint8)
+    mask[35, 0] = 2
+    np.save(folder / "masks.npy", mask)
+    monkeypatch.setattr(sources, "MAX_ROWS", 10)
+    result = ingest(into, [folder])
+    assert "other than 0 and 1" in result.errors[0]
+    assert result.new == len(into.table.view()) == 30
+
+
+def test_scattered_rows_of_a_study_are_read_in_bounded_parts(
+    study, algorithm, tmp_path, monkeypatch
+):
+    ids = np.arange(300)
+    fill(algorithm, ids[ids % 20 != 0])
+    other = copy(study, tmp_path / "other.dm").algorithm("alpha")
+    fill(other, ids[ids % 20 == 0])
+    ingest(other, [study.path])
+    read = []
+    real = View.read
+
+    def spy(self, names, start=0, stop=None):
+        found = real(self, names, start, stop)
+        if "mask" in names:
+            read.append(len(found["mask"]))
+        return found
+
+    monkeypatch.setattr(View, "read", spy)
+    source = StudySource(tmp_path, other, algorithm, kept=True)
+    places = np.concatenate([np.arange(0, 200, 20), [299]])
+    rows = source.read(places, ["margin"])
+    assert max(read) <= len(places)
+    assert rows.run.tolist() == source.ids[places].tolist()
+    monkeypatch.undo()
+    assert np.array_equal(rows.arrays["mask"], other.table.view().read(["mask"])["mask"][places])
+    assert np.array_equal(source.masks(places), rows.arrays["mask"])
 
 
 def test_another_study_of_the_same_examples(study, algorithm, tmp_path):

@@ -23,12 +23,14 @@ from dmstore.readers import trak
 from dmstore.readers.files import FileArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
-from dmstore.readers.units import Units, raw_units
+from dmstore.readers.units import KINDS, Stated, Units, raw_as_stated, raw_units
 
 if TYPE_CHECKING:
     import xarray as xr
 
 ORIENTATIONS = ("target-train", "train-target")
+# Mean and deviation of the mask columns, beside standardised weights.
+_MOMENTS = ("mask_mean", "mask_std")
 SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors")
 
 
@@ -71,7 +73,22 @@ class ScoreFile:
     @property
     def is_standardised_by_default(self) -> bool:
         """Whether the tool that writes such files leaves weights in standardised mask units."""
+        if (kind := self.stated_kind) is not None:
+            return kind == "standardised"
         return isinstance(self.opened, TorchFile) and {"bias", "lam"} <= set(self.keys)
+
+    @property
+    def stated_kind(self) -> str | None:
+        """Units that the file states, as a ``datamodels.pt`` made here does; None where it does not."""
+        if not isinstance(self.opened, TorchFile) or self.keys["weight"] != "weight":
+            return None
+        kind = self.opened.texts.get("units")
+        headers = [self.opened.headers.get(name) for name in _MOMENTS]
+        if kind == "standardised" and not all(
+            h is not None and len(h.shape) == 1 and h.dtype.kind == "f" for h in headers
+        ):
+            return None
+        return kind if kind in KINDS else None
 
 
 def is_scores(path: str | Path) -> bool:
@@ -278,7 +295,7 @@ def labelled(
     Raises
     ------
     InputError
-        If a score is not finite (naming its place) or the runs contradict the units.
+        If a score is not finite (naming its place), or the runs or the file contradict the units.
     """
     import xarray as xr
 
@@ -292,9 +309,13 @@ def labelled(
         for name in ("bias", "lam")
         if name in file.keys
     }
-    weight, bias, said = raw_units(weight, vectors.get("bias"), units, str(file.path))
-    if bias is not None:
-        vectors["bias"] = bias
+    stated = None if units.runs is not None else _stated(file, units, weight.shape[1])
+    if stated is not None:
+        weight, vectors, said = raw_as_stated(weight, vectors, stated, str(file.path))
+    else:
+        weight, bias, said = raw_units(weight, vectors.get("bias"), units, str(file.path))
+        if bias is not None:
+            vectors["bias"] = bias
     target_count, train_count = weight.shape
     attrs = {
         "file": file.path.name,
@@ -318,6 +339,23 @@ def labelled(
         },
         attrs=attrs,
     )
+
+
+def _stated(file: ScoreFile, units: Units, train: int) -> Stated | None:
+    """The units that the file states, held against what the user says."""
+    kind = file.stated_kind
+    if kind is None:
+        return None
+    if units.given and units.kind != kind:
+        msg = f"{file.path}: says that its units are {kind}, not {units.kind}; leave --units out"
+        raise InputError(msg)
+    if kind == "raw":
+        return Stated(kind)
+    mean, deviation = (np.asarray(file.opened.load(name), dtype=np.float64) for name in _MOMENTS)
+    if not mean.shape == deviation.shape == (train,):
+        msg = f"{file.path}: mask_mean and mask_std have shapes {mean.shape} and {deviation.shape}, but there are {train} train units; export the file again"
+        raise InputError(msg)
+    return Stated(kind, mean, deviation)
 
 
 def _floats(values: NDArray[Any]) -> NDArray[Any]:

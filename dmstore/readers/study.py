@@ -2,12 +2,14 @@
 
 A copy of the same study has the same plan, so its run ids are kept. Runs of a study of another
 uuid get ids that follow from where they come from and what they are, so that they never meet the
-ids of others and the same rows give the same ids again.
+ids of others and the same rows give the same ids again. Through however many studies a run comes,
+it is the same run: an id that was given so is kept, and a run that comes home has its own again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from dmstore.study import Study, open_study
 
 FORMAT = "study"
 _OWN = ("seed", "time", "host")
+# What makes the runs of two algorithms those of one plan, besides the study.
+_ALIKE = ("alpha", "masks", "task", "config", "outputs")
 
 
 def sniff(path: Path) -> bool:
@@ -56,7 +60,7 @@ class StudySource:
             for name, entry in source.outputs.items()
         }
         run, digest = self._view.run, self._view.digest
-        self.ids = run if kept else foreign_ids(source.table.identity, run, digest)
+        self.ids = run if kept else self._new_ids(into)
         # A digest covers all outputs of the row.
         same = kept and source.outputs.keys() == into.outputs.keys()
         self.digest = digest if same else None
@@ -67,6 +71,24 @@ class StudySource:
             )
         ids = "run ids kept" if kept else "run ids made anew"
         self.title = f"study {source.table.identity['study']}, algorithm {source.name!r}: {len(run)} runs, {ids}"
+
+    def _new_ids(self, into: Algorithm) -> NDArray[np.int64]:
+        """Ids for runs of another study: made, kept from where they were made, or those of `into`."""
+        view = self._view
+        found = foreign_ids(self._algorithm.table.identity, view.run, view.digest)
+        if view.columns.get("source_run") != "string":
+            return found
+        own = into.table.view()
+        stored = {*own.run.tolist(), *(run for run, _ in own.manifest.retracted)}
+        home = f"{into.table.identity['study']}/{into.table.identity['algorithm']}/"
+        for place, text in enumerate(view.read(["source_run"])["source_run"]):
+            match = re.fullmatch(r"[^/]+/[^/]+/([0-9]{1,19})", text)
+            if match is None:
+                continue
+            first = int(match[1])
+            at_home = text.startswith(home) and first in stored
+            found[place] = first if at_home else view.run[place]
+        return found
 
     def _classes(self, dims: Sequence[str]) -> int | None:
         return self._algorithm.table.sizes["class"] if "class" in dims else None
@@ -104,11 +126,21 @@ class StudySource:
         return Rows(self.ids[places], arrays, carried)
 
     def _read(self, places: NDArray[np.int64], names: list[str]) -> dict[str, NDArray[Any]]:
-        low, high = int(places[0]), int(places[-1]) + 1
-        found = self._view.read(names, low, high)
-        if high - low == len(places):
-            return found
-        return {name: values[places - low] for name, values in found.items()}
+        """Rows at `places`, never more at a time than there are of them, however far apart they lie."""
+        parts = []
+        start = 0
+        while start < len(places):
+            stop = int(np.searchsorted(places, places[start] + len(places)))
+            part = places[start:stop]
+            low, high = int(part[0]), int(part[-1]) + 1
+            found = self._view.read(names, low, high)
+            if high - low > len(part):
+                found = {name: values[part - low] for name, values in found.items()}
+            parts.append(found)
+            start = stop
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def open_source(path: Path, request: Request) -> StudySource:
@@ -118,7 +150,7 @@ def open_source(path: Path, request: Request) -> StudySource:
     ------
     InputError
         If it is the same place, has other examples, declares its outputs otherwise, or is of another
-        uuid and the runs would go into an algorithm with a plan.
+        uuid or another algorithm and the runs would go into an algorithm with a plan.
     """
     study = open_study(path)
     into = request.into
@@ -151,6 +183,14 @@ def open_source(path: Path, request: Request) -> StudySource:
         what = f"study {study.uuid}, not a copy of this one" if not same else "of foreign sampling"
         msg = f"{path}: is {what}, so its runs are not of the plan of {into.name!r}; ingest them into an algorithm with '--sampling foreign'"
         raise InputError(msg)
+    if into.planned and source.uuid != into.uuid:
+        mine, theirs = ({k: one.document.get(k) for k in _ALIKE} for one in (into, source))
+        differ = [name for name in _ALIKE if mine[name] != theirs[name]]
+        if into.document["masks"] == "independent" and source.name != into.name:
+            differ.append("name")
+        if differ:
+            msg = f"{path}: algorithm {source.name!r} has another {', '.join(differ)} than {into.name!r} here, so its runs are not of its plan; ingest them into an algorithm with '--sampling foreign'"
+            raise InputError(msg)
     # Ids given to foreign runs mean something in their own algorithm alone.
     return StudySource(path, source, into, kept=into.planned or (same and source.uuid == into.uuid))
 

@@ -18,6 +18,7 @@ from dmstore.readers.torch_pickle import Tensor
 _LEGACY = (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46", b"\x80\x02]q")
 # The pickle of a dict of tensors is some hundred bytes a tensor.
 _LARGEST_PICKLE = 4_000_000
+_LONGEST_TEXT = 1000
 
 
 class TorchFile:
@@ -32,6 +33,8 @@ class TorchFile:
     ----------
     headers : dict
         Shape and dtype of each tensor; bfloat16 is given as float32.
+    texts : dict
+        Short texts that stand beside the tensors.
 
     Raises
     ------
@@ -45,7 +48,9 @@ class TorchFile:
             members = self._members(archive)
             self._root, self._order = self._describe(archive, members)
             raw = self._read(archive, members[f"{self._root}data.pkl"])
-            self._tensors = self._named(torch_pickle.parse(raw, str(self.path)))
+            content = torch_pickle.parse(raw, str(self.path))
+            self._tensors = self._named(content)
+            self.texts = _texts(content)
             for name, tensor in self._tensors.items():
                 self._check(name, tensor, members)
         self.headers = {
@@ -192,3 +197,13 @@ class TorchFile:
                 "save tensor.contiguous()"
             )
             raise InputError(msg)
+
+
+def _texts(content: Any) -> dict[str, str]:
+    if not isinstance(content, dict):
+        return {}
+    return {
+        str(key): value
+        for key, value in content.items()
+        if isinstance(value, str) and len(value) <= _LONGEST_TEXT
+    }

@@ -46,6 +46,75 @@ class Units:
     runs: Path | None = None
 
 
+@dataclass(frozen=True)
+class Stated:
+    """Units that a file states.
+
+    Attributes
+    ----------
+    kind : {"raw", "standardised"}
+    mean, deviation : (train,) float64, optional
+        Of the mask columns; for standardised weights.
+    """
+
+    kind: str
+    mean: NDArray[np.float64] | None = None
+    deviation: NDArray[np.float64] | None = None
+
+
+def raw_as_stated(
+    weight: NDArray[Any], vectors: dict[str, NDArray[Any]], stated: Stated, where: str
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]], str]:
+    """Bring weights, ``bias`` and ``lam`` from the units that their file states to raw mask units.
+
+    Parameters
+    ----------
+    weight : (target, train) float
+    vectors : dict
+        ``bias`` and ``lam`` (target,), as far as the file has them.
+    stated : Stated
+    where : str
+        For error texts.
+
+    Returns
+    -------
+    weight, vectors : as given
+    said : str
+        What was done.
+
+    Raises
+    ------
+    InputError
+        If the means and deviations are not those of masks.
+    """
+    mean, deviation = stated.mean, stated.deviation
+    if mean is None or deviation is None:
+        return weight, vectors, "raw mask units (as the file says)"
+    # Written so that NaN fails too.
+    if (
+        not ((mean >= 0).all() and (mean <= 1).all() and (deviation >= 0).all())
+        or not (deviation <= 0.5 + 1e-6).all()
+    ):
+        msg = f"{where}: its mask_mean and mask_std are not those of masks; export the file again"
+        raise InputError(msg)
+    constant = deviation == 0
+    if weight[:, constant].any():
+        unit = int(np.flatnonzero(constant & weight.any(axis=0))[0])
+        msg = f"{where}: mask_std of train unit {unit} is 0, but it has weights; export the file again"
+        raise InputError(msg)
+    raw, bias = _from_standardised(
+        weight, vectors.get("bias"), np.where(constant, 1, deviation).astype(weight.dtype), mean
+    )
+    vectors = dict(vectors)
+    if bias is not None:
+        vectors["bias"] = bias
+    if "lam" in vectors:
+        # Half the loss there and not here, and the weights' unit.
+        vectors["lam"] = vectors["lam"] * (2 * deviation.mean())
+    said = "converted to raw from standardised mask units (as the file says): divided by each column's standard deviation"
+    return raw, vectors, said
+
+
 def raw_units(
     weight: NDArray[Any], bias: NDArray[Any] | None, units: Units, where: str
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
