@@ -113,6 +113,22 @@ def test_npy_goes_back_in_as_the_same_rows(made, tmp_path):
         same(again[name], values)
 
 
+def test_npy_is_a_source_with_its_texts(made, tmp_path):
+    folder = tmp_path / "out"
+    run("export", made.path, "alpha", "--to", "npy", folder, "-Q")
+    other = made.add_algorithm(
+        "npy", sampling="foreign", alpha=None, outputs=["margin:float16", "prediction"]
+    )
+    result = ingest(other, [folder])
+    assert (result.new, result.errors) == (RUNS, [])
+    again, old = (made.algorithm(name).table.view() for name in ("npy", "alpha"))
+    for name in ("mask", "margin", "note", "accuracy"):
+        same(again.read([name])[name], old.read([name])[name])
+    np.save(folder / "note.npy", np.full((RUNS, 2), "x"))
+    refused = ingest(other, [folder])
+    assert "or text with one value a model" in refused.errors[0]
+
+
 def test_snapshot_output_and_blocks(made, tmp_path, monkeypatch):
     from dmstore.exporters import source
 

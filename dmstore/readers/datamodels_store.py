@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmstore import strictjson
 from dmstore.errors import InputError
-from dmstore.readers.files import FileArray, check_inside, open_npy
+from dmstore.readers.files import NUMBERS, FileArray, check_inside, open_npy
 from dmstore.readers.source import ArraySource, Request, find_columns, find_outputs, positions
 
 FORMAT = "datamodels"
@@ -92,13 +92,20 @@ def _arrays(path: Path, models: int) -> dict[str, FileArray]:
         names = list(described)
     found = {}
     for name in names:
-        array = open_npy(path / f"{name}.npy", path)
+        array = open_npy(path / f"{name}.npy", path, NUMBERS + "U")
+        if array.dtype.kind == "U" and len(array.shape) != 1:
+            msg = f"{array.path}: is text of shape {array.shape}, and only numbers and bools are taken, or text with one value a model; take it out of the store"
+            raise InputError(msg)
         if array.shape[:1] != (models,):
             msg = f"{array.path}: has shape {array.shape}, but _completed.npy has {models} models"
             raise InputError(msg)
         if described is not None:
             shape, dtype = described[name]
-            if array.shape[1:] != shape or array.stored != dtype:
+            # A spec names text without its length.
+            alike = array.stored == dtype or (
+                dtype.itemsize == 0 and array.stored.kind == dtype.kind
+            )
+            if array.shape[1:] != shape or not alike:
                 msg = f"{array.path}: is {array.stored} {array.shape[1:]} a model, but spec.json says {dtype} {shape}"
                 raise InputError(msg)
         found[name] = array

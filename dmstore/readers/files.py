@@ -122,7 +122,8 @@ class FileArray:
         found = np.empty((len(index), *self.shape[1:]), dtype=self.stored)
         if not found.size:
             return found
-        width = found[0].nbytes
+        # Not of found[0]: a text alone is as long as its content.
+        width = found.nbytes // len(found)
         view = memoryview(found.reshape(-1).view(np.uint8).data)
         with self.path.open("rb", buffering=0) as file:
             for low, high in stretches(index):
