@@ -78,7 +78,7 @@ class TargetOutputs:
         for number, (run, now) in enumerate(zip(rows.run, digest, strict=True)):
             if expected[number] != now or described[number] not in (None, int(now)):
                 msg = (
-                    f"{where}: these outputs of run {run} are of another model (run_digest) than the one "
+                    f"{where}: outputs of run {run} are of another model (run_digest) than the one "
                     f"stored in {self.algorithm.name!r}, which was trained again; compute them anew"
                 )
                 raise InputError(msg)
