@@ -31,6 +31,13 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
     total = sum(result.size for result in done.values())
     output.emit(
         {"removed": removed, "bytes": total},
-        [f"{len(removed)} objects deleted, {output.size(total)}"],
+        [
+            f"{len(removed)} objects deleted, {output.size(total)}"
+            + (
+                f"; what went out of use less than {grace / 86400:g} days ago is kept (--grace 0 deletes it now)"
+                if grace
+                else ""
+            )
+        ],
         as_json=as_json,
     )
