@@ -115,6 +115,9 @@ def ingest(
             progress(done, total)
 
     reason = "retracted here with their runs" if outputs else retracted_text(algorithm.name)
+    if outputs:
+        # Outputs of models that were replaced make room for those of the present ones.
+        outputs.retire()
     batch = _Batch((outputs or algorithm).table, reason)
     for path in files:
         try:

@@ -101,7 +101,8 @@ def read_outputs(path: str | Path, outputs: TargetOutputs) -> Rows:
     ----------
     path : path
         ``run`` (k,) integer ids; one array (k, target[, class]) a declared output; optional ``study``,
-        ``algorithm`` and ``target_set``, which must match; any further per-run column.
+        ``algorithm`` and ``target_set``, which must match; ``run_digest`` (k,) uint64, the first 8 bytes of
+        the digest of the run that the outputs are of, which must match too; any further per-run column.
     outputs : TargetOutputs
 
     Raises
