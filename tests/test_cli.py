@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import examples
+from helpers import examples, fill
 
+import dmstore
 from dmstore import cli
 
 TASK = "dmstore.training.tasks:dense"
@@ -257,3 +258,22 @@ def test_incomplete_training_exits_3(done, monkeypatch):
     run("extend", done[0], "b", "--runs", "1")
     monkeypatch.setattr(worker, "train", lambda *a, **k: 0)
     run("train", done[0], "b", "-Q", code=3)
+
+
+def test_a_misspelt_task_adds_nothing(tmp_path):
+    path = str(tmp_path / "s.dm")
+    dmstore.create_study(path, examples(), seed=1)
+    result = CliRunner().invoke(
+        cli.group, ["add", path, "a", "--runs", "5", "--task", "dmstore.training.tasks:dens"]
+    )
+    assert "has no 'dens'" in str(result.exception)
+    assert dmstore.open_study(path).algorithms == []
+
+
+def test_a_mistyped_condition_says_what_is_there(tmp_path):
+    path = str(tmp_path / "s.dm")
+    algorithm = dmstore.create_study(path, examples(), seed=1).add_algorithm("a", runs=5)
+    fill(algorithm, range(3))
+    arguments = ["retract", path, "a", "--where", "host=hots", "--reason", "test"]
+    result = CliRunner().invoke(cli.group, arguments)
+    assert result.output == "a: 0 runs retracted\n  host is host\n"

@@ -73,6 +73,8 @@ def command(
     from dmstore.study import open_study
 
     opened = open_study(study)
+    if task:
+        _refuse_missing(task)
     made = opened.add_algorithm(
         algorithm,
         alpha=alpha,
@@ -99,6 +101,22 @@ def command(
         [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],
         as_json=as_json,
     )
+
+
+def _refuse_missing(task: str) -> None:
+    """Refuse a function that its module certainly does not have: an algorithm cannot be changed later."""
+    import importlib
+
+    from dmstore.errors import InputError
+
+    module, _, function = task.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except Exception:  # noqa: BLE001 - it may be there on the hosts that train
+        return
+    if not hasattr(found, function):
+        msg = f"task {task!r}: {module} has no {function!r}; nothing was added"
+        raise InputError(msg)
 
 
 def _try_task(study: Any, algorithm: Any) -> None:

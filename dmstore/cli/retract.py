@@ -56,6 +56,8 @@ def command(
     lines = [f"{algorithm}: {len(found.rows)} runs {would}"]
     if restore:
         lines += _seen(found.visible, found.behind, len(found.rows))
+    elif not found.rows:
+        lines += _there(opened, where)
     output.emit(
         {
             "algorithm": algorithm,
@@ -68,6 +70,21 @@ def command(
         lines,
         as_json=as_json,
     )
+
+
+def _there(algorithm: Any, where: tuple[str, ...]) -> list[str]:
+    """Values that the columns of the conditions have, for who mistyped one."""
+    import numpy as np
+
+    from dmstore.selection import Condition
+
+    view = algorithm.table.view()
+    lines = []
+    for name in dict.fromkeys(Condition.parse(text).column for text in where):
+        values = np.unique(view.read([name])[name])
+        more = f", … ({len(values)} values)" if len(values) > 6 else ""
+        lines.append(f"  {name} is {', '.join(map(str, values[:6]))}{more}")
+    return lines
 
 
 def _seen(visible: int, behind: int, restored: int) -> list[str]:
