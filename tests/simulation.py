@@ -2,6 +2,14 @@
 
 Objects are bytes in a dictionary with a clock. Actors are generators of steps; the scheduler decides, by
 a seed, who moves next, whether an answer is lost, wrong or late, how old a listing is, and who dies.
+
+There are three ways of scheduling, drawn by the seed. Finely: any actor may move at any operation, in
+bursts of any length, and one sleeps for long. In turns: an actor goes on until its next operation that
+others can see or that sees others (:data:`TURNS`), and there may sleep while others make a few of theirs.
+By plans: one actor stops just before something that it does (:data:`EFFECTS`), others do whole pieces of
+work, a second stops likewise, and then the two go on: what goes wrong only when three hosts stop at the
+right places is found in tens of schedules so, not in thousands. Time jumps to the moments at which
+something becomes old enough for a vacuum.
 """
 
 from __future__ import annotations
@@ -22,6 +30,15 @@ from dmstore.storage.snapshot import BaseRows, content_id, snapshot_steps
 
 PREFIX = "runs/"
 STALE = 60.0
+TURNS = (
+    protocol.Put,
+    protocol.Delete,
+    protocol.Entries,
+    protocol.Call,
+    protocol.WriteBase,
+    protocol.CheckBase,
+)
+EFFECTS = (protocol.Put, protocol.Delete, protocol.WriteBase, protocol.Call)
 
 
 def digest_of(run, content=0):
@@ -56,6 +73,9 @@ class Storage:
         self.faults = faults
         self.clock = 1_000_000.0
         self.objects: dict[str, list[Stored]] = {}
+        # A network file system shows a listing that it has kept; an object store one of any age.
+        self.keeps = draw.random() < 0.5
+        self.kept: dict[tuple[int, str], float] = {}
 
     def current(self, name):
         versions = self.objects.get(name, [])
@@ -71,11 +91,23 @@ class Storage:
                     yield name, v
                     break
 
+    def _seen(self, actor, prefix):
+        """The moment of which a listing tells."""
+        if not self.faults.stale:
+            return self.clock
+        if not self.keeps:
+            stale = self.draw.random() < self.faults.stale
+            return self.clock - (self.draw.uniform(0, STALE) if stale else 0.0)
+        moment = self.kept.get((actor, prefix), -STALE)
+        if moment < self.clock - STALE:
+            moment = self.kept[actor, prefix] = self.clock
+        return moment
+
     def listing(self, actor, prefix):
-        age = self.draw.uniform(0, STALE) if self.draw.random() < self.faults.stale else 0.0
+        seen = self._seen(actor, prefix)
         found = [
             ObjectInfo(name, len(v.content), v.created)
-            for name, v in self.names(actor, self.clock - age)
+            for name, v in self.names(actor, seen)
             if name.startswith(prefix)
         ]
         return sorted(found, key=lambda info: info.name)
@@ -182,6 +214,14 @@ class Storage:
             raise CorruptionError(base.path)
         return BaseRows(run, digest)
 
+    def held(self, snapshot):
+        """Read the rows of a view: CorruptionError or FileNotFoundError if they are not there."""
+        for number, _ in snapshot.places:
+            if number:
+                self.info(snapshot.tail[number - 1].name)
+            else:
+                self.base(snapshot.manifest.base)
+
     def write_base(self, actor, path, snapshot):
         rows = []
         for number, index in snapshot.places:
@@ -207,7 +247,9 @@ class History:
 
     submitted: set = field(default_factory=set)
     acknowledged: dict = field(default_factory=dict)
+    # What was asked to be retracted, and what is known to be.
     retracted: set = field(default_factory=set)
+    gone: set = field(default_factory=set)
     tags: dict = field(default_factory=dict)
     reads: int = 0
     deaths: int = 0
@@ -223,6 +265,11 @@ class Actor:
         self.moves = self._run(script)
         self.alive = True
         self.moved = 0
+        # What it is about to do, and pieces of work that it has come to the end of, failed ones too.
+        self.operation = None
+        self.pieces = 0
+        # Turns of others that it still sleeps for.
+        self.sleeps = 0
 
     def _run(self, script):
         for make, done in script:
@@ -230,15 +277,21 @@ class Actor:
                 try:
                     result = yield from self._drive(make())
                 except (StorageError, tag.IncompleteError, tag.ExistsError):
-                    continue
-                done(result)
-                break
+                    result = None
+                else:
+                    done(result)
+                self.pieces += 1
+                self.operation = None
+                yield
+                if result is not None:
+                    break
 
     def _drive(self, steps):
         try:
             operation = next(steps)
             while True:
                 # A move before and after each operation: an answer may be old when it arrives.
+                self.operation = operation
                 yield
                 try:
                     result = yield from self.storage.perform(self.number, operation, None)
@@ -256,42 +309,63 @@ class Actor:
         except StopIteration:
             self.alive = False
 
+    def finish(self):
+        while self.alive:
+            self.move()
+
 
 class World:
     """Writers, compactors, a vacuum, a tagger, a retractor and a reader on one storage."""
 
-    def __init__(self, seed, *, grace, faults, conflicts=False, retractor=False):
+    def __init__(
+        self,
+        seed,
+        *,
+        grace,
+        faults,
+        conflicts=False,
+        retractor=False,
+        vacuums=2,
+        taggers=1,
+        readers=1,
+    ):
         self.draw = random.Random(seed)
+        self.schedule = self.draw.choice((self._finely, self._in_turns, self._by_plans))
         self.storage = Storage(self.draw, faults)
         self.grace = grace
         self.history = History(conflicts_allowed=conflicts)
-        self.most = 0
         pause = protocol.Call(self._pause)
         actors = []
         for number in range(2):
-            rows = [[10 * number + 3 * k + i for i in range(2)] for k in range(3)]
+            rows = [[10 * number + 2 * k + i for i in range(2)] for k in range(4)]
             if conflicts:
                 rows[0] = [0, 1 + number]
-            actors.append([self._append(runs, number if conflicts else 0) for runs in rows])
+            actors.append([self.append(runs, number if conflicts else 0) for runs in rows])
         for _ in range(2):
             actors.append(
-                [(lambda: compaction_steps(PREFIX, {}, pause), lambda done: None) for _ in range(2)]
+                [(lambda: compaction_steps(PREFIX, {}, pause), lambda done: None) for _ in range(3)]
             )
         pinned = protocol.Call(self._pinned)
-        actors.append(
-            [
-                (lambda: vacuum.vacuum_steps(PREFIX, pinned, grace), lambda done: None)
-                for _ in range(2)
-            ]
-        )
-        actors.append([self._tag(name) for name in ("one", "two")])
-        actors.append([(lambda: self._read(pause), self._check_read) for _ in range(4)])
+        for _ in range(vacuums):
+            actors.append(
+                [
+                    (lambda: vacuum.vacuum_steps(PREFIX, pinned, grace), lambda done: None)
+                    for _ in range(3)
+                ]
+            )
+        for number in range(taggers):
+            actors.append([self._tag(f"{number}-{count}") for count in range(2)])
+        for _ in range(readers):
+            actors.append([(lambda: self._read(pause), lambda done: None) for _ in range(5)])
         if retractor:
-            actors.append([self._retract(pause)])
+            # Who gives the same files again does not bring retracted rows back.
+            actors[0].append(self.append([0, 1], 0))
+            for _ in range(2):
+                actors.append([self._retract(pause), self._restore(), self._retract(pause)])
         self.actors = [Actor(i, self.storage, script) for i, script in enumerate(actors)]
 
     def _pause(self):
-        self.storage.clock += self.draw.uniform(0, 5)
+        self.storage.clock += 0.01
 
     def _pinned(self):
         # A listing of tags, then one get each, as the real one.
@@ -302,7 +376,7 @@ class World:
                 found.add(json.loads(self.storage.get(name))["base"])
         return found
 
-    def _append(self, runs, content):
+    def append(self, runs, content):
         rows = [[run, digest_of(run, content).tobytes().hex()] for run in runs]
 
         def make():
@@ -343,9 +417,18 @@ class World:
             self.history.retracted |= pairs
             return pairs
 
-        return (
-            lambda: retract.retraction_steps(PREFIX, {}, pause, choose, "test")
-        ), lambda done: None
+        def done(made):
+            self.history.gone |= set(made.rows)
+
+        return (lambda: retract.retraction_steps(PREFIX, {}, pause, choose, "test")), done
+
+    def _restore(self):
+        def choose(pairs):
+            chosen = {pair for pair in pairs if pair[0] != 10}
+            self.history.gone -= chosen
+            return chosen
+
+        return (lambda: retract.restoration_steps(PREFIX, choose, "test")), lambda made: None
 
     def _read(self, pause):
         # What had been acknowledged before, for longer than a listing can be old, must be seen.
@@ -354,15 +437,22 @@ class World:
             for pair, when in self.history.acknowledged.items()
             if not self.storage.faults.stale or when < self.storage.clock - STALE
         }
+        gone = set(self.history.gone)
+        pinned = self.storage.clock
         state = yield from snapshot_steps(PREFIX, {}, pause)
-        return state, sure
-
-    def _check_read(self, result):
-        state, sure = result
         self.history.reads += 1
-        self.check(state, sure)
+        self.check(state, sure, gone)
+        # A view can be read for as long as the grace period lasts, less the age of a listing.
+        for _ in range(self.draw.randrange(4)):
+            yield protocol.Call(lambda: None)
 
-    def check(self, state, sure):
+        def hold():
+            if self.storage.clock - pinned + STALE < self.grace:
+                self.storage.held(state)
+
+        yield protocol.Call(hold)
+
+    def check(self, state, sure, gone=frozenset()):
         visible = {
             (int(run), digest.tobytes().hex())
             for run, digest in zip(state.run, state.digest, strict=True)
@@ -372,11 +462,128 @@ class World:
         assert visible <= self.history.submitted, "rows that nobody wrote"
         hidden = visible | set(state.conflicts) | self.history.retracted
         assert sure <= hidden, f"lost: {sure - hidden}"
+        assert not visible & gone & self.history.gone, "retracted rows are shown"
         if not self.history.conflicts_allowed:
             assert not state.conflicts
+        if state.base:
+            # Of two rows of one id that of the base is shown, whatever comes later.
+            committed = {
+                (int(run), digest.tobytes().hex())
+                for run, digest in zip(state.base.run, state.base.digest, strict=True)
+            }
+            assert committed - set(state.manifest.retracted) <= visible
 
     def run(self):
-        faults = self.storage.faults
+        self._start()
+        self.schedule()
+        self.finish()
+
+    def _start(self):
+        """Some worlds begin with a base and a tail."""
+        if self.draw.random() < 0.5:
+            return
+        faults, self.storage.faults = self.storage.faults, Faults()
+        runs = [[100 + i] for i in range(3)]
+        if self.history.conflicts_allowed:
+            runs = [[0], [1], [2]]
+        for number, rows in enumerate(runs):
+            make, done = self.append(rows, 7)
+            done(self.alone(make()))
+            if number == 1:
+                self.alone(compaction_steps(PREFIX, {}, protocol.Call(self._pause)))
+            self.storage.clock += 1
+        self.storage.faults = faults
+
+    def alone(self, steps):
+        moves = Actor(50, self.storage, [])._drive(steps)
+        while True:
+            try:
+                next(moves)
+            except StopIteration as stop:
+                return stop.value
+
+    def actor(self, steps):
+        """Somebody who does these steps once, whatever error they end in."""
+        made = Actor(60, self.storage, [])
+        made.moves = made._drive(steps)
+        return made
+
+    def _pass_time(self):
+        # Operations take much less time than listings can be old.
+        self.storage.clock += self.draw.expovariate(20.0)
+        if self.draw.random() < 0.001:
+            self.storage.clock += self.draw.uniform(0, 2 * max(self.grace, 1))
+
+    def _move(self, actor):
+        """One move of an actor, or its death."""
+        if self.draw.random() < self.storage.faults.death:
+            actor.alive = False
+            self.history.deaths += 1
+        else:
+            actor.move()
+
+    def _in_turns(self):
+        """Each goes on to its next turn, and there may sleep for some turns of others."""
+        draw = self.draw
+        while alive := [actor for actor in self.actors if actor.alive]:
+            awake = [actor for actor in alive if not actor.sleeps]
+            actor = draw.choice(awake or alive)
+            self._pass_time()
+            self._jump(0.05)
+            self._move(actor)
+            while actor.alive and not isinstance(actor.operation, (*TURNS, type(None))):
+                self._move(actor)
+            for other in self.actors:
+                other.sleeps = max(0, other.sleeps - (other is not actor))
+            actor.sleeps = draw.choice((1, 2, 4, 8, 16, 32)) if draw.random() < 0.3 else 0
+
+    def _jump(self, chance):
+        """Now and then, to the moment at which the next log entry or base is older than the grace."""
+        if self.grace and self.draw.random() < chance:
+            due = [
+                stored.created + self.grace + 0.5
+                for name, versions in self.storage.objects.items()
+                for stored in versions
+                if "/log/" in name or name.endswith("zarr.json")
+            ]
+            self.storage.clock = min(
+                (moment for moment in due if moment > self.storage.clock),
+                default=self.storage.clock,
+            )
+
+    def _by_plans(self):
+        """One stops before something it does, others work, a second stops, then the two go on."""
+        draw = self.draw
+        while alive := [actor for actor in self.actors if actor.alive]:
+            self._jump(0.3)
+            first, second = draw.choice(alive), draw.choice(alive)
+            if draw.random() < 0.5:
+                # Or one works before and after others, and may still see what it saw.
+                for actor in (first, *draw.sample(alive, min(len(alive), 3)), first):
+                    self._until(actor)
+                continue
+            others = draw.sample(alive, min(2, len(alive)))
+            self._until(first, effects=draw.choice((1, 1, 2)))
+            for _ in range(draw.randrange(6)):
+                self._until(draw.choice(others))
+                self._jump(0.1)
+            self._until(second, effects=draw.choice((0, 1, 1, 2)))
+            for actor in draw.sample((first, second), 2):
+                self._until(actor)
+
+    def _until(self, actor, effects=0):
+        """Have an actor go on to just before its next effects, or to the end of its piece of work."""
+        pieces, seen = actor.pieces, None
+        while actor.alive and actor.pieces == pieces:
+            self._pass_time()
+            self._move(actor)
+            if isinstance(actor.operation, EFFECTS) and actor.operation is not seen:
+                seen = actor.operation
+                effects -= 1
+                if effects == 0:
+                    return
+
+    def _finely(self):
         # One actor falls asleep after some moves and wakes when all the others are done.
         sleeper, moves = self.draw.choice(self.actors), self.draw.randrange(60)
         while any(actor.alive for actor in self.actors):
@@ -388,32 +595,18 @@ class World:
                     actor is sleeper and actor.moved == moves and len(awake) > 1
                 ):
                     break
-                self.storage.clock += self.draw.expovariate(1.0)
-                if self.draw.random() < 0.01:
-                    self.storage.clock += self.draw.uniform(0, 2 * max(self.grace, 1))
-                if self.draw.random() < faults.death:
-                    actor.alive = False
-                    self.history.deaths += 1
-                    break
-                actor.move()
-        self.finish()
+                self._pass_time()
+                self._jump(0.005)
+                self._move(actor)
 
     def finish(self):
         """With all faults gone: everything acknowledged is there, and every object is explained."""
         self.storage.faults = Faults()
         pause = protocol.Call(lambda: None)
 
-        def run(steps):
-            actor = Actor(50, self.storage, [])
-            moves = actor._drive(steps)
-            while True:
-                try:
-                    next(moves)
-                except StopIteration as stop:
-                    return stop.value
-
+        run = self.alone
         state = run(snapshot_steps(PREFIX, {}, pause))
-        self.check(state, set(self.history.acknowledged))
+        self.check(state, set(self.history.acknowledged), set(self.history.gone))
         for made in self.history.tags.values():
             run_ids, digest = self.storage.rows(made["base"])
             assert content_id(run_ids, digest) == made["content_id"]

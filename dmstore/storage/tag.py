@@ -9,7 +9,7 @@ from dmstore import schema
 from dmstore.errors import ExistsError, IncompleteError
 from dmstore.storage import log, protocol
 from dmstore.storage.compact import require_exclusive
-from dmstore.storage.protocol import Children, Delete, Exists, Steps
+from dmstore.storage.protocol import Children, Delete, Steps
 from dmstore.storage.table import Table
 
 
@@ -28,7 +28,7 @@ def create(table: Table, name: str) -> dict[str, Any]:
     ExistsError
         If the tag exists; tags never move.
     IncompleteError
-        If there is no base yet, or vacuum took it at the same moment.
+        If there is no base yet, or another took its place at the same moment.
     """
     schema.check_name(name, "tag")
     return table.run(create_steps(table.prefix, name))
@@ -58,12 +58,12 @@ def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
     if not made:
         msg = f"tag {name!r} exists; tags never move, choose another name"
         raise ExistsError(msg)
-    # A vacuum may have decided to remove the base before it could see the tag.
-    base = f"{prefix}{manifest.base.path}"
+    # While the base is in force, every vacuum that could take it later sees the tag before: once it is
+    # not, one may have decided by a listing of tags that is as old as that.
     newest = yield from log.newest_steps(prefix)
-    if base in newest.removed or not (yield Exists(f"{base}/zarr.json")):
+    if newest.base is None or newest.base.path != manifest.base.path:
         yield Delete(where)
-        msg = f"tag {name!r}: vacuum removed the base at the same moment; run the command again"
+        msg = f"tag {name!r}: the runs were compacted at the same moment; run the command again"
         raise IncompleteError(msg)
     return tag
 

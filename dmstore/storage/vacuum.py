@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,7 @@ def vacuum_steps(prefix: str, pinned: Call, grace: float) -> Steps[Vacuum]:
     for _ in range(_ATTEMPTS):
         manifest = yield from log.newest_steps(prefix)
         before = (yield Now()) - grace
-        history = yield from _history(prefix)
+        history = yield from _history(prefix, manifest.version)
         stored = yield from _stored(prefix)
         segments = _old_segments(manifest, history, stored, before)
         bases = _old_bases(prefix, manifest, history, stored, before) - (yield pinned)
@@ -102,12 +103,18 @@ class _Entry:
     committed: float
 
 
-def _history(prefix: str) -> Steps[list[_Entry]]:
-    """The log, oldest first."""
-    found = []
+def _history(prefix: str, newest: int) -> Steps[list[_Entry]]:
+    """The log, oldest first.
+
+    A listing may be too old to show its end: when that was committed is not known, so not long ago.
+    """
+    found: list[_Entry] = []
     for info in (yield Entries(f"{prefix}log/")):
         for version in log.numbers([info.name.rpartition("/")[2]]):
             found.append(_Entry((yield from log.read_steps(prefix, version)), info.modified))
+    listed = found[-1].manifest.version if found else 0
+    for version in range(listed + 1, newest + 1):
+        found.append(_Entry((yield from log.read_steps(prefix, version)), math.inf))
     return found
 
 
