@@ -309,6 +309,10 @@ class Actor:
         except StopIteration:
             self.alive = False
 
+    def finish(self):
+        while self.alive:
+            self.move()
+
 
 class World:
     """Writers, compactors, a vacuum, a tagger, a retractor and a reader on one storage."""
@@ -336,7 +340,7 @@ class World:
             rows = [[10 * number + 2 * k + i for i in range(2)] for k in range(4)]
             if conflicts:
                 rows[0] = [0, 1 + number]
-            actors.append([self._append(runs, number if conflicts else 0) for runs in rows])
+            actors.append([self.append(runs, number if conflicts else 0) for runs in rows])
         for _ in range(2):
             actors.append(
                 [(lambda: compaction_steps(PREFIX, {}, pause), lambda done: None) for _ in range(3)]
@@ -355,7 +359,7 @@ class World:
             actors.append([(lambda: self._read(pause), lambda done: None) for _ in range(5)])
         if retractor:
             # Who gives the same files again does not bring retracted rows back.
-            actors[0].append(self._append([0, 1], 0))
+            actors[0].append(self.append([0, 1], 0))
             for _ in range(2):
                 actors.append([self._retract(pause), self._restore(), self._retract(pause)])
         self.actors = [Actor(i, self.storage, script) for i, script in enumerate(actors)]
@@ -372,7 +376,7 @@ class World:
                 found.add(json.loads(self.storage.get(name))["base"])
         return found
 
-    def _append(self, runs, content):
+    def append(self, runs, content):
         rows = [[run, digest_of(run, content).tobytes().hex()] for run in runs]
 
         def make():
@@ -483,20 +487,26 @@ class World:
         if self.history.conflicts_allowed:
             runs = [[0], [1], [2]]
         for number, rows in enumerate(runs):
-            make, done = self._append(rows, 7)
-            done(self._alone(make()))
+            make, done = self.append(rows, 7)
+            done(self.alone(make()))
             if number == 1:
-                self._alone(compaction_steps(PREFIX, {}, protocol.Call(self._pause)))
+                self.alone(compaction_steps(PREFIX, {}, protocol.Call(self._pause)))
             self.storage.clock += 1
         self.storage.faults = faults
 
-    def _alone(self, steps):
+    def alone(self, steps):
         moves = Actor(50, self.storage, [])._drive(steps)
         while True:
             try:
                 next(moves)
             except StopIteration as stop:
                 return stop.value
+
+    def actor(self, steps):
+        """Somebody who does these steps once, whatever error they end in."""
+        made = Actor(60, self.storage, [])
+        made.moves = made._drive(steps)
+        return made
 
     def _pass_time(self):
         # Operations take much less time than listings can be old.
@@ -594,7 +604,7 @@ class World:
         self.storage.faults = Faults()
         pause = protocol.Call(lambda: None)
 
-        run = self._alone
+        run = self.alone
         state = run(snapshot_steps(PREFIX, {}, pause))
         self.check(state, set(self.history.acknowledged), set(self.history.gone))
         for made in self.history.tags.values():

@@ -5,6 +5,7 @@ acknowledged is there, nothing half-made stands under a final name. Then the sam
 and must come to what an undisturbed one comes to, and a vacuum must find everything that is left over.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -22,7 +23,7 @@ from helpers import Done, examples, fill, make_rows
 import dmstore
 from dmstore import annotation
 from dmstore.maintenance import compact_study, vacuum_study, verify_study
-from dmstore.storage import groups, tag
+from dmstore.storage import groups, log, tag
 from dmstore.storage.compact import compact
 from dmstore.storage.published import ReadOnly
 
@@ -583,6 +584,28 @@ def test_a_recorded_state_is_what_a_death_leaves(tmp_path, name):
             for top in (path, states / str(at))
         ]
         assert names[0] == names[1]
+
+
+def test_a_fit_whose_base_was_taken_is_made_on_another(tmp_path):
+    fitted(1)(tmp_path)
+    table = dmstore.open_study(tmp_path / STUDY).algorithm("alpha").table
+    where = next((tmp_path / STUDY / "datamodels" / "alpha").iterdir())
+    (where / "complete.json").unlink()
+    # A vacuum that did not see the fit, and a compaction to the same content.
+    manifest = log.newest(table.objects, table.prefix)
+    old, new = manifest.base.path, "base/00000002-01234567.zarr"
+    shutil.move(tmp_path / STUDY / table.prefix / old, tmp_path / STUDY / table.prefix / new)
+    following = dataclasses.replace(
+        manifest,
+        version=manifest.version + 1,
+        base=dataclasses.replace(manifest.base, path=new),
+        removed=(f"{table.prefix}{old}",),
+    )
+    assert log.commit(table.objects, table.prefix, following)
+    say("fit", tmp_path / STUDY, "alpha", "-Q", "--lams", 10, code=3)
+    say("fit", tmp_path / STUDY, "alpha", "-Q", "--lams", 10)
+    assert json.loads((where / "fit.json").read_bytes())["base"] == new
+    assert list(verify_study(dmstore.open_study(tmp_path / STUDY))) == []
 
 
 def _operate(name, root):

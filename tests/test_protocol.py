@@ -1,7 +1,11 @@
 """The protocol's own steps under a scheduler: interleavings, faults and deaths, each by its seed."""
 
 import pytest
-from simulation import STALE, Faults, World
+from simulation import PREFIX, STALE, Faults, World
+
+from dmstore.errors import IncompleteError
+from dmstore.storage import protocol, tag, vacuum
+from dmstore.storage.compact import compaction_steps
 
 KINDS = {
     # Without a grace period, and listings that are never old: what two hosts do at the same moment.
@@ -16,7 +20,7 @@ KINDS = {
     "stale listings": {"grace": 4 * STALE, "faults": Faults(stale=0.5)},
     "stale and refused": {
         "grace": 4 * STALE,
-        "faults": Faults(stale=0.5, refused=0.1),
+        "faults": Faults(stale=0.5, refused=0.03),
         "vacuums": 3,
         "readers": 3,
         "taggers": 0,
@@ -25,7 +29,6 @@ KINDS = {
         "grace": 2 * STALE,
         "faults": Faults(stale=0.5),
         "vacuums": 3,
-        "readers": 1,
         "taggers": 4,
     },
     "everything": {
@@ -50,3 +53,48 @@ def test_schedules(kind, schedules):
             raise
         reads += world.history.reads
     assert reads > schedules
+
+
+@pytest.fixture
+def world():
+    """A base in force, rows in the tail, and nobody at work."""
+    made = World("quiet", grace=4 * STALE, faults=Faults())
+    for number, rows in enumerate(([100], [101], [102])):
+        made.alone(made.append(rows, 7)[0]())
+        if number == 1:
+            made.alone(compaction_steps(PREFIX, {}, protocol.Call(lambda: None)))
+    return made
+
+
+def test_a_tag_is_withdrawn_if_its_base_went_out_of_force_before_all_vacuums_could_see_it(world):
+    steps = tag.create_steps(PREFIX, "late")
+    actor = world.actor(steps)
+    while not isinstance(actor.operation, protocol.Put):
+        actor.move()
+    world.alone(compaction_steps(PREFIX, {}, protocol.Call(lambda: None)))
+    with pytest.raises(IncompleteError, match="run the command again"):
+        actor.finish()
+    assert world.storage.listing(99, f"{PREFIX}tags/") == []
+    assert world.alone(tag.create_steps(PREFIX, "late"))["runs"] == 3
+
+
+def test_vacuum_spares_a_base_whose_going_out_of_force_its_listing_does_not_show(
+    world, monkeypatch
+):
+    old = world.alone(tag.create_steps(PREFIX, "now"))["base"]
+    world.storage.clock += 10 * world.grace
+    whole = world.storage.listing
+    before = whole(99, f"{PREFIX}log/")
+    world.alone(compaction_steps(PREFIX, {}, protocol.Call(lambda: None)))
+    # What an old listing of the log shows, and one of the tags that shows none.
+    monkeypatch.setattr(
+        world.storage,
+        "listing",
+        lambda actor, prefix: before if prefix == f"{PREFIX}log/" else whole(actor, prefix),
+    )
+    steps = vacuum.vacuum_steps(PREFIX, protocol.Call(set), world.grace)
+    assert f"{PREFIX}{old}" not in world.alone(steps).removed
+    monkeypatch.undo()
+    world.storage.clock += 2 * world.grace
+    steps = vacuum.vacuum_steps(PREFIX, protocol.Call(set), world.grace)
+    assert f"{PREFIX}{old}" in world.alone(steps).removed

@@ -169,13 +169,13 @@ class LocalObjects:
         return [info for info in self._walk("") if is_temporary(info.name)] + self._hollow()
 
     def _hollow(self) -> list[ObjectInfo]:
-        """Directories of groups without a file: a writer died at once, or whoever deleted them."""
+        """Directories of groups without an object: a writer died at once, or whoever deleted them."""
         found: list[ObjectInfo] = []
         filled: set[Path] = set()
         for top, folders, files in os.walk(self.root, topdown=False):
             directory = Path(top)
-            inside = [directory / folder for folder in folders]
-            if files or filled.intersection(inside):
+            inside = [directory / name for name in (*folders, *files)]
+            if not all(map(is_temporary, files)) or filled.intersection(inside):
                 filled.add(directory)
             elif directory.suffix == ".zarr":
                 with contextlib.suppress(FileNotFoundError):
