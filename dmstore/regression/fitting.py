@@ -119,6 +119,14 @@ def fit(
         # An earlier call may have begun on another base of the same content: that one is pinned.
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
         view = _view_of(opened, document, where)
+        # Its rows may stand in another order than those of the newest base.
+        runs = _Runs(opened, view, parts=4 if parameters.halves else 1)
+        if runs.count != document["runs"]:
+            msg = (
+                f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
+                f"{runs.count}; remove {where} and run the fit again"
+            )
+            raise CorruptionError(msg)
         with blas_threads(threads):
             _fit_blocks(opened, view, runs, where, output, parameters, threads, progress)
         _finish(study, where, len(_blocks(opened)), started)
