@@ -14,7 +14,7 @@ from benchmarks.tools import disk_rate, make_study, margins, timed
 from dmstore.study import open_study
 from dmstore.training import RunWriter
 
-TRAIN, TARGET, BATCH, BATCHES, WRITERS = 50_000, 10_000, 64, 24, 2
+TRAIN, TARGET, BATCH, BATCHES, WRITERS = 50_000, 10_000, 64, 64, 2
 
 
 def _write(path: str, part: str) -> None:
