@@ -112,9 +112,12 @@ def _create_remote(
         _build(built, sets, document, about)
         names = [info.name for info in built.entries("") if info.name != ANCHOR]
         for name in (*names, ANCHOR):
-            # Examples are the same bytes whoever puts them, so an unfinished attempt may be repeated.
+            # Examples are the same bytes whoever puts them, so an unfinished attempt may be repeated;
+            # what is for people says when it was made.
             content = built.get(name)
-            if not objects.put_if_absent(name, content) and (
+            if name.startswith("about/"):
+                objects.replace(name, content)
+            elif not objects.put_if_absent(name, content) and (
                 name == ANCHOR or (name in names and objects.get(name) != content)
             ):
                 msg = f"{objects.url}/{name}: exists with other content; choose another path"
