@@ -518,7 +518,7 @@ def _fast(monkeypatch):
 def sample(calls, points):
     """The first few calls and some between, and how many of the last there are to be."""
     third = max(1, points // 3)
-    return {*range(1, third + 1), *range(1, calls - third, max(1, calls // third))}, third
+    return {*range(1, third + 1), *range(1, calls - third, max(1, calls // max(third, 4)))}, third
 
 
 PARAMETERS = [
