@@ -247,8 +247,9 @@ class History:
 
     submitted: set = field(default_factory=set)
     acknowledged: dict = field(default_factory=dict)
-    # What was asked to be retracted, and what is known to be.
+    # What was asked to be retracted or to be restored, and what is known to be retracted for good.
     retracted: set = field(default_factory=set)
+    restored: set = field(default_factory=set)
     gone: set = field(default_factory=set)
     tags: dict = field(default_factory=dict)
     reads: int = 0
@@ -418,13 +419,15 @@ class World:
             return pairs
 
         def done(made):
-            self.history.gone |= set(made.rows)
+            self.history.gone |= set(made.rows) - self.history.restored
 
         return (lambda: retract.retraction_steps(PREFIX, {}, pause, choose, "test")), done
 
     def _restore(self):
         def choose(pairs):
             chosen = {pair for pair in pairs if pair[0] != 10}
+            # Whoever retracted may hear of it only after this.
+            self.history.restored |= chosen
             self.history.gone -= chosen
             return chosen
 

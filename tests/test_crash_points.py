@@ -265,7 +265,7 @@ def restore(root):
 class Case:
     """An operation, what there is before, and names (below the root) that are there whole or not at all."""
 
-    def __init__(self, operate, prepare, *finals, done=0, least=4, points=8):
+    def __init__(self, operate, prepare, *finals, done=0, least=4, points=7):
         self.operate = operate
         self.prepare = prepare
         self.finals = finals
@@ -277,34 +277,34 @@ class Case:
 
 
 CASES = {
-    "commit": Case(commit, with_tail, points=14),
-    "first commit": Case(commit, empty, points=14),
-    "compact": Case(command("compact", "-Q"), with_tail, points=14),
+    "commit": Case(commit, with_tail, points=9),
+    "first commit": Case(commit, empty, points=9),
+    "compact": Case(command("compact", "-Q"), with_tail, points=9),
     "compact outputs": Case(command("compact", "-Q"), with_outputs),
-    "vacuum": Case(command("vacuum", "--grace", "0"), absorbed, points=14),
-    "vacuum of results": Case(command("vacuum", "--grace", "0"), unfinished, points=14),
-    "tag": Case(command("tag", "alpha", "v1"), plain, done=1, points=12),
+    "vacuum": Case(command("vacuum", "--grace", "0"), absorbed, points=9),
+    "vacuum of results": Case(command("vacuum", "--grace", "0"), unfinished, points=9),
+    "tag": Case(command("tag", "alpha", "v1"), plain, done=1, points=9),
     "init": Case(
         command("init", "--examples", "./e.npz", "--seed", 3), only_examples, STUDY, done=1
     ),
     "add": Case(
-        command("add", "beta", "--runs", 40, "--output", "margin"), bare, done=1, points=30
+        command("add", "beta", "--runs", 40, "--output", "margin"), bare, done=1, points=16
     ),
     "extend": Case(command("extend", "alpha", "--runs", 50), plain),
-    "ingest": Case(command("ingest", "alpha", "./in", "-Q"), workers, points=14),
+    "ingest": Case(command("ingest", "alpha", "./in", "-Q"), workers, points=9),
     "ingest --create": Case(
         command("ingest", "alpha", "./incumbent", "--create", "--seed", 3, "-Q"), nothing
     ),
     "ingest --targets": Case(
-        command("ingest", "alpha", "./o.npz", "--targets", "late", "-Q"), later, points=14
+        command("ingest", "alpha", "./o.npz", "--targets", "late", "-Q"), later, points=10
     ),
     "retract": Case(command("retract", "alpha", "--where", "run<5", "--reason", "x"), plain),
     "restore": Case(restore, retracted),
     "annotate": Case(command("annotate", "train", "./c.npz"), columns),
     "targets": Case(command("targets", "late", "./t.npz"), targets),
-    "train": Case(command("train", "alpha", "--part", "1/60", "-Q"), empty, points=14),
+    "train": Case(command("train", "alpha", "--part", "1/60", "-Q"), empty, points=9),
     "writer": Case(standalone, written),
-    "publish": Case(command("publish", "./pub", "-Q"), with_outputs, "pub", points=14),
+    "publish": Case(command("publish", "./pub", "-Q"), with_outputs, "pub", points=9),
     "publish zip": Case(command("publish", "./pub.zip", "-Q"), with_outputs, "pub.zip"),
     "pull": Case(
         command("pull", "./pub", "./copy.dm", "-Q", study=None), published, "copy.dm", done=1
@@ -328,9 +328,9 @@ CASES = {
         command("export", "alpha", "./out", "--to", "datamodels.pt", "-Q"), fitted(1), "out", done=1
     ),
     "fit": Case(command("fit", "alpha", "-Q", "--lams", 10), fitted(0)),
-    "evaluate": Case(command("evaluate", "alpha", "--resamples", 10), fitted(1), points=6),
+    "evaluate": Case(command("evaluate", "alpha", "--resamples", 10), fitted(1), points=5),
     "compare": Case(
-        command("compare", "alpha", "beta", "--components", 2, "--top", 3), fitted(1), points=6
+        command("compare", "alpha", "beta", "--components", 2, "--top", 3), fitted(1), points=5
     ),
     "compare scores": Case(
         command(
@@ -345,10 +345,10 @@ CASES = {
         ),
         scores,
         "out",
-        points=6,
+        points=5,
     ),
-    "counterfactual": Case(command(*COUNTERFACTUAL), fitted(2), points=6),
-    "report": Case(command("report", "alpha", "beta"), reported, points=6),
+    "counterfactual": Case(command(*COUNTERFACTUAL), fitted(2), points=5),
+    "report": Case(command("report", "alpha", "beta"), reported, points=5),
 }
 
 
@@ -516,9 +516,9 @@ def _fast(monkeypatch):
 
 
 def sample(calls, points):
-    """The first few calls, the last few, and some between."""
-    ends = {*range(1, min(points // 3, calls) + 1), *range(max(1, calls - points // 3), calls + 1)}
-    return sorted(ends | set(range(1, calls + 1, max(1, 3 * calls // points))))
+    """The first few calls and some between, and how many of the last there are to be."""
+    third = max(1, points // 3)
+    return {*range(1, third + 1), *range(1, calls - third, max(1, calls // max(third, 4)))}, third
 
 
 PARAMETERS = [
@@ -546,10 +546,14 @@ def test_a_killed_command_leaves_nothing_half_made_and_can_be_repeated(tmp_path,
 
     again = tmp_path / "again"
     shutil.copytree(template, again)
-    wanted = range(1, calls + 1) if every else sample(calls, case.points)
-    made = crash.record(functools.partial(_operate, name), str(again), str(states), wanted)
-    seen = 0
-    for state in sorted(states.iterdir(), key=lambda path: int(path.name)):
+    wanted, last = sample(calls, case.points)
+    # Threads make the number of calls differ by a few: the last are found out afterwards.
+    recorded = range(1, 2 * calls) if every else {*wanted, *range(calls - last - 4, calls + 5)}
+    made = crash.record(functools.partial(_operate, name), str(again), str(states), recorded)
+    found = sorted(int(path.name) for path in states.iterdir())
+    chosen = found if every else sorted({*wanted.intersection(found), *found[-last:]})
+    assert len(chosen) >= (calls - 4 if every else 4)
+    for state in (states / str(number) for number in chosen):
         try:
             check(state, before, case.finals, result)
             _repeat(name, case, state, result)
@@ -560,9 +564,6 @@ def test_a_killed_command_leaves_nothing_half_made_and_can_be_repeated(tmp_path,
             error.add_note(f"{name}: death before call {state.name} of {made}")
             raise
         shutil.rmtree(state)
-        seen += 1
-    # Threads make the number of calls differ by a few from time to time.
-    assert seen > 0.6 * len(wanted)
 
 
 @pytest.mark.parametrize("name", ["tag", "vacuum"])
