@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dmstore import bits, readers, schema
 from dmstore import examples as example_sets
-from dmstore import readers, schema
 from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.creation import create_study
 from dmstore.errors import ExistsError, InputError
@@ -164,7 +164,7 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
     """Smallest, largest and mean number of train units in the masks that are not empty."""
     low, high, total, count = source.train, 0, 0, 0
     for places in blocks(source, np.arange(len(source.ids))):
-        size = source.masks(places).view(np.uint8).sum(axis=1, dtype=np.int64)
+        size = np.bitwise_count(bits.pack_rows(source.masks(places))).sum(axis=1, dtype=np.int64)
         size = size[size > 0]
         if len(size):
             low, high = min(low, int(size.min())), max(high, int(size.max()))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import layout, schema
-from dmstore.storage import guard, segment
+from dmstore.storage import segment
 from dmstore.storage.view import Source, View
 
 # Milliseconds that a date of nanoseconds can hold.
@@ -55,21 +55,30 @@ def read_rows(
 def _read_source(
     view: View, source: Source, name: str, rows: NDArray[np.int64], window: tuple[slice, ...]
 ) -> NDArray[Any]:
-    """Ascending rows of one source: a stretch at once, scattered rows of a base one by one."""
+    """Ascending rows of one source: a stretch at once, or scattered rows of a base."""
     index = source.index[rows]
     low, high = int(index[0]), int(index[-1]) + 1
     stretch = (slice(low, high), *window)
     if source.name is not None:
         shapes = view.table.shapes([name], source.length)
         found = segment.read_segment(view.table.objects, source.name, shapes, stretch)[name]
+    elif high - low > 4 * len(index):
+        return _scattered(view, name, index, window)
     else:
-        assert view.base is not None
-        with guard.readable(f"{view.table.prefix}: the base"):
-            array: Any = view.base[name]
-            if high - low > 4 * len(index):
-                return np.asarray(array.oindex[(index, *window)])
-            found = np.asarray(array[stretch])
+        found = view.read_base(name, stretch)
     return found if high - low == len(index) else found[index - low]
+
+
+def _scattered(
+    view: View, name: str, index: NDArray[np.int64], window: tuple[slice, ...]
+) -> NDArray[Any]:
+    """Ascending rows of the base that lie far apart: those of one chunk at a time."""
+    cuts = np.flatnonzero(np.diff(index // view.tiles(name).chunk[0])) + 1
+    parts = []
+    for rows in np.split(index, cuts):
+        low, high = int(rows[0]), int(rows[-1]) + 1
+        parts.append(view.read_base(name, (slice(low, high), *window))[rows - low])
+    return np.concatenate(parts)
 
 
 class _Rows:

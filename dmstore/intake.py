@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundError
+from dmstore.finite import finite_rows, nonzero_rows
 from dmstore.readers.source import Source, blocks
 from dmstore.storage import segment
+from dmstore.storage.fill import fill
 from dmstore.storage.segment import Rows
+from dmstore.storage.view import BLOCK
 
-# Segments written at a time.
+# Segments written, and blocks read, at a time.
 _WRITERS = 2
+_READERS = 2
 # What a source from elsewhere can be at fault of; errors of the study itself are raised.
 FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
 
@@ -97,6 +101,59 @@ def _take(
     reasons: dict[str, list[int]] = {}
     if retracted.any():
         reasons[retracted_text(algorithm.name)] = source.ids[retracted].tolist()
+    try:
+        if (
+            len(view)
+            or retracted.any()
+            or not _fill(algorithm, source, result, advance, names, reasons)
+        ):
+            _append(algorithm, source, fresh, result, advance, names, reasons)
+    finally:
+        for reason, runs in reasons.items():
+            result.skipped += len(runs)
+            result.warnings.append(skipped_text(str(source.path), sorted(runs), reason))
+
+
+def _fill(
+    algorithm: Algorithm,
+    source: Source,
+    result: Taken,
+    advance: Callable[[int], None],
+    names: Sequence[str],
+    reasons: dict[str, list[int]],
+) -> bool:
+    """Store a source as the first base, all at once; False if it must be appended."""
+    count = len(source.ids)
+    every = np.arange(count)
+    done = 0
+
+    def progress(now: int, _: int) -> None:
+        nonlocal done
+        advance(now - done)
+        done = now
+
+    parts = _prepared(algorithm, source, every, names, reasons, BLOCK)
+    rows = (part for part, _ in parts if len(part))
+    manifest = fill(algorithm.table, rows, count, progress)
+    if manifest is None or manifest.base is None:
+        reasons.clear()
+        advance(-done)
+        return False
+    result.new += manifest.base.runs
+    advance(count - done)
+    return True
+
+
+def _append(
+    algorithm: Algorithm,
+    source: Source,
+    fresh: NDArray[np.int64],
+    result: Taken,
+    advance: Callable[[int], None],
+    names: Sequence[str],
+    reasons: dict[str, list[int]],
+) -> None:
+    """Store rows as segments; what is stored stays stored, whatever happens to the next."""
     waiting: deque[tuple[Future[Any], int, int]] = deque()
 
     def settle() -> None:
@@ -105,21 +162,18 @@ def _take(
         result.new += stored
         advance(count)
 
-    try:
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            try:
-                for rows, count in _prepared(algorithm, source, fresh, names, reasons):
-                    waiting.append((pool.submit(_store, algorithm, rows), len(rows), count))
-                    if len(waiting) > _WRITERS:
-                        settle()
-            finally:
-                # A source that fails half-way does not undo what is being written.
-                while waiting:
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        try:
+            for rows, count in _prepared(
+                algorithm, source, fresh, names, reasons, segment.MAX_ROWS
+            ):
+                waiting.append((pool.submit(_store, algorithm, rows), len(rows), count))
+                if len(waiting) > _WRITERS:
                     settle()
-    finally:
-        for reason, runs in reasons.items():
-            result.skipped += len(runs)
-            result.warnings.append(skipped_text(str(source.path), runs, reason))
+        finally:
+            # A source that fails half-way does not undo what is being written.
+            while waiting:
+                settle()
 
 
 def skipped_text(where: str, runs: Sequence[int], reason: str) -> str:
@@ -240,26 +294,30 @@ def _prepared(
     places: NDArray[np.int64],
     names: Sequence[str],
     reasons: dict[str, list[int]],
+    most: int,
 ) -> Iterator[tuple[Rows, int]]:
-    """Checked rows, block by block, and how many rows of the source each stands for.
-
-    A block is read and checked while the one before it is encoded and written.
+    """Checked rows with their digests, block by block, and how many rows of the source each stands
+    for; blocks are read and checked while those before them are encoded and written.
     """
 
     def prepare(block: NDArray[np.int64]) -> Rows:
         rows = _usable(algorithm, _read(source, block, names), source, reasons)
+        if not len(rows):
+            return rows
         try:
-            return algorithm.complete(rows, str(source.path)) if len(rows) else rows
+            rows = algorithm.complete(rows, str(source.path))
         except InputError as error:
             raise _SourceError(str(error)) from None
+        spec = algorithm.table.spec
+        return replace(rows, digest=segment.row_digests(rows.run, rows.arrays, spec))
 
-    waiting: list[tuple[Future[Rows], int]] = []
-    with ThreadPoolExecutor(1) as pool:
+    waiting: deque[tuple[Future[Rows], int]] = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
         try:
-            for block in blocks(source, places):
+            for block in blocks(source, places, most):
                 waiting.append((pool.submit(prepare, block), len(block)))
-                if len(waiting) > 1:
-                    future, count = waiting.pop(0)
+                if len(waiting) > _READERS:
+                    future, count = waiting.popleft()
                     yield future.result(), count
             for future, count in waiting:
                 yield future.result(), count
@@ -287,13 +345,15 @@ def _usable(
             continue
         with np.errstate(over="ignore"):
             values = arrays[spec.name].astype(spec.dtype, copy=False)
-        flat = values.reshape(len(rows), -1)
         arrays[spec.name] = values
         drop(
-            np.isfinite(flat).all(axis=1),
+            finite_rows(values),
             f"{spec.name} is NaN, infinite or too large for {spec.dtype}",
         )
         if source.zero_filled:
-            drop(flat.any(axis=1), f"{spec.name} is zero on all targets, as where it was forgotten")
+            drop(
+                nonzero_rows(values),
+                f"{spec.name} is zero on all targets, as where it was forgotten",
+            )
     kept = Rows(rows.run, arrays, rows.columns)
     return kept if keep.all() else kept.take(keep)

@@ -24,6 +24,7 @@ import numpy as np
 from dmstore.errors import CorruptionError, StorageError
 from dmstore.storage import protocol, retract, tag, vacuum
 from dmstore.storage.compact import compaction_steps
+from dmstore.storage.fill import fill_steps
 from dmstore.storage.objects import ObjectInfo
 from dmstore.storage.segment import SegmentInfo
 from dmstore.storage.snapshot import BaseRows, content_id, snapshot_steps
@@ -36,9 +37,12 @@ TURNS = (
     protocol.Entries,
     protocol.Call,
     protocol.WriteBase,
+    protocol.FillBase,
     protocol.CheckBase,
 )
-EFFECTS = (protocol.Put, protocol.Delete, protocol.WriteBase, protocol.Call)
+# Rows of the source that fillers import.
+FILLED = (500, 501, 502)
+EFFECTS = (protocol.Put, protocol.Delete, protocol.WriteBase, protocol.FillBase, protocol.Call)
 
 
 def digest_of(run, content=0):
@@ -180,11 +184,13 @@ class Storage:
                 return self.base(base)
             case protocol.WriteBase(path, snapshot):
                 return (yield from self.write_base(actor, path, snapshot))
-            case protocol.CheckBase(path, snapshot):
+            case protocol.FillBase(path):
+                rows = [[run, digest_of(run, 0).tobytes().hex()] for run in FILLED]
+                yield from self.put_base(actor, path, rows)
+                return BaseRows(*self.rows(path))
+            case protocol.CheckBase(path, wanted_run, wanted_digest):
                 run, digest = self.rows(path)
-                if not (
-                    np.array_equal(run, snapshot.run) and np.array_equal(digest, snapshot.digest)
-                ):
+                if not (np.array_equal(run, wanted_run) and np.array_equal(digest, wanted_digest)):
                     raise CorruptionError(path)
                 return None
         raise AssertionError(operation)
@@ -235,6 +241,9 @@ class Storage:
                 found = [[int(r), d.tobytes().hex()] for r, d in zip(run, digest, strict=True)]
             rows += [found[i] for i in index]
             yield
+        yield from self.put_base(actor, path, rows)
+
+    def put_base(self, actor, path, rows):
         half = len(rows) // 2
         for part, content in (("a", rows[:half]), ("b", rows[half:]), ("zarr.json", [])):
             self.put(actor, f"{PREFIX}{path}/{part}", json.dumps(content).encode())
@@ -254,6 +263,7 @@ class History:
     tags: dict = field(default_factory=dict)
     reads: int = 0
     deaths: int = 0
+    fills: int = 0
     conflicts_allowed: bool = False
 
 
@@ -326,6 +336,7 @@ class World:
         faults,
         conflicts=False,
         retractor=False,
+        fillers=0,
         vacuums=2,
         taggers=1,
         readers=1,
@@ -358,6 +369,10 @@ class World:
             actors.append([self._tag(f"{number}-{count}") for count in range(2)])
         for _ in range(readers):
             actors.append([(lambda: self._read(pause), lambda done: None) for _ in range(5)])
+        # Two hosts that import one source whole; a writer has some of its rows too.
+        actors += [[self._fill(pause), self._fill(pause)] for _ in range(fillers)]
+        if fillers:
+            actors[0].insert(0, self.append(FILLED[:2], 0))
         if retractor:
             # Who gives the same files again does not bring retracted rows back.
             actors[0].append(self.append([0, 1], 0))
@@ -400,6 +415,21 @@ class World:
         if not made:
             raise StorageError("taken")
         return made
+
+    def _fill(self, pause):
+        pairs = [(run, digest_of(run, 0).tobytes().hex()) for run in FILLED]
+
+        def make():
+            self.history.submitted |= set(pairs)
+            return fill_steps(PREFIX, {}, pause)
+
+        def done(manifest):
+            if manifest:
+                self.history.fills += 1
+                for pair in pairs:
+                    self.history.acknowledged.setdefault(pair, self.storage.clock)
+
+        return make, done
 
     def _tag(self, name):
         def done(made):

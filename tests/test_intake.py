@@ -13,14 +13,16 @@ from helpers import Done, examples, fill, make_rows
 import dmstore
 from dmstore import maintenance, plan
 from dmstore.adoption import adopt
-from dmstore.errors import InputError, StorageError
+from dmstore.errors import CorruptionError, InputError, StorageError
 from dmstore.ingest import ingest
-from dmstore.readers import source as sources
 from dmstore.readers.source import Request
 from dmstore.readers.study import StudySource
 from dmstore.retraction import restore_runs, retract_runs
+from dmstore.storage import base, segment
+from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows
 from dmstore.storage.table import Table
+from dmstore.storage.verify import verify
 from dmstore.storage.view import View
 
 TRAIN, TARGET = 37, 23
@@ -185,10 +187,16 @@ def test_a_source_that_fails_half_way_is_counted(study, tmp_path, monkeypatch):
     mask = np.load(folder / "masks.npy").astype(np.uint8)
     mask[35, 0] = 2
     np.save(folder / "masks.npy", mask)
-    monkeypatch.setattr(sources, "MAX_ROWS", 10)
+    monkeypatch.setattr(segment, "MAX_ROWS", 10)
     result = ingest(into, [folder])
     assert "other than 0 and 1" in result.errors[0]
-    assert result.new == len(into.table.view()) == 30
+    # What fills an empty table is there as a whole or not at all.
+    assert result.new == len(into.table.view()) == 0
+    first = store(tmp_path / "first", 5, seed=3)
+    ingest(into, [first], request=Request(first_run=1000))
+    result = ingest(into, [folder])
+    assert "other than 0 and 1" in result.errors[0]
+    assert (result.new, len(into.table.view())) == (30, 35)
 
 
 def test_scattered_rows_of_a_study_are_read_in_bounded_parts(
@@ -415,7 +423,8 @@ def test_examples_need_labels_or_ids(tmp_path):
 def test_a_killed_ingest_goes_on_where_it_was(study, tmp_path, monkeypatch):
     algorithm = study.add_algorithm("f", sampling="foreign", alpha=None)
     folder = store(tmp_path / "s", count=100)
-    monkeypatch.setattr(sources, "MAX_ROWS", 16)
+    ingest(algorithm, [store(tmp_path / "first", 5)], request=Request(first_run=1000))
+    monkeypatch.setattr(segment, "MAX_ROWS", 16)
     append, calls = Table.append, []
 
     def fails(self, rows):
@@ -430,14 +439,14 @@ def test_a_killed_ingest_goes_on_where_it_was(study, tmp_path, monkeypatch):
         ingest(algorithm, [folder])
     # Two are written at a time: the others that were under way were stored.
     assert set(calls) == {16}
-    stored = len(algorithm.table.view())
+    stored = len(algorithm.table.view()) - 5
     assert 48 <= stored <= 80
     seen = []
     result = ingest(algorithm, [folder], lambda done, total: seen.append((done, total)))
     assert (result.new, result.present) == (100 - stored, stored)
     assert seen[0] == (stored, 100)
     assert seen[-1] == (100, 100)
-    assert sorted(algorithm.table.view().run.tolist()) == list(range(100))
+    assert sorted(algorithm.table.view().run.tolist()) == [*range(100), *range(1000, 1005)]
 
 
 def test_a_source_that_changes_is_a_conflict_not_a_mixture(study, tmp_path):
@@ -509,3 +518,112 @@ def test_memory_stays_bounded(tmp_path):
     done = subprocess.run([*command, "--create", "-Q"], capture_output=True, text=True, check=True)
     assert "16000 runs new" in done.stdout
     assert int(done.stderr.split()[-2]) < 400_000
+
+
+# A source that fills an empty table
+
+
+def large(folder, count=9000):
+    """A store of more than two blocks, with rows in each that are no runs."""
+    store(folder, count)
+    margin = np.load(folder / "margins.npy")
+    margin[[5, 4100]] = np.nan
+    margin[6] = 0
+    np.save(folder / "margins.npy", margin)
+    mask = np.load(folder / "masks.npy")
+    mask[8000] = False
+    np.save(folder / "masks.npy", mask)
+    return folder
+
+
+def test_a_source_fills_an_empty_table_at_once(tmp_path, monkeypatch):
+    folder = large(tmp_path / "store")
+    filled = adopt(tmp_path / "a.dm", "base", folder, seed=1)
+    result = ingest(filled, [folder])
+    assert (result.new, result.skipped, result.errors) == (8996, 4, [])
+    view = filled.table.view()
+    assert (view.manifest.version, view.manifest.action) == (1, "ingest")
+    assert not filled.table.segment_names()
+    assert list(verify(filled.table, filled.check_rows)) == []
+    assert not view.snapshot.needs_compaction()
+    # The other way, by segments and a compaction, stores the very same.
+    monkeypatch.setattr("dmstore.intake.fill", lambda *_: None)
+    appended = adopt(tmp_path / "b.dm", "base", folder, seed=1)
+    again = ingest(appended, [folder])
+    assert vars(again) == {**vars(result), "sources": again.sources}
+    assert len(appended.table.segment_names()) > 3
+    assert content(appended) == content(filled)
+    compact(appended.table)
+    names = ["mask", "margin", "mask_id", "repeat", "seed", "host"]
+    one, other = view.read(names), appended.table.view().read(names)
+    order = np.argsort(appended.table.view().run)
+    assert all(np.array_equal(one[name], other[name][order]) for name in names)
+
+
+def test_an_ingest_into_a_filled_table_appends(tmp_path):
+    folder = store(tmp_path / "store", 40)
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+    assert ingest(algorithm, [folder]).new == 40
+    assert ingest(algorithm, [folder]).present == 40
+    more = store(tmp_path / "more", 30, seed=5)
+    assert ingest(algorithm, [more], request=Request(first_run=40)).new == 30
+    view = algorithm.table.view()
+    assert (len(view), view.manifest.version, len(view.segments)) == (70, 1, 1)
+
+
+def test_rows_stored_while_a_source_fills_are_not_lost(tmp_path, monkeypatch):
+    """Another host appends and commits between the look and the commit: the source is appended."""
+    folder = store(tmp_path / "store", 40)
+    more = store(tmp_path / "more", 30, seed=5)
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+    check, calls = base.check, []
+
+    def slow(table, *arguments):
+        check(table, *arguments)
+        if not calls:
+            calls.append(1)
+            other = dmstore.open_study(tmp_path / "a.dm").algorithm("base")
+            assert ingest(other, [more], request=Request(first_run=100)).new == 30
+
+    monkeypatch.setattr(base, "check", slow)
+    assert ingest(algorithm, [folder]).new == 40
+    view = algorithm.table.view()
+    assert sorted(view.run) == [*range(40), *range(100, 130)]
+    assert list(verify(algorithm.table, algorithm.check_rows)) == []
+    assert len(algorithm.table.objects.children(f"{algorithm.table.prefix}base/")) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError("full"), CorruptionError("x")])
+def test_a_fill_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
+    folder = store(tmp_path / "store", 40)
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "check", fail)
+        with pytest.raises(error if isinstance(error, type) else type(error)):
+            ingest(algorithm, [folder])
+    assert algorithm.table.objects.children(f"{algorithm.table.prefix}base/") == []
+    assert len(algorithm.table.view()) == 0
+    assert ingest(algorithm, [folder]).new == 40
+
+
+def test_where_commits_are_not_safe_a_source_is_appended(tmp_path, monkeypatch):
+    folder = store(tmp_path / "store", 40)
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+    monkeypatch.setattr("dmstore.storage.table.exclusive", lambda objects: False)
+    assert ingest(algorithm, [folder]).new == 40
+    view = algorithm.table.view()
+    assert (view.manifest.version, len(view)) == (0, 40)
+
+
+def test_a_source_of_which_no_row_is_a_run_stores_nothing(tmp_path):
+    folder = store(tmp_path / "store", 40)
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+    np.save(folder / "margins.npy", np.full((40, TARGET), np.nan, np.float32))
+    result = ingest(algorithm, [folder])
+    assert (result.new, result.skipped) == (0, 40)
+    assert algorithm.table.view().manifest.version == 0
+    assert algorithm.table.objects.children(f"{algorithm.table.prefix}base/") == []

@@ -24,7 +24,7 @@ HEAVY = {
 }
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    ["errors", "npy", "npz", "strictjson", "threads", "validation", "zips"],
+    ["errors", "finite", "npy", "npz", "strictjson", "threads", "validation", "zips"],
     ["layout", "schema", "bits", "plan"],
     ["storage"],
     [

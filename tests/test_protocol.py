@@ -36,6 +36,11 @@ KINDS = {
         "faults": Faults(lost_reply=0.1, false_exists=0.05, refused=0.02, stale=0.5, death=0.003),
     },
     "conflicts": {"grace": 0.0, "faults": Faults(lost_reply=0.05), "conflicts": True},
+    "fills": {
+        "grace": 0.0,
+        "faults": Faults(lost_reply=0.05, false_exists=0.05, death=0.003),
+        "fillers": 2,
+    },
     "retraction": {"grace": 0.0, "faults": Faults(lost_reply=0.05, death=0.003), "retractor": True},
 }
 
@@ -43,7 +48,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("schedules", [50, pytest.param(1500, marks=pytest.mark.slow)])
 def test_schedules(kind, schedules):
-    reads = 0
+    reads = fills = 0
     for seed in range(schedules):
         world = World(f"{kind} {seed}", **KINDS[kind])
         try:
@@ -52,7 +57,9 @@ def test_schedules(kind, schedules):
             error.add_note(f"World('{kind} {seed}', **KINDS['{kind}']).run()")
             raise
         reads += world.history.reads
+        fills += world.history.fills
     assert reads > schedules
+    assert (fills > 0) == (kind == "fills")
 
 
 @pytest.fixture

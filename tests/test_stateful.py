@@ -26,7 +26,7 @@ from dmstore.retraction import restore_runs, retract_runs
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.storage import compact as compaction
-from dmstore.storage import log, protocol, tag
+from dmstore.storage import log, protocol, segment, tag
 from dmstore.storage.segment import Rows
 from dmstore.storage.view import View
 
@@ -78,7 +78,7 @@ class Model:
 def made(algorithm, run, seed):
     """The (run id, digest) pair of a row."""
     rows = make_rows(algorithm, [run], seed)
-    digest = compaction.segment.row_digests(rows.run, rows.arrays, algorithm.table.spec)
+    digest = segment.row_digests(rows.run, rows.arrays, algorithm.table.spec)
     return run, digest[0].tobytes().hex()
 
 
@@ -153,9 +153,9 @@ class StoreMachine(RuleBasedStateMachine):
         table = self.algorithm.table
         match operation:
             case protocol.WriteBase(path, snapshot):
-                return compaction._write_whole(View(table, snapshot), path, None)
-            case protocol.CheckBase(path, snapshot):
-                return compaction._check(table, snapshot, path)
+                return compaction.write_view(View(table, snapshot), path)
+            case protocol.CheckBase(path, run, digest):
+                return compaction.base.check(table, path, run, digest)
         return table.perform(operation)
 
     @precondition(lambda self: self.sleeper is None)

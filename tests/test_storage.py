@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import fill, make_rows
+from helpers import examples, fill, make_rows
 
+import dmstore
 from dmstore import maintenance
 from dmstore.errors import (
     CorruptionError,
+    DmstoreError,
     ExistsError,
     FormatError,
     IncompleteError,
@@ -20,6 +22,7 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
+from dmstore.schema import known_outputs
 from dmstore.storage import log, segment, tag
 from dmstore.storage.compact import compact
 from dmstore.storage.objects import LocalObjects
@@ -156,7 +159,7 @@ def test_late_compactor_finds_its_version_taken(algorithm, monkeypatch):
 
     table = algorithm.table
     fill(algorithm, range(20))
-    write, calls = module._write, []
+    write, calls = module.write_view, []
 
     def slow(view, path, progress):
         write(view, path, progress)
@@ -167,7 +170,7 @@ def test_late_compactor_finds_its_version_taken(algorithm, monkeypatch):
             compact(table)
             vacuum(table, set, grace=0)
 
-    monkeypatch.setattr(module, "_write", slow)
+    monkeypatch.setattr(module, "write_view", slow)
     done = compact(table)
     assert calls
     assert done.manifest.version == 3
@@ -486,7 +489,7 @@ def test_damaged_tagged_base_is_found(study, algorithm):
 def test_failed_compaction_leaves_nothing(study, algorithm, monkeypatch):
     import errno
 
-    from dmstore.storage import compact as module
+    from dmstore.storage import base as module
 
     fill(algorithm, range(20))
     before = {i.name for i in study.objects.entries("")}
@@ -534,3 +537,72 @@ def test_a_vacuum_that_takes_an_unfinished_file_does_not_stop_its_writer(algorit
     assert len(taken) == 2
     assert algorithm.table.view().run.tolist() == list(range(10))
     assert algorithm.objects.leftovers() == []
+
+
+@pytest.mark.parametrize("rows", [3, 1500, 9000])
+def test_tiles_read_what_zarr_reads(tmp_path, rows):
+    """Any window of masks and outputs, across chunks and shards, at edges and outside of them."""
+    from dmstore.storage import base, tiles
+
+    study = dmstore.create_study(tmp_path / "tiles.dm", examples(9000 if rows == 3 else 70, 300))
+    outputs = {
+        "margin": {**known_outputs()["margin"], "dtype": "float16"},
+        "logit": known_outputs()["logit"],
+    }
+    algorithm = study.add_algorithm("a", sampling="foreign", alpha=None, outputs=outputs)
+    draw = np.random.default_rng(rows)
+    train = algorithm.train
+    arrays = {
+        "mask": draw.random((rows, train)) < 0.3,
+        "margin": draw.normal(size=(rows, 300)).astype(np.float16),
+        "logit": draw.normal(size=(rows, 300, 3)).astype(np.float32),
+    }
+    made = [
+        {name: values[start : start + 4096] for name, values in arrays.items()}
+        for start in range(0, rows, 4096)
+    ]
+    narrow = {
+        "run": np.arange(rows),
+        "row_digest": np.zeros((rows, 16), np.uint8),
+        **{n: np.zeros(rows, np.int64) for n in ("mask_id", "repeat", "seed", "time")},
+        "host": np.full(rows, "h", object),
+    }
+    table = algorithm.table
+    base.write(table, "base/x.zarr", table.spec, made, rows + 5, lambda: narrow)
+    group = table.open_base("base/x.zarr")
+    for name, values in arrays.items():
+        found = tiles.open_tiles(table.objects, f"{table.prefix}base/x.zarr", group, name)
+        assert found.shape == values.shape
+        assert np.array_equal(np.asarray(group[name][...]), values)
+        for _ in range(30):
+            window = tuple(
+                slice(*sorted(draw.integers(0, size + 2, 2).tolist())) for size in values.shape
+            )[: int(draw.integers(1, values.ndim + 1))]
+            assert np.array_equal(found.read(window), values[window]), (name, window)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "index", "directory"])
+def test_tiles_refuse_a_damaged_shard(algorithm, damage):
+    fill(algorithm, range(100))
+    compact(algorithm.table)
+    view = algorithm.table.view()
+    folder = Path(algorithm.table.objects.path(f"{view.table.prefix}{view.manifest.base.path}"))
+    shard = folder / "margin/c/0/0"
+    content = bytearray(shard.read_bytes())
+    if damage == "flip":
+        content[100] ^= 1
+    elif damage == "index":
+        content[-10] ^= 1
+    elif damage == "cut":
+        content = content[: len(content) // 2]
+    shard.unlink()
+    if damage == "directory":
+        shard.mkdir()
+    elif damage != "missing":
+        shard.write_bytes(content)
+    wanted = {"missing": "vacuum removed", "directory": "margin/c/0/0"}.get(
+        damage, "restore it from a copy"
+    )
+    with pytest.raises((DmstoreError, OSError), match=wanted):
+        view.read(["margin"])
+    assert any("margin/c/0/0" in problem.text for problem in verify(algorithm.table))

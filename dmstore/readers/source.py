@@ -344,12 +344,14 @@ def find_columns(
     return columns, notes
 
 
-def blocks(source: Source, places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Cut `places` into blocks of at most 64 MB and one segment's rows."""
+def blocks(
+    source: Source, places: NDArray[np.int64], most: int = MAX_ROWS
+) -> Iterator[NDArray[np.int64]]:
+    """Cut `places` into blocks of at most 64 MB and so many rows (those of a segment)."""
     width = source.train + sum(
         np.dtype(output.dtype).itemsize * source.targets * (output.classes or 1)
         for output in source.outputs.values()
     )
-    count = max(1, min(MAX_ROWS, BLOCK_BYTES // max(width, 1)))
+    count = max(1, min(most, BLOCK_BYTES // max(width, 1)))
     for start in range(0, len(places), count):
         yield places[start : start + count]

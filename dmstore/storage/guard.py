@@ -82,11 +82,7 @@ class Guard:
                 }
             return value
         if value is None:
-            msg = (
-                f"{self.where}/{key}: is not there: vacuum removed what this view stands on (open it "
-                f"again), or the store is damaged (run 'dmstore verify')"
-            )
-            raise MissingChunkError(msg)
+            raise MissingChunkError(missing_text(f"{self.where}/{key}"))
         layout = self._layouts.get(array)
         if layout is None:
             msg = f"{self.where}/{key}: its array has no metadata; it is damaged, restore it from a copy"
@@ -97,6 +93,14 @@ class Guard:
             msg = f"{self.where}/{key}: {error}; restore it from a copy"
             raise CorruptionError(msg) from None
         return value
+
+
+def missing_text(where: str) -> str:
+    """What it means that a chunk is not there."""
+    return (
+        f"{where}: is not there: vacuum removed what this view stands on (open it again), or the "
+        f"store is damaged (run 'dmstore verify')"
+    )
 
 
 def _array(key: str) -> str | None:

@@ -44,12 +44,15 @@ class Layout:
         ``string``, or a dtype of NumPy.
     inner : int
         Chunks of a shard; 0 where there are none.
+    outer : tuple of int
+        What lies in one object: a shard, or a chunk.
     """
 
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
     dtype: str
     inner: int
+    outer: tuple[int, ...]
 
     @property
     def chunk_bytes(self) -> int:
@@ -128,7 +131,7 @@ def _layout(node: dict[str, Any], where: str) -> Layout:
     if count > _MOST_CHUNKS or inner > _MOST_INNER:
         msg = f"{where}: {count} chunks of {inner or 'no'} parts are more than zarr can go through"
         raise FormatError(msg)
-    found = Layout(shape, chunk, dtype, inner)
+    found = Layout(shape, chunk, dtype, inner, outer)
     if (math.prod(chunk) if text else found.chunk_bytes) > (MOST_TEXT // 4 if text else MOST):
         msg = f"{where}: chunks of {list(chunk)} take more than {MOST} bytes"
         raise FormatError(msg)

@@ -4,9 +4,9 @@ What writers, compactors, vacuums and readers do is stated once, as steps. :func
 real storage; the tests run the very same steps on a simulated one, where a scheduler decides who moves
 next and a fault may stand behind every answer.
 
-The operations are those that any storage offers, and four that read or write the rows of a table
-(:class:`ReadBase`, :class:`ReadInfos`, :class:`WriteBase`, :class:`CheckBase`), which the protocol
-itself never looks into.
+The operations are those that any storage offers, and five that read or write the rows of a table
+(:class:`ReadBase`, :class:`ReadInfos`, :class:`WriteBase`, :class:`FillBase`, :class:`CheckBase`),
+which the protocol itself never looks into.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dmstore.storage.log import Base
     from dmstore.storage.objects import Objects
     from dmstore.storage.snapshot import Snapshot
@@ -104,11 +107,19 @@ class WriteBase:
 
 
 @dataclass(frozen=True)
-class CheckBase:
-    """Read a written base back: CorruptionError if it is not the rows of the snapshot."""
+class FillBase:
+    """Write all rows of a source from elsewhere below a path, durably; not atomic: BaseRows."""
 
     path: str
-    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class CheckBase:
+    """Read a written base back: CorruptionError if it does not hold these ids and digests."""
+
+    path: str
+    run: NDArray[np.int64]
+    digest: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,7 @@ Operation: TypeAlias = (
     | ReadBase
     | ReadInfos
     | WriteBase
+    | FillBase
     | CheckBase
     | Call
 )

@@ -23,6 +23,7 @@ from dmstore.errors import (
     InputError,
     StorageError,
 )
+from dmstore.finite import finite_rows
 from dmstore.storage import chunks, guard, log, protocol, segment
 from dmstore.storage.objects import Objects
 from dmstore.storage.probe import exclusive
@@ -152,8 +153,8 @@ class Table:
                 raise InputError(msg)
         with np.errstate(over="ignore"):
             stored = values.astype(wanted, copy=False)
-        if wanted.kind == "f" and not np.isfinite(stored).all():
-            row = int(np.flatnonzero(~np.isfinite(stored).reshape(count, -1).all(axis=1))[0])
+        if wanted.kind == "f" and not (finite := finite_rows(stored)).all():
+            row = int(np.flatnonzero(~finite)[0])
             msg = (
                 f"{where}: {spec.name} of row {row} is NaN, infinite or too large for "
                 f"{spec.dtype}; leave that run out"

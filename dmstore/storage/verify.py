@@ -10,10 +10,9 @@ import numpy as np
 
 from dmstore.errors import DmstoreError
 from dmstore.storage import log, segment
-from dmstore.storage.compact import bad_rows
+from dmstore.storage.base import bad_rows, each
 from dmstore.storage.snapshot import content_id
 from dmstore.storage.table import Table
-from dmstore.storage.view import BLOCK
 
 RowCheck = Callable[[Any, dict[str, Any]], Iterator[tuple[int, str]]]
 
@@ -82,10 +81,13 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
                 where,
                 f"{len(run)} runs that do not make up content id {base.content_id}",
             )
-        for start in range(0, len(run), BLOCK):
-            rows = slice(start, start + BLOCK)
-            arrays = {name: np.asarray(group[name][rows]) for name in _checked(table)}
-            yield from _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
+
+        def look(rows: slice, arrays: dict[str, Any]) -> list[Problem]:
+            found = _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
+            return list(found)
+
+        for problems in each(table, base.path, group, _checked(table), look):
+            yield from problems
     except Exception as error:  # noqa: BLE001 - a hostile group can make zarr raise anything
         yield Problem(
             "unreadable",

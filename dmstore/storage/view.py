@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.storage import guard, log, segment
 from dmstore.storage.segment import SegmentInfo
+from dmstore.storage.tiles import Tiles, open_tiles
 
 if TYPE_CHECKING:
     import zarr
@@ -54,6 +55,7 @@ class View:
         self.table = table
         self.snapshot = snapshot
         self.sources = []
+        self._tiles: dict[str, Tiles] = {}
         for number, index in snapshot.places:
             info = snapshot.tail[number - 1] if number else None
             columns = info.columns if info else _base_columns(self.base, table.spec)
@@ -160,6 +162,23 @@ class View:
                 list(pool.map(fill, range(len(places))))
         return found
 
+    def read_base(self, name: str, window: tuple[slice, ...]) -> NDArray[Any]:
+        """A part of an array of the base: slices of its first dims, all of the others."""
+        spec = self.table.spec.arrays.get(name)
+        if spec is None or spec.role not in ("row", "output"):
+            with guard.readable(f"{self.table.prefix}: the base"):
+                return np.asarray(_array(self.base, name)[window])
+        return self.tiles(name).read(window)
+
+    def tiles(self, name: str) -> Tiles:
+        """The mask or an output of the base, opened once."""
+        if name not in self._tiles:
+            assert self.base is not None
+            assert self.manifest.base is not None
+            where = f"{self.table.prefix}{self.manifest.base.path}"
+            self._tiles[name] = open_tiles(self.table.objects, where, self.base, name)
+        return self._tiles[name]
+
     def _empty(self, spec: schema.ArraySpec, rows: int) -> NDArray[Any]:
         shape = (rows, *(self.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:]))
         return np.empty(shape, dtype=object if spec.dtype == "string" else spec.dtype)
@@ -170,8 +189,7 @@ class View:
         low, high = int(index[0]), int(index[-1]) + 1
         window = (slice(low, high), Ellipsis)
         if source.name is None:
-            with guard.readable(f"{self.table.prefix}: the base"):
-                values = {name: np.asarray(_array(self.base, name)[window]) for name in names}
+            values = {name: self.read_base(name, window[:1]) for name in names}
         else:
             shapes = self.table.shapes(names, source.length)
             values = segment.read_segment(self.table.objects, source.name, shapes, window)
