@@ -1,10 +1,12 @@
 """Every command, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import crash
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -277,3 +279,29 @@ def test_a_mistyped_condition_says_what_is_there(tmp_path):
     arguments = ["retract", path, "a", "--where", "host=hots", "--reason", "test"]
     result = CliRunner().invoke(cli.group, arguments)
     assert result.output == "a: 0 runs retracted\n  host is host\n"
+
+
+def extend(path):
+    dmstore.open_study(path).algorithm("a").extend_to(12)
+
+
+def test_extend_to_a_total_may_be_repeated(tmp_path):
+    path = tmp_path / "s.dm"
+    algorithm = dmstore.create_study(path, examples(), seed=1).add_algorithm("a", runs=5)
+    found = run_json("extend", path, "a", "--total", 9)
+    assert (found["first_run"], found["runs"], found["planned"]) == (5, 4, 9)
+    assert run("extend", path, "a", "--total", 9)[0] == "a: nothing to add, 9 planned\n"
+    assert run_json("extend", path, "a", "--total", 9)["runs"] == 0
+    assert "9 runs planned, more than 8;" in run("extend", path, "a", "--total", 8, code=1)[1]
+    assert "--total" in run("extend", path, "a", code=2)[1]
+    assert "--total" in run("extend", path, "a", "--total", 9, "--runs", 9, code=2)[1]
+    assert [block.runs for block in algorithm.blocks()] == [5, 4]
+    died, at = True, 0
+    while died:
+        at += 1
+        copy = tmp_path / f"s{at}"
+        shutil.copytree(path, copy)
+        died, _ = crash.run(extend, str(copy), at)
+        extend(copy)
+        assert dmstore.open_study(copy).algorithm("a").planned_count() == 12
+    assert at > 2
