@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from dmstore.readers.labels import Labels, positions, read_labels
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.storage import groups, log
+from dmstore.storage.beside import beside
 from dmstore.storage.objects import LocalObjects, storage_error
 
 _LONGEST_NAME = 40
@@ -241,22 +240,25 @@ def _is_there(place: Path, name: str) -> bool:
 def _keep(
     place: Path, name: str, found: xr.Dataset, document: dict[str, Any], labels: Labels
 ) -> None:
-    """Build the directory beside its place and rename it there: whole or not at all."""
-    building = place.absolute().parent / f".{place.name}.{uuid.uuid4().hex}.part"
+    """Build the directory beside its place and rename it there: whole or not at all.
+
+    What a killed comparison with the same result left beside it is removed after a day.
+    """
     try:
-        building.mkdir(parents=True)
-        objects = LocalObjects(building)
-        groups.write_directory(
-            objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
-        )
-        objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
-        objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
-        try:
-            building.rename(place)
-        except OSError as error:
-            # The same command elsewhere may have been faster: then its result is this one.
-            if not _is_there(place, name):
-                raise storage_error(error, place) from error
+        with beside(place) as building:
+            building.mkdir(parents=True)
+            objects = LocalObjects(building)
+            groups.write_directory(
+                objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
+            )
+            objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
+            objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
+            try:
+                building.rename(place)
+            except OSError as error:
+                # The same command elsewhere may have been faster: then its result is this one.
+                if not _is_there(place, name):
+                    raise storage_error(error, place) from error
         descriptor = os.open(place.absolute().parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -264,8 +266,6 @@ def _keep(
         if isinstance(error, DmstoreError):
             raise
         raise storage_error(error, place) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _load(place: Path, labels: Labels) -> xr.Dataset:
