@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def compare_scores(
     heavy: int = 50,
     center: bool = True,
     random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
 
@@ -73,6 +74,8 @@ def compare_scores(
         ``standardised``; the share that a run saw (.5); a folder of runs to measure the units with.
     components, top, heavy, center, random_state
         As in :func:`dmstore.analysis.compare`.
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -127,6 +130,7 @@ def compare_scores(
             names=(called[0], called[1]),
             label=labels.targets["label"].values if "label" in labels.targets else None,
             parameters=parameters,
+            progress=progress,
         )
         document = {
             "comparison": name,

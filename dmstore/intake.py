@@ -16,6 +16,7 @@ from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundErr
 from dmstore.readers.source import Source, blocks
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
+from dmstore.summary import counted, first_few
 
 # Segments written at a time.
 _WRITERS = 2
@@ -124,8 +125,7 @@ def _take(
 
 def skipped_text(where: str, runs: Sequence[int], reason: str) -> str:
     """A line on runs that are left out."""
-    shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
-    return f"{where}: {len(runs)} runs skipped, {reason} (run {shown})"
+    return f"{where}: {counted(len(runs), 'run')} skipped, {reason} (run {first_few(runs)})"
 
 
 def retracted_text(name: str) -> str:

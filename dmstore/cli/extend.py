@@ -10,9 +10,19 @@ from dmstore.cli import options, output
 @click.command("extend")
 @options.study
 @options.algorithm
-@click.option("--runs", type=int, help="Runs to add to the plan: each call adds as many.")
-@click.option("--total", type=int, help="Runs to have in all: the same call again adds none.")
-@click.option("--repeats", type=int, default=1, show_default=True, help="Runs that share a mask.")
+@click.option(
+    "--runs", type=click.IntRange(1), help="Runs to add to the plan: each call adds as many."
+)
+@click.option(
+    "--total", type=click.IntRange(1), help="Runs to have in all: the same call again adds none."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs that share a mask.",
+)
 @options.as_json
 def command(
     study: str, algorithm: str, runs: int | None, total: int | None, repeats: int, as_json: bool

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dmstore.errors import plain
+from dmstore.summary import counted as counted
 from dmstore.summary import size as size
 
 
@@ -36,9 +37,13 @@ def _clean(value: Any) -> Any:
 
 
 class Progress:
-    """One moving line on a terminal; elsewhere a plain line every tenth or minute."""
+    """One moving line on a terminal; elsewhere a plain line every tenth or minute.
 
-    def __init__(self, what: str, *, quiet: bool = False) -> None:
+    With a `delay` nothing is shown of what takes no longer than so many seconds.
+    """
+
+    def __init__(self, what: str, *, quiet: bool = False, delay: float = 0.0) -> None:
+        self._delay = delay
         self._what = what
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
@@ -54,6 +59,8 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first = done
+        if now - self._started < self._delay:
+            return
         tenth, when = self._last
         if self._terminal:
             if now - when < 0.1 and done < total:
