@@ -394,6 +394,8 @@ def test_one_of_a_thing_is_singular(tmp_path):
     assert "1 run of 1 algorithm verified" in run("verify", path)[0]
     assert "1 run retracted" in run("retract", path, "a", "--where", "run=0", "--reason", "x")[0]
     assert "1 row retracted" in run("status", path)[0]
+    assert run("extend", path, "a", "--runs", 1)[0] == "a: run 2 added, 3 planned\n"
+    assert "    run 2: 0 stored, 1 pending" in run("status", path)[0]
 
 
 def test_progress_is_shown_of_what_takes_long(monkeypatch, capsys):

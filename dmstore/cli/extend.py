@@ -47,7 +47,7 @@ def command(
     else:
         block = opened.extend(runs or 0, repeats=repeats)
     planned = opened.planned_count()
-    added = f"runs {block.first_run} to {block.stop - 1} added" if block else "nothing to add"
+    added = f"{output.span(block.first_run, block.runs)} added" if block else "nothing to add"
     output.emit(
         {
             "algorithm": algorithm,

@@ -36,6 +36,11 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def span(first: int, count: int) -> str:
+    """So many runs, by their ids."""
+    return f"run {first}" if count == 1 else f"runs {first} to {first + count - 1}"
+
+
 class Progress:
     """One moving line on a terminal; elsewhere a plain line every tenth or minute.
 

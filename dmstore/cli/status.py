@@ -68,9 +68,8 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
             yield f"    {retracted_text(fit['version'], fit['retracted'])}"
     blocks = entry["blocks"]
     for block in blocks if len(blocks) > 1 or any(b["repeats"] > 1 for b in blocks) else []:
-        last = block["first_run"] + block["runs"] - 1
         repeats = f", {block['repeats']} a mask" if block["repeats"] > 1 else ""
-        yield f"    runs {block['first_run']} to {last}{repeats}: {block['stored']} stored, {block['pending']} pending"
+        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending"
     for target_set, on in entry["outputs_on"].items():
         more = [f"{on['pending']} pending"] if on["pending"] else ["complete"]
         more += _tidiness(on)
