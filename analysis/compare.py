@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 
 import xarray as xr
@@ -26,6 +27,7 @@ def compare(
     heavy: int = 50,
     center: bool = True,
     random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Compare two algorithms of a study, and keep the result.
 
@@ -43,6 +45,8 @@ def compare(
     center : bool
         Whether PCA subtracts the mean residual.
     random_state : int
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -100,6 +104,7 @@ def compare(
             names=(a, b),
             label=study.label(),
             parameters=parameters,
+            progress=progress,
         )
         path = f"comparison-{uuid.uuid4().hex[:8]}.zarr"
         groups.write_directory(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from dmstore.analysis.subpopulation import subpopulation
 from dmstore.errors import InputError
 
 _FOUND_AGAIN = 0.5
+# Which quarters of the masks directions are found on.
+_PAIRS = tuple(itertools.permutations(range(4), 2))
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def modeldiff(
     names: tuple[str, str],
     label: NDArray[np.int64] | None = None,
     parameters: ComparisonParameters | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Residuals, directions, subpopulations and similarity of two sets of datamodels, both ways.
 
@@ -61,6 +65,8 @@ def modeldiff(
     label : (target,) int, optional
         Classes, to match the contrasts by; any other target serves without.
     parameters : ComparisonParameters, optional
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -82,14 +88,21 @@ def modeldiff(
     included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
     unit_parts = [_parts(one, included) for one in data] if parts else []
     per: dict[str, list[NDArray[Any]]] = {}
+    steps = itertools.count(1)
+
+    def advance() -> None:
+        if progress:
+            progress(next(steps), 2 * (1 + len(_PAIRS) * parts))
+
     for own, other in ((0, 1), (1, 0)):
         made = _one_way(weight[own], weight[other], unit[own], unit[other], classes, parameters)
         direction = xr.DataArray(made["direction"], dims=("component", "train"))
         made["explained_variance"] = np.stack(
             [explained_variance(one[included], direction).values for one in weight], axis=1
         )
+        advance()
         if parts:
-            made |= _out_of_sample(unit_parts[own], unit_parts[other], made["direction"])
+            made |= _out_of_sample(unit_parts[own], unit_parts[other], made["direction"], advance)
         made["direction"] = made["direction"].astype(np.float32)
         for key, value in made.items():
             per.setdefault(key, []).append(value)
@@ -169,7 +182,10 @@ def _parts(data: xr.Dataset, included: NDArray[np.bool_]) -> NDArray[np.float64]
 
 
 def _out_of_sample(
-    own: NDArray[np.float64], other: NDArray[np.float64], direction: NDArray[np.float64]
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[Any]]:
     """Delta(u) of directions found on some runs, measured on others; and what chance alone gives.
 
@@ -179,10 +195,9 @@ def _out_of_sample(
     largest gap, over all choices and all directions, is noise alone, the noise that a run's
     targets share included.
     """
-    pairs = list(itertools.permutations(range(4), 2))
-    gaps = np.full((len(pairs), len(direction)), np.nan)
+    gaps = np.full((len(_PAIRS), len(direction)), np.nan)
     null = 0.0
-    for row, (i, j) in enumerate(pairs):
+    for row, (i, j) in enumerate(_PAIRS):
         k, m = (q for q in range(4) if q not in (i, j))
         found = _directions(own[i], other[j], len(direction))
         likeness = np.abs(direction @ found.T)
@@ -193,12 +208,13 @@ def _out_of_sample(
         gaps[row, again] = gap[match[again]]
         noise = _directions(own[i], own[j], len(direction))
         null = max(null, float(np.abs(_explained(own[k], noise) - _explained(own[m], noise)).max()))
+        advance()
     seen = ~np.isnan(gaps)
     count = seen.sum(axis=0)
     mean = np.divide(
         np.nansum(gaps, axis=0), count, out=np.full(len(direction), np.nan), where=count > 0
     )
-    return {"delta_out": mean, "found_again": count / len(pairs), "delta_null": np.array(null)}
+    return {"delta_out": mean, "found_again": count / len(_PAIRS), "delta_null": np.array(null)}
 
 
 def _directions(a: NDArray[np.float64], b: NDArray[np.float64], count: int) -> NDArray[np.float64]:

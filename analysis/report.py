@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
 
-from dmstore import schema
+from dmstore import results, schema
 from dmstore.analysis.evaluate import evaluate
 from dmstore.analysis.page import Subject, render
 from dmstore.errors import InputError
+from dmstore.retraction import retracted_since, retracted_text
 from dmstore.storage import groups
 from dmstore.storage.objects import LocalObjects
 from dmstore.study import Study
 
 
-def report(study: Study, a: str, b: str) -> str:
+def report(study: Study, a: str, b: str, progress: Callable[[int, int], None] | None = None) -> str:
     """Write the report of the newest comparison of two algorithms.
 
     Parameters
@@ -23,6 +25,8 @@ def report(study: Study, a: str, b: str) -> str:
     study : Study
     a, b : str
         Compared algorithms, in either order.
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -38,7 +42,10 @@ def report(study: Study, a: str, b: str) -> str:
     """
     comparison = study.comparison(a, b).load()
     where = f"comparisons/{comparison.attrs['comparison']}/"
-    html = render(comparison, _subject(study, comparison, where))
+    subject = _subject(study, comparison, where, progress)
+    html = render(comparison, subject)
+    if progress:
+        progress(3, 3)
     objects = study.objects
     objects.replace(f"{where}report.html", html.encode())
     return (
@@ -48,7 +55,28 @@ def report(study: Study, a: str, b: str) -> str:
     )
 
 
-def _subject(study: Study, comparison: xr.Dataset, where: str) -> Subject:
+def rests_on_retracted(study: Study, a: str, b: str) -> list[str]:
+    """A line for each fit of the newest comparison whose runs were retracted since."""
+    document = results.newest_comparison(study.objects, a, b)
+    return [
+        f"{name}: {text}"
+        for name, fit in zip(document["algorithms"], document["fits"], strict=True)
+        for text in _retracted(study, name, fit)
+    ]
+
+
+def _retracted(study: Study, name: str, fit: str) -> list[str]:
+    document = study.newest_fit(name, fit)
+    count = retracted_since(study.algorithm(name), document)
+    return [retracted_text(document["version"], count)] if count else []
+
+
+def _subject(
+    study: Study,
+    comparison: xr.Dataset,
+    where: str,
+    progress: Callable[[int, int], None] | None,
+) -> Subject:
     names = [str(name) for name in comparison["algorithm"].values]
     document = schema.load_document(
         "comparison", study.objects.get(f"{where}comparison.json"), where
@@ -59,10 +87,15 @@ def _subject(study: Study, comparison: xr.Dataset, where: str) -> Subject:
         if about
         else None
     )
+    cards = []
+    for name, fit in zip(names, document["fits"], strict=True):
+        cards.append(_card(study, name, fit))
+        if progress:
+            progress(len(cards), 3)
     return Subject(
         title=title or study.path.rstrip("/").rpartition("/")[2],
         examples=study,
-        cards=[_card(study, name, fit) for name, fit in zip(names, document["fits"], strict=True)],
+        cards=cards,
         provenance=_provenance(study, document, names),
         effects=counterfactuals(study, where),
     )
@@ -72,6 +105,7 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
     """What says whether to trust an algorithm's datamodels."""
     runs = study.newest_fit(name, fit)["runs"]
     rows = [("runs fitted on", str(runs["train"] + runs["holdout"]))]
+    rows += [("retracted since", text) for text in _retracted(study, name, fit)]
     try:
         found = evaluate(study, name, fit=fit)
     except InputError as error:

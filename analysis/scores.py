@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from dmstore.readers.labels import Labels, positions, read_labels
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.storage import groups, log
+from dmstore.storage.beside import beside
 from dmstore.storage.objects import LocalObjects, storage_error
 
 _LONGEST_NAME = 40
@@ -53,6 +52,7 @@ def compare_scores(
     heavy: int = 50,
     center: bool = True,
     random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
 
@@ -74,6 +74,8 @@ def compare_scores(
         ``standardised``; the share that a run saw (.5); a folder of runs to measure the units with.
     components, top, heavy, center, random_state
         As in :func:`dmstore.analysis.compare`.
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -128,6 +130,7 @@ def compare_scores(
             names=(called[0], called[1]),
             label=labels.targets["label"].values if "label" in labels.targets else None,
             parameters=parameters,
+            progress=progress,
         )
         document = {
             "comparison": name,
@@ -241,22 +244,25 @@ def _is_there(place: Path, name: str) -> bool:
 def _keep(
     place: Path, name: str, found: xr.Dataset, document: dict[str, Any], labels: Labels
 ) -> None:
-    """Build the directory beside its place and rename it there: whole or not at all."""
-    building = place.absolute().parent / f".{place.name}.{uuid.uuid4().hex}.part"
+    """Build the directory beside its place and rename it there: whole or not at all.
+
+    What a killed comparison with the same result left beside it is removed after a day.
+    """
     try:
-        building.mkdir(parents=True)
-        objects = LocalObjects(building)
-        groups.write_directory(
-            objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
-        )
-        objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
-        objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
-        try:
-            building.rename(place)
-        except OSError as error:
-            # The same command elsewhere may have been faster: then its result is this one.
-            if not _is_there(place, name):
-                raise storage_error(error, place) from error
+        with beside(place) as building:
+            building.mkdir(parents=True)
+            objects = LocalObjects(building)
+            groups.write_directory(
+                objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
+            )
+            objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
+            objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
+            try:
+                building.rename(place)
+            except OSError as error:
+                # The same command elsewhere may have been faster: then its result is this one.
+                if not _is_there(place, name):
+                    raise storage_error(error, place) from error
         descriptor = os.open(place.absolute().parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -264,8 +270,6 @@ def _keep(
         if isinstance(error, DmstoreError):
             raise
         raise storage_error(error, place) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _load(place: Path, labels: Labels) -> xr.Dataset:

@@ -123,7 +123,7 @@ class Algorithm:
         return sum(block.runs for block in self.blocks())
 
     def extend(self, runs: int, *, repeats: int = 1) -> Block:
-        """Add a block of runs to the plan.
+        """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
 
         Raises
         ------
@@ -132,13 +132,39 @@ class Algorithm:
         ConflictError
             If another host extended the plan at the same moment.
         """
+        return self._extend(self.blocks(), runs, repeats)
+
+    def extend_to(self, total: int, *, repeats: int = 1) -> Block | None:
+        """Add a block of runs so that the plan has so many in all; the same call again adds nothing.
+
+        Returns
+        -------
+        Block or None
+            None if the plan had so many already.
+
+        Raises
+        ------
+        InputError
+            If the algorithm is foreign, a number is not positive, or more runs are planned already.
+        ConflictError
+            If another host extended the plan at the same moment.
+        """
+        blocks = self.blocks()
+        planned = sum(block.runs for block in blocks)
+        if self.planned and planned > total:
+            msg = f"algorithm {self.name!r} has {planned} runs planned, more than {total}; a plan never shrinks, so give {planned} or more"
+            raise InputError(msg)
+        if self.planned and planned == total:
+            return None
+        return self._extend(blocks, total - planned, repeats)
+
+    def _extend(self, blocks: list[Block], runs: int, repeats: int) -> Block:
         if not self.planned:
             msg = f"algorithm {self.name!r} has foreign sampling, so it has no plan to extend; ingest its runs"
             raise InputError(msg)
         if not (1 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
             msg = f"{runs} runs with {repeats} repeats: both must be 1 to {plan.MOST_RUNS}"
             raise InputError(msg)
-        blocks = self.blocks()
         try:
             block = plan.next_block(blocks, self._branch(), runs, repeats)
         except OverflowError:

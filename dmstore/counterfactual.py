@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ def check(
     intensity: Sequence[float],
     examples: NDArray[np.int64] | None = None,
     models: int = 100,
+    progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Measure what a transformation does to the probability of a class under two algorithms.
 
@@ -48,6 +50,8 @@ def check(
         Positions of the targets to change; those not of the class by default.
     models : int
         Models to train on all data, if there are none yet.
+    progress : callable, optional
+        Called with steps done and steps in all.
 
     Returns
     -------
@@ -81,9 +85,17 @@ def check(
         msg = f"no target is left to transform for class {label}"
         raise InputError(msg)
     images = study.targets["image"].isel(target=chosen).values
+    steps = itertools.count(1)
+
+    def advance() -> None:
+        if progress:
+            progress(next(steps), 2 * (1 + len(intensity)))
+
     found = effect(
         {
-            n: probabilities(study, n, images, transformation, intensity, label, models=models)
+            n: probabilities(
+                study, n, images, transformation, intensity, label, models=models, advance=advance
+            )
             for n in (a, b)
         },
         intensity,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from dmstore import annotation, schema
 from dmstore import examples as example_sets
 from dmstore.algorithm import ANCHOR
-from dmstore.errors import ExistsError, InputError
+from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.storage import log
+from dmstore.storage.beside import beside
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import LocalObjects, Objects, storage_error
 from dmstore.storage.remote import is_url
@@ -33,7 +33,7 @@ def create_study(
     about: Mapping[str, Any] | None = None,
     classes: int | None = None,
 ) -> Study:
-    """Create a study.
+    """Create a study. What a killed call for the same path left beside it is removed after a day.
 
     Parameters
     ----------
@@ -79,20 +79,20 @@ def create_study(
     if is_url(path):
         return _create_remote(str(path), sets, document, about)
     _check_free(target)
-    building = target.parent / f".{target.name}.{uuid.uuid4().hex}.part"
     try:
-        building.mkdir(parents=True)
-        _build(LocalObjects(building), sets, document, about)
-        # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
-        building.rename(target)
+        with beside(target) as building:
+            building.mkdir(parents=True)
+            _build(LocalObjects(building), sets, document, about)
+            # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
+            building.rename(target)
         descriptor = os.open(target.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
     except OSError as error:
         _check_free(target)
+        if isinstance(error, DmstoreError):
+            raise
         raise storage_error(error, target) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return open_study(target)
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmstore import readers
 from dmstore.algorithm import Algorithm
@@ -114,7 +115,11 @@ def ingest(
         if progress:
             progress(done, total)
 
-    reason = "retracted here with their runs" if outputs else retracted_text(algorithm.name)
+    reason = (
+        "retracted here with their runs; a column run_digest says that they are of the present ones"
+        if outputs
+        else retracted_text(algorithm.name)
+    )
     if outputs:
         # Outputs of models that were replaced make room for those of the present ones.
         outputs.retire()
@@ -210,13 +215,11 @@ class _Batch:
 
     def add(self, rows: Rows, where: str, result: Ingest) -> None:
         digests = segment.row_digests(rows.run, rows.arrays, self._table.spec)
-        out = np.array(
-            [
-                (int(run), row.tobytes().hex()) in self._retracted
-                for run, row in zip(rows.run, digests, strict=True)
-            ],
-            dtype=bool,
-        )
+        out = self._are_retracted(rows, digests)
+        if out.any():
+            # Outputs of another model that says the same have been let in since.
+            self._retracted = set(self._table.newest().retracted)
+            out = self._are_retracted(rows, digests)
         if out.any():
             result.skipped += int(out.sum())
             result.warnings.append(skipped_text(where, rows.run[out].tolist(), self._reason))
@@ -247,6 +250,12 @@ class _Batch:
         size = sum(sum(v.nbytes for v in part.arrays.values()) for part in self._waiting)
         if sum(map(len, self._waiting)) >= BATCH_RUNS or size >= BATCH_BYTES:
             self.flush(result)
+
+    def _are_retracted(self, rows: Rows, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        pairs = zip(rows.run, digests, strict=True)
+        return np.array(
+            [(int(n), row.tobytes().hex()) in self._retracted for n, row in pairs], bool
+        )
 
     def flush(self, result: Ingest) -> None:
         groups: dict[tuple[tuple[str, str], ...], list[Rows]] = {}

@@ -19,6 +19,7 @@ from dmstore.storage import segment
 from dmstore.storage.fill import fill
 from dmstore.storage.segment import Rows
 from dmstore.storage.view import BLOCK
+from dmstore.summary import counted, first_few
 
 # Segments written, and blocks read, at a time.
 _WRITERS = 2
@@ -178,8 +179,7 @@ def _append(
 
 def skipped_text(where: str, runs: Sequence[int], reason: str) -> str:
     """A line on runs that are left out."""
-    shown = ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
-    return f"{where}: {len(runs)} runs skipped, {reason} (run {shown})"
+    return f"{where}: {counted(len(runs), 'run')} skipped, {reason} (run {first_few(runs)})"
 
 
 def retracted_text(name: str) -> str:

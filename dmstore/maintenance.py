@@ -14,6 +14,7 @@ from dmstore.errors import DmstoreError
 from dmstore.examples import read_ids
 from dmstore.outputs import TargetOutputs, joined
 from dmstore.plan import Block
+from dmstore.retraction import retracted_since
 from dmstore.storage import groups, log, tag
 from dmstore.storage.compact import Compaction, compact
 from dmstore.storage.table import Table
@@ -31,8 +32,14 @@ _ROWS = 4096
 _MOST_SEGMENTS = 200
 
 
-def status(study: Study) -> dict[str, Any]:
+def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     """What a study holds and what is still to do; nothing is read but ids and small documents.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        Of the algorithms and comparisons only this one and its own.
 
     Returns
     -------
@@ -41,7 +48,12 @@ def status(study: Study) -> dict[str, Any]:
         names), ``bytes``, ``comparisons``, and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), segments not yet compacted, conflicts, bytes, tags
-        and fits.
+        and fits, each with the number of its runs that were ``retracted`` since.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has no algorithm of this name.
     """
     sets = study.target_sets
     own = {
@@ -49,7 +61,8 @@ def status(study: Study) -> dict[str, Any]:
         for name, entry in sets.items()
         if entry["later"]
     }
-    algorithms = {name: _algorithm_status(study, name) for name in study.algorithms}
+    chosen = study.algorithms if algorithm is None else [algorithm]
+    algorithms = {name: _algorithm_status(study, name) for name in chosen}
     shared = [
         info.size
         for place in ("about/", "examples/", "targets/", "datamodels/", "comparisons/")
@@ -70,6 +83,7 @@ def status(study: Study) -> dict[str, Any]:
         "comparisons": [
             {"comparison": c["comparison"], "algorithms": c["algorithms"]}
             for c in study.comparisons()
+            if algorithm is None or algorithm in c["algorithms"]
         ],
     }
 
@@ -107,6 +121,8 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
                 "complete": fit["complete"],
                 "runs": sum(fit["runs"].values()),
                 "current": fit["content_id"] == content_id,
+                "version": fit["version"],
+                "retracted": retracted_since(algorithm, fit),
             }
             for fit in study.fits(name)
         ],

@@ -11,8 +11,9 @@ from dmstore.dataset import read_rows
 from dmstore.errors import InputError
 from dmstore.plan import Part
 from dmstore.storage import log
-from dmstore.storage.retract import Pairs, Retraction, retract
-from dmstore.storage.segment import Rows
+from dmstore.storage.compact import compact
+from dmstore.storage.retract import Pairs, Retraction, restore, retract
+from dmstore.storage.segment import Rows, row_digests
 from dmstore.storage.table import Table
 from dmstore.storage.view import View
 
@@ -45,14 +46,24 @@ class TargetOutputs:
         self._runs: View | None = None
         # Runs with stored outputs of an earlier model, and which model was described to a caller.
         self._stale: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._retracted: Pairs = set()
         self._described: dict[int, int] = {}
 
-    def complete(self, rows: Rows, where: str) -> Rows:
+    def complete(self, rows: Rows, where: str, *, made_now: bool = False) -> Rows:
         """Check rows from outside and add which run each is of.
 
         Outputs that are stored of an earlier model of these runs are retired. A column ``run_digest``
         (uint64, the first 8 bytes of the run's ``row_digest`` in little-endian order) says of which
         model the outputs are, and must be that of the run as it is stored now.
+
+        Parameters
+        ----------
+        rows : Rows
+        where : str
+            For error texts.
+        made_now : bool
+            The outputs are of the runs as they are stored now, as those with ``run_digest`` are. Others
+            may be of an earlier model, if they are what that model said.
 
         Raises
         ------
@@ -85,8 +96,27 @@ class TargetOutputs:
         stale = rows.run[np.isin(rows.run, self._stale)]
         if len(stale):
             self.retire(stale)
-            self._stale = np.setdiff1d(self._stale, stale)
+            self._refresh()
+        if stated or made_now:
+            self._let_in(rows)
         return Rows(rows.run, rows.arrays, {**rows.columns, "run_digest": digest})
+
+    def _let_in(self, rows: Rows) -> None:
+        """Let rows be stored that are what an earlier model of their runs said, bit by bit.
+
+        Of two rows of one content the older is shown, so that one has to be gone before.
+        """
+        if not self._retracted:
+            return
+        digests = row_digests(rows.run, rows.arrays, self.table.spec)
+        equal = {
+            (int(run), digest.tobytes().hex())
+            for run, digest in zip(rows.run, digests, strict=True)
+        } & self._retracted
+        if equal:
+            compact(self.table)
+            restore(self.table, lambda pairs: pairs & equal, "made again by other models")
+            self._refresh()
 
     def _digests(self, run_ids: NDArray[np.int64], where: str) -> NDArray[np.uint64]:
         """Short digests of runs as they are stored now: (run,) uint64."""
@@ -114,6 +144,7 @@ class TargetOutputs:
         outputs = self.table.view()
         self._runs = self.algorithm.table.view()
         self._stale = outputs.run[stale_rows(self._runs, outputs)]
+        self._retracted = set(outputs.manifest.retracted)
         return self._runs, outputs
 
     def retire(

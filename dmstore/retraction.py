@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dmstore import schema, target_sets
 from dmstore.algorithm import ANCHOR, Algorithm
-from dmstore.errors import InputError
+from dmstore.errors import CorruptionError, InputError
 from dmstore.outputs import TargetOutputs, short_digests
 from dmstore.selection import Condition, meets, select
-from dmstore.storage import retract
+from dmstore.storage import log, retract
 from dmstore.storage.retract import Pairs, Retraction
 from dmstore.storage.view import View
+from dmstore.summary import counted
 
 
 def retract_runs(
@@ -90,6 +92,40 @@ def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> Non
         # What comes back may stand behind outputs of another model, and these now have to go.
         if retract.restore(outputs.table, choose, reason).rows:
             outputs.retire(reason=reason)
+
+
+def retracted_since(algorithm: Algorithm, fit: Mapping[str, Any]) -> int:
+    """How many of the runs that a fit rests on have been retracted since.
+
+    Where vacuum has deleted the base of the fit, all runs that were retracted since are counted.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    fit : mapping
+        The fit's document.
+    """
+    table = algorithm.table
+    retracted = set(table.newest().retracted)
+    if not retracted:
+        return 0
+    base = log.Base(fit["base"], sum(fit["runs"].values()), fit["content_id"])
+    try:
+        view = table.view_of(log.Manifest(fit["version"], base=base))
+        rows = np.flatnonzero(np.isin(view.run, [run for run, _ in retracted]))
+        return len(retracted & {(int(view.run[i]), view.digest[i].tobytes().hex()) for i in rows})
+    except (FileNotFoundError, CorruptionError):
+        pass
+    try:
+        before = log.read(table.objects, table.prefix, fit["version"]).retracted
+    except FileNotFoundError:
+        return 0
+    return len(retracted.difference(before))
+
+
+def retracted_text(version: int, runs: int) -> str:
+    """A line on a fit whose runs were retracted since."""
+    return f"fit of snapshot {version} rests on {counted(runs, 'run')} retracted since; run 'dmstore fit' again"
 
 
 def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:

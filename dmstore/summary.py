@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in the singular where it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(runs: Sequence[int]) -> str:
+    """Ids for a line of text."""
+    return ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
+
+
 def rows_stored(table: Table) -> str:
     """Rows of a table: exact while few segments wait, else those of the base and what waits."""
     manifest = log.newest(table.objects, table.prefix)
@@ -50,7 +60,7 @@ def rows_stored(table: Table) -> str:
         return str(base)
     if len(waiting) <= _MOST_SEGMENTS:
         return str(len(table.view()))
-    return f"{base} and {len(waiting)} segments"
+    return f"{base} and {counted(len(waiting), 'segment')}"
 
 
 def _require(objects: Objects) -> None:

@@ -1,10 +1,13 @@
 """Every command, as a user types it."""
 
+import html
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import crash
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from helpers import examples, fill
 
 import dmstore
 from dmstore import cli
+from dmstore.cli import output
 
 TASK = "dmstore.training.tasks:dense"
 
@@ -105,10 +109,10 @@ def test_every_step_says_what_it_did(done):
     assert -1 <= steps["evaluate"]["lds"] <= 1
     assert len(steps["compare"]["delta"]) == 2
     assert set(steps["counterfactual"]["effect"]) == {"a", "b"}
-    html = Path(steps["report"]["report"]).read_text()
-    assert "T &lt;b&gt;&amp;" in html
-    assert "<b>&" not in html
-    assert "http" not in html.replace("http://www.w3.org", "").replace(
+    page = Path(steps["report"]["report"]).read_text()
+    assert "T &lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
 
@@ -175,10 +179,10 @@ BAD = {
     "slash": (["add", "{s}", "x/y"], 1, "not allowed"),
     "empty name": (["add", "{s}", ""], 1, "not allowed"),
     "taken name": (["add", "{s}", "A"], 1, "exists"),
-    "alpha": (["add", "{s}", "c", "--alpha", "1.5"], 1, "strictly between"),
+    "alpha": (["add", "{s}", "c", "--alpha", "1.5"], 2, "0<x<1"),
     "no config": (["add", "{s}", "c", "--config", "none.json"], 1, "no such file"),
-    "part 0/3": (["train", "{s}", "a", "--part", "0/3"], 1, "count from 1"),
-    "part 4/3": (["train", "{s}", "a", "--part", "4/3"], 1, "count from 1"),
+    "part 0/3": (["train", "{s}", "a", "--part", "0/3"], 2, "count from 1"),
+    "part 4/3": (["train", "{s}", "a", "--part", "4/3"], 2, "count from 1"),
     "unknown algorithm": (["fit", "{s}", "zzz"], 1, "it has: a, b"),
     "itself": (["compare", "{s}", "a", "a"], 1, "itself"),
     "not compared": (["report", "{s}", "a", "zzz"], 1, "not in this study"),
@@ -223,6 +227,67 @@ def test_bad_input(done, tmp_path, monkeypatch, case):
     assert list(tmp_path.iterdir()) == []
 
 
+# A command line that --help allows, of something that is not there.
+REFUSED = {
+    "demo": ["file/demo"],
+    "init": ["new", "--examples", "none.npz"],
+    "annotate": ["nowhere", "train", "none.csv"],
+    "targets": ["nowhere", "later", "none.npz"],
+    "add": ["nowhere", "a"],
+    "extend": ["nowhere", "a", "--total", "3"],
+    "train": ["nowhere", "a"],
+    "ingest": ["nowhere", "a", "none.npz"],
+    "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
+    "export": ["nowhere", "a", "--to", "npy", "out"],
+    "status": ["nowhere"],
+    "verify": ["nowhere"],
+    "compact": ["nowhere"],
+    "vacuum": ["nowhere"],
+    "doctor": ["file/x"],
+    "torture": ["file/x", "--seconds", "1"],
+    "tag": ["nowhere", "a", "v1"],
+    "publish": ["nowhere", "out"],
+    "pull": ["nowhere", "out"],
+    "diff": ["nowhere", "neither"],
+    "fit": ["nowhere", "a"],
+    "evaluate": ["nowhere", "a"],
+    "compare": ["nowhere", "a", "b"],
+    "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
+    "report": ["nowhere", "a", "b"],
+}
+# Values that --help rules out, whatever there is.
+MISUSED = {
+    "annotate": ["s.dm"],
+    "add": ["s.dm", "a", "--runs", "-1"],
+    "extend": ["s.dm", "a", "--runs", "0"],
+    "train": ["s.dm", "a", "--part", "half"],
+    "ingest": ["s.dm", "a", "x.npz", "--seed", "1"],
+    "init": ["s.dm", "--examples", "e.npz", "--seed", "-1"],
+    "retract": ["s.dm", "a", "--where", "host", "--reason", "x"],
+    "fit": ["s.dm", "a", "--lam-ratio", "2"],
+    "compare": ["s.dm", "a"],
+    "vacuum": ["s.dm", "--grace", "soon"],
+    "export": ["s.dm", "a", "--to", "csv", "out"],
+    "torture": [".", "--writers", "0"],
+    "demo": ["d", "--workers", "0"],
+}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_exit_codes_are_those_of_the_readme(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    assert "no such option" in run(name, "--no-such-option", code=2)[1].lower()
+    if name in MISUSED:
+        run(name, *MISUSED[name], code=2)
+        assert run_json(name, *MISUSED[name], code=2)["error"]["kind"] == "usage"
+    if name in REFUSED:
+        assert run(name, *REFUSED[name], code=1)[1].startswith("error: ")
+        assert run_json(name, *REFUSED[name], code=1)["error"]["kind"] not in ("usage", "internal")
+    assert name in {*REFUSED, "writer"}
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_every_command_has_help_and_stands_in_the_readme():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     for name, text in cli.COMMANDS.items():
@@ -237,7 +302,7 @@ def test_every_command_has_help_and_stands_in_the_readme():
 
 def test_options_come_from_the_environment(done, monkeypatch):
     monkeypatch.setenv("DMSTORE_TRAIN_PART", "9/3")
-    assert "count from 1" in run("train", done[0], "a", code=1)[1]
+    assert "count from 1" in run("train", done[0], "a", code=2)[1]
 
 
 def test_module_and_version():
@@ -260,6 +325,113 @@ def test_incomplete_training_exits_3(done, monkeypatch):
     run("train", done[0], "b", "-Q", code=3)
 
 
+def test_a_fit_of_runs_that_were_retracted_is_flagged(done, tmp_path):
+    path = tmp_path / "s.dm"
+    shutil.copytree(done[0], path)
+    flag = "retracted since; run 'dmstore fit' again"
+    run("retract", path, "a", "--where", "run=1,3,5", "--reason", "test")
+    fit = run_json("status", path)["algorithms"]["a"]["fits"][-1]
+    assert fit["retracted"] == 3
+    said = f"fit of snapshot {fit['version']} rests on 3 runs {flag}"
+    assert run("status", path)[0].count(said) == 1
+    page, warned = run("report", path, "a", "b")
+    assert warned == f"warning: a: {said}\n"
+    assert flag in html.unescape(Path(page.strip()).read_text())
+    # A run that came after the fit, and went again, is not one that it rests on.
+    run("extend", path, "a", "--runs", 1)
+    algorithm = dmstore.open_study(path).algorithm("a")
+    fill(algorithm, [150])
+    run("compact", path, "-Q")
+    run("retract", path, "a", "--where", "run=150", "--reason", "test")
+    assert run_json("status", path)["algorithms"]["a"]["fits"][-1]["retracted"] == 3
+    # Of a base that is gone the log alone tells, and that knows no better.
+    algorithm.objects.delete(f"{algorithm.table.prefix}tags/v1.json")
+    run("compact", path, "-Q")
+    run("vacuum", path, "--grace", 0)
+    assert not algorithm.objects.exists(f"{algorithm.table.prefix}{fit_base(path)}/zarr.json")
+    assert run_json("status", path)["algorithms"]["a"]["fits"][-1]["retracted"] == 4
+    run("retract", path, "a", "--where", "run=0-150", "--reason", "test", "--restore")
+    assert flag not in run("status", path)[0]
+    fill(algorithm, [1, 3, 5])
+    run("retract", path, "a", "--where", "run=1", "--reason", "test")
+    assert "rests on 1 run retracted" in run("status", path)[0]
+    run("fit", path, "a", "-Q")
+    assert flag not in run("status", path)[0]
+
+
+def fit_base(path):
+    return dmstore.open_study(path).fits("a")[0]["base"]
+
+
+def test_status_of_one_algorithm(done):
+    path, _ = done
+    found = run_json("status", path, "a")
+    assert list(found["algorithms"]) == ["a"]
+    assert found["comparisons"] == run_json("status", path)["comparisons"]
+    assert "  b: " not in run("status", path, "a")[0]
+    assert "it has: a, b" in run("status", path, "zzz", code=1)[1]
+
+
+def test_compare_says_where_it_is_and_what_comes_next(done):
+    path, steps = done
+    lines = run("compare", path, "a", "b", "--components", 3, "--top", 4)[0].splitlines()
+    place = lines[-2].removeprefix("  kept in ").partition(";")[0]
+    assert Path(place).name == steps["compare"]["comparison"]
+    assert (Path(place) / "comparison.json").is_file()
+    command, *arguments = lines[-1].split()
+    assert command == "dmstore"
+    assert Path(run(*arguments)[0].strip()).is_file()
+
+
+def test_one_of_a_thing_is_singular(tmp_path):
+    path = str(tmp_path / "s.dm")
+    algorithm = dmstore.create_study(path, examples(), seed=1).add_algorithm("a", runs=2)
+    fill(algorithm, [0])
+    said = run("status", path)[0]
+    for words in ("1 run stored of 2", "1 run pending; 1 segment to compact"):
+        assert words in said
+    assert "1 run in version 1, 1 segment absorbed" in run("compact", path, "-Q")[0]
+    assert "1 run of 1 algorithm verified" in run("verify", path)[0]
+    assert "1 run retracted" in run("retract", path, "a", "--where", "run=0", "--reason", "x")[0]
+    assert "1 row retracted" in run("status", path)[0]
+    assert run("extend", path, "a", "--runs", 1)[0] == "a: run 2 added, 3 planned\n"
+    assert "    run 2: 0 stored, 1 pending" in run("status", path)[0]
+
+
+def test_progress_is_shown_of_what_takes_long(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    progress = output.Progress("compare", delay=2)
+    for done in range(1, 5):
+        progress(done, 20)
+    assert capsys.readouterr().err == ""
+    now[0] += 2.5
+    progress(5, 20)
+    progress(20, 20)
+    progress.close()
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "compare: 5/20",
+        "compare: 20/20",
+    ]
+
+
+def test_slow_commands_tell_how_far_they_are(done, monkeypatch):
+    path, _ = done
+    monkeypatch.setattr(output.Progress, "__init__", shown_at_once(output.Progress.__init__))
+    for what, arguments, total in (
+        ("compare", ("--components", 2, "--top", 4), 26),
+        ("report", (), 3),
+        ("counterfactual", ("--class", 1, "--name", "n", "--rows", 0, "--columns", 0), 12),
+    ):
+        err = run(what, path, "a", "b", *arguments)[1].splitlines()
+        assert err[-1] == f"{what}: {total}/{total}"
+        assert run(what, path, "a", "b", *arguments, "-Q")[1] == ""
+
+
+def shown_at_once(init):
+    return lambda self, what, *, quiet=False, delay=0.0: init(self, what, quiet=quiet)
+
+
 def test_a_misspelt_task_adds_nothing(tmp_path):
     path = str(tmp_path / "s.dm")
     dmstore.create_study(path, examples(), seed=1)
@@ -277,3 +449,29 @@ def test_a_mistyped_condition_says_what_is_there(tmp_path):
     arguments = ["retract", path, "a", "--where", "host=hots", "--reason", "test"]
     result = CliRunner().invoke(cli.group, arguments)
     assert result.output == "a: 0 runs retracted\n  host is host\n"
+
+
+def extend(path):
+    dmstore.open_study(path).algorithm("a").extend_to(12)
+
+
+def test_extend_to_a_total_may_be_repeated(tmp_path):
+    path = tmp_path / "s.dm"
+    algorithm = dmstore.create_study(path, examples(), seed=1).add_algorithm("a", runs=5)
+    found = run_json("extend", path, "a", "--total", 9)
+    assert (found["first_run"], found["runs"], found["planned"]) == (5, 4, 9)
+    assert run("extend", path, "a", "--total", 9)[0] == "a: nothing to add, 9 planned\n"
+    assert run_json("extend", path, "a", "--total", 9)["runs"] == 0
+    assert "9 runs planned, more than 8;" in run("extend", path, "a", "--total", 8, code=1)[1]
+    assert "--total" in run("extend", path, "a", code=2)[1]
+    assert "--total" in run("extend", path, "a", "--total", 9, "--runs", 9, code=2)[1]
+    assert [block.runs for block in algorithm.blocks()] == [5, 4]
+    died, at = True, 0
+    while died:
+        at += 1
+        copy = tmp_path / f"s{at}"
+        shutil.copytree(path, copy)
+        died, _ = crash.run(extend, str(copy), at)
+        extend(copy)
+        assert dmstore.open_study(copy).algorithm("a").planned_count() == 12
+    assert at > 2

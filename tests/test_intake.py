@@ -160,6 +160,37 @@ def test_a_refused_source_does_not_extend_the_plan(study, algorithm, tmp_path):
     assert algorithm.planned_count() == 300
 
 
+def test_runs_that_were_retracted_there_are_told(study, algorithm, tmp_path):
+    """In a plain copy, and where ids are made anew: what is stored here stays, with a warning."""
+    fill(algorithm, range(20))
+    foreign = dmstore.create_study(tmp_path / "f.dm", examples(), seed=9).add_algorithm(
+        "alpha", sampling="foreign", outputs=["margin", "prediction"]
+    )
+    less = dmstore.create_study(tmp_path / "l.dm", examples(), seed=9).add_algorithm(
+        "alpha", sampling="foreign", outputs=["margin"]
+    )
+    other = copy(study, tmp_path / "copy.dm").algorithm("alpha")
+    for into in (algorithm, foreign, less):
+        assert ingest(into, [tmp_path / "copy.dm"]).warnings == []
+    retract_runs(other, ["run=3-5"], reason="bad memory")
+    fill(other, [5], seed=1)
+    retract_runs(other, ["run=7"], reason="bad memory")
+    fill(other, range(20, 25))
+    retract_runs(other, ["run=24"], reason="never stored here")
+    result = ingest(algorithm, [tmp_path / "copy.dm"])
+    assert (
+        "copy.dm: 4 runs stored in 'alpha' here were retracted there (run 3, 4, 5, 7); "
+        "'dmstore retract' takes them out here too" in result.warnings[0]
+    )
+    for into in (foreign, less):
+        result = ingest(into, [tmp_path / "copy.dm"])
+        assert "4 runs stored in 'alpha' here were retracted there (run " in result.warnings[0]
+        assert (result.new, result.errors) == (5, [])
+        shown = result.warnings[0].partition("(run ")[2].partition(")")[0].split(", ")
+        retract_runs(into, [f"run={','.join(shown)}"], reason="there too")
+        assert ingest(into, [tmp_path / "copy.dm"]).warnings == []
+
+
 def test_runs_that_were_retracted_here_stay_out(study, algorithm, tmp_path):
     fill(algorithm, range(20))
     other = copy(study, tmp_path / "copy.dm").algorithm("alpha")

@@ -224,7 +224,7 @@ def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
     """Another result needs another name; the same one again, from either side, is fine."""
     level = 0.1
 
-    def probability(study, name, images, transformation, intensity, label, *, models):
+    def probability(study, name, images, transformation, intensity, label, *, models, advance):
         step = level * np.asarray(intensity) * (1 if name == "plain" else 2)
         return np.tile(step[:, None, None], (1, 5, len(images)))
 

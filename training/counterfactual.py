@@ -24,6 +24,7 @@ def probabilities(
     label: int,
     *,
     models: int = 100,
+    advance: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
     """Softmax confidence in a class at each intensity (Definition 2, with L the confidence).
 
@@ -39,12 +40,15 @@ def probabilities(
         The class.
     models : int
         Models to train on all data, if there are none yet.
+    advance : callable
+        Called when the models are there, and after each intensity.
 
     Returns
     -------
     (intensity, model, example) float64
     """
     task, made = full_models(study, algorithm, models)
+    advance()
     found = []
     with blas_threads(1):
         for intensity in intensities:
@@ -54,4 +58,5 @@ def probabilities(
             logit -= logit.max(axis=2, keepdims=True)
             weight = np.exp(logit)
             found.append(weight[..., label] / weight.sum(axis=2))
+            advance()
     return np.array(found)

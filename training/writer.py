@@ -227,7 +227,7 @@ class RunWriter:
     def _complete(self, rows: Rows, where: str, *, ours: bool) -> Rows:
         if isinstance(self._sink, Algorithm):
             return self._sink.complete(rows, where, planned_masks=ours)
-        return self._sink.complete(rows, where)
+        return self._sink.complete(rows, where, made_now=True)
 
     def _fresh(self, rows: Rows, where: str) -> Rows:
         """The rows that this writer has not taken before."""

@@ -80,7 +80,8 @@ def group(verbose: int) -> None:
     \b
     Start with:
       dmstore demo
-    Exit codes: 0 done, 1 error, 2 wrong use, 3 incomplete.
+    Exit codes: 0 done; 1 the input is bad, or something was refused or found wrong; 2 not a command
+    that --help allows; 3 not complete yet.
     """
     if verbose:
         # The one log handler, on stderr; the library itself never installs any.

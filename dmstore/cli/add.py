@@ -15,13 +15,19 @@ from dmstore.cli import options, output
 @options.algorithm
 @click.option(
     "--alpha",
-    type=float,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.5,
     show_default=True,
     help="Share of the training set that a run sees.",
 )
-@click.option("--runs", type=int, default=0, help="Runs to plan.")
-@click.option("--repeats", type=int, default=1, show_default=True, help="Runs that share a mask.")
+@click.option("--runs", type=click.IntRange(0), default=0, help="Runs to plan.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs that share a mask.",
+)
 @click.option(
     "--sampling",
     type=click.Choice(["planned", "foreign"]),
@@ -88,7 +94,11 @@ def command(
     )
     if task:
         _try_task(opened, made)
-    planned = f"{made.planned_count()} runs planned" if made.planned else "foreign masks"
+    planned = (
+        f"{output.counted(made.planned_count(), 'run')} planned"
+        if made.planned
+        else "foreign masks"
+    )
     output.emit(
         {
             "study": opened.path,

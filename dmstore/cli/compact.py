@@ -38,8 +38,9 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
     output.emit(
         {"algorithms": found},
         [
-            f"{name}: {c['runs']} runs in version {c['version']}, {c['absorbed']} segments absorbed"
-            for name, c in found.items()
+            f"{name}: {output.counted(c.manifest.base.runs if c.manifest.base else 0, 'run')} in "
+            f"version {c.manifest.version}, {output.counted(c.absorbed, 'segment')} absorbed"
+            for name, c in done.items()
         ],
         as_json=as_json,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.Path(),
     help="Files: folder with masks.npy and margins.npy, to measure the units with.",
 )
+@options.quiet
 @options.as_json
 def command(
     items: tuple[str, ...],
@@ -100,6 +102,7 @@ def command(
     top: int,
     center: bool,
     random_state: int,
+    quiet: bool,
     as_json: bool,
     **files: Any,
 ) -> None:
@@ -116,7 +119,9 @@ def command(
     """
     from dmstore.readers.scores import is_scores
 
+    progress = output.Progress("compare", quiet=quiet, delay=2)
     settings: Any = {
+        "progress": progress,
         "components": components,
         "top": top,
         "center": center,
@@ -136,7 +141,14 @@ def command(
     else:
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
         raise click.UsageError(msg, click.get_current_context())
+    progress.close()
     result, lines = _summary(found)
+    if len(items) == 3:
+        where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
+        lines += [
+            f"  kept in {where}; write its page with:",
+            f"dmstore report {shlex.join(items)}",
+        ]
     if "sources" in found.attrs:
         result |= {key: found.attrs[key] for key in ("path", "report", "sources")}
         said = [

@@ -55,6 +55,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> 
     show_default=True,
     help="Models to train on all data.",
 )
+@options.quiet
 @options.as_json
 def command(
     study: str,
@@ -67,6 +68,7 @@ def command(
     value: int,
     intensity: list[float],
     models: int,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Paste a patch on the targets that are not of the class, and measure how models trained on all
@@ -81,7 +83,19 @@ def command(
     opened = open_study(study)
     number = opened.class_number(label)
     change = functools.partial(paste, rows=rows, columns=columns, value=value)
-    found = check(opened, a, b, change, number, name=name, intensity=intensity, models=models)
+    progress = output.Progress("counterfactual", quiet=quiet, delay=2)
+    found = check(
+        opened,
+        a,
+        b,
+        change,
+        number,
+        name=name,
+        intensity=intensity,
+        models=models,
+        progress=progress,
+    )
+    progress.close()
     ends = {
         str(n): [float(found[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")]
         for i, n in enumerate(found["algorithm"].values)

@@ -60,7 +60,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
     if entry["equal"]:
-        return [f"  {name}: equal, {entry['x']['runs']} runs, {entry['x']['content_id']}"]
+        return [
+            f"  {name}: equal, {output.counted(entry['x']['runs'], 'run')}, {entry['x']['content_id']}"
+        ]
     lines = _rows(f"  {name}", entry)
     for target_set, outputs in (entry["outputs"] or {}).items():
         if not outputs["equal"]:
@@ -69,7 +71,7 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
         lines.append(f"    declared otherwise: {', '.join(entry['declared'])}")
     for side in ("x", "y"):
         lines += [
-            f"    planned only in {side.upper()}: {block['runs']} runs from {block['first_run']}"
+            f"    planned only in {side.upper()}: {output.counted(block['runs'], 'run')} from {block['first_run']}"
             for block in entry[f"plan_only_{side}"]
         ]
         lines += [f"    fit only in {side.upper()}: {fit}" for fit in entry[f"fits_only_{side}"]]
@@ -78,7 +80,7 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
 
 def _rows(title: str, entry: dict[str, Any]) -> list[str]:
     counts = (
-        f"{entry['shared']} runs in both, {entry['only_x']['count']} only in X, "
+        f"{output.counted(entry['shared'], 'run')} in both, {entry['only_x']['count']} only in X, "
         f"{entry['only_y']['count']} only in Y, {entry['conflicting']['count']} of the same id with other content"
     )
     return [f"{title}: {counts}"] + [

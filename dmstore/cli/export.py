@@ -91,8 +91,8 @@ def command(
             "content_id": done.content_id or None,
         },
         [
-            f"{dest}: {done.rows} runs of {algorithm}, {len(done.files)} "
-            f"file{'s' if len(done.files) > 1 else ''}, {output.size(done.size)}"
+            f"{dest}: {output.counted(done.rows, 'run')} of {algorithm}, "
+            f"{output.counted(len(done.files), 'file')}, {output.size(done.size)}"
             + (f", content id {done.content_id}" if done.content_id else "")
         ],
         as_json=as_json,

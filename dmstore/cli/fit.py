@@ -15,20 +15,30 @@ from dmstore.cli import options, output
 @click.option(
     "--output", "target_output", default="margin", show_default=True, help="Output to explain."
 )
-@click.option("--lams", type=int, default=50, show_default=True, help="Values of lam on the path.")
 @click.option(
-    "--lam-ratio", type=float, default=0.01, show_default=True, help="Last lam over the first."
+    "--lams",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Values of lam on the path.",
+)
+@click.option(
+    "--lam-ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Last lam over the first.",
 )
 @click.option(
     "--patience",
-    type=int,
+    type=click.IntRange(0),
     default=5,
     show_default=True,
     help="Leave the path after so many worse holdout values; 0 never.",
 )
 @click.option(
     "--tolerance",
-    type=float,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=1e-5,
     show_default=True,
     help="Largest violation of optimality, relative to lam.",
@@ -81,7 +91,7 @@ def command(
     output.emit(
         {**s, "runs": runs},
         [
-            f"{algorithm}: {s['targets']} targets from {runs['train']} + {runs['holdout']} runs ({runs['eval']} kept for evaluation), fit {s['fit']}",
+            f"{algorithm}: {output.counted(s['targets'], 'target')} from {runs['train']} + {output.counted(runs['holdout'], 'run')} ({runs['eval']} kept for evaluation), fit {s['fit']}",
             f"  non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
             f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {s['seconds']:.1f} s; "
             + ", ".join(f"{count} {name}" for name, count in s["status"].items() if count),

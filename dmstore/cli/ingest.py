@@ -36,11 +36,16 @@ from dmstore.cli import options, output
     help="Which array of the source is the output NAME (a file where SRC is a .npy). May be repeated.",
 )
 @click.option("--mask", default=None, metavar="KEY", help="Which array of the source is the masks.")
-@click.option("--percent", type=int, default=None, help="Which fraction of datamodels-data.")
+@click.option(
+    "--percent",
+    type=click.IntRange(1, 100),
+    default=None,
+    help="Which fraction of datamodels-data.",
+)
 @click.option("--from", "other", default=None, help="Which algorithm of another study.")
 @click.option(
     "--first-run",
-    type=int,
+    type=click.IntRange(0),
     default=0,
     show_default=True,
     help="Run id of a source's first row, where rows are numbered by position.",
@@ -51,7 +56,9 @@ from dmstore.cli import options, output
 @click.option(
     "--examples", type=click.Path(), default=None, help="With --create: the examples file."
 )
-@click.option("--seed", type=int, default=None, help="With --create: the seed of a new study.")
+@click.option(
+    "--seed", type=options.SEED, default=None, help="With --create: the seed of a new study."
+)
 @options.quiet
 @options.as_json
 def command(
@@ -151,10 +158,10 @@ def command(
             "warnings": result.warnings,
         },
         [
-            f"{later.name if later else algorithm}: {result.new} runs new, {result.present} already there, "
+            f"{later.name if later else algorithm}: {output.counted(result.new, 'run')} new, {result.present} already there, "
             f"{result.conflicting} conflicting, {result.refused} refused"
             f"{f', {result.skipped} skipped' if result.skipped else ''}; "
-            f"{result.files - len(result.errors)} of {result.files} files taken"
+            f"{result.files - len(result.errors)} of {output.counted(result.files, 'file')} taken"
         ],
         as_json=as_json,
     )

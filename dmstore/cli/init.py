@@ -17,7 +17,7 @@ from dmstore.cli import options, output
 )
 @click.option(
     "--seed",
-    type=int,
+    type=options.SEED,
     default=None,
     help="Masks, splits and training seeds follow from it; random by default.",
 )
@@ -54,7 +54,8 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
             "columns": columns,
         },
         [
-            f"{made.path}: {count} train units, {targets} targets, {document['classes']} classes, seed {made.seed}",
+            f"{made.path}: {output.counted(count, 'train unit')}, {output.counted(targets, 'target')}, "
+            f"{document['classes']} class{'' if document['classes'] == 1 else 'es'}, seed {made.seed}",
             *(f"  {name}: {', '.join(names)}" for name, names in columns.items()),
         ],
         as_json=as_json,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from dmstore.plan import Part
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -21,7 +25,23 @@ class _Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+class _Part(click.ParamType["Part"]):
+    name = "part"
+
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Part:
+        from dmstore.errors import InputError
+        from dmstore.plan import Part
+
+        try:
+            return Part.parse(str(value))
+        except InputError as error:
+            self.fail(str(error), parameter, context)
+
+
 DURATION = _Duration()
+SEED = click.IntRange(0, 2**63 - 1)
 study = click.argument("study", type=click.Path())
 algorithm = click.argument("algorithm")
 maybe_algorithm = click.argument("algorithm", required=False)
@@ -30,4 +50,6 @@ quiet = click.option("-Q", "--quiet", is_flag=True, help="No progress on stderr.
 threads = click.option(
     "--threads", type=click.IntRange(1), default=None, help="Threads; all cores by default."
 )
-part = click.option("--part", metavar="I/N", default=None, help="Only part I of N, counted from 1.")
+part = click.option(
+    "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
+)

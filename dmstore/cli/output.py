@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dmstore.errors import plain
+from dmstore.summary import counted as counted
 from dmstore.summary import size as size
 
 
@@ -35,10 +36,19 @@ def _clean(value: Any) -> Any:
     return value
 
 
-class Progress:
-    """One moving line on a terminal; elsewhere a plain line every tenth or minute."""
+def span(first: int, count: int) -> str:
+    """So many runs, by their ids."""
+    return f"run {first}" if count == 1 else f"runs {first} to {first + count - 1}"
 
-    def __init__(self, what: str, *, quiet: bool = False) -> None:
+
+class Progress:
+    """One moving line on a terminal; elsewhere a plain line every tenth or minute.
+
+    With a `delay` nothing is shown of what takes no longer than so many seconds.
+    """
+
+    def __init__(self, what: str, *, quiet: bool = False, delay: float = 0.0) -> None:
+        self._delay = delay
         self._what = what
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
@@ -54,6 +64,8 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first = done
+        if now - self._started < self._delay:
+            return
         tenth, when = self._last
         if self._terminal:
             if now - when < 0.1 and done < total:

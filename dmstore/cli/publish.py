@@ -81,9 +81,9 @@ def command(
     output.emit(
         made,
         [
-            f"{made['destination']}: {made['objects']} objects, {output.size(made['bytes'])}, {done}",
+            f"{made['destination']}: {output.counted(made['objects'], 'object')}, {output.size(made['bytes'])}, {done}",
             *(
-                f"  {name}: {e['runs']} runs, version {e['version']}, content id {e['content_id'] or '-'}"
+                f"  {name}: {output.counted(e['runs'], 'run')}, version {e['version']}, content id {e['content_id'] or '-'}"
                 for name, e in made["algorithms"].items()
             ),
         ],

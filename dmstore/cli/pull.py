@@ -32,10 +32,10 @@ def command(source: str, study: str, quiet: bool, as_json: bool) -> None:
     output.emit(
         made,
         [
-            f"{made['study']}: {made['objects']} objects, {output.size(made['bytes'])}, "
+            f"{made['study']}: {output.counted(made['objects'], 'object')}, {output.size(made['bytes'])}, "
             f"{made['fetched']} fetched now, all verified",
             *(
-                f"  {name}: {e['runs']} runs, version {e['version']}, content id {e['content_id'] or '-'}"
+                f"  {name}: {output.counted(e['runs'], 'run')}, version {e['version']}, content id {e['content_id'] or '-'}"
                 for name, e in made["algorithms"].items()
             ),
         ],

@@ -9,6 +9,20 @@ import click
 from dmstore.cli import options, output
 
 
+def _conditions(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    from dmstore.errors import InputError
+    from dmstore.selection import Condition
+
+    try:
+        for text in value:
+            Condition.parse(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 @click.command("retract")
 @options.study
 @options.algorithm
@@ -17,6 +31,7 @@ from dmstore.cli import options, output
     multiple=True,
     required=True,
     metavar="CONDITION",
+    callback=_conditions,
     help="host=node17, time>=2026-11-01, run=5,7,10-20, accuracy<0.2; of several, all must hold.",
 )
 @click.option("--reason", default=None, help="Why; stands in the log for ever.")
@@ -53,7 +68,7 @@ def command(
     found = act(opened, where, reason=reason or "", dry_run=dry_run)
     done = "restored" if restore else "retracted"
     would = f"would be {done}" if dry_run else done
-    lines = [f"{algorithm}: {len(found.rows)} runs {would}"]
+    lines = [f"{algorithm}: {output.counted(len(found.rows), 'run')} {would}"]
     if restore:
         lines += _seen(found.visible, found.behind, len(found.rows))
     elif not found.rows:

@@ -12,19 +12,22 @@ from dmstore.cli import options, output
 
 @click.command("status")
 @options.study
+@options.maybe_algorithm
 @options.as_json
-def command(study: str, as_json: bool) -> None:
-    """Say what STUDY holds and what is still to do."""
+def command(study: str, algorithm: str | None, as_json: bool) -> None:
+    """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do."""
     from dmstore.maintenance import status
     from dmstore.study import open_study
 
-    found = status(open_study(study))
+    found = status(open_study(study), algorithm)
     output.emit(found, list(_lines(found)), as_json=as_json)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    targets = ", ".join(f"{count} targets in {name!r}" for name, count in found["targets"].items())
-    yield f"{found['study']}: {found['train']} train units, {targets}; {output.size(found['bytes'])}"
+    targets = ", ".join(
+        f"{output.counted(count, 'target')} in {name!r}" for name, count in found["targets"].items()
+    )
+    yield f"{found['study']}: {output.counted(found['train'], 'train unit')}, {targets}; {output.size(found['bytes'])}"
     noted = {name: names for name, names in found["annotations"].items() if names}
     if noted:
         yield "  annotations: " + "; ".join(f"{k}: {', '.join(v)}" for k, v in noted.items())
@@ -37,6 +40,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    from dmstore.retraction import retracted_text
+
     planned = (
         f" of {entry['planned']} planned" if entry["planned"] is not None else " (foreign masks)"
     )
@@ -45,27 +50,41 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         if entry["splits"]
         else "splits unknown until 'dmstore compact'"
     )
-    yield f"  {name}: {entry['stored']} runs stored{planned}; {splits}; {output.size(entry['bytes'])}"
-    notes = [f"{entry['pending']} runs pending"] if entry["pending"] else []
-    notes += [f"{entry['retracted']} rows retracted"] if entry["retracted"] else []
-    notes += [f"{entry['segments']} segments to compact"] if entry["segments"] else []
-    notes += [f"{entry['conflicts']} conflicting rows"] if entry["conflicts"] else []
+    yield f"  {name}: {output.counted(entry['stored'], 'run')} stored{planned}; {splits}; {output.size(entry['bytes'])}"
+    notes = [f"{output.counted(entry['pending'], 'run')} pending"] if entry["pending"] else []
+    notes += _tidiness(entry)
     notes += [f"tags {', '.join(entry['tags'])}"] if entry["tags"] else []
     notes += [
-        f"fit {fit['fit']} of {fit['runs']} runs{'' if fit['complete'] else ', unfinished'}"
+        f"fit {fit['fit']} of {output.counted(fit['runs'], 'run')}{'' if fit['complete'] else ', unfinished'}"
         f"{'' if fit['current'] else ', older than the runs stored'}"
         for fit in entry["fits"]
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    # An older fit has been replaced, so only the newest of an output is worth a warning.
+    newest = {fit["output"]: fit for fit in entry["fits"] if fit["complete"]}
+    for fit in newest.values():
+        if fit["retracted"]:
+            yield f"    {retracted_text(fit['version'], fit['retracted'])}"
     blocks = entry["blocks"]
     for block in blocks if len(blocks) > 1 or any(b["repeats"] > 1 for b in blocks) else []:
-        last = block["first_run"] + block["runs"] - 1
         repeats = f", {block['repeats']} a mask" if block["repeats"] > 1 else ""
-        yield f"    runs {block['first_run']} to {last}{repeats}: {block['stored']} stored, {block['pending']} pending"
+        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending"
     for target_set, on in entry["outputs_on"].items():
         more = [f"{on['pending']} pending"] if on["pending"] else ["complete"]
-        more += [f"{on['retracted']} rows retracted"] if on["retracted"] else []
-        more += [f"{on['segments']} segments to compact"] if on["segments"] else []
-        more += [f"{on['conflicts']} conflicting rows"] if on["conflicts"] else []
-        yield f"    on {target_set!r}: outputs of {on['stored']} runs; {'; '.join(more)}; {output.size(on['bytes'])}"
+        more += _tidiness(on)
+        yield f"    on {target_set!r}: outputs of {output.counted(on['stored'], 'run')}; {'; '.join(more)}; {output.size(on['bytes'])}"
+
+
+def _tidiness(entry: Mapping[str, Any]) -> list[str]:
+    """What a table holds beside its visible rows."""
+    kinds = {
+        "retracted": ("row", " retracted"),
+        "segments": ("segment", " to compact"),
+        "conflicts": ("conflicting row", ""),
+    }
+    return [
+        f"{output.counted(entry[key], noun)}{after}"
+        for key, (noun, after) in kinds.items()
+        if entry[key]
+    ]

@@ -26,7 +26,7 @@ def command(study: str, algorithm: str, name: str, as_json: bool) -> None:
     output.emit(
         made,
         [
-            f"{name}: {made['runs']} runs, version {made['version']}, content id {made['content_id']}"
+            f"{name}: {output.counted(made['runs'], 'run')}, version {made['version']}, content id {made['content_id']}"
         ],
         as_json=as_json,
     )

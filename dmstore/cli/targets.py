@@ -41,6 +41,6 @@ def command(study: str, set_name: str, source: str, as_json: bool) -> None:
             "columns": columns,
             "added": done == "new",
         },
-        [f"{set_name}: {count} targets {said}; {', '.join(columns)}"],
+        [f"{set_name}: {output.counted(count, 'target')} {said}; {', '.join(columns)}"],
         as_json=as_json,
     )

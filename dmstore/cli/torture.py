@@ -77,8 +77,8 @@ def command(
     progress.close()
     verdict = "nothing was lost" if found.passed else f"FAILED; the study stays at {found.study}"
     lines = [
-        f"{found.acknowledged} runs acknowledged by {writers} writers in {found.seconds:.0f} s, {found.visible} visible",
-        f"{found.lost} lost, {found.duplicated} duplicated, {found.torn} torn; {found.kills} kills, "
+        f"{output.counted(found.acknowledged, 'run')} acknowledged by {output.counted(writers, 'writer')} in {found.seconds:.0f} s, {found.visible} visible",
+        f"{found.lost} lost, {found.duplicated} duplicated, {found.torn} torn; {output.counted(found.kills, 'kill')}, "
         f"{found.compactions} compactions, {found.errors} processes stopped by an error",
     ]
     if not found.compacted and compactors:

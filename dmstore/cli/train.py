@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dmstore.cli import options, output
+
+if TYPE_CHECKING:
+    from dmstore.plan import Part
 
 
 @click.command("train")
@@ -24,7 +28,7 @@ from dmstore.cli import options, output
 @options.quiet
 @options.as_json
 def command(
-    study: str, algorithm: str, part: str | None, threads: int, quiet: bool, as_json: bool
+    study: str, algorithm: str, part: Part | None, threads: int, quiet: bool, as_json: bool
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
 
@@ -34,23 +38,22 @@ def command(
     Example, as a SLURM array of 100:
       dmstore train cifar.dm plain --part $SLURM_ARRAY_TASK_ID/100
     """
-    from dmstore.plan import Part
     from dmstore.study import open_study
     from dmstore.training.worker import train
 
     # A task may live beside the scripts that it belongs to.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    chosen = Part.parse(part) if part else None
     opened = open_study(study)
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
-    trained = train(opened, algorithm, part=chosen, threads=threads, progress=progress)
+    trained = train(opened, algorithm, part=part, threads=threads, progress=progress)
     progress.close()
-    left = len(opened.algorithm(algorithm).pending(chosen))
+    left = len(opened.algorithm(algorithm).pending(part))
+    text = f"{part.index}/{part.count}" if part else None
     output.emit(
-        {"algorithm": algorithm, "part": part, "trained": trained, "pending": left},
+        {"algorithm": algorithm, "part": text, "trained": trained, "pending": left},
         [
-            f"{algorithm}: {trained} runs trained and stored, {left} pending{f' in part {part}' if part else ''}"
+            f"{algorithm}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if part else ''}"
         ],
         as_json=as_json,
     )

@@ -32,7 +32,7 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
     output.emit(
         {"removed": removed, "bytes": total},
         [
-            f"{len(removed)} objects deleted, {output.size(total)}"
+            f"{output.counted(len(removed), 'object')} deleted, {output.size(total)}"
             + (
                 f"; what went out of use less than {grace / 86400:g} days ago is kept (--grace 0 deletes it now)"
                 if grace

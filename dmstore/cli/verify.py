@@ -30,7 +30,9 @@ def command(study: str, algorithm: str | None, as_json: bool) -> None:
     output.emit(
         {"study": opened.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
         [f"{p.kind}: {p.where}: {p.text}" for p in problems]
-        or [f"{opened.path}: {rows} runs of {len(names)} algorithms verified, nothing wrong"],
+        or [
+            f"{opened.path}: {output.counted(rows, 'run')} of {output.counted(len(names), 'algorithm')} verified, nothing wrong"
+        ],
         as_json=as_json,
     )
     if problems:

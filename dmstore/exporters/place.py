@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from dmstore.errors import DmstoreError, ExistsError, InputError
+from dmstore.storage.beside import beside
 from dmstore.storage.objects import storage_error
 
 
 @contextlib.contextmanager
 def building(dest: str | Path) -> Iterator[Path]:
     """A path to build a file or folder at; on success it becomes `dest`, durably and at once.
+
+    What a killed export to the same `dest` left beside it is removed after a day.
 
     Raises
     ------
@@ -31,23 +32,17 @@ def building(dest: str | Path) -> Iterator[Path]:
     if not target.absolute().parent.is_dir():
         msg = f"{target}: the folder {target.parent} is not there; make it first"
         raise InputError(msg)
-    temporary = target.absolute().parent / f".{target.name}.{uuid.uuid4().hex}.part"
     try:
-        yield temporary
-        _sync(temporary)
-        _check_free(target)
-        temporary.rename(target)
+        with beside(target) as temporary:
+            yield temporary
+            _sync(temporary)
+            _check_free(target)
+            temporary.rename(target)
         _sync_one(target.absolute().parent)
     except DmstoreError:
         raise
     except OSError as error:
         raise storage_error(error, error.filename or target) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
 def _check_free(target: Path) -> None:

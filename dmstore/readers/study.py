@@ -25,6 +25,7 @@ from dmstore.readers.source import Output, Request
 from dmstore.storage import segment
 from dmstore.storage.segment import Rows
 from dmstore.study import Study, open_study
+from dmstore.summary import counted, first_few
 
 FORMAT = "study"
 _OWN = ("seed", "time", "host")
@@ -67,10 +68,34 @@ class StudySource:
         self.notes: list[str] = []
         if self._view.conflicts:
             self.notes.append(
-                f"{len(self._view.conflicts)} conflicting rows of {source.name!r} are not shown there; left out"
+                f"{counted(len(self._view.conflicts), 'conflicting row')} of {source.name!r} not shown there; left out"
+            )
+        if there := self._retracted_there(into):
+            self.notes.append(
+                f"{counted(len(there), 'run')} stored in {into.name!r} here "
+                f"{'was' if len(there) == 1 else 'were'} retracted there (run {first_few(there)}); "
+                f"'dmstore retract' takes them out here too"
             )
         ids = "run ids kept" if kept else "run ids made anew"
-        self.title = f"study {source.table.identity['study']}, algorithm {source.name!r}: {len(run)} runs, {ids}"
+        self.title = f"study {source.table.identity['study']}, algorithm {source.name!r}: {counted(len(run), 'run')}, {ids}"
+
+    def _retracted_there(self, into: Algorithm) -> list[int]:
+        """Ids of the runs of `into` that the other study has retracted."""
+        pairs = self._view.manifest.retracted
+        if not pairs:
+            return []
+        run = np.array([number for number, _ in pairs], dtype=np.int64)
+        digest = np.array([list(bytes.fromhex(text)) for _, text in pairs], dtype=np.uint8)
+        own = into.table.view()
+        if self.digest is not None:
+            stored = {(int(n), d.tobytes().hex()) for n, d in zip(own.run, own.digest, strict=True)}
+            return sorted(number for number, text in pairs if (number, text) in stored)
+        if not self._kept:
+            run = foreign_ids(self._algorithm.table.identity, run, digest)
+        else:
+            # With other outputs the digests differ too; a run that is shown there was made again.
+            run = np.setdiff1d(run, self._view.run)
+        return [int(number) for number in np.intersect1d(run, own.run)]
 
     def _new_ids(self, into: Algorithm) -> NDArray[np.int64]:
         """Ids for runs of another study: made, kept from where they were made, or those of `into`."""

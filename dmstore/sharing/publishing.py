@@ -273,7 +273,7 @@ class _Zip(_Target):
                             sheet.entries[item.name] = Entry(item.name, size, digest)
                     _add(archive, INDEX, iter([sheet.index()]))
                 _check(ZipObjects(temporary), sheet.study)
-                staging.objects.sync("")
+                staging.sync()
                 os.link(temporary, staging.target)
                 staging.discard()
             except DmstoreError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage import index as indexes
+from dmstore.storage.beside import naming
 from dmstore.storage.index import Entry
 from dmstore.storage.objects import LocalObjects, is_temporary, storage_error
 
@@ -53,7 +54,7 @@ class Staging:
             self.path.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise storage_error(error, self.path) from error
+            raise storage_error(error, self.target) from error
         self.objects = LocalObjects(self.path)
         self._lock()
 
@@ -118,7 +119,7 @@ class Staging:
                 check_free(self.target)
             if error.filename is None and error.errno is None:
                 raise
-            raise storage_error(error, path) from error
+            raise storage_error(error, self.target / name) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -130,9 +131,14 @@ class Staging:
             if info.name not in names or is_temporary(info.name):
                 self.objects.delete(info.name)
 
+    def sync(self) -> None:
+        """Make all of it durable."""
+        with naming(self.target, self.path):
+            self.objects.sync("")
+
     def finish(self) -> None:
         """Make all of it durable and move it to its place."""
-        self.objects.sync("")
+        self.sync()
         try:
             self.path.rename(self.target)
             _fsync(self.target.parent)

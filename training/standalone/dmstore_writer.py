@@ -17,6 +17,8 @@ by ``flush()``. Only a run in a finished, fsynced file is counted as acknowledge
 from __future__ import annotations
 
 import atexit
+import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -150,7 +152,7 @@ class Writer:
     Parameters
     ----------
     folder : path
-        Made if it is not there.
+        Made if it is not there; what killed writers left unfinished in it is removed after a day.
     plan : path or Plan, optional
         Brings what every run must hold.
     study, algorithm : str, optional
@@ -188,6 +190,11 @@ class Writer:
         self._handlers: dict[int, Any] = {}
         self._pid = os.getpid()
         _make_folder(self.folder)
+        hidden = "." + "[0-9a-f]" * 32 + ".part"
+        for path in glob.glob(os.path.join(glob.escape(self.folder), hidden)):
+            with contextlib.suppress(OSError):  # Another writer may remove it too.
+                if time.time() - os.lstat(path).st_mtime > 86400:
+                    os.unlink(path)
         atexit.register(self.close)
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, n, None) for n in ("SIGTERM", "SIGUSR1")):
@@ -230,9 +237,7 @@ class Writer:
                 raise WriterError(f"run {row.run} was appended before with other content")
             if row.run not in self._digests:
                 if row.layout() != (self._layout or row.layout()):
-                    raise WriterError(
-                        f"run {row.run} has {row.layout()}, earlier runs {self._layout}"
-                    )
+                    raise WriterError(f"run {row.run} has {row.layout()}, not {self._layout}")
                 self._layout = row.layout()
                 self._digests[row.run] = row.digest
                 if not self._waiting:
@@ -333,10 +338,9 @@ class Writer:
                 os.fsync(file.fileno())
             stamp = f"{int(time.time() * 1000):013d}"
             os.rename(temporary, os.path.join(self.folder, f"{stamp}-{unique}.npz"))
-        except BaseException:
-            if os.path.exists(temporary):
+        finally:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            raise
         _sync_folder(self.folder)
 
     def _in_folder(self) -> set[int]:
@@ -373,10 +377,7 @@ class Writer:
                 os.kill(self._pid, number)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """First have the thread write; when it sends the signal again, do what it is for.
-
-        The handler itself must not write: the main thread may be in the middle of that.
-        """
+        """Have the thread write, as the main one may be at it; sent again, do what it is for."""
         own = os.getpid() == self._pid
         if own and not self._closed and number not in self._answered:
             self._signalled.append(number)
