@@ -110,7 +110,7 @@ def _take(
         ):
             _append(algorithm, source, fresh, result, advance, names, reasons)
     finally:
-        for reason, runs in reasons.items():
+        for reason, runs in sorted(reasons.items(), key=lambda entry: min(entry[1])):
             result.skipped += len(runs)
             result.warnings.append(skipped_text(str(source.path), sorted(runs), reason))
 

@@ -161,7 +161,7 @@ def test_chunks_that_say_other_lengths(data):
     inner = chunks.encode_chunk(values, codecs)
     content = data.draw(any_of(inner))
     raw = content + google_crc32c.value(content).to_bytes(4, "little")
-    layout = metadata.Layout(shape, shape, "string" if text else "int64", 0)
+    layout = metadata.Layout(shape, shape, "string" if text else "int64", 0, shape)
     try:
         found = chunks.decode_chunk(raw, layout)
     except (ValueError, RuntimeError):
