@@ -14,7 +14,7 @@ from sklearn.linear_model import lasso_path as sklearn_path
 import dmstore
 from dmstore import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
-from dmstore.regression import fit, fitting, kernels, lasso_path
+from dmstore.regression import fit, fitting, gradient, lasso_path, stages
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import AT_START, CONSTANT, NOT_CONVERGED, Parameters
 from dmstore.retraction import restore_runs, retract_runs
@@ -213,7 +213,9 @@ def test_certificate_sees_wrong_weights():
     variance = float(outputs.var())
 
     def certify(w):
-        return kernels.certify(design.gram, design.mean, moment, 300, variance, w, float(found.lam))
+        return gradient.certify(
+            design.gram, design.mean, moment, 300, variance, w, float(found.lam)
+        )
 
     good, wrong = certify(weight), certify(weight * 1.01)
     assert good[0] < 1e-4 < wrong[0]
@@ -285,7 +287,7 @@ def test_parts_are_fits_of_disjoint_runs(fitted):
 
 def test_interrupted_fit_goes_on(fitted, monkeypatch):
     study, *_ = fitted
-    real, calls = fitting.fit_block, []
+    real, calls = fitting.stages.run, []
 
     def dying(*arguments, **named):
         calls.append(1)
@@ -293,13 +295,13 @@ def test_interrupted_fit_goes_on(fitted, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(fitting, "fit_block", dying)
+    monkeypatch.setattr(fitting.stages, "run", dying)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     with pytest.raises(dmstore.errors.NotFoundError):
         study.datamodels("a")
     resumed = fit(study, "a")
-    assert len(calls) == 4
+    assert len(calls) == 3
     monkeypatch.undo()
     assert fit(study, "a").document == resumed.document
     whole = study.datamodels("a").load()
@@ -352,7 +354,7 @@ def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
 
     study, *_ = fitted
     monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        fitting.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -376,7 +378,7 @@ def test_a_fit_resumes_on_the_base_that_it_began_with(fitted, monkeypatch, tmp_p
     before = algorithm.table.view()
     again = Rows(before.run[:10], *_parts(before, 10))
     monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        fitting.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -404,7 +406,7 @@ def _parts(view, count):
 def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
     study, *_ = fitted
     monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        fitting.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -492,7 +494,7 @@ def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
     moments = [make_moments(bits.pack_runs(masks[g]), outputs[g], shift) for g in groups]
 
     def total(parts):
-        return fitting._sum(list(parts))
+        return stages.add(list(parts))
 
     everything, said = total(designs), total(moments)
     result = fit_block(

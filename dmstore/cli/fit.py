@@ -50,6 +50,18 @@ from dmstore.cli import options, output
     help="Fit either half of the masks too, for out-of-sample comparison.",
 )
 @options.threads
+@click.option(
+    "--memory",
+    default=None,
+    metavar="SIZE",
+    help="Memory to take, such as 8GB; most of what is free by default.",
+)
+@click.option(
+    "--scratch",
+    type=click.Path(file_okay=False),
+    default=None,
+    help="Directory for what has no room in memory.",
+)
 @options.quiet
 @options.as_json
 def command(
@@ -62,6 +74,8 @@ def command(
     tolerance: float,
     halves: bool,
     threads: int | None,
+    memory: str | None,
+    scratch: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -69,6 +83,7 @@ def command(
 
     Blocks of targets land one by one; the same command after a kill goes on where it was.
     """
+    from dmstore.memory import parse
     from dmstore.regression import fit
     from dmstore.regression.path import Parameters
     from dmstore.study import open_study
@@ -76,16 +91,33 @@ def command(
     parameters = Parameters(
         lams=lams, lam_ratio=lam_ratio, patience=patience, tolerance=tolerance, halves=halves
     )
-    bar = output.Progress(f"fit {algorithm}", quiet=quiet)
+    bars: dict[str, output.Progress] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        label = {
+            "read": "read the masks",
+            "count": "count pairs",
+            "fit": f"fit {algorithm}",
+            "join": "join",
+        }
+        if what not in bars or done == 0:
+            bars[what] = output.Progress(
+                label[what], quiet=quiet, delay=0.0 if what == "fit" else 2.0
+            )
+        bars[what](done, total)
+        if done == total:
+            bars[what].close()
+
     found = fit(
         open_study(study),
         algorithm,
         output=target_output,
         parameters=parameters,
         threads=threads,
-        progress=lambda _, done, total: bar(done, total),
+        memory=parse(memory) if memory else None,
+        scratch=scratch,
+        progress=progress,
     )
-    bar.close()
     s, runs = found.summary, found.document["runs"]
     _warn(s)
     output.emit(

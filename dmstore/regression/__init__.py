@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dmstore.regression.arrays import lasso_path as lasso_path
     from dmstore.regression.fitting import fit as fit
-    from dmstore.regression.path import lasso_path as lasso_path
 
 __all__ = ["fit", "lasso_path"]
 
-_LAZY = {"fit": "dmstore.regression.fitting", "lasso_path": "dmstore.regression.path"}
+_LAZY = {"fit": "dmstore.regression.fitting", "lasso_path": "dmstore.regression.arrays"}
 
 
 def __getattr__(name: str) -> Any:

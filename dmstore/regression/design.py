@@ -7,7 +7,7 @@ follow from those of the groups.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,32 +16,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import bits
-from dmstore.regression import kernels
+from dmstore.regression import gradient, popcount
+from dmstore.threads import blas_threads
 
 _CHUNK = 1024
+# Runs whose products are summed in float32, if the outputs are.
+_SUMMED = 256
+# Rows of a Gram that a thread does at a time.
+_ROWS = 4 * popcount.TILE
+# Units whose products a thread works on at a time.
+_UNITS = 1024
+Words = NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
 class Design:
     """What a lasso needs to know of some runs' masks.
 
-    Attributes
+    Parameters
     ----------
     runs : int
-    gram : (train, train) int32
+    gram : (train, train) uint16 or int32, optional
         Runs that saw both units; the diagonal counts the runs that saw the unit.
+    words : (train, words) uint64, optional
+        Masks packed along runs, unused bits 0. One of the two must be given; where the Gram is not,
+        it is counted when it is asked for.
     """
 
-    runs: int
-    gram: NDArray[np.int32]
+    def __init__(
+        self, runs: int, gram: NDArray[Any] | None = None, words: Words | None = None
+    ) -> None:
+        assert gram is not None or words is not None
+        self.runs = runs
+        self.words = None if words is None else padded(words)
+        self._gram = gram
+
+    @property
+    def gram(self) -> NDArray[Any]:
+        """Runs that saw both units: (train, train) uint16 or int32."""
+        if self._gram is None:
+            assert self.words is not None
+            self._gram = count_gram([self.words])
+        return self._gram
+
+    @property
+    def train(self) -> int:
+        """Number of train units."""
+        known = self.words if self._gram is None else self._gram
+        assert known is not None
+        return len(known)
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """Share of runs that saw each unit: (train,) float64."""
-        return np.diagonal(self.gram) / self.runs if self.runs else np.zeros(len(self.gram))
+        if not self.runs:
+            return np.zeros(self.train)
+        if self._gram is None:
+            assert self.words is not None
+            return unit_counts([self.words]) / self.runs
+        return np.diagonal(self._gram) / self.runs
 
     def __add__(self, other: Design) -> Design:
-        return Design(self.runs + other.runs, self.gram + other.gram)
+        runs = self.runs + other.runs
+        most = int(
+            (np.diagonal(self.gram).astype(np.int64) + np.diagonal(other.gram)).max(initial=0)
+        )
+        return Design(runs, np.add(self.gram, other.gram, dtype=gram_dtype(most)))
 
 
 @dataclass(frozen=True)
@@ -79,77 +118,154 @@ class Moments:
         )
 
 
-def make_design(
-    words: NDArray[np.uint64],
-    runs: int,
+def padded(words: Words) -> Words:
+    """Words in whole vectors, as the kernels take them; the same array where they are already."""
+    count = max(1, -(-words.shape[1] // popcount.LANES)) * popcount.LANES
+    if words.shape[1] == count and len(words) >= 4:
+        return np.ascontiguousarray(words)
+    found = np.zeros((max(4, len(words)), count), dtype=np.uint64)
+    found[: len(words), : words.shape[1]] = words
+    return found[: len(words)]
+
+
+def unit_counts(words: Sequence[Words]) -> NDArray[np.int64]:
+    """Runs of some groups that saw each unit: (train,) int64."""
+    counts = [np.bitwise_count(group).sum(axis=1, dtype=np.int64) for group in words]
+    return np.asarray(np.sum(counts, axis=0))
+
+
+def gram_dtype(most: int) -> type[np.uint16 | np.int32]:
+    """The narrowest dtype that holds counts up to `most`: half the traffic is half the time."""
+    return np.uint16 if most <= np.iinfo(np.uint16).max else np.int32
+
+
+def count_gram(
+    words: Sequence[Words],
     *,
+    into: NDArray[Any] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Design:
-    """Gram of masks by popcount.
+) -> NDArray[Any]:
+    """Gram of the masks of some groups of runs, by popcount.
 
     Parameters
     ----------
-    words : (train, ceil(run / 64)) uint64
-        Masks packed along runs; unused bits 0.
-    runs : int
+    words : sequence of (train, words) uint64
+        As :func:`padded` makes them.
+    into : (train, train) uint16 or int32, optional
+        A Gram to add to; the sum must fit its dtype.
     threads : int
     progress : callable, optional
         Called with rows done and rows in all.
 
     Returns
     -------
-    Design
+    (train, train) uint16 or int32
         Exact: the counts are integers.
     """
-    train = len(words)
-    gram = np.zeros((train, train), dtype=np.int32)
+    train = len(words[0])
+    if into is None:
+        into = np.zeros((train, train), dtype=gram_dtype(int(unit_counts(words).max(initial=0))))
+    # Four rows at least make a register tile; the array behind a view of fewer has them.
+    full = [
+        group if train >= 4 else np.vstack([group, np.zeros_like(group)] * 4) for group in words
+    ]
+    gram = into if train >= 4 else np.zeros((len(full[0]), len(full[0])), dtype=into.dtype)
     # Rows of the upper triangle get shorter, so many small pieces keep the threads even.
-    edges = [*range(0, train, kernels.TILE * 4), train]
-    pieces = list(itertools.pairwise(edges))
+    edges = list(itertools.pairwise([*range(0, len(gram), _ROWS), len(gram)]))
+
+    def work(piece: tuple[int, int]) -> int:
+        for group in full:
+            popcount.add_gram(group, *piece, gram)
+        return piece[1]
+
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        jobs = [pool.submit(kernels.gram_rows, words, first, last, gram) for first, last in pieces]
-        for done, job in enumerate(jobs, 1):
-            job.result()
+        for done in pool.map(work, edges):
             if progress:
-                progress(min(done * kernels.TILE * 4, train), train)
-    lower = np.tril_indices(train, -1)
-    gram[lower] = gram.T[lower]
-    return Design(runs, gram)
+                progress(min(done, train), train)
+    if train < 4:
+        into += gram[:train, :train]
+    return into
 
 
-def make_moments(
-    words: NDArray[np.uint64], outputs: NDArray[Any], shift: NDArray[np.float64]
-) -> Moments:
-    """Products of masks and outputs of some targets, in float64.
+def make_design(
+    words: Words,
+    runs: int,
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Design:
+    """The design of some runs, its Gram counted.
 
     Parameters
     ----------
     words : (train, ceil(run / 64)) uint64
+        Masks packed along runs; unused bits 0.
+    runs : int
+    threads, progress
+        See :func:`count_gram`.
+    """
+    words = padded(words)
+    return Design(runs, count_gram([words], threads=threads, progress=progress), words)
+
+
+def make_moments(
+    words: Words,
+    outputs: NDArray[Any],
+    shift: NDArray[np.float64],
+    *,
+    used: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+) -> Moments:
+    """Products of masks and outputs of some targets.
+
+    Products of float16 and float32 outputs are summed in float32 within 256 runs and in float64
+    over these: the rounding is far below that of the outputs themselves. float64 stays float64.
+
+    Parameters
+    ----------
+    words : (train, words) uint64
     outputs : (run, target)
+        In the order of the bits of the words; there may be fewer than bits.
     shift : (target,) float64
         Taken from the outputs first (any value near their mean), so that sums of squares keep
         their digits; statistics are of the shifted outputs.
+    used : (run,) bool, optional
+        Which of the runs there are; the bits of the others are 0.
+    threads : int
 
     Returns
     -------
     Moments
     """
-    runs, targets = outputs.shape
     values = outputs.astype(np.float64) - shift
-    product = np.zeros((len(words), targets))
-    for start in range(0, runs, _CHUNK):
-        stop = min(start + _CHUNK, runs)
-        chunk = bits.unpack_runs(words[:, start // bits.WORD : -(-stop // bits.WORD)], stop - start)
-        product += chunk.T.astype(np.float64) @ values[start:stop]
+    real = values if used is None else values[used]
+    if used is not None:
+        values[~used] = 0.0
+    narrow = np.float64 if outputs.dtype == np.float64 else np.float32
+    rounded = values.astype(narrow)
+    train, targets = len(words), values.shape[1]
+    product = np.zeros((train, targets))
+
+    def work(first: int) -> None:
+        last = min(first + _UNITS, train)
+        masks = np.empty((last - first, _SUMMED), dtype=narrow)
+        for start in range(0, len(values), _SUMMED):
+            part = rounded[start : start + _SUMMED]
+            word = start // bits.WORD
+            gradient.unpack(words[first:last], word, masks)
+            product[first:last] += masks[:, : len(part)] @ part
+
+    with blas_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(work, range(0, train, _UNITS)))
     # Reductions over no runs at all have no minimum: infinities add up right.
     return Moments(
-        runs,
+        len(real),
         product,
-        values.sum(axis=0),
-        (values**2).sum(axis=0),
-        values.min(axis=0, initial=np.inf),
-        values.max(axis=0, initial=-np.inf),
+        real.sum(axis=0),
+        (real**2).sum(axis=0),
+        real.min(axis=0, initial=np.inf),
+        real.max(axis=0, initial=-np.inf),
     )
 
 
@@ -165,7 +281,7 @@ class RunPacker:
     def __init__(self, train: int) -> None:
         self.runs = 0
         self._train = train
-        self._parts: list[NDArray[np.uint64]] = []
+        self._parts: list[Words] = []
         self._waiting: list[NDArray[np.bool_]] = []
 
     def add(self, block: NDArray[np.bool_]) -> None:
@@ -179,7 +295,7 @@ class RunPacker:
             self._parts.append(bits.pack_runs(merged[:whole]))
             self._waiting = [merged[whole:]]
 
-    def finish(self) -> NDArray[np.uint64]:
+    def finish(self) -> Words:
         """All words: (train, ceil(run / 64)) uint64."""
         parts = list(self._parts)
         if self._waiting:

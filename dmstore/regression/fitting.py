@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +16,22 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
-from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
-from dmstore.regression.path import (
-    FEWEST_RUNS,
-    NOT_CONVERGED,
-    Designs,
-    Outputs,
-    Parameters,
-    fit_block,
-)
-from dmstore.storage import groups, log
+from dmstore.memory import available, scratch_array
+from dmstore.regression import stages
+from dmstore.regression.blocks import TARGETS, Blocks, join
+from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
+from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
+from dmstore.regression.runs import Runs
+from dmstore.regression.stages import Stage
+from dmstore.storage import log
 from dmstore.storage.compact import compact
-from dmstore.storage.view import BLOCK, View
+from dmstore.storage.view import View
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
-TARGETS = 128
 _ATTEMPTS = 5
+# What Python and the libraries take.
+_PROCESS = 400 << 20
 Progress = Callable[[str, int, int], None]
 
 
@@ -60,6 +58,8 @@ def fit(
     output: str = "margin",
     parameters: Parameters | None = None,
     threads: int | None = None,
+    memory: int | None = None,
+    scratch: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit one lasso a target.
@@ -76,8 +76,13 @@ def fit(
     parameters : Parameters, optional
     threads : int, optional
         All cores by default.
+    memory : int, optional
+        Bytes that the process may take; most of what is free by default. With less, stages follow
+        one another, and Grams that have no room lie on scratch.
+    scratch : path, optional
+        Directory for these; that of the system for temporary files by default.
     progress : callable, optional
-        Called with a stage, steps done and steps in all.
+        Called with what is done (``read``, ``count``, ``fit``, ``join``), steps done and steps in all.
 
     Returns
     -------
@@ -86,9 +91,12 @@ def fit(
     Raises
     ------
     InputError
-        For fewer than 20 runs, no holdout runs, or an output that cannot be fitted.
+        For fewer than 20 runs, no holdout runs, an output that cannot be fitted, or less memory than
+        a fit needs beside the Grams.
     NotFoundError
         If the algorithm does not exist.
+    StorageError
+        If there is no room on the scratch.
     """
     parameters = parameters or Parameters()
     threads = threads or cores()
@@ -109,7 +117,7 @@ def fit(
         raise InputError(msg)
     started = time.monotonic()
     view = _pinned(study, opened)
-    runs = _Runs(opened, view, parts=4 if parameters.halves else 1)
+    runs = Runs(opened, view, parts=4 if parameters.halves else 1)
     document = _document(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
     objects = study.objects
@@ -120,7 +128,7 @@ def fit(
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
         view = _view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
-        runs = _Runs(opened, view, parts=4 if parameters.halves else 1)
+        runs = Runs(opened, view, parts=4 if parameters.halves else 1)
         if runs.count != document["runs"]:
             msg = (
                 f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
@@ -128,8 +136,18 @@ def fit(
             )
             raise CorruptionError(msg)
         with blas_threads(threads):
-            _fit_blocks(opened, view, runs, where, output, parameters, threads, progress)
-        _finish(study, where, len(_blocks(opened)), started)
+            _Fitting(
+                opened,
+                runs,
+                where,
+                output,
+                parameters,
+                threads,
+                memory or available(),
+                scratch,
+                progress,
+            ).run()
+        join(study.objects, where, opened.table.sizes["target"], started, progress)
     document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
     complete = schema.load_document("complete", objects.get(f"{where}complete.json"), where)
     return Fit(document, {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]})
@@ -174,40 +192,8 @@ def _view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View
     return table.view_of(log.Manifest(document["version"], base=base))
 
 
-class _Runs:
-    """Which runs of a view are for what, and their masks packed by group."""
-
-    def __init__(self, algorithm: Algorithm, view: View, *, parts: int) -> None:
-        mask_id = view.read(["mask_id"])["mask_id"]
-        split = algorithm.split(mask_id)
-        part = algorithm.quarter(mask_id) % parts
-        self.rows = [
-            np.flatnonzero((split == name) & (part == number))
-            for name in ("train", "holdout")
-            for number in range(parts)
-        ]
-        self.count = {name: int((split == name).sum()) for name in ("train", "holdout", "eval")}
-        self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
-        if not (self.count["train"] and self.count["holdout"]):
-            msg = (
-                f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
-                f"to choose lam; both are needed, so train more runs"
-            )
-            raise InputError(msg)
-
-    def words(self, algorithm: Algorithm, view: View) -> list[NDArray[np.uint64]]:
-        """Masks of each group, packed along runs."""
-        packers = [RunPacker(algorithm.train) for _ in self.rows]
-        for start in range(0, len(view), BLOCK):
-            block = view.read(["mask"], start, start + BLOCK)["mask"]
-            for packer, rows in zip(packers, self.rows, strict=True):
-                inside = rows[(rows >= start) & (rows < start + BLOCK)]
-                packer.add(block[inside - start])
-        return [packer.finish() for packer in packers]
-
-
 def _document(
-    study: Study, algorithm: Algorithm, view: View, runs: _Runs, output: str, parameters: Parameters
+    study: Study, algorithm: Algorithm, view: View, runs: Runs, output: str, parameters: Parameters
 ) -> dict[str, Any]:
     assert view.manifest.base is not None
     content_id = view.manifest.base.content_id
@@ -237,137 +223,114 @@ def _document(
     }
 
 
-def _blocks(algorithm: Algorithm) -> list[tuple[int, int]]:
-    targets = algorithm.table.sizes["target"]
-    return [(start, min(start + TARGETS, targets)) for start in range(0, targets, TARGETS)]
+@dataclass
+class _Fitting:
+    """Blocks of targets on their way through the stages."""
 
+    algorithm: Algorithm
+    runs: Runs
+    where: str
+    output: str
+    parameters: Parameters
+    threads: int
+    memory: int
+    scratch: str | Path | None
+    progress: Progress | None
 
-def _block_name(where: str, number: int) -> str:
-    return f"{where}blocks/{number:05d}.zarr.zip"
+    def run(self) -> None:
+        """Do all stages of all blocks that are not done."""
+        parts = len(self.runs.rows) // 2
+        sizes = [len(rows) for rows in self.runs.rows]
+        halves = parts == 4 and min(sizes[q] + sizes[4 + q] for q in range(4)) >= 2
+        steps = stages.all_stages(parts, halves=halves)
+        blocks = Blocks(self.algorithm.objects, self.where, self._targets, len(steps))
+        if not blocks.todo(len(steps)):
+            return
+        words = self.runs.words(self.threads, self._report("read"))
+        room, allocate = self._room(words)
+        holdout = stages.holdout_design(words, sizes)
+        work = Work(self.threads)
+        done, before = 0, None
+        for group in stages.passes(steps, room):
+            done += len(group)
+            todo = blocks.todo(done)
+            if not todo:
+                continue
+            designs = stages.make_designs(
+                group,
+                words,
+                sizes,
+                allocate,
+                before,
+                threads=self.threads,
+                progress=self._report("count"),
+            )
+            for position, number in enumerate(todo):
+                self._tell("fit", position, len(todo))
+                self._block(blocks, number, steps, done, group, designs, holdout, words, work)
+            self._tell("fit", len(todo), len(todo))
+            # Its memory is taken by the first design of the next pass.
+            before = designs[-1] if len(designs) == 1 else None
+            del designs
 
+    @property
+    def _targets(self) -> int:
+        return self.algorithm.table.sizes["target"]
 
-def _fit_blocks(
-    algorithm: Algorithm,
-    view: View,
-    runs: _Runs,
-    where: str,
-    output: str,
-    parameters: Parameters,
-    threads: int,
-    progress: Progress | None,
-) -> None:
-    objects = algorithm.objects
-    blocks = _blocks(algorithm)
-    todo = [
-        number for number in range(len(blocks)) if not objects.exists(_block_name(where, number))
-    ]
-    if not todo:
-        return
-    words = runs.words(algorithm, view)
-    parts = [
-        make_design(w, len(rows), threads=threads) for w, rows in zip(words, runs.rows, strict=True)
-    ]
-    designs = _designs(parts)
-    spec = schema.group_spec("datamodels")
-    for number in todo:
-        if progress:
-            progress("fit", len(blocks) - len(todo) + todo.index(number), len(blocks))
-        start, stop = blocks[number]
-        values = _column_block(view, output, start, stop)
-        outputs = _outputs(words, runs.rows, values)
-        result = fit_block(designs, outputs, parameters, threads=threads)
-        arrays = {"target": np.arange(start, stop, dtype=np.int64), **result}
-        groups.write_zip(objects, _block_name(where, number), spec, arrays)
-    if progress:
-        progress("fit", len(blocks), len(blocks))
+    def _block(
+        self,
+        blocks: Blocks,
+        number: int,
+        steps: Sequence[Stage],
+        done: int,
+        group: Sequence[Stage],
+        designs: Sequence[Design],
+        holdout: Design,
+        words: Sequence[Words],
+        work: Work,
+    ) -> None:
+        start, stop = blocks.bounds(number)
+        values = self.runs.column(self.output, start, stop)
+        shift = values.mean(axis=0, dtype=np.float64)
+        have, result = blocks.load(number)
+        # Stages of this pass that were done with more memory are not done again.
+        skip = max(0, have - (done - len(group)))
 
+        def moments(index: int) -> Moments:
+            return self.runs.moments(index, words[index], values, shift, self.threads)
 
-_Statistics = TypeVar("_Statistics", Design, Moments)
-
-
-def _combine(
-    parts: list[_Statistics],
-) -> tuple[_Statistics, _Statistics, tuple[_Statistics, ...], tuple[_Statistics, ...]]:
-    """Statistics of train and holdout runs, of halves and of quarters, from those of the groups."""
-    count = len(parts) // 2
-    train, holdout = parts[:count], parts[count:]
-    quarters = tuple(a + b for a, b in zip(train, holdout, strict=True))
-    if count == 1 or min(quarter.runs for quarter in quarters) < 2:
-        return _sum(train), _sum(holdout), (), ()
-    return (
-        _sum(train),
-        _sum(holdout),
-        (quarters[0] + quarters[1], quarters[2] + quarters[3]),
-        quarters,
-    )
-
-
-def _sum(parts: list[_Statistics]) -> _Statistics:
-    return functools.reduce(lambda a, b: a + b, parts)
-
-
-def _designs(parts: list[Design]) -> Designs:
-    train, holdout, halves, quarters = _combine(parts)
-    return Designs(train, holdout, train + holdout, halves, quarters)
-
-
-def _outputs(
-    words: list[NDArray[np.uint64]], rows: list[NDArray[np.int64]], values: NDArray[Any]
-) -> Outputs:
-    shift = values.mean(axis=0, dtype=np.float64)
-    moments = [make_moments(w, values[r], shift) for w, r in zip(words, rows, strict=True)]
-    train, holdout, halves, quarters = _combine(moments)
-    return Outputs(train, holdout, train + holdout, shift, halves, quarters)
-
-
-def _column_block(view: View, output: str, start: int, stop: int) -> NDArray[Any]:
-    """One output of all runs on some targets: (run, target)."""
-    assert view.base is not None
-    array: Any = view.base[output]
-    return np.asarray(array[:, start:stop])
-
-
-def _finish(study: Study, where: str, blocks: int, started: float) -> None:
-    """Join the blocks into one group and name it: the commit of the fit."""
-    objects = study.objects
-    parts = [groups.read(objects, _block_name(where, number)) for number in range(blocks)]
-    spec = schema.group_spec("datamodels")
-    arrays = {
-        name: np.concatenate(
-            [part[name] for part in parts], axis=spec.arrays[name].dims.index("target")
+        result = stages.run(
+            group[skip:], designs[skip:], holdout, moments, shift, self.parameters, result, work
         )
-        for name in parts[0]
-    }
-    path = f"datamodels-{uuid.uuid4().hex[:8]}.zarr"
-    groups.write_directory(objects, f"{where}{path}", spec, arrays)
-    summary = {**summarise(arrays), "seconds": round(time.monotonic() - started, 3)}
-    document = {"path": path, "created": log.utc_now(), "summary": summary}
-    if not objects.put_if_absent(
-        f"{where}complete.json", schema.dump_document("complete", document)
-    ):
-        objects.delete(f"{where}{path}")
+        blocks.store(number, done, result)
 
-
-def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Numbers over the targets of a fit."""
-
-    def quartiles(values: NDArray[Any]) -> list[float | None]:
-        finite = values[np.isfinite(values)]
-        return (
-            [float(v) for v in np.quantile(finite, [0.25, 0.5, 0.75])]
-            if len(finite)
-            else [None] * 3
+    def _room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
+        """How many Grams there is memory for, and what makes one."""
+        train = len(words[0])
+        widest = 8 * train * TARGETS
+        # Products of the groups, outputs and results of a block; and what each thread works in.
+        beside = (
+            sum(group.nbytes for group in words)
+            + (len(words) + 4) * widest
+            + 16 * sum(map(len, self.runs.rows)) * TARGETS
+            + self.threads * (64 << 20)
+            + _PROCESS
         )
+        if self.memory < beside:
+            msg = (
+                f"{self.memory / 1e9:.1f} GB of memory are too little: {beside / 1e9:.1f} GB are needed beside "
+                f"the Grams; give more with --memory, or fewer --threads"
+            )
+            raise InputError(msg)
+        dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
+        room = (self.memory - beside) // max(1, np.dtype(dtype).itemsize * train * train)
+        if room:
+            return int(room), lambda n, dtype: np.zeros((n, n), dtype=dtype)
+        return 1, lambda n, dtype: scratch_array(self.scratch, (n, n), dtype)
 
-    status = arrays["status"]
-    names = ("fitted", "lam_at_start", "lam_at_end", "constant", "not_converged")
-    return {
-        "targets": len(status),
-        "nonzeros": quartiles(arrays["nonzeros"].astype(float)),
-        "lam": quartiles(arrays["lam"]),
-        "holdout_r2": quartiles(arrays["holdout_r2"]),
-        "worst_kkt": float(arrays["kkt"].max()),
-        "worst_gap": float(arrays["gap"].max()),
-        "status": {name: int((status == number).sum()) for number, name in enumerate(names)},
-        "unconverged_targets": [int(t) for t in arrays["target"][status == NOT_CONVERGED]],
-    }
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(what, done, total)
+
+    def _report(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._tell(what, done, total)

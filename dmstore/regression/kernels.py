@@ -1,6 +1,7 @@
-"""Compiled kernels: popcount Gram, coordinate descent in Gram space, certificate.
+"""Compiled kernels: coordinate descent in Gram space.
 
-numba is imported here and nowhere else. Kernels release the GIL; threads run them side by side.
+Kernels release the GIL; threads run them side by side, one target each. The dtype of the work arrays
+decides the precision: float32 along the path, which only chooses lam, float64 for what is stored.
 """
 
 from __future__ import annotations
@@ -9,90 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.errors import MissingDependencyError
+from dmstore.regression.gradient import FAST, residual
+from dmstore.regression.popcount import counts
 
-try:
-    import numba
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-except ImportError as error:
-    msg = "fitting needs numba; pip install 'dmstore[fit]'"
-    raise MissingDependencyError(msg) from error
+import numba  # isort: skip
 
-TILE = 32
-WORDS = 64
 # Sweeps after which the non-zero weights are solved for at once.
 PATIENT = 50
+# Columns join the working set from this share of the bound on.
+_AHEAD = 0.9
+# Rows counted at a time.
+_ROWS = 16
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def popcount(typing_context: Any, word: Any) -> Any:
-    """Number of set bits of a uint64: one instruction."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)])
-        return builder.call(function, arguments)
-
-    return types.uint64(types.uint64), build
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def gram_rows(words: Any, first: int, last: int, out: Any) -> None:
-    """Add to ``out[first:last]`` the counts of runs that saw both units.
-
-    Parameters
-    ----------
-    words : (train, words) uint64
-        Masks packed along runs.
-    first, last : int
-        Rows of the Gram to do; columns from the row on only (the upper triangle).
-    out : (train, train) int32
-    """
-    train, count = words.shape
-    for row0 in range(first, last, TILE):
-        row1 = min(row0 + TILE, last)
-        for column0 in range(row0, train, TILE):
-            column1 = min(column0 + TILE, train)
-            for word0 in range(0, count, WORDS):
-                word1 = min(word0 + WORDS, count)
-                for i in range(row0, row1):
-                    for j in range(max(column0, i), column1):
-                        total = np.uint64(0)
-                        for k in range(word0, word1):
-                            total += popcount(words[i, k] & words[j, k])
-                        out[i, j] += np.int32(total)
+@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+def _step(rest: Any, row: Any, change: Any) -> None:
+    for k in range(len(rest)):
+        rest[k] -= change * row[k]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def residual(
-    gram: Any, mean: Any, moment: Any, runs: int, weight: Any, support: Any, out: Any
-) -> None:
-    """``out = moment - C weight`` in float64, from the integer Gram.
-
-    C = gram / runs - mean mean' is the covariance of the masks; only `support` columns of `weight`
-    are non-zero.
-    """
-    train = len(moment)
-    level = 0.0
-    for j in support:
-        level += mean[j] * weight[j]
-    for i in range(train):
-        out[i] = moment[i] + mean[i] * level
-    for j in support:
-        scale = weight[j] / runs
-        row = gram[j]
-        for i in range(train):
-            out[i] -= scale * row[i]
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator, unused-ignore]
 def _sweep(
     block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_lam: float
 ) -> float:
     """One pass of coordinate descent over `active`; returns the largest violation seen, halved."""
     worst = 0.0
-    count = len(rest)
+    change = np.empty(1, dtype=rest.dtype)
     for position in active:
         old = weight[position]
         if old > 0.0:
@@ -115,12 +58,10 @@ def _sweep(
             new = (target + half_lam) / diagonal[position]
         else:
             new = 0.0
-        change = new - old
-        if change != 0.0:
-            weight[position] = new
-            row = block[position]
-            for k in range(count):
-                rest[k] -= change * row[k]
+        weight[position] = new
+        change[0] = weight[position] - old
+        if change[0] != 0.0:
+            _step(rest, block[position], change[0])
     return worst
 
 
@@ -154,45 +95,42 @@ def _jump(block: Any, rest: Any, weight: Any, half_lam: float) -> None:
         if old * (old + length * step[a]) < 0.0:
             length = -old / step[a]
             first = a
+    change = np.empty(1, dtype=rest.dtype)
     for a in range(count):
-        change = length * step[a]
-        if a == first:
-            change = -weight[active[a]]
-        weight[active[a]] += change
-        row = block[active[a]]
-        for k in range(len(rest)):
-            rest[k] -= change * row[k]
+        old = weight[active[a]]
+        weight[active[a]] = 0.0 if a == first else old + length * step[a]
+        change[0] = weight[active[a]] - old
+        _step(rest, block[active[a]], change[0])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _settle(
-    block: Any, diagonal: Any, rest: Any, weight: Any, half_lam: float, tolerance: float, most: int
+def _descend(
+    block: Any, members: Any, rest: Any, weight: Any, half_lam: float, tolerance: float, most: int
 ) -> int:
-    """Sweeps over the non-zero weights alone, on their own compact block, until they are settled."""
-    active = np.flatnonzero(weight)
-    count = len(active)
-    small = np.empty((count, count))
-    for a in range(count):
-        row = block[active[a]]
-        for b in range(count):
-            small[a, b] = row[active[b]]
-    short, local, scale = weight[active], rest[active], diagonal[active]
-    everyone = np.arange(count)
+    """Coordinate descent on the working set; returns the sweeps used."""
+    size = len(members)
+    diagonal = np.empty(size, dtype=block.dtype)
+    for a in range(size):
+        diagonal[a] = block[a, a]
+    short, local, everyone = weight[members], rest[members], np.arange(size)
     used = 0
     while used < most:
-        worst = _sweep(small, scale, local, short, everyone, half_lam)
+        worst = _sweep(block, diagonal, local, short, everyone, half_lam)
         used += 1
-        if 2.0 * worst <= tolerance * half_lam:
+        if 2.0 * worst <= tolerance * 2.0 * half_lam:
             break
-        if used % PATIENT == 0:
-            _jump(small, local, short, half_lam)
-    for a in range(count):
-        change = short[a] - weight[active[a]]
-        if change != 0.0:
-            weight[active[a]] = short[a]
-            row = block[active[a]]
-            for k in range(len(rest)):
-                rest[k] -= change * row[k]
+        active = np.flatnonzero(short)
+        settled = 0
+        while used < most:
+            worst = _sweep(block, diagonal, local, short, active, half_lam)
+            used += 1
+            settled += 1
+            if 2.0 * worst <= tolerance * half_lam:
+                break
+            if settled % PATIENT == 0:
+                _jump(block, local, short, half_lam)
+    for a in range(size):
+        weight[members[a]] = short[a]
     return used
 
 
@@ -200,42 +138,130 @@ def _settle(
 def _extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any) -> None:
     """Fill rows and columns `old` to `new` of the compact covariance of the working set."""
     scale = 1.0 / runs
-    for a in range(new):
+    for a in range(old, new):
         row = gram[members[a]]
         level = mean[members[a]]
-        # Row by row: scattering the transpose would miss the cache on every write.
-        for b in range(old if a < old else 0, new):
+        for b in range(new):
             block[a, b] = row[members[b]] * scale - level * mean[members[b]]
+    _mirror(block, old, new)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _grow(block: Any, size: int) -> Any:
-    larger = np.empty((size, size))
+def _extend_by_words(
+    words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
+) -> None:
+    """The same from packed masks; `rows` keeps those of the working set."""
+    scale = 1.0 / runs
+    for a in range(old, new):
+        rows[a] = words[members[a]]
+    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
+    last = max(new, 4)
+    found = np.empty((_ROWS, last), dtype=np.int32)
+    for start in range(old, new, _ROWS):
+        stop = min(start + _ROWS, new)
+        first = max(0, min(start, stop - 4))
+        end = max(stop, first + 4)
+        counts(rows[first:end], rows[:last], found[: end - first])
+        for a in range(start, stop):
+            level = mean[members[a]]
+            for b in range(new):
+                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
+    _mirror(block, old, new)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _mirror(block: Any, old: int, new: int) -> None:
+    """Columns `old` to `new` of the rows before, from the rows that were filled."""
+    for a in range(old):
+        for b in range(old, new):
+            block[a, b] = block[b, a]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _grow(block: Any, rows: int, columns: int) -> Any:
+    larger = np.empty((rows, columns), dtype=block.dtype)
     larger[: block.shape[0], : block.shape[1]] = block
     return larger
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def solve_path(
+def _solve(
     gram: Any,
     mean: Any,
     moment: Any,
     runs: int,
+    lam: float,
+    bar: float,
+    tolerance: float,
+    most: int,
+    weight: Any,
+    rest: Any,
+    members: Any,
+    inside: Any,
+    size: int,
+    block: Any,
+) -> Any:
+    """Solve at one lam; `weight` and `rest` (the halved gradient of all columns) are brought there.
+
+    Returns
+    -------
+    block, size, sweeps, converged
+    """
+    half, used = 0.5 * lam, 0
+    while True:
+        old = size
+        wanted = size == 0
+        for j in range(len(rest)):
+            wanted |= not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= bar)
+        if wanted:
+            # Some more than are asked for: many columns at once cost little more than one.
+            for j in range(len(rest)):
+                if not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= _AHEAD * bar):
+                    inside[j] = True
+                    members[size] = j
+                    size += 1
+            if size > block.shape[0]:
+                side = min(len(rest), max(size, 2 * block.shape[0]))
+                block = _grow(block, side, side)
+            _extend(gram, mean, runs, members, old, size, block)
+        used += _descend(block, members[:size], rest, weight, half, tolerance, most - used)
+        # From the integers again, so that rounding does not add up along the path.
+        residual(gram, mean, moment, runs, weight, np.flatnonzero(weight), rest)
+        violated = False
+        for j in range(len(rest)):
+            gradient = 2.0 * abs(rest[j])
+            if weight[j] != 0.0:
+                violated |= abs(gradient - lam) > 2.0 * tolerance * lam
+            else:
+                violated |= gradient > lam * (1.0 + (2.0 if inside[j] else 1.0) * tolerance)
+        if not violated or used >= most:
+            return block, size, used, not violated
+        bar = half
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def choose(
+    gram: Any,
+    mean: Any,
+    moment: Any,
+    runs: int,
+    output: float,
     lams: Any,
-    start: Any,
     tolerance: float,
     most_sweeps: int,
     patience: int,
-    check_gram: Any,
+    check_words: Any,
     check_mean: Any,
     check_moment: Any,
     check_runs: int,
-    check_square: float,
     check_output: float,
-    output: float,
+    check_variance: float,
     errors: Any,
+    block: Any,
+    check_block: Any,
+    check_rows: Any,
 ) -> Any:
-    """Lasso path of one target by active-set coordinate descent in Gram space.
+    """Lasso path of one target, and the lam whose weights fit the holdout runs best.
 
     Parameters
     ----------
@@ -246,199 +272,149 @@ def solve_path(
     moment : (train,) float64
         Covariance of the unit's mask and the output.
     runs : int
+    output : float
+        Mean of the output over the runs.
     lams : (path,) float64
         Decreasing.
-    start : (train,) float64
-        Weights to start from.
     tolerance : float
         Largest violation of the optimality conditions allowed, relative to lam.
     most_sweeps : int
         Sweeps allowed at one lam.
     patience : int
         Leave the path after this many worse holdout errors in a row; 0 goes to its end.
-    check_gram, check_mean, check_moment, check_runs, check_square, check_output
-        The same for the holdout runs: uncentred mean square and mean of the output, and the mean
-        over them of mask times output. Not used if `check_runs` is 0.
-    output : float
-        Mean of the output over the runs fitted on.
+    check_words : (train, words) uint64
+        Masks of the holdout runs, as :func:`dmstore.regression.popcount.counts` takes them.
+    check_mean, check_moment, check_runs, check_output, check_variance
+        The same as above of the holdout runs, and the variance of their output.
     errors : (path,) float64
-        Holdout errors are written here.
+        Holdout mean squared errors are written here.
+    block, check_block : (side, side) float32 or float64
+    check_rows : (side, words) uint64
+        Memory to work in, of any content, at least 4 a side; it may be outgrown. The dtype of the
+        first is that of the work.
 
     Returns
     -------
-    weights : (train,) float64
-        At the lam with the smallest holdout error (the last lam without holdout).
+    weights : (train,) of the dtype of `block`
+        At the lam with the smallest holdout error.
     best : int
         Its position.
     sweeps : int
     converged : bool
+    block, check_block, check_rows
+        The memory, for the next call.
     """
     train = len(moment)
-    weight = start.copy()
-    best_weight = start.copy()
-    rest = np.empty(train)
-    support = np.flatnonzero(weight)
-    residual(gram, mean, moment, runs, weight, support, rest)
+    weight = np.zeros(train, dtype=block.dtype)
+    best_weight, rest = weight.copy(), moment.astype(block.dtype)
     members = np.empty(train, dtype=np.int64)
     inside = np.zeros(train, dtype=np.bool_)
-    block = np.empty((64, 64))
-    size = 0
-    sweeps = 0
+    size, sweeps, all_converged = 0, 0, True
     best, best_error, worse = 0, np.inf, 0
-    all_converged = True
     previous = 2.0 * np.max(np.abs(rest)) if train else 0.0
     for step in range(len(lams)):
         lam = lams[step]
-        half = 0.5 * lam
-        # Sequential strong rule; what it leaves out wrongly is found by the full check below.
-        # At a warm start from another design `previous` says nothing: what violates is enough.
-        bar = max(lam - 0.5 * previous, 0.9 * half) if step > 0 else half
-        done = False
-        used = 0
-        while not done:
-            old = size
-            for j in range(train):
-                if not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= bar):
-                    inside[j] = True
-                    members[size] = j
-                    size += 1
-            if size > block.shape[0]:
-                block = _grow(block, min(train, max(size, 2 * block.shape[0])))
-            _extend(gram, mean, runs, members, old, size, block)
-            compact = block[:size, :size]
-            diagonal = np.empty(size)
-            short = np.empty(size)
-            local = np.empty(size)
-            for a in range(size):
-                diagonal[a] = block[a, a]
-                short[a] = weight[members[a]]
-                local[a] = rest[members[a]]
-            everyone = np.arange(size)
-            while used < most_sweeps:
-                worst = _sweep(compact, diagonal, local, short, everyone, half)
-                used += 1
-                if 2.0 * worst <= tolerance * lam:
-                    break
-                used += _settle(
-                    compact, diagonal, local, short, half, tolerance, most_sweeps - used
-                )
-            for a in range(size):
-                weight[members[a]] = short[a]
-            support = np.flatnonzero(weight)
-            # From the integers again, so that rounding does not add up along the path.
-            residual(gram, mean, moment, runs, weight, support, rest)
-            done = True
-            for j in range(train):
-                if (
-                    (not inside[j] and 2.0 * abs(rest[j]) > lam * (1.0 + tolerance))
-                    or (
-                        inside[j]
-                        and weight[j] == 0.0
-                        and 2.0 * abs(rest[j]) > lam * (1.0 + 2.0 * tolerance)
-                    )
-                    or (weight[j] != 0.0 and abs(2.0 * abs(rest[j]) - lam) > 2.0 * tolerance * lam)
-                ):
-                    done = False
-            bar = half
-            if not done and used >= most_sweeps:
-                all_converged = False
-                done = True
+        # Sequential strong rule; what it leaves out wrongly is found by the check of all columns.
+        bar = max(lam - 0.5 * previous, 0.45 * lam) if step > 0 else 0.5 * lam
+        old = size
+        block, size, used, converged = _solve(
+            gram, mean, moment, runs, lam, bar, tolerance, most_sweeps,
+            weight, rest, members, inside, size, block,
+        )  # fmt: skip
         sweeps += used
+        all_converged &= converged
         previous = lam
-        if check_runs > 0:
-            level = 0.0
-            for k in support:
-                level += mean[k] * weight[k]
-            bias = output - level
-            error = holdout_error(
-                check_gram,
-                check_mean,
-                check_moment,
-                check_runs,
-                check_square,
-                check_output,
-                weight,
-                support,
-                bias,
+        if size > check_block.shape[0]:
+            check_block = _grow(check_block, block.shape[0], block.shape[0])
+            check_rows = _grow(check_rows, block.shape[0], check_words.shape[1])
+        if size > old:
+            _extend_by_words(
+                check_words, check_mean, check_runs, members, old, size, check_rows, check_block
             )
-            errors[step] = error
-            if error < best_error:
-                best, best_error, worse = step, error, 0
-                best_weight[:] = weight
-            else:
-                worse += 1
-                if patience > 0 and worse >= patience:
-                    break
-        else:
-            best = step
+        error = _holdout_error(
+            check_block, check_mean, check_moment, check_output, check_variance,
+            mean, output, weight, members[:size],
+        )  # fmt: skip
+        errors[step] = error
+        if error < best_error:
+            best, best_error, worse = step, error, 0
             best_weight[:] = weight
-    return best_weight, best, sweeps, all_converged
+        else:
+            worse += 1
+            if patience > 0 and worse >= patience:
+                break
+    return best_weight, best, sweeps, all_converged, block, check_block, check_rows
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+def _holdout_error(
+    block: Any,
+    check_mean: Any,
+    check_moment: Any,
+    check_output: float,
+    check_variance: float,
+    mean: Any,
+    output: float,
+    weight: Any,
+    members: Any,
+) -> float:
+    """Mean squared error on runs given by their centred sums, with the bias of the runs fitted on."""
+    cross, quadratic = 0.0, 0.0
+    offset = check_output - output
+    short = weight[members]
+    for a in range(len(members)):
+        if short[a] == 0.0:
+            continue
+        j = members[a]
+        cross += short[a] * check_moment[j]
+        offset -= short[a] * (check_mean[j] - mean[j])
+        row = block[a]
+        part = 0.0
+        for b in range(len(members)):
+            part += np.float64(row[b]) * np.float64(short[b])
+        quadratic += short[a] * part
+    return check_variance - 2.0 * cross + quadratic + offset * offset
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def holdout_error(
+def refit(
     gram: Any,
     mean: Any,
     moment: Any,
     runs: int,
-    square: float,
-    output: float,
-    weight: Any,
-    support: Any,
-    bias: float,
-) -> float:
-    """Mean squared error on runs given by their uncentred sums.
-
-    E(y - b - w.m)^2 = E y^2 - 2 w.E(my) + w'E(mm')w + b^2 + 2 b w.E(m) - 2 b E(y).
-    """
-    cross, level, quadratic = 0.0, 0.0, 0.0
-    for a in support:
-        cross += weight[a] * moment[a]
-        level += weight[a] * mean[a]
-        row = gram[a]
-        part = 0.0
-        for b in support:
-            part += row[b] * weight[b]
-        quadratic += weight[a] * part
-    quadratic /= runs
-    return square - 2.0 * cross + quadratic + bias * bias + 2.0 * bias * level - 2.0 * bias * output
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def certify(
-    gram: Any, mean: Any, moment: Any, runs: int, variance: float, weight: Any, lam: float
+    lam: float,
+    start: Any,
+    tolerance: float,
+    most_sweeps: int,
+    block: Any,
 ) -> Any:
-    """Certificate of one target, in float64 from the integers.
+    """Weights of one target at one lam, in float64, from a warm start.
+
+    Parameters
+    ----------
+    gram, mean, moment, runs, tolerance, most_sweeps
+        See :func:`choose`.
+    lam : float
+    start : (train,) float32 or float64
+    block : (side, side) float64
+        Memory to work in, of any content.
 
     Returns
     -------
-    kkt : float
-        Largest violation of the optimality conditions relative to lam.
-    gap : float
-        Duality gap relative to the objective at zero weights (the output's variance).
+    weights : (train,) float64
+    sweeps : int
+    converged : bool
+    block
+        The memory, for the next call.
     """
     train = len(moment)
-    support = np.flatnonzero(weight)
+    weight = start.astype(np.float64)
     rest = np.empty(train)
-    residual(gram, mean, moment, runs, weight, support, rest)
-    worst, largest, size, inner, fitted = 0.0, 0.0, 0.0, 0.0, 0.0
-    for j in range(train):
-        gradient = 2.0 * rest[j]
-        largest = max(largest, abs(gradient))
-        if weight[j] > 0.0:
-            worst = max(worst, abs(gradient - lam))
-        elif weight[j] < 0.0:
-            worst = max(worst, abs(gradient + lam))
-        else:
-            worst = max(worst, abs(gradient) - lam)
-    for k in support:
-        size += abs(weight[k])
-        inner += weight[k] * moment[k]
-        fitted += weight[k] * (moment[k] - rest[k])
-    # Mean squares of the residual outputs and their product with the outputs, all centred.
-    loss = max(variance - 2.0 * inner + fitted, 0.0)
-    product = variance - inner
-    scale = 1.0 if largest <= lam else lam / largest
-    dual = 2.0 * scale * product - scale * scale * loss
-    gap = loss + lam * size - dual
-    return (worst / lam if lam > 0.0 else worst), (gap / variance if variance > 0.0 else 0.0)
+    residual(gram, mean, moment, runs, weight, np.flatnonzero(weight), rest)
+    members = np.empty(train, dtype=np.int64)
+    inside = np.zeros(train, dtype=np.bool_)
+    block, _, used, converged = _solve(
+        gram, mean, moment, runs, lam, 0.5 * lam, tolerance, most_sweeps,
+        weight, rest, members, inside, 0, block,
+    )  # fmt: skip
+    return weight, used, converged, block

@@ -1,23 +1,20 @@
-"""The lasso path of many targets over one design, from sufficient statistics or plain arrays."""
+"""The lasso path of many targets over one design, from sufficient statistics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import kernels
-from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
-from dmstore.threads import blas_threads, cores
-
-if TYPE_CHECKING:
-    import xarray as xr
+from dmstore.regression import gradient, kernels
+from dmstore.regression.design import Design, Moments
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
@@ -27,6 +24,10 @@ PATH_TOLERANCE = 1e-3
 PARTS_TOLERANCE = 1e-4
 # What rounding the stored weights to float32 may cost.
 _STORED = 1e-4
+# Sweeps at one lam that are tried in float32.
+_SWEEPS = 500
+# Side of the memory that a thread begins with.
+_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,92 @@ def fit_block(
     dict
         The arrays of the ``datamodels`` schema but for ``target``.
     """
-    targets = len(outputs.shift)
-    train = len(designs.train.gram)
+    work = Work(threads, cancelled)
+    result = choose_lams(
+        designs.train,
+        designs.holdout,
+        outputs.train,
+        outputs.holdout,
+        outputs.shift,
+        parameters,
+        work,
+    )
+    refit_all(designs.everything, outputs.everything, outputs.shift, parameters, result, work)
+    for name, share, parts, moments in (
+        ("weight_half", 2.0, designs.halves, outputs.halves),
+        ("weight_quarter", 4.0, designs.quarters, outputs.quarters),
+    ):
+        for number, (design, part) in enumerate(zip(parts, moments, strict=True)):
+            fit_part(name, number, share, design, part, parameters, result, work)
+    return result
+
+
+class Work:
+    """Threads that take a target each, with memory that every one of them keeps.
+
+    Parameters
+    ----------
+    threads : int
+    cancelled : callable
+        Asked before each target; the rest is left undone once it says so.
+    """
+
+    def __init__(self, threads: int = 1, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._threads = max(1, threads)
+        self._cancelled = cancelled
+        self._memory = threading.local()
+
+    def each(self, one: Callable[[int], None], targets: int) -> None:
+        """Call `one` for every target."""
+
+        def unless(target: int) -> None:
+            if not self._cancelled():
+                one(target)
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            for _ in pool.map(unless, range(targets)):
+                pass
+
+    def block(self, name: str, dtype: Any, columns: int = 0) -> NDArray[Any]:
+        """Memory of this thread that kernels work in."""
+        found: NDArray[Any] | None = getattr(self._memory, name, None)
+        if found is None or (columns and found.shape[1] != columns):
+            found = np.empty((_SIDE, columns or _SIDE), dtype=dtype)
+        return found
+
+    def keep(self, **memory: NDArray[Any]) -> None:
+        """Keep memory that may have grown, for the next target of this thread."""
+        vars(self._memory).update(memory)
+
+
+def choose_lams(
+    design: Design,
+    check_design: Design,
+    moments: Moments,
+    check: Moments,
+    shift: NDArray[np.float64],
+    parameters: Parameters,
+    work: Work,
+) -> dict[str, NDArray[Any]]:
+    """The lam of each target that fits the holdout runs best, and its weights as a start.
+
+    Parameters
+    ----------
+    design, moments
+        Of the runs to fit on.
+    check_design, check
+        Of the holdout runs; of the design only the words are used.
+    shift : (target,) float64
+        What the outputs were lessened by.
+    parameters : Parameters
+    work : Work
+
+    Returns
+    -------
+    dict
+        The arrays of the ``datamodels`` schema as far as they are known.
+    """
+    targets, train = len(shift), design.train
     result: dict[str, NDArray[Any]] = {
         "weight": np.zeros((targets, train), dtype=np.float32),
         **{
@@ -132,280 +217,193 @@ def fit_block(
         "sweeps": np.zeros(targets, dtype=np.int32),
         "status": np.zeros(targets, dtype=np.int8),
     }
-    if designs.halves:
-        result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
-        result["weight_quarter"] = np.zeros((4, targets, train), dtype=np.float32)
+    gram, mean, check_mean = design.gram, design.mean, check_design.mean
+    words = check_design.words
+    assert words is not None
+    lowest = np.minimum(moments.lowest, check.lowest)
+    highest = np.maximum(moments.highest, check.highest)
+    runs, checked = moments.runs, max(check.runs, 1)
 
     def one(target: int) -> None:
-        if not cancelled():
-            _fit_target(target, designs, outputs, parameters, result)
+        output, moment = _centred(moments, mean, target)
+        check_output, check_moment = _centred(check, check_mean, target)
+        total = (moments.total[target] + check.total[target]) / (runs + check.runs)
+        square = (moments.square[target] + check.square[target]) / (runs + check.runs)
+        lam_max = 2.0 * float(np.abs(moment).max(initial=0.0))
+        # A lam_max at the level of rounding would make a path through noise of the arithmetic.
+        if lowest[target] == highest[target] or lam_max <= 1e-12 * math.sqrt(
+            max(square - total**2, 0.0)
+        ):
+            result["bias"][target] = total + shift[target]
+            for name in ("lam", "lam_max", "kkt", "gap"):
+                result[name][target] = 0.0
+            result["status"][target] = CONSTANT
+            return
+        lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
+        errors = result["holdout_mse"][target]
+        variance = max(check.square[target] / checked - check_output**2, 0.0)
+        # float32 does for all but the flattest problems.
+        for dtype in (np.float32, np.float64):
+            weight, best, sweeps, converged, *memory = kernels.choose(
+                gram,
+                mean,
+                moment,
+                runs,
+                output,
+                lams,
+                max(parameters.tolerance, PATH_TOLERANCE),
+                parameters.sweeps if dtype == np.float64 else min(parameters.sweeps, _SWEEPS),
+                parameters.patience,
+                words,
+                check_mean,
+                check_moment,
+                check.runs,
+                check_output,
+                variance,
+                errors,
+                work.block(f"path {dtype}", dtype),
+                work.block(f"check {dtype}", dtype),
+                work.block("rows", np.uint64, words.shape[1]),
+            )
+            work.keep(
+                **{f"path {dtype}": memory[0], f"check {dtype}": memory[1], "rows": memory[2]}
+            )
+            if converged:
+                break
+            if dtype == np.float32:
+                errors[:] = np.nan
+        result["weight"][target] = weight
+        result["lam"][target], result["lam_max"][target] = lams[best], lam_max
+        result["lam_path"][target] = lams
+        result["sweeps"][target] = sweeps
+        # The baseline is what a model without weights predicts: the mean of the train runs.
+        baseline = variance + (check_output - output) ** 2
+        if check.runs and baseline > 0:
+            result["holdout_r2"][target] = 1.0 - errors[best] / baseline
+        result["status"][target] = (
+            NOT_CONVERGED
+            if not converged
+            else AT_START
+            if best == 0
+            else AT_END
+            if best == len(lams) - 1
+            else FITTED
+        )
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for _ in pool.map(one, range(targets)):
-            pass
+    work.each(one, targets)
     return result
 
 
-def _fit_target(
-    target: int,
-    designs: Designs,
-    outputs: Outputs,
+def refit_all(
+    design: Design,
+    moments: Moments,
+    shift: NDArray[np.float64],
     parameters: Parameters,
     result: dict[str, NDArray[Any]],
+    work: Work,
 ) -> None:
-    everything = outputs.everything
-    count = everything.runs
-    output = everything.total[target] / count
-    variance = max(everything.square[target] / count - output**2, 0.0)
-    moment, mean = _moment(designs.everything, everything, target)
-    fit_mean, fit_output = designs.train.mean, outputs.train.total[target] / outputs.train.runs
-    fit_moment, _ = _moment(designs.train, outputs.train, target)
-    lam_max = 2.0 * float(np.abs(fit_moment).max(initial=0.0))
-    constant = everything.lowest[target] == everything.highest[target]
-    # A lam_max at the level of rounding would make a path through noise of the arithmetic.
-    if constant or lam_max <= 1e-12 * math.sqrt(variance):
-        result["bias"][target] = output + outputs.shift[target]
-        result["lam"][target] = result["lam_max"][target] = result["kkt"][target] = result["gap"][
-            target
-        ] = 0.0
-        result["status"][target] = CONSTANT
-        return
-    lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
-    errors = result["holdout_mse"][target]
-    check = outputs.holdout
-    checked = max(check.runs, 1)
-    weight, best, sweeps, converged = kernels.solve_path(
-        designs.train.gram,
-        fit_mean,
-        fit_moment,
-        designs.train.runs,
-        lams,
-        np.zeros(len(mean)),
-        max(parameters.tolerance, PATH_TOLERANCE),
-        parameters.sweeps,
-        parameters.patience,
-        designs.holdout.gram,
-        designs.holdout.mean,
-        check.product[:, target] / checked,
-        check.runs,
-        check.square[target] / checked,
-        check.total[target] / checked,
-        fit_output,
-        errors,
-    )
-    lam = lams[best]
-    weight, _, more, refitted = _solve(designs.everything, mean, moment, lam, weight, parameters)
-    stored = weight.astype(np.float32)
-    kkt, gap = kernels.certify(
-        designs.everything.gram, mean, moment, count, variance, stored.astype(np.float64), lam
-    )
-    result["weight"][target] = stored
-    result["bias"][target] = output + outputs.shift[target] - stored.astype(np.float64) @ mean
-    result["lam"][target], result["lam_max"][target] = lam, lam_max
-    result["lam_path"][target] = lams
-    result["kkt"][target], result["gap"][target] = kkt, gap
-    result["nonzeros"][target] = np.count_nonzero(stored)
-    result["sweeps"][target] = sweeps + more
-    if check.runs:
-        # The baseline is what a model without weights predicts: the mean of the train runs.
-        check_output = check.total[target] / checked
-        baseline = check.square[target] / checked - 2 * check_output * fit_output + fit_output**2
-        result["holdout_r2"][target] = 1.0 - errors[best] / baseline if baseline > 0 else np.nan
-    settled = converged and refitted and kkt <= max(_STORED, 2 * parameters.tolerance)
-    settled &= _fit_parts(target, designs, outputs, parameters, result, lam, weight)
-    result["status"][target] = (
-        NOT_CONVERGED
-        if not settled
-        else AT_START
-        if best == 0
-        else AT_END
-        if best == len(lams) - 1
-        else FITTED
-    )
+    """Fit on all runs at the lams that were chosen, and certify what is stored; fills `result`."""
+    gram, mean, runs = design.gram, design.mean, moments.runs
+
+    def one(target: int) -> None:
+        if result["status"][target] == CONSTANT:
+            return
+        output, moment = _centred(moments, mean, target)
+        variance = max(moments.square[target] / runs - output**2, 0.0)
+        lam = result["lam"][target]
+        solved, sweeps, converged = _solve(
+            gram, mean, moment, runs, lam, result["weight"][target], parameters, work
+        )
+        stored = solved.astype(np.float32)
+        kkt, gap = gradient.certify(
+            gram, mean, moment, runs, variance, stored.astype(np.float64), lam
+        )
+        result["weight"][target] = stored
+        result["bias"][target] = output + shift[target] - stored.astype(np.float64) @ mean
+        result["kkt"][target], result["gap"][target] = kkt, gap
+        result["nonzeros"][target] = np.count_nonzero(stored)
+        result["sweeps"][target] += sweeps
+        if not converged or kkt > max(_STORED, 2 * parameters.tolerance):
+            result["status"][target] = NOT_CONVERGED
+
+    work.each(one, len(shift))
 
 
-def _fit_parts(
-    target: int,
-    designs: Designs,
-    outputs: Outputs,
+def fit_part(
+    name: str,
+    number: int,
+    share: float,
+    design: Design,
+    moments: Moments,
     parameters: Parameters,
     result: dict[str, NDArray[Any]],
-    lam: float,
-    weight: NDArray[np.float64],
-) -> bool:
-    """Fit halves and quarters of the masks, at the lam that fits their number of runs.
+    work: Work,
+) -> None:
+    """Fit a half or a quarter of the masks, at the lam that fits its number of runs; fills `result`.
 
     A part with 1/n of the runs has sqrt(n) times the noise in every product, and so needs that
-    much more lam. Returns whether all of them converged.
-    """
-    converged = True
-    coarse = replace(parameters, tolerance=max(parameters.tolerance, PARTS_TOLERANCE))
-    parts = (
-        ("weight_half", 2.0, designs.halves, outputs.halves),
-        ("weight_quarter", 4.0, designs.quarters, outputs.quarters),
-    )
-    for name, share, part_designs, part_outputs in parts:
-        for number, (design, moments) in enumerate(zip(part_designs, part_outputs, strict=True)):
-            start = (
-                result["weight_half"][number // 2, target] if name == "weight_quarter" else weight
-            )
-            moment, mean = _moment(design, moments, target)
-            solved, _, _, done = _solve(
-                design, mean, moment, lam * math.sqrt(share), start.astype(np.float64), coarse
-            )
-            result[name][number, target] = solved
-            converged &= done
-    return converged
-
-
-def _moment(
-    design: Design, moments: Moments, target: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Covariance of masks and one output, and mean of the masks: (train,) each."""
-    mean = design.mean
-    return moments.product[:, target] / moments.runs - mean * (
-        moments.total[target] / moments.runs
-    ), mean
-
-
-def _solve(
-    design: Design,
-    mean: NDArray[np.float64],
-    moment: NDArray[np.float64],
-    lam: float,
-    start: NDArray[np.float64],
-    parameters: Parameters,
-) -> Any:
-    empty = np.empty(0)
-    return kernels.solve_path(
-        design.gram,
-        mean,
-        moment,
-        design.runs,
-        np.array([lam]),
-        start,
-        parameters.tolerance,
-        parameters.sweeps,
-        0,
-        design.gram,
-        mean,
-        empty,
-        0,
-        0.0,
-        0.0,
-        0.0,
-        np.empty(1),
-    )
-
-
-def lasso_path(
-    masks: ArrayLike,
-    outputs: ArrayLike,
-    *,
-    holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
-    lams: int = 50,
-    lam_ratio: float = 0.01,
-    patience: int = 5,
-    tolerance: float = 1e-5,
-    random_state: int = 0,
-    threads: int | None = None,
-) -> xr.Dataset:
-    """Datamodels from plain arrays, with no store.
+    much more lam.
 
     Parameters
     ----------
-    masks : (run, train) bool
-        NumPy or dask array; what each run saw.
-    outputs : (run, target) or (run,) float
-        NumPy or dask array; what each run says on each target.
-    holdout : float or (run,) bool
-        Runs that choose lam: a share, drawn with `random_state`, or which ones. The refit takes
-        every row; none is reserved for evaluation.
-    lams, lam_ratio, patience, tolerance
-        See :class:`Parameters`.
-    random_state : int
-    threads : int, optional
-        All cores by default.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``weight`` (target, train) float32 in output units per unit seen, ``bias``, ``lam``,
-        ``lam_max``, ``lam_path``, ``holdout_mse``, ``holdout_r2``, ``kkt``, ``gap``, ``nonzeros``,
-        ``sweeps``, ``status``.
-
-    Raises
-    ------
-    InputError
-        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, or an empty holdout.
-
-    References
-    ----------
-    ModelDiff, Eq. 5, with an unpenalised intercept; scikit-learn's alpha is lam / 2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> masks = rng.random((400, 30)) < 0.5
-    >>> outputs = masks[:, :3] @ [1.0, -2.0, 3.0] + rng.normal(0, 0.1, 400)
-    >>> fitted = lasso_path(masks, outputs)
-    >>> fitted.weight.values[0, :3].round(1).tolist()
-    [1.0, -2.0, 3.0]
+    name : str
+        ``weight_half`` or ``weight_quarter``.
+    number : int
+        Which of them.
+    share : float
+        n.
+    design, moments
+        Of the part.
     """
-    import xarray as xr
+    targets, train = result["weight"].shape
+    found = result.setdefault(name, np.zeros((int(share), targets, train), dtype=np.float32))
+    start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
+    coarse = replace(parameters, tolerance=max(parameters.tolerance, PARTS_TOLERANCE))
+    gram, mean = design.gram, design.mean
 
-    from dmstore import schema
+    def one(target: int) -> None:
+        if result["status"][target] == CONSTANT:
+            return
+        _, moment = _centred(moments, mean, target)
+        lam = result["lam"][target] * math.sqrt(share)
+        found[number, target], _, converged = _solve(
+            gram, mean, moment, moments.runs, lam, start[target], coarse, work
+        )
+        if not converged:
+            result["status"][target] = NOT_CONVERGED
 
-    parameters = Parameters(lams, lam_ratio, patience, tolerance, halves=False)
-    seen: Any = masks if hasattr(masks, "compute") else np.asarray(masks)
-    said: Any = np.asarray(outputs, dtype=np.float64)
-    said = said[:, None] if said.ndim == 1 else said
-    if seen.ndim != 2 or said.ndim != 2 or len(seen) != len(said) or seen.dtype != np.bool_:
-        msg = f"masks {seen.dtype} {seen.shape} and outputs {said.shape}: expected bool (run, train) and (run, target)"
-        raise InputError(msg)
-    if len(said) < FEWEST_RUNS or not np.isfinite(said).all():
-        msg = f"{len(said)} runs: at least {FEWEST_RUNS} are needed, and no NaN or infinite output"
-        raise InputError(msg)
-    apart = _holdout(holdout, len(said), random_state)
-    threads = threads or cores()
-    shift = said.mean(axis=0)
-    words, designs, moments = [], [], []
-    with blas_threads(threads):
-        for group in (~apart, apart):
-            packer = RunPacker(seen.shape[1])
-            for start in range(0, len(seen), 1024):
-                rows = np.flatnonzero(group[start : start + 1024])
-                packer.add(np.asarray(seen[start : start + 1024])[rows])
-            words.append(packer.finish())
-            designs.append(make_design(words[-1], packer.runs, threads=threads))
-            moments.append(make_moments(words[-1], said[group], shift))
-    result = fit_block(
-        Designs(designs[0], designs[1], designs[0] + designs[1]),
-        Outputs(moments[0], moments[1], moments[0] + moments[1], shift),
-        parameters,
-        threads=threads,
+    work.each(one, targets)
+
+
+def _centred(
+    moments: Moments, mean: NDArray[np.float64], target: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Mean of one output, and its covariance with the masks: (train,) float64."""
+    runs = max(moments.runs, 1)
+    output = float(moments.total[target]) / runs
+    return output, moments.product[:, target] / runs - mean * output
+
+
+def _solve(
+    gram: NDArray[Any],
+    mean: NDArray[np.float64],
+    moment: NDArray[np.float64],
+    runs: int,
+    lam: float,
+    start: NDArray[np.float32],
+    parameters: Parameters,
+    work: Work,
+) -> tuple[NDArray[np.float64], int, bool]:
+    weight, sweeps, converged, grown = kernels.refit(
+        gram,
+        mean,
+        moment,
+        runs,
+        lam,
+        start,
+        parameters.tolerance,
+        parameters.sweeps,
+        work.block("refit", np.float64),
     )
-    spec = schema.group_spec("datamodels")
-    return xr.Dataset(
-        {
-            name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
-            for name, values in result.items()
-        },
-        attrs={"runs": len(said), "holdout_runs": int(apart.sum()), **parameters.document()},
-    )
-
-
-def _holdout(
-    holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
-) -> NDArray[np.bool_]:
-    if isinstance(holdout, float | int):
-        count = round(holdout * runs)
-        apart = np.zeros(runs, dtype=bool)
-        apart[np.random.default_rng(random_state).permutation(runs)[: max(count, 0)]] = True
-    else:
-        apart = np.asarray(holdout, dtype=bool)
-    if apart.shape != (runs,) or not 0 < apart.sum() < runs:
-        msg = f"holdout {holdout!r} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
-        raise InputError(msg)
-    return apart
+    work.keep(refit=grown)
+    return weight, sweeps, converged

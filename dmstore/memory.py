@@ -1,0 +1,78 @@
+"""How much memory there is, and large arrays that may lie on scratch instead."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError, StorageError
+
+# Share of what is free that a process takes by default.
+_SHARE = 0.8
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def parse(text: str) -> int:
+    """Bytes of a size such as ``8GB``, ``500 MB`` or ``8589934592``.
+
+    Raises
+    ------
+    InputError
+        If it is none, or not positive.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    size = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not size >= 1:
+        msg = f"{text!r} is no size of memory; give one such as 8GB"
+        raise InputError(msg)
+    return int(size)
+
+
+def available() -> int:
+    """Bytes that this process may use: most of what is free, within the limits of a container."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo)
+        free = int(found[1]) * 1024 if found else free
+    except OSError:
+        pass
+    for limit, used in _CGROUPS:
+        try:
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return int(_SHARE * max(free, 0))
+
+
+def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeros in a file of `folder` that has no name, so that nothing is left of it.
+
+    Raises
+    ------
+    StorageError
+        If there is no room for it.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    place = Path(folder or tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            # Taken now: a full disk would end the process when a page is written.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        msg = f"{place}: no room for {size / 1e9:.1f} GB of scratch ({error.strerror or error}); name another directory with --scratch, or give more --memory"
+        raise StorageError(msg) from error

@@ -1,0 +1,137 @@
+"""Which runs of a pinned view are for what, and what a fit reads of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import bits
+from dmstore.algorithm import Algorithm
+from dmstore.errors import InputError
+from dmstore.regression.design import Moments, Words, make_moments
+from dmstore.regression.popcount import LANES
+from dmstore.storage.view import BLOCK, View
+
+# Threads that unpack masks: each holds one shard's rows of one chunk's columns.
+_READERS = 8
+SPLITS = ("train", "holdout", "eval")
+
+
+class Runs:
+    """The runs of a view in groups that no statistic is taken apart of.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    view : View
+        Of a base alone.
+    parts : int
+        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+
+    Attributes
+    ----------
+    count : dict
+        Runs of each split: ``train``, ``holdout``, ``eval``.
+    distinct_eval : int
+        Different masks of the eval runs.
+    rows : list of (run,) int64
+        Rows of each group: the train runs of each part, then the holdout runs of each part.
+    """
+
+    def __init__(self, algorithm: Algorithm, view: View, *, parts: int) -> None:
+        self._view = view
+        self._train = algorithm.train
+        mask_id = view.read(["mask_id"])["mask_id"]
+        split = algorithm.split(mask_id)
+        part = algorithm.quarter(mask_id) % parts
+        self.rows = [
+            np.flatnonzero((split == name) & (part == number))
+            for name in ("train", "holdout")
+            for number in range(parts)
+        ]
+        self.count = {name: int((split == name).sum()) for name in SPLITS}
+        self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
+        if not (self.count["train"] and self.count["holdout"]):
+            msg = (
+                f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
+                f"to choose lam; both are needed, so train more runs"
+            )
+            raise InputError(msg)
+        self._starts = np.arange(0, len(view), BLOCK)
+        # Rows of a block fill words of their own; the bits that are left over stay 0.
+        self._inside = [
+            np.split(rows, np.searchsorted(rows, self._starts[1:])) for rows in self.rows
+        ]
+        self._order = [self._bits(inside) for inside in self._inside]
+
+    def _bits(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The row that each bit of a group's words stands for, -1 for none."""
+        used = [np.full(-(-len(rows) // bits.WORD) * bits.WORD, -1, np.int64) for rows in inside]
+        for order, rows in zip(used, inside, strict=True):
+            order[: len(rows)] = rows
+        count = sum(map(len, used))
+        whole = max(1, -(-count // (LANES * bits.WORD))) * LANES * bits.WORD
+        return np.concatenate([*used, np.full(whole - count, -1, np.int64)])
+
+    @property
+    def word_bytes(self) -> int:
+        """Memory that the words of all groups take."""
+        return sum(len(order) // 8 for order in self._order) * self._train
+
+    def words(
+        self, threads: int = 1, progress: Callable[[int, int], None] | None = None
+    ) -> list[Words]:
+        """Masks of each group, packed along runs; one unpacked piece a thread is in memory.
+
+        Returns
+        -------
+        list of (train, words) uint64
+        """
+        found = [
+            np.zeros((self._train, len(order) // bits.WORD), dtype=np.uint64)
+            for order in self._order
+        ]
+        tiles = self._view.tiles("mask")
+        width = tiles.chunk[1]
+        pieces = list(itertools.product(range(len(self._starts)), range(0, self._train, width)))
+        places = [
+            np.cumsum([0, *(-(-len(rows) // bits.WORD) for rows in inside)])
+            for inside in self._inside
+        ]
+
+        def work(piece: tuple[int, int]) -> None:
+            block, column = piece
+            start = int(self._starts[block])
+            columns = slice(column, min(column + width, self._train))
+            masks = tiles.read((slice(start, min(start + BLOCK, len(self._view))), columns))
+            for group, inside in enumerate(self._inside):
+                low, high = places[group][block], places[group][block + 1]
+                found[group][columns, low:high] = bits.pack_runs(masks[inside[block] - start])
+
+        with ThreadPoolExecutor(min(max(1, threads), _READERS)) as pool:
+            for done, _ in enumerate(pool.map(work, pieces), 1):
+                if progress:
+                    progress(done, len(pieces))
+        return found
+
+    def column(self, output: str, start: int, stop: int) -> NDArray[Any]:
+        """One output of all runs on some targets: (run, target)."""
+        return self._view.tiles(output).read((slice(None), slice(start, stop)))
+
+    def moments(
+        self,
+        group: int,
+        words: Words,
+        values: NDArray[Any],
+        shift: NDArray[np.float64],
+        threads: int = 1,
+    ) -> Moments:
+        """Products of one group's masks with a column of outputs; see :func:`make_moments`."""
+        order = self._order[group]
+        used = order >= 0
+        return make_moments(words, values[np.maximum(order, 0)], shift, used=used, threads=threads)
