@@ -9,7 +9,7 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "store"),
+    *("size", "fit", "regression", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -19,10 +19,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--size", help="regression: small, waterbirds, cifar10 or living17")
+    parser.add_argument("--store", help="regression: a directory to keep the store in")
+    parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     arguments = parser.parse_args()
+    options = {
+        key: value
+        for key in ("size", "store", "memory")
+        if (value := getattr(arguments, key)) is not None
+    }
     module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))
-    result = getattr(importlib.import_module(f"benchmarks.{module}"), function)()
-    result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
+    result = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
+    own = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
+    result = {"peak_gb": own, **result}
     if arguments.json:
         print(json.dumps(result))
     else:

@@ -105,15 +105,40 @@ def _jump(block: Any, rest: Any, weight: Any, half_lam: float) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _descend(
-    block: Any, members: Any, rest: Any, weight: Any, half_lam: float, tolerance: float, most: int
+    block: Any,
+    members: Any,
+    rest: Any,
+    weight: Any,
+    rest_before: Any,
+    weight_before: Any,
+    onward: float,
+    half_lam: float,
+    tolerance: float,
+    most: int,
 ) -> int:
-    """Coordinate descent on the working set; returns the sweeps used."""
+    """Coordinate descent on the working set; returns the sweeps used.
+
+    It starts `onward` times the last step of the path further on: weights are nearly linear in lam,
+    and the gradient is linear in the weights.
+    """
     size = len(members)
     diagonal = np.empty(size, dtype=block.dtype)
     for a in range(size):
         diagonal[a] = block[a, a]
     short, local, everyone = weight[members], rest[members], np.arange(size)
     used = 0
+    if onward > 0.0:
+        change = np.empty(1, dtype=rest.dtype)
+        for a in range(size):
+            local[a] += onward * (local[a] - rest_before[members[a]])
+        for a in range(size):
+            old = short[a]
+            ahead = old + onward * (old - weight_before[members[a]])
+            # A weight that would change its sign is zero in between.
+            short[a] = ahead if old * ahead > 0.0 else 0.0
+            change[0] = short[a] - ahead
+            if change[0] != 0.0:
+                _step(local, block[a], change[0])
     while used < most:
         worst = _sweep(block, diagonal, local, short, everyone, half_lam)
         used += 1
@@ -150,7 +175,7 @@ def _extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, b
 def _extend_by_words(
     words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
 ) -> None:
-    """The same from packed masks; `rows` keeps those of the working set."""
+    """The same from packed masks, up to the diagonal; `rows` keeps those of the working set."""
     scale = 1.0 / runs
     for a in range(old, new):
         rows[a] = words[members[a]]
@@ -164,9 +189,8 @@ def _extend_by_words(
         counts(rows[first:end], rows[:last], found[: end - first])
         for a in range(start, stop):
             level = mean[members[a]]
-            for b in range(new):
+            for b in range(a + 1):
                 block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
-    _mirror(block, old, new)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -200,6 +224,9 @@ def _solve(
     inside: Any,
     size: int,
     block: Any,
+    rest_before: Any,
+    weight_before: Any,
+    onward: float,
 ) -> Any:
     """Solve at one lam; `weight` and `rest` (the halved gradient of all columns) are brought there.
 
@@ -221,10 +248,15 @@ def _solve(
                     members[size] = j
                     size += 1
             if size > block.shape[0]:
-                side = min(len(rest), max(size, 2 * block.shape[0]))
+                # An odd number of cache lines a row: columns would fall on one another in the cache.
+                side = 32 * (max(size, 2 * block.shape[0]) // 32) + 48
                 block = _grow(block, side, side)
             _extend(gram, mean, runs, members, old, size, block)
-        used += _descend(block, members[:size], rest, weight, half, tolerance, most - used)
+        used += _descend(
+            block, members[:size], rest, weight, rest_before, weight_before, onward,
+            half, tolerance, most - used,
+        )  # fmt: skip
+        onward = 0.0
         # From the integers again, so that rounding does not add up along the path.
         residual(gram, mean, moment, runs, weight, np.flatnonzero(weight), rest)
         violated = False
@@ -307,6 +339,8 @@ def choose(
     train = len(moment)
     weight = np.zeros(train, dtype=block.dtype)
     best_weight, rest = weight.copy(), moment.astype(block.dtype)
+    # Weights and gradients at the lam before, and room for those that take their place.
+    before, spare = np.zeros((2, train), dtype=block.dtype), np.zeros((2, train), dtype=block.dtype)
     members = np.empty(train, dtype=np.int64)
     inside = np.zeros(train, dtype=np.bool_)
     size, sweeps, all_converged = 0, 0, True
@@ -317,15 +351,19 @@ def choose(
         # Sequential strong rule; what it leaves out wrongly is found by the check of all columns.
         bar = max(lam - 0.5 * previous, 0.45 * lam) if step > 0 else 0.5 * lam
         old = size
+        onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
+        spare[0], spare[1] = weight, rest
         block, size, used, converged = _solve(
             gram, mean, moment, runs, lam, bar, tolerance, most_sweeps,
-            weight, rest, members, inside, size, block,
+            weight, rest, members, inside, size, block, before[1], before[0], onward,
         )  # fmt: skip
+        before[:] = spare
         sweeps += used
         all_converged &= converged
         previous = lam
         if size > check_block.shape[0]:
             check_block = _grow(check_block, block.shape[0], block.shape[0])
+        if size > check_rows.shape[0]:
             check_rows = _grow(check_rows, block.shape[0], check_words.shape[1])
         if size > old:
             _extend_by_words(
@@ -370,9 +408,9 @@ def _holdout_error(
         offset -= short[a] * (check_mean[j] - mean[j])
         row = block[a]
         part = 0.0
-        for b in range(len(members)):
+        for b in range(a):
             part += np.float64(row[b]) * np.float64(short[b])
-        quadratic += short[a] * part
+        quadratic += short[a] * (2.0 * part + row[a] * short[a])
     return check_variance - 2.0 * cross + quadratic + offset * offset
 
 
@@ -415,6 +453,6 @@ def refit(
     inside = np.zeros(train, dtype=np.bool_)
     block, _, used, converged = _solve(
         gram, mean, moment, runs, lam, 0.5 * lam, tolerance, most_sweeps,
-        weight, rest, members, inside, 0, block,
+        weight, rest, members, inside, 0, block, rest, weight, 0.0,
     )  # fmt: skip
     return weight, used, converged, block

@@ -19,7 +19,7 @@ from dmstore.regression.design import Design, Moments
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
-PATH_TOLERANCE = 1e-3
+PATH_TOLERANCE = 4e-3
 # Parts of the runs are compared with one another, where estimation noise is far above this.
 PARTS_TOLERANCE = 1e-4
 # What rounding the stored weights to float32 may cost.
@@ -27,7 +27,7 @@ _STORED = 1e-4
 # Sweeps at one lam that are tried in float32.
 _SWEEPS = 500
 # Side of the memory that a thread begins with.
-_SIDE = 256
+_SIDE = 272
 
 
 @dataclass(frozen=True)
