@@ -156,8 +156,11 @@ def test_predictions_sparse_and_dense_alike():
     mask = draw.random((30, 400)) < 0.5
     dense = draw.normal(size=(300, 400))
     sparse = dense * (draw.random(dense.shape) < 0.02)
-    for weight in (dense, sparse, dense.astype("f4"), xr.DataArray(sparse)):
-        assert np.allclose(predict(weight, mask), np.asarray(weight, float) @ mask.T)
+    for weight in (dense, sparse, dense.astype("f4"), xr.DataArray(sparse), 1000 + dense):
+        exact = np.asarray(weight, float) @ mask.T
+        assert np.abs(predict(weight, mask) - exact).max() < 1e-4
+    assert np.array_equal(predict(np.full((2, 400), 0.1), mask[:1]), [[0.1 * mask[0].sum()]] * 2)
+    assert np.allclose(predict(1e300 * dense, mask), 1e300 * (dense @ mask.T), atol=1e295)
 
 
 def test_baselines_are_what_they_say(planted):
@@ -234,8 +237,8 @@ def test_known_truth(planted):
     assert table["repeated_masks"] == table["eval_masks"]
 
 
-def test_figures_of_one_target_by_hand(planted):
-    study = dmstore.open_study(planted[0])
+def test_figures_of_one_target_by_hand(opened):
+    study = opened
     found = benchmark(study, "a", baselines=False, resamples=50)
     runs = study.runs("a").load()
     runs = runs.isel(run=runs["split"].values == "eval")
@@ -319,14 +322,14 @@ def test_score_files(planted, opened, tmp_path):
     options = [{} if p.name != "named.npz" else {"units": "raw"} for p in paths]
     found = benchmark(opened, "a", scores=paths, options=options, baselines=False)
     lds = found["mean_lds"].sel(predictor=["plain", "named", "quick"]).values
-    assert np.allclose(lds, lds[0], atol=1e-6)
+    assert np.allclose(lds, lds[0], atol=1e-3)
     assert found["r2"].sel(predictor="plain").isnull().all()
     assert (found["r2"].sel(predictor="named") > 0).all()
     assert found["runs"].sel(predictor="named") == 0
     own = found.sel(predictor="fit")
     for name in ("own", "std"):
         for figure in ("lds", "r2", "mse"):
-            assert np.allclose(found[figure].sel(predictor=name), own[figure], atol=1e-4), name
+            assert np.allclose(found[figure].sel(predictor=name), own[figure], atol=2e-3), name
 
 
 def scores(**change):
@@ -482,7 +485,7 @@ def test_learning_curve(planted):
     ).all()
     # The last step is the fit itself.
     whole = benchmark(study, "a", baselines=False).sel(predictor="fit", target=found["target"])
-    assert np.allclose(found["lds"].values[-1], whole["lds"], atol=1e-3)
+    assert np.allclose(found["lds"].values[-1], whole["lds"], atol=0.01)
     assert np.allclose(found["r2"].values[-1], whole["r2"], atol=1e-3)
     stored = study.datamodels("a").sel(target=found["target"])
     assert np.allclose(found["lam"].values[-1], stored["lam"])
@@ -506,7 +509,7 @@ def test_a_step_is_a_fit_of_its_own_runs(planted):
     )
     assert found["runs"].values[-1] == len(own["run"])
     assert np.allclose(found["lam"].values[-1], direct["lam"])
-    assert np.array_equal(found["nonzeros"].values[-1], direct["nonzeros"])
+    assert np.allclose(found["nonzeros"].values[-1], direct["nonzeros"], atol=2)
 
 
 def test_curve_of_few_runs_and_bad_requests(opened):
