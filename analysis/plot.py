@@ -164,7 +164,7 @@ def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = 
         axes.plot(runs, r2, color=color, linestyle="--", label=f"{name}: median R², eval runs")
     _runs_axis(axes, curves)
     axes.set_ylabel("agreement with eval runs")
-    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.24), ncols=1)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return axes
 
 
@@ -184,7 +184,7 @@ def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = Non
         axes.plot(runs, low, color=color, linestyle=":", label=f"{name}: 5 % of targets lie below")
     _runs_axis(axes, curves)
     axes.set_ylabel("cosine with datamodels from all runs")
-    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.24), ncols=1)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return axes
 
 

@@ -231,7 +231,7 @@ def _curve_lines(curve: dict[str, Any]) -> list[str]:
         for step in curve["steps"]
     ]
     if curve["skipped"]:
-        lines.append(f"  {curve['skipped']} smaller steps have too few runs to fit")
+        lines.append(f"  smaller steps with too few runs to fit: {curve['skipped']}")
     return lines
 
 
