@@ -586,6 +586,7 @@ WRONG = {
     "options": (["--key", "a", "--key", "b", "--scores", "x.npy"], 2, "--key is given 2 times"),
     "key alone": (["--key", "a"], 2, "for 0 --scores"),
     "units": (["--scores", "x.npy", "--units", "metres"], 2, "metres"),
+    "forced curve": (["--curve", "--force"], 2, "leave --force or --curve out"),
     "targets": (["--targets", "0"], 2, "0 is not in the range"),
     "no file": (["--scores", "none.npy"], 1, "none.npy"),
     "no fit": (["--fit", "abc"], 1, "has no fit 'abc'"),

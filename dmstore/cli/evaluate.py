@@ -117,6 +117,9 @@ def command(
     from dmstore.study import open_study
 
     settings = _options(files, each)
+    if curve and force:
+        msg = "--curve is judged by eval runs alone; leave --force or --curve out"
+        raise click.UsageError(msg)
     opened = open_study(study)
     bar = output.Progress(f"baselines {algorithm}", quiet=quiet)
     found = benchmark(
