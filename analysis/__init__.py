@@ -6,7 +6,9 @@ by keyword, and writes its parameters into the attributes of what it returns.
 
 from __future__ import annotations
 
+from dmstore.analysis.benchmark import benchmark
 from dmstore.analysis.compare import compare
+from dmstore.analysis.curve import learning_curve
 from dmstore.analysis.effect import effect
 from dmstore.analysis.evaluate import evaluate
 from dmstore.analysis.influence import relative_influence
@@ -20,6 +22,7 @@ from dmstore.analysis.similarity import cosine
 from dmstore.analysis.subpopulation import subpopulation
 
 __all__ = [
+    "benchmark",
     "compare",
     "compare_scores",
     "cosine",
@@ -27,6 +30,7 @@ __all__ = [
     "effect",
     "evaluate",
     "explained_variance",
+    "learning_curve",
     "modeldiff",
     "normalize",
     "pca",

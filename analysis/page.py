@@ -51,6 +51,8 @@ class Subject:
     provenance : list of pair of str
     effects : list of dict
         Counterfactual checks, from :func:`dmstore.analysis.report.counterfactuals`.
+    curves : dict
+        Algorithm to its learning curve, from :func:`dmstore.analysis.curve.kept_curve`.
     scores_only : bool
         Whether there are no runs behind the comparison, and so no check against chance.
     """
@@ -60,6 +62,7 @@ class Subject:
     cards: list[dict[str, Any]]
     provenance: list[tuple[str, str]]
     effects: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     scores_only: bool = False
 
 
@@ -110,6 +113,11 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
             "directions": plot.svg(plot.directions(comparison)),
             "similarity": plot.svg(plot.similarity(comparison)),
         },
+        "curves": [
+            plot.svg(draw(subject.curves)) for draw in (plot.learning_curve, plot.sample_size)
+        ]
+        if subject.curves
+        else [],
         "effects": [
             {
                 **entry,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dmstore.errors import MissingDependencyError
 
@@ -141,6 +143,68 @@ def counterfactual(
     axes.set_ylabel(f"change of P({label}), points")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     return axes
+
+
+def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = None) -> Axes:
+    """LDS over the number of runs that datamodels are fitted on, with 95 % intervals.
+
+    Parameters
+    ----------
+    curves : mapping
+        Name of an algorithm to numbers from :func:`dmstore.analysis.curve.summarise_curve`.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        runs, lds, low, high, r2 = (
+            _column(curve, key) for key in ("runs", "lds", "lds_low", "lds_high", "r2")
+        )
+        axes.fill_between(runs, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.plot(runs, lds, color=color, marker="o", markersize=4, label=f"{name}: LDS")
+        axes.plot(runs, r2, color=color, linestyle="--", label=f"{name}: median R², eval runs")
+    _runs_axis(axes, curves)
+    axes.set_ylabel("agreement with eval runs")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return axes
+
+
+def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = None) -> Axes:
+    """Cosine similarity with the datamodels from most runs (Appendix F.3): mean and 5 % quantile.
+
+    Parameters
+    ----------
+    curves : mapping
+        As of :func:`learning_curve`.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        runs, mean, low = (_column(curve, key) for key in ("runs", "cosine", "cosine_low"))
+        axes.plot(runs, mean, color=color, marker="o", markersize=4, label=f"{name}: mean")
+        axes.plot(runs, low, color=color, linestyle=":", label=f"{name}: 5 % of targets lie below")
+    _runs_axis(axes, curves)
+    axes.set_ylabel("cosine with datamodels from all runs")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return axes
+
+
+def _column(curve: Mapping[str, Any], key: str) -> NDArray[np.float64]:
+    """One number a step: of a list, the last; NaN where it is not known."""
+    values = (step[key] for step in curve["steps"])
+    last = [value[-1] if isinstance(value, list) else value for value in values]
+    return np.array([np.nan if value is None else value for value in last], dtype=float)
+
+
+def _runs_axis(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    # The numbers of two algorithms lie close together; those of the first are enough.
+    ticks = _column(next(iter(curves.values())), "runs")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("runs fitted on")
 
 
 def svg(axes: Axes) -> str:

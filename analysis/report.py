@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from dmstore import results, schema
+from dmstore.analysis.curve import kept_curve
 from dmstore.analysis.evaluate import evaluate
 from dmstore.analysis.page import Subject, render
 from dmstore.errors import InputError
@@ -92,12 +93,18 @@ def _subject(
         cards.append(_card(study, name, fit))
         if progress:
             progress(len(cards), 3)
+    curves = {
+        name: curve
+        for name, fit in zip(names, document["fits"], strict=True)
+        if (curve := kept_curve(study, name, fit))
+    }
     return Subject(
         title=title or study.path.rstrip("/").rpartition("/")[2],
         examples=study,
         cards=cards,
         provenance=_provenance(study, document, names),
         effects=counterfactuals(study, where),
+        curves=curves,
     )
 
 
@@ -115,6 +122,11 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
             (
                 f"LDS on {found['eval_runs']} eval runs",
                 f"{found['lds']:.2f} ({found['lds_low']:.2f} to {found['lds_high']:.2f})",
+            ),
+            *(
+                [("noise ceiling of the LDS", f"{found['ceiling']:.2f}")]
+                if found["ceiling"] is not None
+                else []
             ),
             (
                 "holdout R², median target",

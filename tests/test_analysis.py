@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
 from dmstore import analysis
-from dmstore.analysis.evaluate import spearman
 from dmstore.errors import InputError
 
 TRAIN, TARGET = 30, 50
@@ -133,14 +131,6 @@ def test_relative_influence():
     assert np.allclose(found, expected)
 
 
-def test_spearman_is_scipys():
-    draw = np.random.default_rng(0)
-    a, b = draw.normal(size=(30, 8)), draw.integers(0, 5, (30, 8)).astype(float)
-    expected = [spearmanr(a[:, i], b[:, i]).statistic for i in range(8)]
-    assert np.allclose(spearman(a, b), expected)
-    assert spearman(a[:, :1], np.ones((30, 1)))[0] == 0
-
-
 def test_effect_and_its_interval():
     draw = np.random.default_rng(0)
     by_model, by_example = draw.normal(0, 0.03, (1, 60, 1)), draw.normal(0, 0.02, (1, 1, 80))
@@ -169,22 +159,6 @@ def test_nothing_to_compare():
     zero = weights(0) * 0
     with pytest.raises(InputError, match="non-zero"):
         analysis.pca(analysis.residual(zero, weights(1)))
-
-
-def test_bootstrap_interval_is_centred_and_covers():
-    """Noise of its own for every target: attenuation must not push the interval below the truth."""
-    from dmstore.analysis.evaluate import _bootstrap
-
-    draw = np.random.default_rng(0)
-    inside = 0
-    for _ in range(40):
-        predicted = draw.normal(size=(30, 60))
-        outputs = predicted + draw.normal(size=(30, 60)) + draw.normal(size=(30, 1))
-        low, high = _bootstrap(predicted, outputs, 200, 0)
-        point = spearman(predicted, outputs).mean()
-        assert low < point < high
-        inside += low < 0.55 < high
-    assert inside >= 30
 
 
 def quarters(theta, noise, seed):

@@ -90,6 +90,24 @@ class ScoreFile:
             return None
         return kind if kind in KINDS else None
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What the file says of the fit that it holds (``study``, ``algorithm``, ``content_id``)."""
+        if not isinstance(self.opened, TorchFile):
+            return {}
+        return {
+            key.removeprefix("about/"): text
+            for key, text in self.opened.texts.items()
+            if key.startswith("about/")
+        }
+
+    def vector(self, name: str) -> NDArray[Any] | None:
+        """An array with one dim that stands beside the scores; None where there is none."""
+        header = self.opened.headers.get(name)
+        if header is None or len(header.shape) != 1 or name in self.keys.values():
+            return None
+        return self.opened.load(name)
+
 
 def is_scores(path: str | Path) -> bool:
     """Whether a path looks like a file of scores, or a folder of TRAK's."""
@@ -260,7 +278,7 @@ def decide_orientation(
         return file.convention, f"as {file.format} are written"
     msg = (
         f"{file.path}: nothing says whether its {rows} x {columns} scores are targets by train units or the reverse; "
-        "give --orientation target-train or train-target, or --examples of different numbers"
+        f"give --orientation target-train or train-target{'' if targets else ', or --examples of different numbers'}"
     )
     raise InputError(msg)
 

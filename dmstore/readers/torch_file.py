@@ -34,7 +34,7 @@ class TorchFile:
     headers : dict
         Shape and dtype of each tensor; bfloat16 is given as float32.
     texts : dict
-        Short texts that stand beside the tensors.
+        Short texts that stand beside the tensors; those of a dict ``about`` as ``about/…``.
 
     Raises
     ------
@@ -202,8 +202,10 @@ class TorchFile:
 def _texts(content: Any) -> dict[str, str]:
     if not isinstance(content, dict):
         return {}
+    about = content.get("about")
+    nested = {f"about/{k}": v for k, v in about.items()} if isinstance(about, dict) else {}
     return {
         str(key): value
-        for key, value in content.items()
+        for key, value in (*content.items(), *nested.items())
         if isinstance(value, str) and len(value) <= _LONGEST_TEXT
     }

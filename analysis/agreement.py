@@ -1,0 +1,257 @@
+"""How well predictions agree with what models did: correlations, intervals, the noise ceiling.
+
+Pure functions of arrays whose rows are targets and whose columns are masks. Each is ranked once;
+everything else is a matrix product or a pass over whole arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Pairs inside a block of this many are compared one by one, which is faster than sorting them.
+_BLOCK = 16
+
+
+def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks along each row less their mean, ties averaged: (target, mask) to the same."""
+    masks = values.shape[1]
+    order = np.argsort(values, axis=1)
+    first, last = _stretches(np.take_along_axis(values, order, axis=1))
+    ranked = np.empty(values.shape)
+    np.put_along_axis(ranked, order, (first + last) / 2 - (masks - 1) / 2, axis=1)
+    return ranked
+
+
+def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Pearson correlation of the rows of two arrays: (target, mask) each, to (target,).
+
+    A constant row gives 0: what predicts nothing has no merit and no fault.
+    """
+    a = a - a.mean(axis=1, keepdims=True)
+    b = b - b.mean(axis=1, keepdims=True)
+    # Scaled first, so that squares neither overflow nor vanish.
+    for values in (a, b):
+        largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
+        values /= np.where(largest > 0, largest, 1.0)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return _ratio((a * b).sum(axis=1), scale)
+
+
+def spearman(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Spearman correlation of the rows of two arrays: (target, mask) each, to (target,).
+
+    A constant row gives 0.
+    """
+    return pearson(ranks(a), ranks(b))
+
+
+def kendall(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Kendall's tau-b of the rows of two arrays: (target, mask) each, to (target,).
+
+    A constant row gives 0. Discordant pairs are the inversions of one in the order of the other,
+    counted by merging (Knight 1966), for all rows at once.
+    """
+    masks = a.shape[1]
+    first, second = _places(a), _places(b)
+    key = np.sort(first * masks + second, axis=1)
+    tied_first, tied_second, tied_both = (
+        _tied_pairs(np.sort(values, axis=1)) for values in (first, second, key)
+    )
+    pairs = masks * (masks - 1) // 2
+    concordant_less_discordant = (
+        pairs - tied_first - tied_second + tied_both - 2 * _inversions(key % masks)
+    )
+    scale = np.sqrt((pairs - tied_first).astype(np.float64) * (pairs - tied_second))
+    return _ratio(concordant_less_discordant.astype(np.float64), scale)
+
+
+def resampling(masks: int, resamples: int, random_state: int) -> NDArray[np.float64]:
+    """Weights of bootstrap resamples of masks: (resample, mask), each row adding up to 1."""
+    draw = np.random.default_rng(random_state)
+    return draw.multinomial(masks, np.full(masks, 1 / masks), resamples) / masks
+
+
+def spread(
+    weight: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each row under each resample: (resample, target) both."""
+    mean = weight @ values.T
+    return mean, np.maximum(weight @ (values**2).T - mean**2, 0)
+
+
+def resampled(
+    weight: NDArray[np.float64],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    spread_b: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> NDArray[np.float64]:
+    """Correlation of rows under each resample of the masks.
+
+    Parameters
+    ----------
+    weight : (resample, mask) float64
+        From :func:`resampling`.
+    a, b : (target, mask) float64
+        Ranks of the whole sample (:func:`ranks`). They are kept: ranking a resample again would
+        count its ties as noise.
+    spread_b : pair, optional
+        ``spread(weight, b)``, where it is known.
+
+    Returns
+    -------
+    (resample, target) float64
+    """
+    mean_a, variance_a = spread(weight, a)
+    mean_b, variance_b = spread(weight, b) if spread_b is None else spread_b
+    covariance = weight @ (a * b).T - mean_a * mean_b
+    # Ranks are multiples of 1/2, so that a variance this small is rounding of none.
+    return _ratio(covariance, np.sqrt(variance_a * variance_b), least=1e-9)
+
+
+def interval(
+    draws: NDArray[np.float64], point: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % bootstrap interval of correlations, or of means or differences of them.
+
+    Parameters
+    ----------
+    draws : (resample, ...) float64
+    point : (...) float64
+        The same of the whole sample. A correlation of few masks is biased towards 0, and resampling
+        adds the same bias once more: the draws are shifted to have this mean.
+
+    Returns
+    -------
+    low, high : (...) float64
+    """
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0) + (point - draws.mean(axis=0))
+    return low, high
+
+
+def noise_ceiling(
+    values: NDArray[Any], group: NDArray[np.int64], *, splits: int = 5, random_state: int = 0
+) -> NDArray[np.float64]:
+    """The Spearman correlation that the truth itself would reach with averaged, noisy outputs.
+
+    The runs of every mask that has several are split in two at random. The rank correlation r of
+    the halves' means (mean over `splits` such splits) is the reliability of a half's mean; that of
+    the mean of all runs, k times as many, is k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910), and
+    its square root is the correlation of such means with their truth (Spearman 1904). Numbers of
+    runs that differ between masks count by their harmonic mean. For product moments this is exact;
+    with ranks it is within .01 for normal outputs.
+
+    Parameters
+    ----------
+    values : (run, target)
+    group : (run,) int64
+        Number of the mask of each run, from 0.
+    splits : int
+    random_state : int
+
+    Returns
+    -------
+    (target,) float64
+        NaN where fewer than 3 masks have several runs, or the halves' means are constant.
+    """
+    count = np.bincount(group)
+    repeated = np.flatnonzero(count >= 2)
+    if len(repeated) < 3:
+        return np.full(values.shape[1], np.nan)
+    half = count[repeated] // 2
+    longer = float(np.mean(1 / half) / np.mean(1 / count[count > 0]))
+    draw = np.random.default_rng(random_state)
+    total = np.zeros(values.shape[1])
+    for _ in range(splits):
+        shuffled = draw.permutation(len(group))
+        order = shuffled[np.argsort(group[shuffled], kind="stable")]
+        start = np.concatenate([[0], np.cumsum(count)])[repeated]
+        means = [
+            _mean_of(values, [order[s : s + h] for s, h in zip(begin, half, strict=True)])
+            for begin in (start, start + half)
+        ]
+        total += spearman(*means)
+    r = np.maximum(total / splits, 0)
+    varies = np.ptp(values, axis=0) > 0
+    return np.where(varies, np.sqrt(longer * r / (1 + (longer - 1) * r)), np.nan)
+
+
+def average(values: NDArray[Any], group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean over the runs of each mask: (run, target) and (run,) to (target, mask)."""
+    order = np.argsort(group, kind="stable")
+    cuts = np.flatnonzero(np.diff(group[order])) + 1
+    return _mean_of(values, np.split(order, cuts))
+
+
+def _mean_of(values: NDArray[Any], rows: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Means over lists of rows: (target, list) float64."""
+    flat = np.concatenate(rows)
+    start = np.cumsum([0, *map(len, rows[:-1])])
+    sums = np.add.reduceat(values[flat].astype(np.float64), start, axis=0)
+    return np.ascontiguousarray((sums / np.array([*map(len, rows)])[:, None]).T)
+
+
+def _ratio(
+    above: NDArray[np.float64], below: NDArray[np.float64], least: float = 0.0
+) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.divide(
+        above, below, out=np.zeros(above.shape), where=below > least
+    )
+    return np.clip(found, -1, 1, out=found)
+
+
+def _stretches(ordered: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last place of the stretch of equal values that each place is in, rows in order."""
+    rows, length = ordered.shape
+    place = np.broadcast_to(np.arange(length), (rows, length))
+    begins = np.ones((rows, length), dtype=bool)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
+    if begins.all():
+        return place, place
+    ends = np.ones((rows, length), dtype=bool)
+    ends[:, :-1] = begins[:, 1:]
+    first = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    last = np.minimum.accumulate(np.where(ends, place, length)[:, ::-1], axis=1)[:, ::-1]
+    return first, last
+
+
+def _places(values: NDArray[Any]) -> NDArray[np.int64]:
+    """How many values of its row are smaller: equal where values are."""
+    order = np.argsort(values, axis=1)
+    first, _ = _stretches(np.take_along_axis(values, order, axis=1))
+    places = np.empty(values.shape, dtype=np.int64)
+    np.put_along_axis(places, order, first, axis=1)
+    return places
+
+
+def _tied_pairs(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of equal values in each row that is in order."""
+    first, _ = _stretches(ordered)
+    return np.asarray((np.arange(ordered.shape[1]) - first).sum(axis=1))
+
+
+def _inversions(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of each row whose earlier value is the larger."""
+    rows, length = values.shape
+    size = _BLOCK
+    padded = max(size, 1 << (length - 1).bit_length())
+    work = np.full((rows, padded), length, dtype=np.int32)
+    work[:, :length] = values
+    blocks = work.reshape(rows, -1, size)
+    count = np.zeros(rows, dtype=np.int64)
+    for place in range(size - 1):
+        count += (blocks[:, :, place, None] > blocks[:, :, place + 1 :]).sum(axis=(1, 2))
+    blocks = np.sort(blocks, axis=2)
+    while size < padded:
+        blocks = blocks.reshape(rows, -1, 2 * size)
+        # A stable sort of two halves in order leaves equal values of the left one first, so a value
+        # from the right has been passed by exactly the larger ones of the left.
+        order = np.argsort(blocks, axis=2, kind="stable")
+        right = np.where(order >= size, np.arange(2 * size), 0).sum(axis=(1, 2))
+        merges = blocks.shape[1]
+        count += merges * (size * size + size * (size - 1) // 2) - right
+        blocks = np.take_along_axis(blocks, order, axis=2)
+        size *= 2
+    return count

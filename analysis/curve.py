@@ -1,0 +1,395 @@
+"""How much more runs help: datamodels from growing numbers of runs, from sums of one set of Grams."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore import schema
+from dmstore.analysis import agreement
+from dmstore.analysis.benchmark import number
+from dmstore.analysis.truth import mse, predict, read_truth
+from dmstore.errors import InputError, NotFoundError
+from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
+from dmstore.regression.path import (
+    FEWEST_RUNS,
+    Designs,
+    Outputs,
+    Parameters,
+    fit_block,
+)
+from dmstore.storage import log
+from dmstore.storage.published import ReadOnly
+from dmstore.study import Study
+from dmstore.threads import blas_threads, cores
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+_BLOCK = 1024
+_GROUPS = ("train", "holdout")
+
+
+def learning_curve(
+    study: Study,
+    algorithm: str,
+    *,
+    fit: str | None = None,
+    output: str | None = None,
+    targets: int | None = 200,
+    shares: Sequence[float] = SHARES,
+    parameters: Parameters | None = None,
+    resamples: int = 1000,
+    random_state: int = 0,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Fit some targets on growing numbers of runs, and judge each by the eval runs.
+
+    The masks are put in a random order; each number of runs takes those of the first masks, so that
+    every sample holds the smaller ones. The Gram of each step's new runs is made once and added to
+    the sum so far, so all steps together cost one Gram of all runs. Which runs choose lam and which
+    are for evaluation stays what it is in the study.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    fit : str, optional
+        Whose output and parameters to use; the newest complete fit by default, and the defaults of
+        a fit where there is none.
+    output : str, optional
+        As in :func:`dmstore.analysis.benchmark`.
+    targets : int, optional
+        How many to draw; None for all.
+    shares : sequence of float
+        Of the runs that are not for evaluation, ascending, the last at most 1.
+    parameters : Parameters, optional
+        Instead of the fit's; halves are never fitted.
+    resamples, random_state : int
+    threads : int, optional
+        All cores by default.
+    progress : callable, optional
+        Called with steps done and steps in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``runs`` (fitted on, with the holdout runs) and ``target``: ``lds``, ``r2`` (eval runs),
+        ``holdout_r2``, ``lam``, ``nonzeros``, ``kkt``; ``mean_lds`` (``runs``,) with its 95 %
+        interval; ``cosine`` (``runs``, ``other_runs``, ``target``), of the datamodels from
+        different numbers of runs, NaN where one is all zero. As the larger sample holds the
+        smaller, the cosine is above that of separate samples. Constant outputs are NaN.
+
+    Raises
+    ------
+    InputError
+        If shares or targets are not allowed, or no share leaves 20 runs with a holdout.
+    NotFoundError
+        If the fit named does not exist.
+
+    References
+    ----------
+    ModelDiff, Appendix F.3, Figure 20.
+    """
+    if (
+        not len(shares)
+        or sorted(set(shares)) != list(shares)
+        or not 0 < shares[0] <= shares[-1] <= 1
+    ):
+        msg = f"shares {list(shares)} must ascend and lie above 0 and at most at 1; give such as .25 .5 1"
+        raise InputError(msg)
+    if targets is not None and targets < 1:
+        msg = f"{targets} targets are not allowed; give at least 1"
+        raise InputError(msg)
+    said, settings, named = _settings(study, algorithm, fit, output, parameters)
+    runs = study.runs(algorithm)
+    _check_targets(study, algorithm, runs.attrs["target_set"])
+    chosen = _draw(runs.sizes["target"], targets, random_state)
+    truth = read_truth(runs, said, chosen)
+    threads = threads or cores()
+    found: list[dict[str, NDArray[Any]]] = []
+    counts: list[int] = []
+    with blas_threads(threads):
+        for step, (designs, outputs) in enumerate(
+            _samples(runs, said, chosen, shares, random_state, threads)
+        ):
+            if progress:
+                progress(step, len(shares))
+            if (
+                designs.everything.runs < FEWEST_RUNS
+                or not designs.holdout.runs
+                or not designs.train.runs
+            ):
+                continue
+            counts.append(designs.everything.runs)
+            found.append(fit_block(designs, outputs, settings, threads=threads))
+        if progress:
+            progress(len(shares), len(shares))
+        if not found:
+            msg = (
+                f"algorithm {algorithm!r} has too few runs for a learning curve: none of {len(shares)} samples has "
+                f"{FEWEST_RUNS} runs with some to choose lam; train more runs"
+            )
+            raise InputError(msg)
+        result = _judged(found, truth, resamples, random_state)
+    labels = study.labels(runs.attrs["target_set"])
+    coords = {"target": labels["target"][chosen], "runs": counts, "other_runs": counts}
+    if "target_label" in labels:
+        coords["target_label"] = ("target", labels["target_label"][1][chosen])
+    return result.assign_coords(coords).assign_attrs(
+        {
+            "study": study.uuid,
+            "algorithm": algorithm,
+            "fit": named,
+            "output": said,
+            "content_id": runs.attrs["content_id"],
+            "eval_runs": len(truth.run),
+            "eval_masks": len(truth.mask),
+            "skipped": len(shares) - len(counts),
+            "shares": list(shares),
+            "resamples": resamples,
+            "random_state": random_state,
+        }
+    )
+
+
+def _settings(
+    study: Study,
+    algorithm: str,
+    fit: str | None,
+    output: str | None,
+    parameters: Parameters | None,
+) -> tuple[str, Parameters, str]:
+    """Output, parameters and name of the fit whose curve this is."""
+    try:
+        document: dict[str, Any] = study.newest_fit(algorithm, fit)
+    except NotFoundError:
+        if fit is not None or algorithm not in study.algorithms:
+            raise
+        document = {}
+    if output not in (None, document.get("output")):
+        document = {}
+    known = Parameters.__dataclass_fields__
+    stated = {k: v for k, v in document.get("parameters", {}).items() if k in known}
+    settings = replace(parameters or Parameters(**stated), halves=False)
+    return output or document.get("output", "margin"), settings, document.get("fit", "")
+
+
+def _check_targets(study: Study, algorithm: str, target_set: str) -> None:
+    if (study.target_train(target_set) >= 0).any():
+        msg = (
+            f"targets of {algorithm!r} are train units themselves; each needs the runs that did not see it "
+            f"alone, which a learning curve does not have: take another target set"
+        )
+        raise InputError(msg)
+
+
+def _draw(count: int, targets: int | None, random_state: int) -> NDArray[np.int64]:
+    if targets is None or targets >= count:
+        return np.arange(count)
+    drawn = np.random.default_rng([random_state, 1]).choice(count, targets, replace=False)
+    return np.sort(drawn).astype(np.int64)
+
+
+def _samples(
+    runs: xr.Dataset,
+    output: str,
+    targets: NDArray[np.int64],
+    shares: Sequence[float],
+    random_state: int,
+    threads: int,
+) -> Iterator[tuple[Designs, Outputs]]:
+    """Statistics of the first runs, of more, and so on: each the sum of what was and what is new."""
+    split, mask_id = runs["split"].values, runs["mask_id"].values
+    step = _steps(mask_id, split != "eval", shares, random_state)
+    members = [
+        [(step == number) & (split == name) for name in _GROUPS] for number in range(len(shares))
+    ]
+    values = np.asarray(runs[output].isel(target=targets).values, dtype=np.float64)
+    shift = values.mean(axis=0)
+    packers = [[RunPacker(runs.sizes["train"]) for _ in _GROUPS] for _ in shares]
+    for start in range(0, len(split), _BLOCK):
+        block = np.asarray(runs["mask"][start : start + _BLOCK].values, dtype=bool)
+        for own, groups in zip(packers, members, strict=True):
+            for packer, member in zip(own, groups, strict=True):
+                packer.add(block[member[start : start + _BLOCK]])
+    sums: list[tuple[Design, Moments]] = []
+    for place, row in enumerate(packers):
+        for column, packer in enumerate(row):
+            words = packer.finish()
+            new = (
+                make_design(words, packer.runs, threads=threads),
+                make_moments(words, values[members[place][column]], shift),
+            )
+            if place:
+                sums[column] = (sums[column][0] + new[0], sums[column][1] + new[1])
+            else:
+                sums.append(new)
+        (train, train_moments), (holdout, holdout_moments) = sums
+        yield (
+            Designs(train, holdout, train + holdout),
+            Outputs(train_moments, holdout_moments, train_moments + holdout_moments, shift),
+        )
+
+
+def _steps(
+    mask_id: NDArray[np.int64], free: NDArray[np.bool_], shares: Sequence[float], random_state: int
+) -> NDArray[np.int64]:
+    """At which step each run comes in, -1 for never: (run,). Runs of one mask come together."""
+    unique, inverse = np.unique(mask_id[free], return_inverse=True)
+    place = np.random.default_rng([random_state, 2]).permutation(len(unique))
+    step = np.searchsorted(np.array(shares) * len(unique), place + 1 - 1e-9)
+    step[step == len(shares)] = -1
+    found = np.full(len(mask_id), -1, dtype=np.int64)
+    found[free] = step[inverse.ravel()]
+    return found
+
+
+def _judged(
+    found: list[dict[str, NDArray[Any]]], truth: Any, resamples: int, random_state: int
+) -> xr.Dataset:
+    """Scores of each step's datamodels, and cosines between those of different steps."""
+    import xarray as xr
+
+    outputs = agreement.average(truth.values, truth.group)
+    varies = np.ptp(outputs, axis=1) > 0
+    ranked = agreement.ranks(outputs)
+    draws = agreement.resampling(len(truth.mask), resamples, random_state)
+    size = (len(found), len(outputs))
+    arrays = {name: np.full(size, np.nan) for name in ("lds", "r2")}
+    mean = np.full((3, len(found)), np.nan)
+    for row, one in enumerate(found):
+        predicted = predict(one["weight"], truth.mask) + one["bias"][:, None]
+        own = agreement.ranks(predicted)
+        arrays["lds"][row] = np.where(varies, agreement.pearson(own, ranked), np.nan)
+        variance = np.where(varies, outputs.var(axis=1), np.nan)
+        arrays["r2"][row] = 1 - mse(predicted, outputs) / variance
+        if varies.any():
+            sample = agreement.resampled(draws, own[varies], ranked[varies]).mean(axis=1)
+            point = np.asarray(arrays["lds"][row][varies].mean())
+            mean[:, row] = [point, *agreement.interval(sample, point)]
+    unit = np.array([one["weight"] for one in found], dtype=np.float32)
+    length = np.linalg.norm(unit, axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.einsum("atu,btu->abt", unit, unit) / (length[:, None] * length[None])
+    further = ("holdout_r2", "lam", "nonzeros", "kkt")
+    return xr.Dataset(
+        {
+            **{name: (("runs", "target"), values) for name, values in arrays.items()},
+            **{k: (("runs", "target"), np.array([one[k] for one in found])) for k in further},
+            "cosine": (("runs", "other_runs", "target"), np.clip(cosine, -1, 1)),
+            **{
+                name: ("runs", mean[row])
+                for row, name in enumerate(("mean_lds", "mean_lds_low", "mean_lds_high"))
+            },
+        }
+    )
+
+
+def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
+    """A learning curve as plain numbers; None where a figure is not known.
+
+    Parameters
+    ----------
+    curve : xarray.Dataset
+        From :func:`learning_curve`.
+
+    Returns
+    -------
+    dict
+        ``steps``: a list of ``runs``, ``lds``, ``lds_low``, ``lds_high`` (mean over targets), medians
+        over targets ``r2``, ``holdout_r2`` and ``nonzeros``, ``worst_kkt``, and ``cosine``: mean with the
+        datamodels of each other step, in order; ``cosine_low``: the 5 % quantile. ``targets``, ``skipped``
+        steps of too few runs, ``eval_masks``.
+    """
+    steps = []
+    for row, runs in enumerate(curve["runs"].values.tolist()):
+        one = curve.isel(runs=row)
+        entry: dict[str, Any] = {"runs": runs}
+        for short in ("lds", "lds_low", "lds_high"):
+            entry[short] = number(one[f"mean_{short}"].item())
+        entry |= {k: _quantile(one[k].values, 0.5) for k in ("r2", "holdout_r2", "nonzeros")}
+        entry["worst_kkt"] = number(one["kkt"].values.max())
+        cosine = one["cosine"].values
+        entry["cosine"] = [number(_mean(values)) for values in cosine]
+        entry["cosine_low"] = [_quantile(values, 0.05) for values in cosine]
+        steps.append(entry)
+    return {
+        "steps": steps,
+        "targets": curve.sizes["target"],
+        "skipped": int(curve.attrs["skipped"]),
+        "eval_masks": int(curve.attrs["eval_masks"]),
+    }
+
+
+def _mean(values: NDArray[Any]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _quantile(values: NDArray[Any], share: float) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, share)) if len(finite) else None
+
+
+def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
+    """The numbers of a learning curve, stored beside the fit, so that a report shows them.
+
+    Without a fit, and in a published study, they are returned alone.
+
+    Parameters
+    ----------
+    study : Study
+    curve : xarray.Dataset
+        From :func:`learning_curve`.
+
+    Returns
+    -------
+    dict
+        As of :func:`summarise_curve`.
+    """
+    attrs, results = curve.attrs, summarise_curve(curve)
+    if attrs["fit"] and not isinstance(study.objects, ReadOnly):
+        parameters = {
+            **{k: attrs[k] for k in ("resamples", "random_state", "shares")},
+            "targets": results["targets"],
+        }
+        stated = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+        document = {
+            "fit": attrs["fit"],
+            "study": study.uuid,
+            "algorithm": attrs["algorithm"],
+            "content_id": attrs["content_id"],
+            "eval_runs": attrs["eval_runs"],
+            "parameters": parameters,
+            "results": results,
+            "created": log.utc_now(),
+            "software": log.software(),
+        }
+        name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
+        study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
+    return results
+
+
+def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
+    """The newest learning curve that was kept beside a fit, as of :func:`summarise_curve`."""
+    folder, _, start = _place(algorithm, fit).rpartition("/")
+    found = [
+        schema.load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
+        for name in study.objects.children(f"{folder}/")
+        if name.startswith(start) and name.endswith(".json")
+    ]
+    newest = max(found, key=lambda document: str(document.get("created", "")), default=None)
+    return newest["results"] if newest else None
+
+
+def _place(algorithm: str, fit: str) -> str:
+    return f"datamodels/{algorithm}/{fit}/curve-"
