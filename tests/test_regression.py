@@ -14,7 +14,7 @@ from sklearn.linear_model import lasso_path as sklearn_path
 import dmstore
 from dmstore import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
-from dmstore.regression import fit, fitting, kernels, lasso_path
+from dmstore.regression import fit, fitting, kernels, lasso_path, path
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import AT_START, CONSTANT, NOT_CONVERGED, Parameters
 from dmstore.retraction import restore_runs, retract_runs
@@ -285,7 +285,7 @@ def test_parts_are_fits_of_disjoint_runs(fitted):
 
 def test_interrupted_fit_goes_on(fitted, monkeypatch):
     study, *_ = fitted
-    real, calls = fitting.fit_block, []
+    real, calls = path.fit_block, []
 
     def dying(*arguments, **named):
         calls.append(1)
@@ -293,7 +293,7 @@ def test_interrupted_fit_goes_on(fitted, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(fitting, "fit_block", dying)
+    monkeypatch.setattr(path, "fit_block", dying)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     with pytest.raises(dmstore.errors.NotFoundError):
@@ -333,16 +333,16 @@ def test_the_newest_fit_is_that_of_the_latest_moment(fitted):
         4: "2026-01-01T07:00:01.000001",
     }
     done = fit(study, "a").document
-    (path,) = Path(study.path).glob("datamodels/a/*/")
+    (folder,) = Path(study.path).glob("datamodels/a/*/")
     expected = []
     for number, moment in moments.items():
         name = f"{9 - number}" * 16
-        shutil.copytree(path, path.with_name(name))
+        shutil.copytree(folder, folder.with_name(name))
         document = {**done, "fit": name, "created": moment}
-        (path.with_name(name) / "fit.json").write_text(json.dumps(document))
+        (folder.with_name(name) / "fit.json").write_text(json.dumps(document))
         expected.append(name)
     expected[:2] = sorted(expected[:2])
-    shutil.rmtree(path)
+    shutil.rmtree(folder)
     assert [f["fit"] for f in study.fits("a")] == expected
     assert study.datamodels("a").attrs["fit"] == expected[-1]
 
@@ -351,9 +351,7 @@ def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
     from dmstore.maintenance import compact_study, vacuum_study
 
     study, *_ = fitted
-    monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(path, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     monkeypatch.undo()
@@ -375,9 +373,7 @@ def test_a_fit_resumes_on_the_base_that_it_began_with(fitted, monkeypatch, tmp_p
     algorithm = study.algorithm("a")
     before = algorithm.table.view()
     again = Rows(before.run[:10], *_parts(before, 10))
-    monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(path, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     monkeypatch.undo()
@@ -403,17 +399,15 @@ def _parts(view, count):
 
 def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
     study, *_ = fitted
-    monkeypatch.setattr(
-        fitting, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(path, "fit_block", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     monkeypatch.undo()
-    (path,) = Path(study.path).glob("datamodels/a/*/fit.json")
-    document = json.loads(path.read_text())
+    (folder,) = Path(study.path).glob("datamodels/a/*/fit.json")
+    document = json.loads(folder.read_text())
     document["runs"]["train"] += 1
     document["runs"]["eval"] -= 1
-    path.write_text(json.dumps(document))
+    folder.write_text(json.dumps(document))
     with pytest.raises(CorruptionError, match="run the fit again"):
         fit(study, "a")
 

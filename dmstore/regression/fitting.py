@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
+from dmstore.regression import solvers
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import (
     FEWEST_RUNS,
@@ -24,7 +25,6 @@ from dmstore.regression.path import (
     Designs,
     Outputs,
     Parameters,
-    fit_block,
 )
 from dmstore.storage import groups, log
 from dmstore.storage.compact import compact
@@ -89,8 +89,11 @@ def fit(
         For fewer than 20 runs, no holdout runs, or an output that cannot be fitted.
     NotFoundError
         If the algorithm does not exist.
+    MissingDependencyError
+        If the solver's package or device is not there.
     """
     parameters = parameters or Parameters()
+    solvers.load(parameters.solver)
     threads = threads or cores()
     opened = study.algorithm(algorithm)
     entry = opened.outputs.get(output)
@@ -275,7 +278,7 @@ def _fit_blocks(
         start, stop = blocks[number]
         values = _column_block(view, output, start, stop)
         outputs = _outputs(words, runs.rows, values)
-        result = fit_block(designs, outputs, parameters, threads=threads)
+        result = solvers.load(parameters.solver)(designs, outputs, parameters, threads=threads)
         arrays = {"target": np.arange(start, stop, dtype=np.int64), **result}
         groups.write_zip(objects, _block_name(where, number), spec, arrays)
     if progress:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import kernels
+from dmstore.regression import kernels, solvers
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
 from dmstore.threads import blas_threads, cores
 
@@ -47,6 +47,8 @@ class Parameters:
         Coordinate-descent sweeps allowed at one lam.
     halves : bool
         Whether to fit halves and quarters of the masks too, for comparisons out of sample.
+    solver : str
+        A name in ``solvers.MODULES``.
     """
 
     lams: int = 50
@@ -55,8 +57,10 @@ class Parameters:
     tolerance: float = 1e-5
     sweeps: int = 20000
     halves: bool = True
+    solver: str = "gram"
 
     def __post_init__(self) -> None:
+        solvers.check(self.solver)
         if self.lams < 1 or self.patience < 0 or self.sweeps < 1:
             msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give positive numbers (patience may be 0)"
             raise InputError(msg)
