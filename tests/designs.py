@@ -46,10 +46,11 @@ def make(
     return masks, signal + draw.normal(size=signal.shape) * noise * max(signal.std(), 0.1)
 
 
-def statistics(masks, outputs, *, parts=4, holdout=0.1, seed=0):
+def statistics(masks, outputs, *, parts=4, holdout=0.1, apart=None, seed=0):
     """Designs and outputs of a block, from as many parts of the runs."""
     draw = np.random.default_rng(seed)
-    part, apart = draw.integers(0, parts, len(masks)), draw.random(len(masks)) < holdout
+    part = draw.integers(0, parts, len(masks))
+    apart = draw.random(len(masks)) < holdout if apart is None else apart
     shift = outputs.mean(axis=0)
     designs, moments = [], []
     for held in (False, True):

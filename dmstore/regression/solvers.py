@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError
+from dmstore.errors import InputError, MissingDependencyError
 
 # A solver is called as ``path.fit_block``: designs, outputs, parameters, *, threads, cancelled; it
 # gives the arrays of the ``datamodels`` schema but for ``target``, certified by ``kernels.certify``.
@@ -54,7 +54,13 @@ def load(name: str) -> Solver:
         If its package or its device is not there.
     """
     check(name)
-    module = importlib.import_module(MODULES[name])
+    try:
+        module = importlib.import_module(MODULES[name])
+    except MissingDependencyError:
+        raise
+    except ImportError as error:
+        msg = f"solver {name!r} needs torch ({error}); pip install 'dmstore[torch]'"
+        raise MissingDependencyError(msg) from error
     if hasattr(module, "require"):
         module.require()
     solver: Solver = module.fit_block

@@ -11,16 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dmstore.errors import MissingDependencyError
 from dmstore.regression.design import Design
-
-try:
-    import torch
-except ImportError as error:
-    msg = "solver 'torch' needs torch; pip install 'dmstore[torch]'"
-    raise MissingDependencyError(msg) from error
 
 # Bytes of one slab in float64, and of a working set's covariance where memory is not a GPU's.
 SLAB = 1 << 27
