@@ -1,14 +1,19 @@
 """The registry of solvers, and the adapter to fast_l1 with a stand-in for the package."""
 
 import importlib.machinery
+import importlib.util
+import json
 import os
 import signal
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from designs import make, statistics
+from helpers import fill
 
 from dmstore.errors import InputError, MissingDependencyError
 from dmstore.regression import path, solvers
@@ -228,3 +233,44 @@ def test_an_import_proves_no_device(package, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(MissingDependencyError, match="cannot import the package"):
         solvers.load("fast_l1")
+
+
+def command(study, *arguments, code=0, **environment):
+    """``dmstore fit`` as a user types it; stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dmstore", "fit", str(study.path), "alpha", "-Q", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_solver_is_part_of_what_a_fit_is(study, algorithm):
+    pytest.importorskip("torch")
+    fill(algorithm, range(200))
+    fits = [
+        json.loads(command(study, "--solver", name, "--json", DMSTORE_DEVICE="cpu")[0])
+        for name in ("gram", "torch", "torch")
+    ]
+    assert fits[0]["fit"] != fits[1]["fit"] == fits[2]["fit"]
+    assert [fit["parameters"]["solver"] for fit in study.fits("alpha")] == ["gram", "torch"]
+    first, second = (study.datamodels("alpha", fits[number]["fit"]).load() for number in (0, 1))
+    assert np.array_equal(first.lam, second.lam)
+    assert np.allclose(first.weight, second.weight, atol=1e-4 * float(abs(first.weight).max()))
+
+
+def test_a_solver_that_is_not_there_writes_nothing(study, algorithm):
+    fill(algorithm, range(100))
+    before = sorted(Path(study.path).rglob("*"))
+    _, said = command(study, "--solver", "fast_l1", code=1)
+    assert "git+https://github.com/MadryLab/fast_l1" in said
+    assert len(said.strip().splitlines()) == 1
+    _, said = command(study, "--solver", "adelie", code=2)
+    assert "'gram', 'torch', 'fast_l1'" in said
+    if importlib.util.find_spec("torch"):
+        _, said = command(study, "--solver", "torch", code=1, DMSTORE_DEVICE="cuda:99")
+        assert "DMSTORE_DEVICE='cuda:99'" in said
+    assert sorted(Path(study.path).rglob("*")) == before
