@@ -9,7 +9,7 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "store"),
+    *("size", "fit", "regression", "solvers", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}

@@ -38,7 +38,8 @@ def make(path: Path, runs: int, train: int, targets: int, seed: int = 0) -> None
     """A compacted store of so many runs, whose outputs follow from sparse truth."""
     draw = np.random.default_rng(seed)
     study = dmstore.create_study(
-        path, {"train_id": np.arange(train).astype(str), "target_id": np.arange(targets).astype(str)}
+        path,
+        {"train_id": np.arange(train).astype(str), "target_id": np.arange(targets).astype(str)},
     )
     margin = {**known_outputs()["margin"], "dtype": "float16"}
     algorithm = study.add_algorithm("a", sampling="foreign", alpha=0.5, outputs={"margin": margin})

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dmstore.cli import options, output
+from dmstore.regression.solvers import MODULES
 
 
 @click.command("fit")
@@ -49,6 +50,14 @@ from dmstore.cli import options, output
     show_default=True,
     help="Fit either half of the masks too, for out-of-sample comparison.",
 )
+@click.option(
+    "--solver",
+    type=click.Choice(list(MODULES)),
+    default="gram",
+    show_default=True,
+    help="gram: compiled, on the CPU; torch: all targets of a block at once, on a GPU or the CPU "
+    "(DMSTORE_DEVICE=cpu, cuda:1); fast_l1: MadryLab's package, on a GPU.",
+)
 @options.threads
 @click.option(
     "--memory",
@@ -73,6 +82,7 @@ def command(
     patience: int,
     tolerance: float,
     halves: bool,
+    solver: str,
     threads: int | None,
     memory: str | None,
     scratch: str | None,
@@ -89,7 +99,12 @@ def command(
     from dmstore.study import open_study
 
     parameters = Parameters(
-        lams=lams, lam_ratio=lam_ratio, patience=patience, tolerance=tolerance, halves=halves
+        lams=lams,
+        lam_ratio=lam_ratio,
+        patience=patience,
+        tolerance=tolerance,
+        halves=halves,
+        solver=solver,
     )
     bars: dict[str, output.Progress] = {}
 

@@ -37,50 +37,53 @@ class Design:
     runs : int
     gram : (train, train) uint16 or int32, optional
         Runs that saw both units; the diagonal counts the runs that saw the unit.
-    words : (train, words) uint64, optional
-        Masks packed along runs, unused bits 0. One of the two must be given; where the Gram is not,
-        it is counted when it is asked for.
+    words : sequence of (train, words) uint64
+        Masks packed along runs, unused bits 0, of the runs one after the other. One of the two must
+        be given; where the Gram is not, it is counted when it is asked for.
     """
 
     def __init__(
-        self, runs: int, gram: NDArray[Any] | None = None, words: Words | None = None
+        self, runs: int, gram: NDArray[Any] | None = None, words: Sequence[Words] = ()
     ) -> None:
-        assert gram is not None or words is not None
+        assert gram is not None or len(words)
         self.runs = runs
-        self.words = None if words is None else padded(words)
+        self._words = [padded(group) for group in words]
         self._gram = gram
 
     @property
     def gram(self) -> NDArray[Any]:
         """Runs that saw both units: (train, train) uint16 or int32."""
         if self._gram is None:
-            assert self.words is not None
-            self._gram = count_gram([self.words])
+            self._gram = count_gram(self._words)
         return self._gram
+
+    @property
+    def words(self) -> Words:
+        """Masks packed along runs: (train, words) uint64."""
+        if len(self._words) != 1:
+            self._words = [np.concatenate(self._words, axis=1)]
+        return self._words[0]
 
     @property
     def train(self) -> int:
         """Number of train units."""
-        known = self.words if self._gram is None else self._gram
-        assert known is not None
-        return len(known)
+        return len(self._words[0] if self._gram is None else self._gram)
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """Share of runs that saw each unit: (train,) float64."""
         if not self.runs:
             return np.zeros(self.train)
-        if self._gram is None:
-            assert self.words is not None
-            return unit_counts([self.words]) / self.runs
-        return np.diagonal(self._gram) / self.runs
+        seen = unit_counts(self._words) if self._gram is None else np.diagonal(self._gram)
+        return seen / self.runs
 
     def __add__(self, other: Design) -> Design:
-        runs = self.runs + other.runs
         most = int(
             (np.diagonal(self.gram).astype(np.int64) + np.diagonal(other.gram)).max(initial=0)
         )
-        return Design(runs, np.add(self.gram, other.gram, dtype=gram_dtype(most)))
+        gram = np.add(self.gram, other.gram, dtype=gram_dtype(most))
+        words = [*self._words, *other._words] if self._words and other._words else []
+        return Design(self.runs + other.runs, gram, words)
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def make_design(
         See :func:`count_gram`.
     """
     words = padded(words)
-    return Design(runs, count_gram([words], threads=threads, progress=progress), words)
+    return Design(runs, count_gram([words], threads=threads, progress=progress), [words])
 
 
 def make_moments(

@@ -17,7 +17,7 @@ from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.memory import available, scratch_array
-from dmstore.regression import stages
+from dmstore.regression import solvers, stages
 from dmstore.regression.blocks import TARGETS, Blocks, join
 from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
 from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
@@ -97,8 +97,11 @@ def fit(
         If the algorithm does not exist.
     StorageError
         If there is no room on the scratch.
+    MissingDependencyError
+        If the solver's package or device is not there.
     """
     parameters = parameters or Parameters()
+    solvers.load(parameters.solver)
     threads = threads or cores()
     opened = study.algorithm(algorithm)
     entry = opened.outputs.get(output)
@@ -248,6 +251,9 @@ class _Fitting:
             return
         words = self.runs.words(self.threads, self._report("read"))
         room, allocate = self._room(words)
+        if self.parameters.solver != "gram":
+            # Other solvers take a block through all stages at once.
+            room = len(steps)
         holdout = stages.holdout_design(words, sizes)
         work = Work(self.threads)
         done, before = 0, None

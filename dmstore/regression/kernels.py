@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmstore.regression.gradient import FAST, residual
-from dmstore.regression.popcount import counts
+from dmstore.regression.working_set import extend, extend_by_words, grow
 
 import numba  # isort: skip
 
@@ -19,8 +19,6 @@ import numba  # isort: skip
 PATIENT = 50
 # Columns join the working set from this share of the bound on.
 _AHEAD = 0.9
-# Rows counted at a time.
-_ROWS = 16
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
@@ -160,55 +158,6 @@ def _descend(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any) -> None:
-    """Fill rows and columns `old` to `new` of the compact covariance of the working set."""
-    scale = 1.0 / runs
-    for a in range(old, new):
-        row = gram[members[a]]
-        level = mean[members[a]]
-        for b in range(new):
-            block[a, b] = row[members[b]] * scale - level * mean[members[b]]
-    _mirror(block, old, new)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _extend_by_words(
-    words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
-) -> None:
-    """The same from packed masks, up to the diagonal; `rows` keeps those of the working set."""
-    scale = 1.0 / runs
-    for a in range(old, new):
-        rows[a] = words[members[a]]
-    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
-    last = max(new, 4)
-    found = np.empty((_ROWS, last), dtype=np.int32)
-    for start in range(old, new, _ROWS):
-        stop = min(start + _ROWS, new)
-        first = max(0, min(start, stop - 4))
-        end = max(stop, first + 4)
-        counts(rows[first:end], rows[:last], found[: end - first])
-        for a in range(start, stop):
-            level = mean[members[a]]
-            for b in range(a + 1):
-                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _mirror(block: Any, old: int, new: int) -> None:
-    """Columns `old` to `new` of the rows before, from the rows that were filled."""
-    for a in range(old):
-        for b in range(old, new):
-            block[a, b] = block[b, a]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _grow(block: Any, rows: int, columns: int) -> Any:
-    larger = np.empty((rows, columns), dtype=block.dtype)
-    larger[: block.shape[0], : block.shape[1]] = block
-    return larger
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _solve(
     gram: Any,
     mean: Any,
@@ -250,8 +199,8 @@ def _solve(
             if size > block.shape[0]:
                 # An odd number of cache lines a row: columns would fall on one another in the cache.
                 side = 32 * (max(size, 2 * block.shape[0]) // 32) + 48
-                block = _grow(block, side, side)
-            _extend(gram, mean, runs, members, old, size, block)
+                block = grow(block, side, side)
+            extend(gram, mean, runs, members, old, size, block)
         used += _descend(
             block, members[:size], rest, weight, rest_before, weight_before, onward,
             half, tolerance, most - used,
@@ -328,7 +277,7 @@ def choose(
     Returns
     -------
     weights : (train,) of the dtype of `block`
-        At the lam with the smallest holdout error.
+        At the lam with the smallest holdout error, the last one without holdout runs.
     best : int
         Its position.
     sweeps : int
@@ -361,12 +310,16 @@ def choose(
         sweeps += used
         all_converged &= converged
         previous = lam
+        if check_runs == 0:
+            best = step
+            best_weight[:] = weight
+            continue
         if size > check_block.shape[0]:
-            check_block = _grow(check_block, block.shape[0], block.shape[0])
+            check_block = grow(check_block, block.shape[0], block.shape[0])
         if size > check_rows.shape[0]:
-            check_rows = _grow(check_rows, block.shape[0], check_words.shape[1])
+            check_rows = grow(check_rows, block.shape[0], check_words.shape[1])
         if size > old:
-            _extend_by_words(
+            extend_by_words(
                 check_words, check_mean, check_runs, members, old, size, check_rows, check_block
             )
         error = _holdout_error(

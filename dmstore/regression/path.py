@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import gradient, kernels
+from dmstore.regression import gradient, kernels, solvers
 from dmstore.regression.design import Design, Moments
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
@@ -48,6 +48,8 @@ class Parameters:
         Coordinate-descent sweeps allowed at one lam.
     halves : bool
         Whether to fit halves and quarters of the masks too, for comparisons out of sample.
+    solver : str
+        A name in ``solvers.MODULES``.
     """
 
     lams: int = 50
@@ -56,8 +58,10 @@ class Parameters:
     tolerance: float = 1e-5
     sweeps: int = 20000
     halves: bool = True
+    solver: str = "gram"
 
     def __post_init__(self) -> None:
+        solvers.check(self.solver)
         if self.lams < 1 or self.patience < 0 or self.sweeps < 1:
             msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give positive numbers (patience may be 0)"
             raise InputError(msg)
@@ -148,7 +152,7 @@ class Work:
     """
 
     def __init__(self, threads: int = 1, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self._threads = max(1, threads)
+        self.threads = max(1, threads)
         self._cancelled = cancelled
         self._memory = threading.local()
 
@@ -159,7 +163,7 @@ class Work:
             if not self._cancelled():
                 one(target)
 
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(unless, range(targets)):
                 pass
 
@@ -219,7 +223,6 @@ def choose_lams(
     }
     gram, mean, check_mean = design.gram, design.mean, check_design.mean
     words = check_design.words
-    assert words is not None
     lowest = np.minimum(moments.lowest, check.lowest)
     highest = np.maximum(moments.highest, check.highest)
     runs, checked = moments.runs, max(check.runs, 1)

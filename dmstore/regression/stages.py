@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import path
+from dmstore.regression import path, solvers
 from dmstore.regression.design import Design, Moments, Words, count_gram, gram_dtype, unit_counts
 from dmstore.regression.path import Parameters, Work
 
@@ -119,7 +119,7 @@ def make_designs(
 def holdout_design(words: Sequence[Words], runs: Sequence[int]) -> Design:
     """The design of the holdout runs: their words alone."""
     half = len(words) // 2
-    return Design(sum(runs[half:]), words=np.concatenate(words[half:], axis=1))
+    return Design(sum(runs[half:]), words=words[half:])
 
 
 def run(
@@ -151,6 +151,8 @@ def run(
     dict
     """
     of = functools.cache(moments)
+    if parameters.solver != "gram":
+        return _whole(stages, designs, holdout, of, shift, parameters, work)
     for stage, design in zip(stages, designs, strict=True):
         together = add([of(group) for group in stage.groups])
         if stage.name == "choose":
@@ -163,6 +165,26 @@ def run(
                 stage.name, stage.number, stage.share, design, together, parameters, result, work
             )
     return result
+
+
+def _whole(
+    stages: Sequence[Stage],
+    designs: Sequence[Design],
+    holdout: Design,
+    moments: Callable[[int], Moments],
+    shift: NDArray[np.float64],
+    parameters: Parameters,
+    work: Work,
+) -> Arrays:
+    """All stages of a block by a solver that knows only whole blocks."""
+    said = [add([moments(group) for group in stage.groups]) for stage in stages]
+    check = add([moments(len(stages[0].groups) + group) for group in stages[0].groups])
+    return solvers.load(parameters.solver)(
+        path.Designs(designs[0], holdout, designs[1], tuple(designs[2:4]), tuple(designs[4:])),
+        path.Outputs(said[0], check, said[1], shift, tuple(said[2:4]), tuple(said[4:])),
+        parameters,
+        threads=work.threads,
+    )
 
 
 def add(parts: Sequence[_Statistic]) -> _Statistic:

@@ -1,0 +1,64 @@
+"""Compiled kernels: the compact covariance of the columns that a target works with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dmstore.regression.popcount import counts
+
+import numba  # isort: skip
+
+# Rows counted at a time.
+_ROWS = 16
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any) -> None:
+    """Fill rows and columns `old` to `new` of the compact covariance of the working set."""
+    scale = 1.0 / runs
+    for a in range(old, new):
+        row = gram[members[a]]
+        level = mean[members[a]]
+        for b in range(new):
+            block[a, b] = row[members[b]] * scale - level * mean[members[b]]
+    _mirror(block, old, new)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def extend_by_words(
+    words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
+) -> None:
+    """The same from packed masks, up to the diagonal; `rows` keeps those of the working set."""
+    scale = 1.0 / runs
+    for a in range(old, new):
+        rows[a] = words[members[a]]
+    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
+    last = max(new, 4)
+    found = np.empty((_ROWS, last), dtype=np.int32)
+    for start in range(old, new, _ROWS):
+        stop = min(start + _ROWS, new)
+        first = max(0, min(start, stop - 4))
+        end = max(stop, first + 4)
+        counts(rows[first:end], rows[:last], found[: end - first])
+        for a in range(start, stop):
+            level = mean[members[a]]
+            for b in range(a + 1):
+                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _mirror(block: Any, old: int, new: int) -> None:
+    """Columns `old` to `new` of the rows before, from the rows that were filled."""
+    for a in range(old):
+        for b in range(old, new):
+            block[a, b] = block[b, a]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def grow(block: Any, rows: int, columns: int) -> Any:
+    """A larger array that begins with a block; the rest holds anything."""
+    larger = np.empty((rows, columns), dtype=block.dtype)
+    larger[: block.shape[0], : block.shape[1]] = block
+    return larger
