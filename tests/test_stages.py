@@ -1,0 +1,182 @@
+"""A fit in bounded memory: stages in passes, Grams on scratch, blocks that go on where they were."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from helpers import Done
+
+import dmstore
+from dmstore import memory
+from dmstore.errors import InputError, StorageError
+from dmstore.regression import fit, fitting, stages
+from dmstore.regression.design import gram_dtype
+from dmstore.regression.runs import Runs
+from dmstore.storage.compact import compact
+from dmstore.storage.segment import Rows
+
+TRAIN, TARGETS, RUNS = 60, 300, 700
+
+
+@pytest.fixture
+def study(tmp_path):
+    draw = np.random.default_rng(0)
+    made = dmstore.create_study(
+        tmp_path / "fit.dm",
+        {"train_id": np.arange(TRAIN).astype(str), "target_id": np.arange(TARGETS).astype(str)},
+    )
+    algorithm = made.add_algorithm("a", sampling="foreign", alpha=0.5)
+    mask = draw.random((RUNS, TRAIN)) < 0.5
+    weight = draw.normal(size=(TRAIN, TARGETS)) * (draw.random((TRAIN, TARGETS)) < 0.2)
+    margin = (mask @ weight + draw.normal(size=(RUNS, TARGETS))).astype(np.float32)
+    columns = {"time": np.zeros(RUNS, np.int64), "host": np.full(RUNS, "h")}
+    rows = Rows(np.arange(RUNS), {"mask": mask, "margin": margin}, columns)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+    return made
+
+
+def room(monkeypatch, count, allocate=None):
+    """Let there be memory for so many Grams."""
+    monkeypatch.setattr(
+        fitting._Fitting,
+        "_room",
+        lambda self, words: (count, allocate or (lambda n, dtype: np.zeros((n, n), dtype=dtype))),
+    )
+
+
+def arrays(study):
+    found = study.datamodels("a").load()
+    return {name: found[name].values for name in found.data_vars}
+
+
+@pytest.fixture
+def expected(study):
+    fit(study, "a")
+    found = arrays(study)
+    for folder in study.objects.children("datamodels/a/"):
+        study.objects.delete(f"datamodels/a/{folder}")
+    return found
+
+
+def check(study, expected):
+    found = arrays(study)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values, equal_nan=True), name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
+    room(monkeypatch, count)
+    seen = []
+    fit(study, "a", progress=lambda what, done, total: seen.append((what, done, total)))
+    check(study, expected)
+    passes = -(-8 // count)
+    assert sum(what == "fit" and done == total for what, done, total in seen) == passes
+    # What later passes took the place of is gone.
+    (name,) = study.objects.children("datamodels/a/")
+    blocks = study.objects.children(f"datamodels/a/{name}/blocks/")
+    assert blocks == ["00000.zarr.zip", "00001.zarr.zip"]
+
+
+def test_a_gram_on_scratch_gives_the_same_and_leaves_nothing(
+    study, expected, monkeypatch, tmp_path
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    room(monkeypatch, 1, lambda n, dtype: memory.scratch_array(scratch, (n, n), dtype))
+    fit(study, "a")
+    check(study, expected)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 1), (2, 3), (3, 1)])
+def test_a_killed_fit_goes_on_with_other_memory(study, expected, monkeypatch, first, then):
+    real, calls = stages.run, []
+
+    def dying(*arguments, **named):
+        calls.append(1)
+        if len(calls) == (2 if first == 8 else 4):
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        room(patch, first)
+        patch.setattr(stages, "run", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(study, "a")
+    done = []
+    monkeypatch.setattr(
+        stages, "run", lambda group, *a: (done.append(len(group)), real(group, *a))[1]
+    )
+    room(monkeypatch, then)
+    fit(study, "a")
+    check(study, expected)
+    # Two blocks have eight stages each; what was done is not done again.
+    assert sum(done) == 16 - first * (1 if first == 8 else 3)
+
+
+def test_groups_and_words_hold_every_run_once(study):
+    algorithm = study.algorithm("a")
+    compact(algorithm.table)
+    view = algorithm.table.view()
+    runs = Runs(algorithm, view, parts=4)
+    mask, values = view.read(["mask"])["mask"], view.read(["margin"])["margin"].astype(float)
+    words = runs.words(threads=3)
+    shift = values.mean(axis=0)
+    for group, rows in enumerate(runs.rows):
+        gram = stages.count_gram([words[group]])
+        assert np.array_equal(gram, mask[rows].astype(int).T @ mask[rows].astype(int))
+        found = runs.moments(group, words[group], values, shift, threads=2)
+        assert found.runs == len(rows)
+        assert np.allclose(found.product, mask[rows].T @ (values[rows] - shift), atol=1e-9)
+        assert np.allclose(found.square, ((values[rows] - shift) ** 2).sum(axis=0))
+        assert np.array_equal(found.lowest, (values[rows] - shift).min(axis=0))
+    assert sum(map(len, runs.rows)) + runs.count["eval"] == RUNS
+
+
+def test_counts_beyond_16_bits_are_kept():
+    assert gram_dtype(65_535) is np.uint16
+    assert gram_dtype(65_536) is np.int32
+    words = np.full((6, 1032), np.uint64(2**64 - 1))
+    gram = stages.count_gram([words])
+    assert gram.dtype == np.int32
+    assert (gram == 1032 * 64).all()
+
+
+def test_memory_that_is_too_little(study, monkeypatch):
+    with pytest.raises(InputError, match="beside the Grams"):
+        fit(study, "a", memory=10**6)
+    done = Done("fit", study.path, "a", "--memory", "1MB", "-Q")
+    assert done.returncode == 1
+    assert "give more with --memory" in done.stderr
+    assert fit(study, "a").summary["targets"] == TARGETS
+
+
+@pytest.mark.parametrize("text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB"])
+def test_sizes_that_are_none(study, text):
+    with pytest.raises(InputError, match="such as 8GB"):
+        memory.parse(text)
+    done = Done("fit", study.path, "a", f"--memory={text}", "-Q")
+    assert done.returncode in (1, 2) or not text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GB", 8 * 10**9), ("1.5 g", 15 * 10**8), ("500MiB", 5 * 10**8), ("7", 7)]
+)
+def test_sizes(text, size):
+    assert memory.parse(text) == size
+    assert memory.available() > 10**7
+
+
+def test_scratch_that_is_full(study, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(memory.os, "posix_fallocate", full)
+    room(monkeypatch, 1, lambda n, dtype: memory.scratch_array(tmp_path, (n, n), dtype))
+    with pytest.raises(StorageError, match="--scratch"):
+        fit(study, "a")
+    with pytest.raises(StorageError, match="no-such"):
+        memory.scratch_array(tmp_path / "no-such", (2, 2), np.uint16)
