@@ -319,7 +319,7 @@ class _Fitting:
             sum(group.nbytes for group in words)
             + (len(words) + 4) * widest
             + 16 * sum(map(len, self.runs.rows)) * TARGETS
-            + self.threads * (64 << 20)
+            + self.threads * (192 << 20)
             + _PROCESS
         )
         if self.memory < beside:
