@@ -22,10 +22,11 @@ def main() -> None:
     parser.add_argument("--size", help="regression: small, waterbirds, cifar10 or living17")
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
+    parser.add_argument("--targets", help="regression: so many targets alone")
     arguments = parser.parse_args()
     options = {
         key: value
-        for key in ("size", "store", "memory")
+        for key in ("size", "store", "memory", "targets")
         if (value := getattr(arguments, key)) is not None
     }
     module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))
