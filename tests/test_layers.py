@@ -22,12 +22,10 @@ HEAVY = {
     "PIL",
     "jinja2",
 }
+NUMBA = ("gradient", "kernels", "popcount", "prediction", "working_set")
 # Modules that are made of a heavy package, and are imported inside functions themselves.
 MAY_IMPORT = {
-    **{
-        f"dmstore.regression.{part}": {"numba"}
-        for part in ("gradient", "kernels", "popcount", "working_set")
-    },
+    **{f"dmstore.regression.{part}": {"numba"} for part in NUMBA},
     **{f"dmstore.regression.torch_{part}": {"torch"} for part in ("design", "steps", "solver")},
 }
 # A module may import from its own layer and from those before it.

@@ -6,6 +6,7 @@ follow from those of the groups.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,12 +58,19 @@ class Design:
             self._gram = count_gram(self._words)
         return self._gram
 
-    @property
+    @functools.cached_property
     def words(self) -> Words:
         """Masks packed along runs: (train, words) uint64."""
-        if len(self._words) != 1:
-            self._words = [np.concatenate(self._words, axis=1)]
-        return self._words[0]
+        return self._words[0] if len(self._words) == 1 else np.concatenate(self._words, axis=1)
+
+    def outputs(self, moments: Moments, target: int) -> NDArray[Any]:
+        """Outputs of the runs on one target, in the order of the bits of :attr:`words`; 0 for none."""
+        found = np.zeros(bits.WORD * sum(group.shape[1] for group in self._words))
+        place = 0
+        for group, values in zip(self._words, moments.values, strict=True):
+            found[place : place + len(values)] = values[:, target]
+            place += bits.WORD * group.shape[1]
+        return found
 
     @property
     def train(self) -> int:
@@ -101,6 +109,8 @@ class Moments:
         Sum of squared outputs.
     lowest, highest : (target,) float64
         Range of the outputs: equal where an output is constant.
+    values : tuple of (bit, target) arrays
+        The outputs themselves, group by group, in the order of the bits of their words.
     """
 
     runs: int
@@ -109,6 +119,7 @@ class Moments:
     square: NDArray[np.float64]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
+    values: tuple[NDArray[Any], ...] = ()
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -118,6 +129,7 @@ class Moments:
             self.square + other.square,
             np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
+            (*self.values, *other.values),
         )
 
 
@@ -269,6 +281,7 @@ def make_moments(
         (real**2).sum(axis=0),
         real.min(axis=0, initial=np.inf),
         real.max(axis=0, initial=-np.inf),
+        (rounded,),
     )
 
 

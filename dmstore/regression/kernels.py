@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from dmstore.regression.gradient import FAST, residual
-from dmstore.regression.working_set import extend, extend_by_words, grow
+from dmstore.regression.prediction import mean_square, predict
+from dmstore.regression.working_set import extend, grow
 
 import numba  # isort: skip
 
 # Sweeps after which the non-zero weights are solved for at once.
 PATIENT = 50
 # Columns join the working set from this share of the bound on.
-_AHEAD = 0.9
+_AHEAD = 0.95
+# And this share of lam is where a column may become active.
+_NEAR = 0.97
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
@@ -188,17 +191,19 @@ def _solve(
         old = size
         wanted = size == 0
         for j in range(len(rest)):
-            wanted |= not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= bar)
+            ahead = abs(rest[j] + onward * (rest[j] - rest_before[j]))
+            wanted |= not inside[j] and (weight[j] != 0.0 or ahead >= bar)
         if wanted:
             # Some more than are asked for: many columns at once cost little more than one.
             for j in range(len(rest)):
-                if not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= _AHEAD * bar):
+                ahead = abs(rest[j] + onward * (rest[j] - rest_before[j]))
+                if not inside[j] and (weight[j] != 0.0 or ahead >= _AHEAD * bar):
                     inside[j] = True
                     members[size] = j
                     size += 1
             if size > block.shape[0]:
                 # An odd number of cache lines a row: columns would fall on one another in the cache.
-                side = 32 * (max(size, 2 * block.shape[0]) // 32) + 48
+                side = 32 * (max(size, block.shape[0] * 4 // 3) // 32) + 48
                 block = grow(block, side, side)
             extend(gram, mean, runs, members, old, size, block)
         used += _descend(
@@ -232,15 +237,10 @@ def choose(
     most_sweeps: int,
     patience: int,
     check_words: Any,
-    check_mean: Any,
-    check_moment: Any,
+    check_outputs: Any,
     check_runs: int,
-    check_output: float,
-    check_variance: float,
     errors: Any,
     block: Any,
-    check_block: Any,
-    check_rows: Any,
 ) -> Any:
     """Lasso path of one target, and the lam whose weights fit the holdout runs best.
 
@@ -264,15 +264,15 @@ def choose(
     patience : int
         Leave the path after this many worse holdout errors in a row; 0 goes to its end.
     check_words : (train, words) uint64
-        Masks of the holdout runs, as :func:`dmstore.regression.popcount.counts` takes them.
-    check_mean, check_moment, check_runs, check_output, check_variance
-        The same as above of the holdout runs, and the variance of their output.
+        Masks of the holdout runs.
+    check_outputs : (64 words,) float
+        Their outputs, 0 where a bit stands for no run.
+    check_runs : int
+        How many there are.
     errors : (path,) float64
         Holdout mean squared errors are written here.
-    block, check_block : (side, side) float32 or float64
-    check_rows : (side, words) uint64
-        Memory to work in, of any content, at least 4 a side; it may be outgrown. The dtype of the
-        first is that of the work.
+    block : (side, side) float32 or float64
+        Memory to work in, of any content; it may be outgrown. Its dtype is that of the work.
 
     Returns
     -------
@@ -282,7 +282,7 @@ def choose(
         Its position.
     sweeps : int
     converged : bool
-    block, check_block, check_rows
+    block
         The memory, for the next call.
     """
     train = len(moment)
@@ -293,13 +293,14 @@ def choose(
     members = np.empty(train, dtype=np.int64)
     inside = np.zeros(train, dtype=np.bool_)
     size, sweeps, all_converged = 0, 0, True
+    predicted = np.empty(len(check_outputs), dtype=np.float32)
     best, best_error, worse = 0, np.inf, 0
     previous = 2.0 * np.max(np.abs(rest)) if train else 0.0
     for step in range(len(lams)):
         lam = lams[step]
-        # Sequential strong rule; what it leaves out wrongly is found by the check of all columns.
-        bar = max(lam - 0.5 * previous, 0.45 * lam) if step > 0 else 0.5 * lam
-        old = size
+        # Sequential strong rule, until there is a step of the path that tells where gradients go;
+        # what is left out wrongly is found by the check of all columns.
+        bar = _NEAR * 0.5 * lam if step > 1 else max(lam - 0.5 * previous, 0.45 * lam)
         onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
         spare[0], spare[1] = weight, rest
         block, size, used, converged = _solve(
@@ -314,18 +315,11 @@ def choose(
             best = step
             best_weight[:] = weight
             continue
-        if size > check_block.shape[0]:
-            check_block = grow(check_block, block.shape[0], block.shape[0])
-        if size > check_rows.shape[0]:
-            check_rows = grow(check_rows, block.shape[0], check_words.shape[1])
-        if size > old:
-            extend_by_words(
-                check_words, check_mean, check_runs, members, old, size, check_rows, check_block
-            )
-        error = _holdout_error(
-            check_block, check_mean, check_moment, check_output, check_variance,
-            mean, output, weight, members[:size],
-        )  # fmt: skip
+        level = 0.0
+        for a in range(size):
+            level += mean[members[a]] * weight[members[a]]
+        predict(check_words, weight, members[:size], predicted)
+        error = mean_square(predicted, check_outputs, output - level, check_runs)
         errors[step] = error
         if error < best_error:
             best, best_error, worse = step, error, 0
@@ -334,37 +328,7 @@ def choose(
             worse += 1
             if patience > 0 and worse >= patience:
                 break
-    return best_weight, best, sweeps, all_converged, block, check_block, check_rows
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
-def _holdout_error(
-    block: Any,
-    check_mean: Any,
-    check_moment: Any,
-    check_output: float,
-    check_variance: float,
-    mean: Any,
-    output: float,
-    weight: Any,
-    members: Any,
-) -> float:
-    """Mean squared error on runs given by their centred sums, with the bias of the runs fitted on."""
-    cross, quadratic = 0.0, 0.0
-    offset = check_output - output
-    short = weight[members]
-    for a in range(len(members)):
-        if short[a] == 0.0:
-            continue
-        j = members[a]
-        cross += short[a] * check_moment[j]
-        offset -= short[a] * (check_mean[j] - mean[j])
-        row = block[a]
-        part = 0.0
-        for b in range(a):
-            part += np.float64(row[b]) * np.float64(short[b])
-        quadratic += short[a] * (2.0 * part + row[a] * short[a])
-    return check_variance - 2.0 * cross + quadratic + offset * offset
+    return best_weight, best, sweeps, all_converged, block
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -167,12 +167,10 @@ class Work:
             for _ in pool.map(unless, range(targets)):
                 pass
 
-    def block(self, name: str, dtype: Any, columns: int = 0) -> NDArray[Any]:
+    def block(self, name: str, dtype: Any) -> NDArray[Any]:
         """Memory of this thread that kernels work in."""
         found: NDArray[Any] | None = getattr(self._memory, name, None)
-        if found is None or (columns and found.shape[1] != columns):
-            found = np.empty((_SIDE, columns or _SIDE), dtype=dtype)
-        return found
+        return np.empty((_SIDE, _SIDE), dtype=dtype) if found is None else found
 
     def keep(self, **memory: NDArray[Any]) -> None:
         """Keep memory that may have grown, for the next target of this thread."""
@@ -221,7 +219,7 @@ def choose_lams(
         "sweeps": np.zeros(targets, dtype=np.int32),
         "status": np.zeros(targets, dtype=np.int8),
     }
-    gram, mean, check_mean = design.gram, design.mean, check_design.mean
+    gram, mean = design.gram, design.mean
     words = check_design.words
     lowest = np.minimum(moments.lowest, check.lowest)
     highest = np.maximum(moments.highest, check.highest)
@@ -229,7 +227,8 @@ def choose_lams(
 
     def one(target: int) -> None:
         output, moment = _centred(moments, mean, target)
-        check_output, check_moment = _centred(check, check_mean, target)
+        check_output = check.total[target] / checked
+        check_outputs = check_design.outputs(check, target)
         total = (moments.total[target] + check.total[target]) / (runs + check.runs)
         square = (moments.square[target] + check.square[target]) / (runs + check.runs)
         lam_max = 2.0 * float(np.abs(moment).max(initial=0.0))
@@ -247,7 +246,7 @@ def choose_lams(
         variance = max(check.square[target] / checked - check_output**2, 0.0)
         # float32 does for all but the flattest problems.
         for dtype in (np.float32, np.float64):
-            weight, best, sweeps, converged, *memory = kernels.choose(
+            weight, best, sweeps, converged, memory = kernels.choose(
                 gram,
                 mean,
                 moment,
@@ -258,19 +257,12 @@ def choose_lams(
                 parameters.sweeps if dtype == np.float64 else min(parameters.sweeps, _SWEEPS),
                 parameters.patience,
                 words,
-                check_mean,
-                check_moment,
+                check_outputs,
                 check.runs,
-                check_output,
-                variance,
                 errors,
                 work.block(f"path {dtype}", dtype),
-                work.block(f"check {dtype}", dtype),
-                work.block("rows", np.uint64, words.shape[1]),
             )
-            work.keep(
-                **{f"path {dtype}": memory[0], f"check {dtype}": memory[1], "rows": memory[2]}
-            )
+            work.keep(**{f"path {dtype}": memory})
             if converged:
                 break
             if dtype == np.float32:

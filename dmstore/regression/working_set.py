@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.regression.popcount import counts
+import dmstore.regression.popcount  # noqa: F401 - it says what to install where numba is missing
 
 import numba  # isort: skip
-
-# Rows counted at a time.
-_ROWS = 16
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -24,28 +21,6 @@ def extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, bl
         for b in range(new):
             block[a, b] = row[members[b]] * scale - level * mean[members[b]]
     _mirror(block, old, new)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def extend_by_words(
-    words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
-) -> None:
-    """The same from packed masks, up to the diagonal; `rows` keeps those of the working set."""
-    scale = 1.0 / runs
-    for a in range(old, new):
-        rows[a] = words[members[a]]
-    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
-    last = max(new, 4)
-    found = np.empty((_ROWS, last), dtype=np.int32)
-    for start in range(old, new, _ROWS):
-        stop = min(start + _ROWS, new)
-        first = max(0, min(start, stop - 4))
-        end = max(stop, first + 4)
-        counts(rows[first:end], rows[:last], found[: end - first])
-        for a in range(start, stop):
-            level = mean[members[a]]
-            for b in range(a + 1):
-                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
