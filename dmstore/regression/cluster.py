@@ -125,7 +125,7 @@ def _connected(
             place = stack.enter_context(scheduler).scheduler_address
             for _ in range(count):
                 each = threads or max(1, cores() // count)
-                stack.enter_context(_local_worker(place, each))
+                stack.enter_context(local_worker(place, each))
         try:
             client = stack.enter_context(Client(place, timeout=_ANSWER, set_as_default=False))
         except (OSError, ValueError, TimeoutError) as error:
@@ -138,8 +138,8 @@ def _connected(
 
 
 @contextlib.contextmanager
-def _local_worker(scheduler: str, threads: int) -> Iterator[None]:
-    """A worker process, that ends with the scheduler if not before.
+def local_worker(scheduler: str, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process on this machine, that ends with the scheduler if not before.
 
     Not one of multiprocessing, which would run the user's script again.
     """
@@ -154,7 +154,7 @@ def _local_worker(scheduler: str, threads: int) -> Iterator[None]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            yield
+            yield process
         finally:
             process.kill()
             process.wait()
