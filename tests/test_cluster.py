@@ -77,8 +77,9 @@ def scheduler():
         contextlib.ExitStack() as stack,
     ):
 
-        def start():
-            return stack.enter_context(cluster.local_worker(running.scheduler_address, 1))
+        def start(limit="0"):
+            address = running.scheduler_address
+            return stack.enter_context(cluster.local_worker(address, 1, limit))
 
         yield running, start
 
@@ -199,7 +200,19 @@ def test_a_block_that_ends_workers_ends_the_fit(study, scheduler, monkeypatch):
     with pytest.raises(IncompleteError, match="2 workers were lost at one task"):
         fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
     monkeypatch.setattr(cluster, "_WORKERS", 1)
-    with pytest.raises(IncompleteError, match="no worker for 1 s; start some"):
+    with pytest.raises(IncompleteError, match=r"no worker for 1 s \(none\); start some"):
+        fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
+
+
+def test_workers_without_memory_are_not_waited_for(study, scheduler, monkeypatch):
+    running, start = scheduler
+    monkeypatch.setattr(cluster, "_WORKERS", 1)
+    # A limit that any process is above of.
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "0.001")
+    start("1GB")
+    with distributed.Client(running, set_as_default=False) as client:
+        client.wait_for_workers(1)
+    with pytest.raises(IncompleteError, match=r"no worker for 1 s \(all .* limit of memory\)"):
         fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
 
 

@@ -25,7 +25,7 @@ from dmstore.storage.objects import LocalObjects
 from dmstore.threads import cores
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 # Seconds until a scheduler must have answered, and until the first or next worker must be there.
 _ANSWER, _WORKERS = 5, 60
@@ -122,12 +122,14 @@ def _connected(
                 raise InputError(msg)
             memory = memory or available() // count
             scheduler = LocalCluster(n_workers=0, dashboard_address=":0", silence_logs="CRITICAL")
-            place = stack.enter_context(scheduler).scheduler_address
+            stack.callback(_close, scheduler)
+            place = scheduler.scheduler_address
             for _ in range(count):
                 each = threads or max(1, cores() // count)
                 stack.enter_context(local_worker(place, each))
         try:
-            client = stack.enter_context(Client(place, timeout=_ANSWER, set_as_default=False))
+            client = Client(place, timeout=_ANSWER, set_as_default=False)
+            stack.callback(_close, client)
         except (OSError, ValueError, TimeoutError) as error:
             msg = f"--cluster {address}: no dask scheduler answers there within {_ANSWER} s; give the address of one, such as tcp://host:8786, or local:N"
             raise InputError(msg) from error
@@ -137,16 +139,24 @@ def _connected(
                 client.run(tasks.forget, on_error="ignore")
 
 
+def _close(what: Client | LocalCluster) -> None:
+    """Leave what may be gone; its manners may take minutes, and an error may be on its way."""
+    with contextlib.suppress(Exception):
+        what.close(timeout=_ANSWER)
+
+
 @contextlib.contextmanager
-def local_worker(scheduler: str, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+def local_worker(
+    scheduler: str, threads: int, limit: str = "0"
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process on this machine, that ends with the scheduler if not before.
 
     Not one of multiprocessing, which would run the user's script again.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler]
-        # A worker keeps within its memory itself.
-        command += ["--nthreads", str(threads), "--memory-limit", "0", "--no-nanny"]
+        # A fit keeps within its memory itself, so no limit is needed.
+        command += ["--nthreads", str(threads), "--memory-limit", limit, "--no-nanny"]
         command += ["--no-dashboard", "--local-directory", folder, "--death-timeout", "30"]
         process = subprocess.Popen(
             command,
@@ -182,12 +192,14 @@ class _Pool:
         try:
             while waiting or running:
                 workers = self._workers()
-                if workers:
+                able = [worker for worker, is_able in workers.items() if is_able]
+                if running.keys() & able or (waiting and able):
                     seen = time.monotonic()
                 elif time.monotonic() - seen > _WORKERS:
-                    msg = f"--cluster {self._address}: no worker for {_WORKERS} s; start some; {_RESUME}"
+                    reason = "all that are left are at their limit of memory" if workers else "none"
+                    msg = f"--cluster {self._address}: no worker for {_WORKERS} s ({reason}); start some, with more memory for each or less to --memory; {_RESUME}"
                     raise IncompleteError(msg)
-                for worker in workers:
+                for worker in able:
                     if waiting and worker not in running:
                         task = waiting.popleft()
                         future = self._submit(function, task, worker)
@@ -218,11 +230,19 @@ class _Pool:
             function, self._job, *task, workers=[worker], pure=False, retries=0
         )
 
-    def _workers(self) -> list[str]:
-        """Addresses of the workers there are now."""
+    def _workers(self) -> dict[str, bool]:
+        """Addresses of the workers there are now, and whether each takes tasks."""
+
+        # Inside a function, so that the scheduler gets it whole and needs no dmstore.
+        def states(dask_scheduler: Any) -> dict[str, bool]:
+            return {
+                address: worker.status.name == "running"
+                for address, worker in sorted(dask_scheduler.workers.items())
+            }
+
         try:
             if self._client.status == "running":
-                return sorted(self._client.nthreads())
+                return dict(self._client.run_on_scheduler(states))
         except (OSError, TimeoutError):
             pass
         msg = f"--cluster {self._address}: the scheduler is gone; {_RESUME}"

@@ -28,8 +28,8 @@ from dmstore.regression.stages import Stage
 from dmstore.regression.tiles import Tiles
 from dmstore.threads import blas_threads
 
-# Share of a worker's limit that a fit takes: at .8 dask would let it do no further task.
-_SHARE = 0.6
+# Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
+_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,7 @@ def forget() -> None:
 class _Ready:
     """What a worker process keeps between tasks."""
 
-    def __init__(self, job: Job) -> None:
-        from distributed import get_worker
-
-        worker = get_worker()
+    def __init__(self, job: Job, worker: Any) -> None:
         self.job = job
         if job.version != dmstore.__version__:
             msg = f"worker {worker.address} has dmstore {dmstore.__version__}, the fit was begun by {job.version}; install the same version for all"
@@ -141,7 +138,8 @@ class _Ready:
         algorithm = self._algorithm(job, where, worker.address)
         threads = min(worker.state.nthreads, job.threads or worker.state.nthreads)
         limit = worker.memory_manager.memory_limit
-        memory = job.memory or min(available(), int(_SHARE * limit) if limit else available())
+        memory = job.memory or available()
+        memory = min(memory, int(_SHARE * limit)) if limit else memory
         runs = Runs(algorithm, view_of(algorithm, document, where), parts=job.parts)
         self.fitting = Fitting(
             algorithm=algorithm,
@@ -207,11 +205,17 @@ _kept: _Ready | None = None
 @contextmanager
 def _working(job: Job) -> Iterator[_Ready]:
     """What is kept for a job, by one task at a time."""
+    from distributed import get_worker
+
     global _kept
+    worker = get_worker()
     with _LOCK:
         if _kept is None or _kept.job != job:
             # Two fits have no room beside one another.
             _kept = None
-            _kept = _Ready(job)
+            _kept = _Ready(job, worker)
         with blas_threads(_kept.fitting.threads):
             yield _kept
+        if worker.status.name == "paused":
+            # It is at its limit, and takes the next task only once it is below.
+            _kept = None
