@@ -128,7 +128,8 @@ def _connected(
                 each = threads or max(1, cores() // count)
                 stack.enter_context(local_worker(place, each))
         try:
-            client = Client(place, timeout=_ANSWER, set_as_default=False)
+            answer = _WORKERS if local else _ANSWER
+            client = Client(place, timeout=answer, set_as_default=False)
             stack.callback(_close, client)
         except (OSError, ValueError, TimeoutError) as error:
             msg = f"--cluster {address}: no dask scheduler answers there within {_ANSWER} s; give the address of one, such as tcp://host:8786, or local:N"
