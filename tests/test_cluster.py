@@ -23,8 +23,8 @@ from dmstore.regression.tiles import Tiles
 from dmstore.storage.segment import Rows
 
 distributed = pytest.importorskip("distributed")
-TRAIN, TARGETS, RUNS = 120, 1100, 400
-PARAMETERS = Parameters(lams=15)
+TRAIN, TARGETS, RUNS = 80, 1100, 400
+PARAMETERS = Parameters(lams=8)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,10 @@ def test_a_killed_worker_changes_no_bit(study, made, scheduler, tmp_path, monkey
     workers = [start(), start()]
     killed = []
     if not scratch:
-        # As where a worker has room for one Gram.
-        real = cluster.stages.passes
-        monkeypatch.setattr(cluster.stages, "passes", lambda steps, _: real(steps, 1))
+        # As where a worker has room for few Grams; the second is made from the first.
+        monkeypatch.setattr(
+            cluster.stages, "passes", lambda steps, _: [steps[:1], steps[1:2], steps[2:]]
+        )
 
     def progress(what, done, total):
         if what == "fit" and done == 1 and not killed:
@@ -163,7 +164,7 @@ def test_local_workers_go_on_with_blocks_that_are_there(study, made, capfd, monk
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=PARAMETERS)
     monkeypatch.undo()
-    arguments = ["fit", study.path, "a", "--lams", "15", "--cluster", "local:2", "--json"]
+    arguments = ["fit", study.path, "a", "--lams", "8", "--cluster", "local:2", "--json"]
     done = Done(*arguments)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["targets"] == TARGETS
