@@ -42,6 +42,7 @@ COMMANDS = {
 # Which extra brings a package that a command may miss.
 _EXTRAS = {
     "numba": "fit",
+    "distributed": "cluster",
     "llvmlite": "fit",
     "scipy": "analysis",
     "sklearn": "analysis",

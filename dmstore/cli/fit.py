@@ -69,7 +69,15 @@ from dmstore.regression.solvers import MODULES
     "--scratch",
     type=click.Path(file_okay=False),
     default=None,
-    help="Directory for what has no room in memory.",
+    help="Directory for what has no room in memory; with --cluster, one that all workers see, where "
+    "pairs are counted once for all of them.",
+)
+@click.option(
+    "--cluster",
+    default=None,
+    metavar="ADDRESS",
+    help="dask.distributed scheduler whose workers fit the blocks, such as tcp://host:8786; local:N "
+    "starts N processes here. --threads and --memory are then those of each worker.",
 )
 @options.quiet
 @options.as_json
@@ -86,6 +94,7 @@ def command(
     threads: int | None,
     memory: str | None,
     scratch: str | None,
+    cluster: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -131,6 +140,7 @@ def command(
         threads=threads,
         memory=parse(memory) if memory else None,
         scratch=scratch,
+        cluster=cluster,
         progress=progress,
     )
     s, runs = found.summary, found.document["runs"]

@@ -55,6 +55,23 @@ class Blocks:
         """Blocks that have not been through so many stages."""
         return [number for number, done in self._done.items() if done < stages]
 
+    def note(self, number: int, stages: int) -> None:
+        """Take it from whoever stored it that a block has been through so many stages.
+
+        What a listing on a shared file system says may be a minute old.
+        """
+        self._done[number] = max(stages, self._done[number])
+
+    def stages(self, number: int) -> int:
+        """How many stages a block has been through."""
+        return self._done[number]
+
+    def there(self, number: int, stages: int) -> bool:
+        """Whether the storage has what so many stages found of a block, or all of them."""
+        return any(
+            self._objects.exists(self._name(number, done)) for done in (stages, self._stages)
+        )
+
     def load(self, number: int) -> tuple[int, Arrays]:
         """How many stages a block has been through, and what they found."""
         done = self._done[number]

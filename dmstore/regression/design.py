@@ -203,6 +203,29 @@ def count_gram(
     return into
 
 
+def count_rows(words: Words, first: int, last: int, into: NDArray[Any], threads: int = 1) -> None:
+    """Some rows of the Gram of a group of runs, all their columns, added to `into`.
+
+    Parameters
+    ----------
+    words : (train, words) uint64
+        As :func:`padded` makes them.
+    first, last : int
+    into : (last - first, train) uint16 or int32
+    threads : int
+    """
+    if len(words) < 4:
+        into += count_gram([words])[first:last].astype(into.dtype)
+        return
+
+    def work(start: int) -> None:
+        stop = min(start + popcount.TILE, last)
+        popcount.add_rows(words, start, stop, into[start - first : stop - first])
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(work, range(first, last, popcount.TILE)))
+
+
 def make_design(
     words: Words,
     runs: int,

@@ -60,6 +60,7 @@ def fit(
     threads: int | None = None,
     memory: int | None = None,
     scratch: str | Path | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit one lasso a target.
@@ -80,7 +81,11 @@ def fit(
         Bytes that the process may take; most of what is free by default. With less, stages follow
         one another, and Grams that have no room lie on scratch.
     scratch : path, optional
-        Directory for these; that of the system for temporary files by default.
+        Directory for these; that of the system for temporary files by default. With `cluster`: one
+        that all workers see, where pairs are counted once for all of them.
+    cluster : str, optional
+        Address of a ``dask.distributed`` scheduler whose workers fit the blocks, or ``local:N`` for N
+        processes here; `threads` and `memory` are then those of each worker, by default what it has.
     progress : callable, optional
         Called with what is done (``read``, ``count``, ``fit``, ``join``), steps done and steps in all.
 
@@ -91,8 +96,10 @@ def fit(
     Raises
     ------
     InputError
-        For fewer than 20 runs, no holdout runs, an output that cannot be fitted, or less memory than
-        a fit needs beside the Grams.
+        For fewer than 20 runs, no holdout runs, an output that cannot be fitted, less memory than
+        a fit needs beside the Grams, or a cluster that cannot be used.
+    IncompleteError
+        If the cluster is lost under way; what is done is kept.
     NotFoundError
         If the algorithm does not exist.
     StorageError
@@ -102,7 +109,7 @@ def fit(
     """
     parameters = parameters or Parameters()
     solvers.load(parameters.solver)
-    threads = threads or cores()
+    given, threads = threads, threads or cores()
     opened = study.algorithm(algorithm)
     entry = opened.outputs.get(output)
     if (
@@ -129,7 +136,7 @@ def fit(
             objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
         # An earlier call may have begun on another base of the same content: that one is pinned.
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
-        view = _view_of(opened, document, where)
+        view = view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
         runs = Runs(opened, view, parts=4 if parameters.halves else 1)
         if runs.count != document["runs"]:
@@ -139,7 +146,7 @@ def fit(
             )
             raise CorruptionError(msg)
         with blas_threads(threads):
-            _Fitting(
+            fitting = Fitting(
                 opened,
                 runs,
                 where,
@@ -149,7 +156,14 @@ def fit(
                 memory or available(),
                 scratch,
                 progress,
-            ).run()
+            )
+            if cluster:
+                # Made of this module, and needed here alone.
+                from dmstore.regression.cluster import fit_blocks
+
+                fit_blocks(cluster, fitting, document, threads=given, memory=memory)
+            else:
+                fitting.run()
         join(study.objects, where, opened.table.sizes["target"], started, progress)
     document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
     complete = schema.load_document("complete", objects.get(f"{where}complete.json"), where)
@@ -181,7 +195,7 @@ def _pinned(study: Study, algorithm: Algorithm) -> View:
     return view
 
 
-def _view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
+def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
     """The base that a fit stands on."""
     table = algorithm.table
     base = log.Base(document["base"], sum(document["runs"].values()), document["content_id"])
@@ -227,7 +241,7 @@ def _document(
 
 
 @dataclass
-class _Fitting:
+class Fitting:
     """Blocks of targets on their way through the stages."""
 
     algorithm: Algorithm
@@ -242,18 +256,11 @@ class _Fitting:
 
     def run(self) -> None:
         """Do all stages of all blocks that are not done."""
-        parts = len(self.runs.rows) // 2
-        sizes = [len(rows) for rows in self.runs.rows]
-        halves = parts == 4 and min(sizes[q] + sizes[4 + q] for q in range(4)) >= 2
-        steps = stages.all_stages(parts, halves=halves)
-        blocks = Blocks(self.algorithm.objects, self.where, self._targets, len(steps))
+        steps, sizes, blocks = self.steps, self.sizes, self.blocks()
         if not blocks.todo(len(steps)):
             return
         words = self.runs.words(self.threads, self._report("read"))
-        room, allocate = self._room(words)
-        if self.parameters.solver != "gram":
-            # Other solvers take a block through all stages at once.
-            room = len(steps)
+        room, allocate = self.room(words)
         holdout = stages.holdout_design(words, sizes)
         work = Work(self.threads)
         done, before = 0, None
@@ -272,18 +279,31 @@ class _Fitting:
                 progress=self._report("count"),
             )
             for position, number in enumerate(todo):
-                self._tell("fit", position, len(todo))
-                self._block(blocks, number, steps, done, group, designs, holdout, words, work)
-            self._tell("fit", len(todo), len(todo))
+                self.tell("fit", position, len(todo))
+                self.block(blocks, number, steps, done, group, designs, holdout, words, work)
+            self.tell("fit", len(todo), len(todo))
             # Its memory is taken by the first design of the next pass.
             before = designs[-1] if len(designs) == 1 else None
             del designs
 
     @property
-    def _targets(self) -> int:
-        return self.algorithm.table.sizes["target"]
+    def sizes(self) -> list[int]:
+        """Runs of each group."""
+        return [len(rows) for rows in self.runs.rows]
 
-    def _block(
+    @property
+    def steps(self) -> list[Stage]:
+        """All stages."""
+        sizes = self.sizes
+        halves = len(sizes) == 8 and min(sizes[q] + sizes[4 + q] for q in range(4)) >= 2
+        return stages.all_stages(len(sizes) // 2, halves=halves)
+
+    def blocks(self) -> Blocks:
+        """The blocks of targets, as far as they are stored."""
+        targets = self.algorithm.table.sizes["target"]
+        return Blocks(self.algorithm.objects, self.where, targets, len(self.steps))
+
+    def block(
         self,
         blocks: Blocks,
         number: int,
@@ -295,6 +315,7 @@ class _Fitting:
         words: Sequence[Words],
         work: Work,
     ) -> None:
+        """Take one block through the stages of a pass, `done` with those before, and store it."""
         start, stop = blocks.bounds(number)
         values = self.runs.column(self.output, start, stop)
         shift = values.mean(axis=0, dtype=np.float64)
@@ -310,8 +331,8 @@ class _Fitting:
         )
         blocks.store(number, done, result)
 
-    def _room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
-        """How many Grams there is memory for, and what makes one."""
+    def room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
+        """How many stages make a pass, and what makes a Gram."""
         train = len(words[0])
         widest = 8 * train * TARGETS
         # Products of the groups, outputs and results of a block; and what each thread works in.
@@ -330,13 +351,20 @@ class _Fitting:
             raise InputError(msg)
         dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
         room = (self.memory - beside) // max(1, np.dtype(dtype).itemsize * train * train)
+        # Other solvers take a block through all stages at once.
+        least = 1 if self.parameters.solver == "gram" else len(self.steps)
         if room:
-            return int(room), lambda n, dtype: np.zeros((n, n), dtype=dtype)
-        return 1, lambda n, dtype: scratch_array(self.scratch, (n, n), dtype)
+            return max(int(room), least), lambda n, dtype: np.zeros((n, n), dtype=dtype)
+        return least, self.on_scratch
 
-    def _tell(self, what: str, done: int, total: int) -> None:
+    def on_scratch(self, train: int, dtype: Any) -> NDArray[Any]:
+        """A Gram of zeros in a file."""
+        return scratch_array(self.scratch, (train, train), dtype)
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Say how far something is."""
         if self.progress:
             self.progress(what, done, total)
 
     def _report(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._tell(what, done, total)
+        return lambda done, total: self.tell(what, done, total)

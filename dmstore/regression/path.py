@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 from dmstore.regression import gradient, kernels, solvers
 from dmstore.regression.design import Design, Moments
+from dmstore.threads import blas_threads
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
 FEWEST_RUNS = 20
@@ -163,7 +164,8 @@ class Work:
             if not self._cancelled():
                 one(target)
 
-        with ThreadPoolExecutor(self.threads) as pool:
+        # What a thread adds up must not depend on how many there are.
+        with blas_threads(1), ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(unless, range(targets)):
                 pass
 

@@ -131,6 +131,34 @@ def counts(one: Any, other: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def add_rows(words: Any, first: int, last: int, rows: Any) -> None:
+    """Add the counts of some rows of a Gram, all their columns.
+
+    Parameters
+    ----------
+    words : (train, words) uint64
+        As :func:`counts` takes them.
+    first, last : int
+        Rows to do.
+    rows : (last - first, train) int32 or uint16
+    """
+    train = words.shape[0]
+    tile = np.empty((TILE, TILE), dtype=np.int32)
+    for row0 in range(first, last, TILE):
+        row1 = min(row0 + TILE, last)
+        row = min(row0, max(0, row1 - _SIDE))
+        # At the begin there is nothing to borrow from, but behind.
+        end = max(row1, min(_SIDE, train))
+        for column0 in range(0, train, TILE):
+            column1 = min(column0 + TILE, train)
+            column = min(column0, max(0, column1 - _SIDE))
+            counts(words[row:end], words[column:column1], tile[: end - row, : column1 - column])
+            for i in range(row0, row1):
+                for j in range(column0, column1):
+                    rows[i - first, j] += tile[i - row, j - column]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def add_gram(words: Any, first: int, last: int, gram: Any) -> None:
     """Add the counts of some rows to a Gram, and to the columns that mirror them.
 
