@@ -26,7 +26,7 @@ HEAVY = {
 MAY_IMPORT = {
     **{
         f"dmstore.regression.{part}": {"numba"}
-        for part in ("gradient", "kernels", "popcount", "working_set")
+        for part in ("bit_planes", "gradient", "kernels", "popcount", "working_set")
     },
     **{f"dmstore.regression.torch_{part}": {"torch"} for part in ("design", "steps", "solver")},
 }

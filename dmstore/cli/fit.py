@@ -149,11 +149,19 @@ def command(
 
 def _warn(summary: dict[str, Any]) -> None:
     """Say on stderr what a reader of the numbers must know."""
+    from dmstore.regression.path import FEWEST_RUNS
+
     status, targets = summary["status"], summary["targets"]
     if status["not_converged"]:
         click.echo(
             f"warning: {status['not_converged']} of {targets} targets did not reach the tolerance: "
             f"{summary['unconverged_targets'][:10]}",
+            err=True,
+        )
+    if status.get("too_few_runs"):
+        click.echo(
+            f"warning: {status['too_few_runs']} of {targets} targets are train units that all or nearly all runs saw, "
+            f"and have no datamodel: each needs {FEWEST_RUNS} runs and a holdout run that did not see it",
             err=True,
         )
     empty = status["lam_at_start"] + status["constant"]

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmstore import bits
 from dmstore.errors import InputError
-from dmstore.regression.design import RunPacker, make_design, make_moments
-from dmstore.regression.path import FEWEST_RUNS, Designs, Outputs, Parameters, fit_block
+from dmstore.regression import stages
+from dmstore.regression.design import RunPacker, Words, make_design, make_moments, padded
+from dmstore.regression.own_runs import OwnGroups, whole_tiles
+from dmstore.regression.path import FEWEST_RUNS, Designs, Outputs, Parameters, Work, fit_block
 from dmstore.threads import blas_threads, cores
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ def lasso_path(
     outputs: ArrayLike,
     *,
     holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
+    target_train: ArrayLike | None = None,
     lams: int = 50,
     lam_ratio: float = 0.01,
     patience: int = 5,
@@ -40,6 +44,9 @@ def lasso_path(
     holdout : float or (run,) bool
         Runs that choose lam: a share, drawn with `random_state`, or which ones. The refit takes
         every row; none is reserved for evaluation.
+    target_train : (target,) int, optional
+        The column of `masks` that each target is, -1 where it is none. A target that is a train
+        unit is fitted on the rows that did not see it.
     lams, lam_ratio, patience, tolerance
         See :class:`Parameters`.
     random_state : int
@@ -56,7 +63,8 @@ def lasso_path(
     Raises
     ------
     InputError
-        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, or an empty holdout.
+        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, an empty holdout, or a
+        `target_train` that is no column.
 
     References
     ----------
@@ -89,22 +97,26 @@ def lasso_path(
     apart = _holdout(holdout, len(said), random_state)
     threads = threads or cores()
     shift = said.mean(axis=0)
-    words, designs, moments = [], [], []
+    unit = _units(target_train, said.shape[1], seen.shape[1])
+    shared, own = np.flatnonzero(unit < 0), np.flatnonzero(unit >= 0)
+    words = []
+    for group in (~apart, apart):
+        packer = RunPacker(seen.shape[1])
+        for start in range(0, len(seen), 1024):
+            rows = np.flatnonzero(group[start : start + 1024])
+            packer.add(np.asarray(seen[start : start + 1024])[rows])
+        words.append(padded(packer.finish()))
+    values = [said[~apart], said[apart]]
+    parts = []
     with blas_threads(threads):
-        for group in (~apart, apart):
-            packer = RunPacker(seen.shape[1])
-            for start in range(0, len(seen), 1024):
-                rows = np.flatnonzero(group[start : start + 1024])
-                packer.add(np.asarray(seen[start : start + 1024])[rows])
-            words.append(packer.finish())
-            designs.append(make_design(words[-1], packer.runs, threads=threads))
-            moments.append(make_moments(words[-1], said[group], shift, threads=threads))
-    result = fit_block(
-        Designs(designs[0], designs[1], designs[0] + designs[1]),
-        Outputs(moments[0], moments[1], moments[0] + moments[1], shift),
-        parameters,
-        threads=threads,
-    )
+        if len(shared):
+            plain = [part[:, shared] for part in values]
+            parts.append((shared, _shared(words, plain, shift[shared], parameters, threads)))
+        if len(own):
+            groups = _own(words, [part[:, own] for part in values], shift[own], unit[own])
+            steps = stages.all_stages(1, halves=False)
+            parts.append((own, stages.run_own(steps, groups, parameters, {}, Work(threads))))
+    result = stages.merge(parts)
     spec = schema.group_spec("datamodels")
     return xr.Dataset(
         {
@@ -113,6 +125,62 @@ def lasso_path(
         },
         attrs={"runs": len(said), "holdout_runs": int(apart.sum()), **parameters.document()},
     )
+
+
+def _shared(
+    words: Sequence[Words],
+    values: Sequence[NDArray[np.float64]],
+    shift: NDArray[np.float64],
+    parameters: Parameters,
+    threads: int,
+) -> dict[str, NDArray[Any]]:
+    """Fit targets on all rows; the first group is fitted on, the second chooses lam."""
+    designs = [
+        make_design(group, len(said), threads=threads)
+        for group, said in zip(words, values, strict=True)
+    ]
+    moments = [
+        make_moments(group, said, shift, threads=threads)
+        for group, said in zip(words, values, strict=True)
+    ]
+    return fit_block(
+        Designs(designs[0], designs[1], designs[0] + designs[1]),
+        Outputs(moments[0], moments[1], moments[0] + moments[1], shift),
+        parameters,
+        threads=threads,
+    )
+
+
+def _own(
+    words: Sequence[Words],
+    values: Sequence[NDArray[np.float64]],
+    shift: NDArray[np.float64],
+    unit: NDArray[np.int64],
+) -> OwnGroups:
+    """What targets that are train units are fitted on."""
+    said, used = [], []
+    for group, part in zip(words, values, strict=True):
+        count = bits.WORD * group.shape[1]
+        said.append(np.zeros((count, len(unit))))
+        said[-1][: len(part)] = part - shift
+        used.append(np.arange(count) < len(part))
+    return OwnGroups(
+        [whole_tiles(group) for group in words], said, used, unit, shift, len(words[0])
+    )
+
+
+def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:
+    """The train unit of each target, -1 where it is none."""
+    if target_train is None:
+        return np.full(targets, -1)
+    given = np.asarray(target_train)
+    if given.shape != (targets,) or given.dtype.kind not in "iu":
+        msg = f"target_train {given.dtype} {given.shape}: expected integers ({targets},), a column of masks each or -1"
+        raise InputError(msg)
+    if wrong := [int(n) for n in given if not -1 <= n < train][:3]:
+        msg = f"target_train names columns {wrong} of masks that have {train}; give -1 for a target that is none"
+        raise InputError(msg)
+    return given.astype(np.int64)
 
 
 def _holdout(

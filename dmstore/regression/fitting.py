@@ -20,6 +20,7 @@ from dmstore.memory import available, scratch_array
 from dmstore.regression import solvers, stages
 from dmstore.regression.blocks import TARGETS, Blocks, join
 from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
+from dmstore.regression.own_runs import OwnGroups, whole_tiles
 from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
@@ -64,7 +65,8 @@ def fit(
 ) -> Fit:
     """Fit one lasso a target.
 
-    The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
+    A target that is a train unit itself (``target_train``) is fitted on the runs that did not see
+    it, on a design of its own. The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
     one; the same call after a kill goes on where it was, and returns at once when all is done.
 
     Parameters
@@ -112,12 +114,6 @@ def fit(
     ):
         msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
         raise InputError(msg)
-    if (study.target_train(opened.target_set) >= 0).any():
-        msg = (
-            f"targets of {algorithm!r} are train units themselves (target_train); each needs the runs that "
-            f"did not see it alone, which this version cannot fit: leave such targets out"
-        )
-        raise InputError(msg)
     started = time.monotonic()
     view = _pinned(study, opened)
     runs = Runs(opened, view, parts=4 if parameters.halves else 1)
@@ -142,6 +138,7 @@ def fit(
             _Fitting(
                 opened,
                 runs,
+                study.target_train(opened.target_set),
                 where,
                 output,
                 parameters,
@@ -232,6 +229,7 @@ class _Fitting:
 
     algorithm: Algorithm
     runs: Runs
+    unit: NDArray[np.int64]
     where: str
     output: str
     parameters: Parameters
@@ -250,9 +248,10 @@ class _Fitting:
         if not blocks.todo(len(steps)):
             return
         words = self.runs.words(self.threads, self._report("read"))
-        room, allocate = self._room(words)
-        if self.parameters.solver != "gram":
-            # Other solvers take a block through all stages at once.
+        shared = bool((self.unit < 0).any())
+        room, allocate = self._room(words, shared=shared)
+        if self.parameters.solver != "gram" or not shared:
+            # Other solvers take a block through all stages at once; own designs need no Gram.
             room = len(steps)
         holdout = stages.holdout_design(words, sizes)
         work = Work(self.threads)
@@ -262,14 +261,18 @@ class _Fitting:
             todo = blocks.todo(done)
             if not todo:
                 continue
-            designs = stages.make_designs(
-                group,
-                words,
-                sizes,
-                allocate,
-                before,
-                threads=self.threads,
-                progress=self._report("count"),
+            designs = (
+                stages.make_designs(
+                    group,
+                    words,
+                    sizes,
+                    allocate,
+                    before,
+                    threads=self.threads,
+                    progress=self._report("count"),
+                )
+                if shared
+                else []
             )
             for position, number in enumerate(todo):
                 self._tell("fit", position, len(todo))
@@ -302,15 +305,55 @@ class _Fitting:
         # Stages of this pass that were done with more memory are not done again.
         skip = max(0, have - (done - len(group)))
 
+        unit = self.unit[start:stop]
+        shared, own = np.flatnonzero(unit < 0), np.flatnonzero(unit >= 0)
+
         def moments(index: int) -> Moments:
-            return self.runs.moments(index, words[index], values, shift, self.threads)
+            said = values if not len(own) else values[:, shared]
+            return self.runs.moments(index, words[index], said, shift[shared], self.threads)
 
-        result = stages.run(
-            group[skip:], designs[skip:], holdout, moments, shift, self.parameters, result, work
+        parts = []
+        if len(shared):
+            before = result if not len(own) else stages.take(result, shared)
+            found = stages.run(
+                group[skip:],
+                designs[skip:],
+                holdout,
+                moments,
+                shift[shared],
+                self.parameters,
+                before,
+                work,
+            )
+            parts.append((shared, found))
+        if len(own):
+            groups = self._own(words, values[:, own], shift[own], unit[own])
+            before = stages.take(result, own)
+            found = stages.run_own(group[skip:], groups, self.parameters, before, work)
+            parts.append((own, found))
+        blocks.store(number, done, parts[0][1] if len(parts) == 1 else stages.merge(parts))
+
+    def _own(
+        self,
+        words: Sequence[Words],
+        values: NDArray[Any],
+        shift: NDArray[np.float64],
+        unit: NDArray[np.int64],
+    ) -> OwnGroups:
+        """What targets that are train units are fitted on."""
+        said = [self.runs.bits(group, values) for group in range(len(words))]
+        return OwnGroups(
+            [whole_tiles(group) for group in words],
+            [part.astype(np.float64) - shift for part, _ in said],
+            [used for _, used in said],
+            unit,
+            shift,
+            len(words[0]),
         )
-        blocks.store(number, done, result)
 
-    def _room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
+    def _room(
+        self, words: Sequence[Words], *, shared: bool
+    ) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
         """How many Grams there is memory for, and what makes one."""
         train = len(words[0])
         widest = 8 * train * TARGETS
@@ -328,6 +371,8 @@ class _Fitting:
                 f"the Grams; give more with --memory, or fewer --threads"
             )
             raise InputError(msg)
+        if not shared:
+            return 1, lambda n, dtype: np.zeros((n, n), dtype=dtype)
         dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
         room = (self.memory - beside) // max(1, np.dtype(dtype).itemsize * train * train)
         if room:

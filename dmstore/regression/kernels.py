@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from dmstore.regression.gradient import FAST, residual
-from dmstore.regression.working_set import extend, extend_by_words, grow
+from dmstore.regression.working_set import extend, extend_by_words, grow, side_for
 
 import numba  # isort: skip
 
 # Sweeps after which the non-zero weights are solved for at once.
 PATIENT = 50
 # Columns join the working set from this share of the bound on.
-_AHEAD = 0.9
+AHEAD = 0.9
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
@@ -102,7 +102,7 @@ def _jump(block: Any, rest: Any, weight: Any, half_lam: float) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _descend(
+def descend(
     block: Any,
     members: Any,
     rest: Any,
@@ -192,16 +192,15 @@ def _solve(
         if wanted:
             # Some more than are asked for: many columns at once cost little more than one.
             for j in range(len(rest)):
-                if not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= _AHEAD * bar):
+                if not inside[j] and (weight[j] != 0.0 or abs(rest[j]) >= AHEAD * bar):
                     inside[j] = True
                     members[size] = j
                     size += 1
             if size > block.shape[0]:
-                # An odd number of cache lines a row: columns would fall on one another in the cache.
-                side = 32 * (max(size, 2 * block.shape[0]) // 32) + 48
+                side = side_for(size, block.shape[0])
                 block = grow(block, side, side)
             extend(gram, mean, runs, members, old, size, block)
-        used += _descend(
+        used += descend(
             block, members[:size], rest, weight, rest_before, weight_before, onward,
             half, tolerance, most - used,
         )  # fmt: skip

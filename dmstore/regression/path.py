@@ -16,14 +16,14 @@ from dmstore.errors import InputError
 from dmstore.regression import gradient, kernels, solvers
 from dmstore.regression.design import Design, Moments
 
-FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
+FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
 PATH_TOLERANCE = 4e-3
 # Parts of the runs are compared with one another, where estimation noise is far above this.
 PARTS_TOLERANCE = 1e-4
 # What rounding the stored weights to float32 may cost.
-_STORED = 1e-4
+STORED = 1e-4
 # Sweeps at one lam that are tried in float32.
 _SWEEPS = 500
 # Side of the memory that a thread begins with.
@@ -179,6 +179,31 @@ class Work:
         vars(self._memory).update(memory)
 
 
+def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """The arrays of a block before anything is fitted, those of parts left out."""
+    return {
+        "weight": np.zeros((targets, train), dtype=np.float32),
+        **{
+            name: np.full(targets, np.nan)
+            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
+        },
+        **{
+            name: np.full((targets, parameters.lams), np.nan)
+            for name in ("lam_path", "holdout_mse")
+        },
+        "nonzeros": np.zeros(targets, dtype=np.int32),
+        "sweeps": np.zeros(targets, dtype=np.int32),
+        "status": np.zeros(targets, dtype=np.int8),
+    }
+
+
+def status_of(best: int, lams: int, *, converged: bool) -> int:
+    """Status of a target whose lam stands at a position of its path."""
+    if not converged:
+        return NOT_CONVERGED
+    return AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
+
+
 def choose_lams(
     design: Design,
     check_design: Design,
@@ -206,21 +231,8 @@ def choose_lams(
     dict
         The arrays of the ``datamodels`` schema as far as they are known.
     """
-    targets, train = len(shift), design.train
-    result: dict[str, NDArray[Any]] = {
-        "weight": np.zeros((targets, train), dtype=np.float32),
-        **{
-            name: np.full(targets, np.nan)
-            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
-        },
-        **{
-            name: np.full((targets, parameters.lams), np.nan)
-            for name in ("lam_path", "holdout_mse")
-        },
-        "nonzeros": np.zeros(targets, dtype=np.int32),
-        "sweeps": np.zeros(targets, dtype=np.int32),
-        "status": np.zeros(targets, dtype=np.int8),
-    }
+    targets = len(shift)
+    result = empty(targets, design.train, parameters)
     gram, mean, check_mean = design.gram, design.mean, check_design.mean
     words = check_design.words
     lowest = np.minimum(moments.lowest, check.lowest)
@@ -283,15 +295,7 @@ def choose_lams(
         baseline = variance + (check_output - output) ** 2
         if check.runs and baseline > 0:
             result["holdout_r2"][target] = 1.0 - errors[best] / baseline
-        result["status"][target] = (
-            NOT_CONVERGED
-            if not converged
-            else AT_START
-            if best == 0
-            else AT_END
-            if best == len(lams) - 1
-            else FITTED
-        )
+        result["status"][target] = status_of(best, len(lams), converged=converged)
 
     work.each(one, targets)
     return result
@@ -326,7 +330,7 @@ def refit_all(
         result["kkt"][target], result["gap"][target] = kkt, gap
         result["nonzeros"][target] = np.count_nonzero(stored)
         result["sweeps"][target] += sweeps
-        if not converged or kkt > max(_STORED, 2 * parameters.tolerance):
+        if not converged or kkt > max(STORED, 2 * parameters.tolerance):
             result["status"][target] = NOT_CONVERGED
 
     work.each(one, len(shift))

@@ -67,9 +67,9 @@ class Runs:
         self._inside = [
             np.split(rows, np.searchsorted(rows, self._starts[1:])) for rows in self.rows
         ]
-        self._order = [self._bits(inside) for inside in self._inside]
+        self._order = [self._rows_of(inside) for inside in self._inside]
 
-    def _bits(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    def _rows_of(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         """The row that each bit of a group's words stands for, -1 for none."""
         used = [np.full(-(-len(rows) // bits.WORD) * bits.WORD, -1, np.int64) for rows in inside]
         for order, rows in zip(used, inside, strict=True):
@@ -123,6 +123,19 @@ class Runs:
         """One output of all runs on some targets: (run, target)."""
         return self._view.tiles(output).read((slice(None), slice(start, stop)))
 
+    def bits(self, group: int, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """A column of outputs in the order of the bits of a group's words.
+
+        Returns
+        -------
+        values : (bit, target)
+            Anything where a bit stands for no run.
+        used : (bit,) bool
+            Whether it stands for one.
+        """
+        order = self._order[group]
+        return values[np.maximum(order, 0)], order >= 0
+
     def moments(
         self,
         group: int,
@@ -132,6 +145,5 @@ class Runs:
         threads: int = 1,
     ) -> Moments:
         """Products of one group's masks with a column of outputs; see :func:`make_moments`."""
-        order = self._order[group]
-        used = order >= 0
-        return make_moments(words, values[np.maximum(order, 0)], shift, used=used, threads=threads)
+        said, used = self.bits(group, values)
+        return make_moments(words, said, shift, used=used, threads=threads)

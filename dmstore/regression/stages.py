@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import path, solvers
+from dmstore import schema
+from dmstore.regression import own_path, path, solvers
 from dmstore.regression.design import Design, Moments, Words, count_gram, gram_dtype, unit_counts
+from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import Parameters, Work
 
 Arrays = dict[str, NDArray[Any]]
@@ -165,6 +167,47 @@ def run(
                 stage.name, stage.number, stage.share, design, together, parameters, result, work
             )
     return result
+
+
+def run_own(
+    stages: Sequence[Stage],
+    own: OwnGroups,
+    parameters: Parameters,
+    result: Arrays,
+    work: Work,
+) -> Arrays:
+    """The same of targets that are train units, each over the runs that did not see it."""
+    for stage in stages:
+        if stage.name == "choose":
+            check = tuple(len(stage.groups) + group for group in stage.groups)
+            result = own_path.choose_lams(own, stage.groups, check, parameters, work)
+        elif stage.name == "refit":
+            own_path.refit_all(own, stage.groups, parameters, result, work)
+        else:
+            own_path.fit_part(
+                stage.name, stage.number, stage.share, own, stage.groups, parameters, result, work
+            )
+    return result
+
+
+def take(result: Arrays, targets: NDArray[np.int64]) -> Arrays:
+    """What was found of some targets of a block."""
+    return {name: values.take(targets, _axis(name)) for name, values in result.items()}
+
+
+def merge(parts: Sequence[tuple[NDArray[np.int64], Arrays]]) -> Arrays:
+    """What was found of all targets of a block, from disjoint ones."""
+    order = np.argsort(np.concatenate([targets for targets, _ in parts]))
+    return {
+        name: np.concatenate([found[name] for _, found in parts], _axis(name)).take(
+            order, _axis(name)
+        )
+        for name in parts[0][1]
+    }
+
+
+def _axis(name: str) -> int:
+    return schema.group_spec("datamodels").arrays[name].dims.index("target")
 
 
 def _whole(

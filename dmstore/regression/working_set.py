@@ -23,7 +23,7 @@ def extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, bl
         level = mean[members[a]]
         for b in range(new):
             block[a, b] = row[members[b]] * scale - level * mean[members[b]]
-    _mirror(block, old, new)
+    mirror(block, old, new)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -31,9 +31,17 @@ def extend_by_words(
     words: Any, mean: Any, runs: int, members: Any, old: int, new: int, rows: Any, block: Any
 ) -> None:
     """The same from packed masks, up to the diagonal; `rows` keeps those of the working set."""
-    scale = 1.0 / runs
     for a in range(old, new):
         rows[a] = words[members[a]]
+    extend_by_rows(rows, mean, runs, members, old, new, block)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def extend_by_rows(
+    rows: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any
+) -> None:
+    """The same where `rows` holds the packed masks of the working set already."""
+    scale = 1.0 / runs
     # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
     last = max(new, 4)
     found = np.empty((_ROWS, last), dtype=np.int32)
@@ -49,10 +57,10 @@ def extend_by_words(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _mirror(block: Any, old: int, new: int) -> None:
-    """Columns `old` to `new` of the rows before, from the rows that were filled."""
-    for a in range(old):
-        for b in range(old, new):
+def mirror(block: Any, old: int, new: int) -> None:
+    """Columns `old` to `new` above the diagonal, from the rows below it."""
+    for a in range(new):
+        for b in range(max(old, a + 1), new):
             block[a, b] = block[b, a]
 
 
@@ -62,3 +70,11 @@ def grow(block: Any, rows: int, columns: int) -> Any:
     larger = np.empty((rows, columns), dtype=block.dtype)
     larger[: block.shape[0], : block.shape[1]] = block
     return larger
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def side_for(size: int, side: int) -> int:
+    """Side of a block that a working set has outgrown: an odd number of cache lines a row, since
+    columns would fall on one another in the cache.
+    """
+    return 32 * (max(size, 2 * side) // 32) + 48
