@@ -31,6 +31,20 @@ from dmstore.regression.solvers import MODULES
     help="Last lam over the first.",
 )
 @click.option(
+    "--lam",
+    type=float,
+    default=None,
+    metavar="VALUE",
+    help="One lam for all targets, in the place of a path; 0 fits without a penalty, with the "
+    "smallest weights.",
+)
+@click.option(
+    "--lam-grid",
+    default=None,
+    metavar="L1,L2,...",
+    help="The path of all targets, largest lam first, in the place of one from each target's largest.",
+)
+@click.option(
     "--patience",
     type=click.IntRange(0),
     default=5,
@@ -79,6 +93,8 @@ def command(
     target_output: str,
     lams: int,
     lam_ratio: float,
+    lam: float | None,
+    lam_grid: str | None,
     patience: int,
     tolerance: float,
     halves: bool,
@@ -95,7 +111,7 @@ def command(
     """
     from dmstore.memory import parse
     from dmstore.regression import fit
-    from dmstore.regression.path import Parameters
+    from dmstore.regression.parameters import Parameters, parse_grid
     from dmstore.study import open_study
 
     parameters = Parameters(
@@ -105,6 +121,8 @@ def command(
         tolerance=tolerance,
         halves=halves,
         solver=solver,
+        lam=lam,
+        lam_grid=parse_grid(lam_grid) if lam_grid is not None else (),
     )
     bars: dict[str, output.Progress] = {}
 

@@ -30,6 +30,8 @@ def lasso_path(
     lam_ratio: float = 0.01,
     patience: int = 5,
     tolerance: float = 1e-5,
+    lam: float | None = None,
+    lam_grid: Sequence[float] = (),
     random_state: int = 0,
     threads: int | None = None,
 ) -> xr.Dataset:
@@ -47,7 +49,7 @@ def lasso_path(
     target_train : (target,) int, optional
         The column of `masks` that each target is, -1 where it is none. A target that is a train
         unit is fitted on the rows that did not see it.
-    lams, lam_ratio, patience, tolerance
+    lams, lam_ratio, patience, tolerance, lam, lam_grid
         See :class:`Parameters`.
     random_state : int
     threads : int, optional
@@ -84,7 +86,15 @@ def lasso_path(
 
     from dmstore import schema
 
-    parameters = Parameters(lams, lam_ratio, patience, tolerance, halves=False)
+    parameters = Parameters(
+        lams=lams,
+        lam_ratio=lam_ratio,
+        patience=patience,
+        tolerance=tolerance,
+        halves=False,
+        lam=lam,
+        lam_grid=tuple(lam_grid),
+    )
     seen: Any = masks if hasattr(masks, "compute") else np.asarray(masks)
     said: Any = np.asarray(outputs, dtype=np.float64)
     said = said[:, None] if said.ndim == 1 else said

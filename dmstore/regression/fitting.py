@@ -17,7 +17,7 @@ from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.memory import available, scratch_array
-from dmstore.regression import solvers, stages
+from dmstore.regression import solvers, stages, unpenalised
 from dmstore.regression.blocks import TARGETS, Blocks, join
 from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
 from dmstore.regression.own_runs import OwnGroups, whole_tiles
@@ -93,7 +93,7 @@ def fit(
     Raises
     ------
     InputError
-        For fewer than 20 runs, no holdout runs, an output that cannot be fitted, or less memory than
+        For fewer than 20 runs, no holdout runs, lam 0 with more than 10,000 train units, an output that cannot be fitted, or less memory than
         a fit needs beside the Grams.
     NotFoundError
         If the algorithm does not exist.
@@ -106,6 +106,8 @@ def fit(
     solvers.load(parameters.solver)
     threads = threads or cores()
     opened = study.algorithm(algorithm)
+    if parameters.lam == 0:
+        unpenalised.check_size(opened.train)
     entry = opened.outputs.get(output)
     if (
         entry is None
@@ -371,10 +373,20 @@ class _Fitting:
                 f"the Grams; give more with --memory, or fewer --threads"
             )
             raise InputError(msg)
+        pairs = train * train
+        penalised = self.parameters.lam != 0
+        each = 0 if penalised else unpenalised.KEPT * pairs
+        meanwhile = 0 if penalised else unpenalised.MEANWHILE * pairs
+        if self.memory < beside + each + meanwhile:
+            msg = (
+                f"{self.memory / 1e9:.1f} GB of memory are too little: lam 0 takes {(each + meanwhile) / 1e9:.1f} GB beside "
+                f"{beside / 1e9:.1f}; give more with --memory, or a positive --lam"
+            )
+            raise InputError(msg)
         if not shared:
             return 1, lambda n, dtype: np.zeros((n, n), dtype=dtype)
         dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
-        room = (self.memory - beside) // max(1, np.dtype(dtype).itemsize * train * train)
+        room = (self.memory - beside - meanwhile) // max(1, np.dtype(dtype).itemsize * pairs + each)
         if room:
             return int(room), lambda n, dtype: np.zeros((n, n), dtype=dtype)
         return 1, lambda n, dtype: scratch_array(self.scratch, (n, n), dtype)

@@ -300,6 +300,8 @@ def choose(
         bar = max(lam - 0.5 * previous, 0.45 * lam) if step > 0 else 0.5 * lam
         old = size
         onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
+        # A grid may leap where weights are no longer linear.
+        onward = min(onward, 1.0)
         spare[0], spare[1] = weight, rest
         block, size, used, converged = _solve(
             gram, mean, moment, runs, lam, bar, tolerance, most_sweeps,

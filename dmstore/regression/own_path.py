@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import kernels, working_set
+from dmstore.regression import kernels, unpenalised, working_set
 from dmstore.regression.own_runs import OwnGroups, OwnRuns
 from dmstore.regression.path import (
     CONSTANT,
@@ -171,7 +171,7 @@ def choose_lams(
             result["status"][target] = TOO_FEW_RUNS
             return
         everything = own.runs((*groups, *check), target)
-        lam_max = 2.0 * float(np.abs(runs.rest(np.zeros(own.train), 0.0)).max(initial=0.0))
+        lam_max = 2.0 * float(np.abs(runs.moment()).max(initial=0.0))
         if everything.lowest == everything.highest or lam_max <= 1e-12 * math.sqrt(
             everything.variance
         ):
@@ -180,9 +180,14 @@ def choose_lams(
                 result[name][target] = 0.0
             result["status"][target] = CONSTANT
             return
-        lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
+        lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
-        weight, best, sweeps, converged = _walk(runs, held, lams, errors, parameters, work)
+        if parameters.lam == 0:
+            weight, *_ = _solve(runs, 0.0, result["weight"][target], parameters, work)
+            bias = runs.output - float(weight @ runs.mean)
+            errors[0], best, sweeps, converged = held.error(weight, bias), 0, 0, True
+        else:
+            weight, best, sweeps, converged = _walk(runs, held, lams, errors, parameters, work)
         result["weight"][target] = weight
         result["lam"][target], result["lam_max"][target] = lams[best], lam_max
         result["lam_path"][target] = lams
@@ -211,7 +216,7 @@ def _walk(
     for step, lam in enumerate(lams):
         bar = max(lam - 0.5 * lams[step - 1], 0.45 * lam) if step else 0.5 * lam
         onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
-        used, there = solver.solve(lam, bar, onward)
+        used, there = solver.solve(lam, bar, min(onward, 1.0))
         sweeps, converged = sweeps + used, converged and there
         errors[step] = held.error(solver.weight, runs.output - float(solver.weight @ runs.mean))
         if step == 0 or errors[step] < errors[best]:
@@ -236,7 +241,11 @@ def refit_all(
         solved, sweeps, converged = _solve(runs, lam, result["weight"][target], parameters, work)
         stored = solved.astype(np.float32)
         exact = stored.astype(np.float64)
-        kkt, gap = runs.certify(exact, lam)
+        kkt, gap = (
+            unpenalised.MinimumNorm(runs.design()).certify(runs.moment(), runs.variance, exact)
+            if lam == 0
+            else runs.certify(exact, lam)
+        )
         result["weight"][target] = stored
         result["bias"][target] = runs.output + own.shift[target] - float(exact @ runs.mean)
         result["kkt"][target], result["gap"][target] = kkt, gap
@@ -286,6 +295,8 @@ def _solve(
     work: Work,
     coarsest: float = 0.0,
 ) -> tuple[NDArray[np.float64], int, bool]:
+    if lam == 0:
+        return unpenalised.MinimumNorm(runs.design()).solve(runs.moment()), 0, True
     tolerance = max(parameters.tolerance, coarsest)
     solver = _Solver(runs, start, lam, tolerance, parameters.sweeps, work)
     sweeps, converged = solver.solve(lam, 0.5 * lam)

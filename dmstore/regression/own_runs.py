@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dmstore import bits
 from dmstore.regression import bit_planes
-from dmstore.regression.design import Words
+from dmstore.regression.design import Design, Words, make_design
 
 # Digits of a residual in fixed point: as many as a float64 has, and whole register tiles.
 _MOST_PLANES = 52
@@ -160,6 +160,14 @@ class OwnRuns:
         total = float(np.bitwise_count(planes).sum(axis=1) @ scales)
         found: NDArray[np.float64] = self._products(planes, scales) - self.mean * total
         return found / self.count
+
+    def moment(self) -> NDArray[np.float64]:
+        """Covariance of all masks and the output: (train,) float64."""
+        return self.rest(np.zeros(self.train), 0.0)
+
+    def design(self) -> Design:
+        """The whole design: only a fit without a penalty needs it."""
+        return make_design(self.rows(np.arange(self.train)), self.count)
 
     def certify(self, weight: NDArray[np.float64], lam: float) -> tuple[float, float]:
         """KKT violation relative to lam and relative duality gap; see ``gradient.certify``."""

@@ -6,15 +6,15 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError
-from dmstore.regression import gradient, kernels, solvers
+from dmstore.regression import gradient, kernels, unpenalised
 from dmstore.regression.design import Design, Moments
+from dmstore.regression.parameters import Parameters as Parameters
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
 FEWEST_RUNS = 20
@@ -28,50 +28,6 @@ STORED = 1e-4
 _SWEEPS = 500
 # Side of the memory that a thread begins with.
 _SIDE = 272
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """How to fit.
-
-    Attributes
-    ----------
-    lams : int
-        Values of lam on the path, log-spaced from lam_max.
-    lam_ratio : float
-        The last one over the first.
-    patience : int
-        A target leaves the path after this many worse holdout errors in a row; 0 never.
-    tolerance : float
-        Largest violation of the optimality conditions, relative to lam.
-    sweeps : int
-        Coordinate-descent sweeps allowed at one lam.
-    halves : bool
-        Whether to fit halves and quarters of the masks too, for comparisons out of sample.
-    solver : str
-        A name in ``solvers.MODULES``.
-    """
-
-    lams: int = 50
-    lam_ratio: float = 0.01
-    patience: int = 5
-    tolerance: float = 1e-5
-    sweeps: int = 20000
-    halves: bool = True
-    solver: str = "gram"
-
-    def __post_init__(self) -> None:
-        solvers.check(self.solver)
-        if self.lams < 1 or self.patience < 0 or self.sweeps < 1:
-            msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give positive numbers (patience may be 0)"
-            raise InputError(msg)
-        if not 0 < self.lam_ratio <= 1 or not 0 < self.tolerance < 1:
-            msg = f"lam ratio {self.lam_ratio} and tolerance {self.tolerance} must lie between 0 and 1"
-            raise InputError(msg)
-
-    def document(self) -> dict[str, Any]:
-        """The parameters as they stand in ``fit.json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -188,7 +144,7 @@ def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray
             for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
         },
         **{
-            name: np.full((targets, parameters.lams), np.nan)
+            name: np.full((targets, parameters.count), np.nan)
             for name in ("lam_path", "holdout_mse")
         },
         "nonzeros": np.zeros(targets, dtype=np.int32),
@@ -201,7 +157,10 @@ def status_of(best: int, lams: int, *, converged: bool) -> int:
     """Status of a target whose lam stands at a position of its path."""
     if not converged:
         return NOT_CONVERGED
-    return AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
+    # A path of one lam has no ends.
+    return (
+        FITTED if lams == 1 else AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
+    )
 
 
 def choose_lams(
@@ -238,6 +197,7 @@ def choose_lams(
     lowest = np.minimum(moments.lowest, check.lowest)
     highest = np.maximum(moments.highest, check.highest)
     runs, checked = moments.runs, max(check.runs, 1)
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         output, moment = _centred(moments, mean, target)
@@ -254,11 +214,17 @@ def choose_lams(
                 result[name][target] = 0.0
             result["status"][target] = CONSTANT
             return
-        lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
+        lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
         variance = max(check.square[target] / checked - check_output**2, 0.0)
+        best, sweeps, converged = 0, 0, True
+        if free:
+            weight = free.solve(moment)
+            errors[0] = unpenalised.holdout_error(
+                check_design, check_moment, check_output, variance, mean, output, weight
+            )
         # float32 does for all but the flattest problems.
-        for dtype in (np.float32, np.float64):
+        for dtype in () if free else (np.float32, np.float64):
             weight, best, sweeps, converged, *memory = kernels.choose(
                 gram,
                 mean,
@@ -311,6 +277,7 @@ def refit_all(
 ) -> None:
     """Fit on all runs at the lams that were chosen, and certify what is stored; fills `result`."""
     gram, mean, runs = design.gram, design.mean, moments.runs
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
@@ -318,15 +285,20 @@ def refit_all(
         output, moment = _centred(moments, mean, target)
         variance = max(moments.square[target] / runs - output**2, 0.0)
         lam = result["lam"][target]
-        solved, sweeps, converged = _solve(
-            gram, mean, moment, runs, lam, result["weight"][target], parameters, work
+        solved, sweeps, converged = (
+            (free.solve(moment), 0, True)
+            if free
+            else _solve(gram, mean, moment, runs, lam, result["weight"][target], parameters, work)
         )
         stored = solved.astype(np.float32)
-        kkt, gap = gradient.certify(
-            gram, mean, moment, runs, variance, stored.astype(np.float64), lam
+        exact = stored.astype(np.float64)
+        kkt, gap = (
+            free.certify(moment, variance, exact)
+            if free
+            else gradient.certify(gram, mean, moment, runs, variance, exact, lam)
         )
         result["weight"][target] = stored
-        result["bias"][target] = output + shift[target] - stored.astype(np.float64) @ mean
+        result["bias"][target] = output + shift[target] - exact @ mean
         result["kkt"][target], result["gap"][target] = kkt, gap
         result["nonzeros"][target] = np.count_nonzero(stored)
         result["sweeps"][target] += sweeps
@@ -367,11 +339,15 @@ def fit_part(
     start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
     coarse = replace(parameters, tolerance=max(parameters.tolerance, PARTS_TOLERANCE))
     gram, mean = design.gram, design.mean
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
             return
         _, moment = _centred(moments, mean, target)
+        if free:
+            found[number, target] = free.solve(moment)
+            return
         lam = result["lam"][target] * math.sqrt(share)
         found[number, target], _, converged = _solve(
             gram, mean, moment, moments.runs, lam, start[target], coarse, work
