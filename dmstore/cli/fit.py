@@ -45,6 +45,14 @@ from dmstore.regression.solvers import MODULES
     help="The path of all targets, largest lam first, in the place of one from each target's largest.",
 )
 @click.option(
+    "--folds",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Choose lam by K folds of all runs but those for evaluation; 0 by the holdout runs.",
+)
+@click.option(
     "--patience",
     type=click.IntRange(0),
     default=5,
@@ -95,6 +103,7 @@ def command(
     lam_ratio: float,
     lam: float | None,
     lam_grid: str | None,
+    folds: int,
     patience: int,
     tolerance: float,
     halves: bool,
@@ -123,6 +132,7 @@ def command(
         solver=solver,
         lam=lam,
         lam_grid=parse_grid(lam_grid) if lam_grid is not None else (),
+        folds=folds,
     )
     bars: dict[str, output.Progress] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def fit(
         raise InputError(msg)
     started = time.monotonic()
     view = _pinned(study, opened)
-    runs = Runs(opened, view, parts=4 if parameters.halves else 1)
+    runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
     document = _document(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
     objects = study.objects
@@ -129,7 +129,7 @@ def fit(
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
         view = _view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
-        runs = Runs(opened, view, parts=4 if parameters.halves else 1)
+        runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
         if runs.count != document["runs"]:
             msg = (
                 f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
@@ -242,10 +242,11 @@ class _Fitting:
 
     def run(self) -> None:
         """Do all stages of all blocks that are not done."""
-        parts = len(self.runs.rows) // 2
+        folds = self.parameters.folds
+        parts = len(self.runs.rows) // (folds or 2)
         sizes = [len(rows) for rows in self.runs.rows]
-        halves = parts == 4 and min(sizes[q] + sizes[4 + q] for q in range(4)) >= 2
-        steps = stages.all_stages(parts, halves=halves)
+        halves = parts == 4 and min(sum(sizes[q::4]) for q in range(4)) >= 2
+        steps = stages.all_stages(parts, halves=halves, number_of_folds=folds)
         blocks = Blocks(self.algorithm.objects, self.where, self._targets, len(steps))
         if not blocks.todo(len(steps)):
             return
@@ -255,9 +256,10 @@ class _Fitting:
         if self.parameters.solver != "gram" or not shared:
             # Other solvers take a block through all stages at once; own designs need no Gram.
             room = len(steps)
-        holdout = stages.holdout_design(words, sizes)
+        holdout = stages.check_designs(steps, words, sizes)
         work = Work(self.threads)
-        done, before = 0, None
+        done = 0
+        before: tuple[Stage, Design] | None = None
         for group in stages.passes(steps, room):
             done += len(group)
             todo = blocks.todo(done)
@@ -281,7 +283,7 @@ class _Fitting:
                 self._block(blocks, number, steps, done, group, designs, holdout, words, work)
             self._tell("fit", len(todo), len(todo))
             # Its memory is taken by the first design of the next pass.
-            before = designs[-1] if len(designs) == 1 else None
+            before = (group[-1], designs[-1]) if len(designs) == 1 else None
             del designs
 
     @property
@@ -296,7 +298,7 @@ class _Fitting:
         done: int,
         group: Sequence[Stage],
         designs: Sequence[Design],
-        holdout: Design,
+        holdout: Mapping[tuple[int, ...], Design],
         words: Sequence[Words],
         work: Work,
     ) -> None:
@@ -361,7 +363,8 @@ class _Fitting:
         widest = 8 * train * TARGETS
         # Products of the groups, outputs and results of a block; and what each thread works in.
         beside = (
-            sum(group.nbytes for group in words)
+            # Folds are joined to be checked, and so are twice there.
+            (2 if self.parameters.folds else 1) * sum(group.nbytes for group in words)
             + (len(words) + 4) * widest
             + 16 * sum(map(len, self.runs.rows)) * TARGETS
             + self.threads * (64 << 20)

@@ -22,6 +22,7 @@ from dmstore.regression.path import (
     PATH_TOLERANCE,
     STORED,
     TOO_FEW_RUNS,
+    Fold,
     Parameters,
     Work,
     empty,
@@ -144,6 +145,7 @@ def choose_lams(
     check: tuple[int, ...],
     parameters: Parameters,
     work: Work,
+    fold: Fold | None = None,
 ) -> Arrays:
     """The lam of each target that fits its own holdout runs best; as ``path.choose_lams``.
 
@@ -154,6 +156,8 @@ def choose_lams(
         Groups to fit on, and those that choose lam.
     parameters : Parameters
     work : Work
+    fold : Fold, optional
+        Where the groups to check are a fold of several.
 
     Returns
     -------
@@ -171,7 +175,8 @@ def choose_lams(
             result["status"][target] = TOO_FEW_RUNS
             return
         everything = own.runs((*groups, *check), target)
-        lam_max = 2.0 * float(np.abs(runs.moment()).max(initial=0.0))
+        widest = runs if fold is None else everything
+        lam_max = 2.0 * float(np.abs(widest.moment()).max(initial=0.0))
         if everything.lowest == everything.highest or lam_max <= 1e-12 * math.sqrt(
             everything.variance
         ):
@@ -193,6 +198,8 @@ def choose_lams(
         result["lam_path"][target] = lams
         result["sweeps"][target] = sweeps
         baseline = held.variance + (held.output - runs.output) ** 2
+        if fold is not None:
+            fold.share[target], fold.baseline[target] = held.count / count, baseline
         if baseline > 0:
             result["holdout_r2"][target] = 1.0 - errors[best] / baseline
         result["status"][target] = status_of(best, len(lams), converged=converged)

@@ -39,6 +39,9 @@ class Parameters:
         unpenalised fit, of all weights that fit best those of the smallest norm.
     lam_grid : tuple of float
         The path of all targets, decreasing, in the place of one from each target's lam_max.
+    folds : int
+        Choose lam by so many folds of all runs but those for evaluation, in the place of the holdout
+        runs; 0 for these. Repeats of a mask are in one fold.
     """
 
     lams: int = 50
@@ -50,6 +53,7 @@ class Parameters:
     solver: str = "gram"
     lam: float | None = None
     lam_grid: tuple[float, ...] = ()
+    folds: int = 0
 
     def __post_init__(self) -> None:
         # The same numbers are the same fit, however they are written.
@@ -70,8 +74,11 @@ class Parameters:
         if self.lam is not None and self.lam_grid:
             msg = f"lam {self.lam} and a grid of lams were given; give one of the two"
             raise InputError(msg)
-        if self.solver != "gram" and (self.lam is not None or self.lam_grid):
-            msg = f"solver {self.solver!r} walks each target's own path alone; a given lam or grid needs solver 'gram'"
+        if self.folds < 0 or self.folds == 1:
+            msg = f"{self.folds} folds: give 2 or more, or 0 to choose lam on the holdout runs"
+            raise InputError(msg)
+        if self.solver != "gram" and (self.lam is not None or self.lam_grid or self.folds):
+            msg = f"solver {self.solver!r} walks each target's own path alone; a given lam, a grid or folds need solver 'gram'"
             raise InputError(msg)
 
     @property

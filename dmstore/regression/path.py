@@ -53,6 +53,25 @@ class Outputs:
     quarters: tuple[Moments, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One of several groups of runs that choose lam in turn.
+
+    Attributes
+    ----------
+    lam_max : (target,) float64
+        That of all runs: where the path of every fold begins.
+    share : (target,) float64
+        Share of the runs that the fold holds; filled.
+    baseline : (target,) float64
+        Mean squared error of the mean on them; filled.
+    """
+
+    lam_max: NDArray[np.float64]
+    share: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+
+
 def fit_block(
     designs: Designs,
     outputs: Outputs,
@@ -171,6 +190,7 @@ def choose_lams(
     shift: NDArray[np.float64],
     parameters: Parameters,
     work: Work,
+    fold: Fold | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The lam of each target that fits the holdout runs best, and its weights as a start.
 
@@ -184,6 +204,8 @@ def choose_lams(
         What the outputs were lessened by.
     parameters : Parameters
     work : Work
+    fold : Fold, optional
+        Where the holdout runs are a fold of several.
 
     Returns
     -------
@@ -204,7 +226,9 @@ def choose_lams(
         check_output, check_moment = _centred(check, check_mean, target)
         total = (moments.total[target] + check.total[target]) / (runs + check.runs)
         square = (moments.square[target] + check.square[target]) / (runs + check.runs)
-        lam_max = 2.0 * float(np.abs(moment).max(initial=0.0))
+        lam_max = (
+            2.0 * float(np.abs(moment).max(initial=0.0)) if fold is None else fold.lam_max[target]
+        )
         # A lam_max at the level of rounding would make a path through noise of the arithmetic.
         if lowest[target] == highest[target] or lam_max <= 1e-12 * math.sqrt(
             max(square - total**2, 0.0)
@@ -259,6 +283,9 @@ def choose_lams(
         result["sweeps"][target] = sweeps
         # The baseline is what a model without weights predicts: the mean of the train runs.
         baseline = variance + (check_output - output) ** 2
+        if fold is not None:
+            fold.share[target] = check.runs / (runs + check.runs)
+            fold.baseline[target] = baseline
         if check.runs and baseline > 0:
             result["holdout_r2"][target] = 1.0 - errors[best] / baseline
         result["status"][target] = status_of(best, len(lams), converged=converged)
