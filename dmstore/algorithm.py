@@ -267,6 +267,10 @@ class Algorithm:
         """Which quarter of the masks (0 to 3) runs are in."""
         return plan.quarter_of(self._seed, mask_ids)
 
+    def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+        """Which of so many folds runs are in, where lam is chosen by folds."""
+        return plan.fold_of(self._seed, mask_ids, folds)
+
     def complete(self, rows: Rows, where: str, *, planned_masks: bool = False) -> Rows:
         """Check rows from outside and add what the plan says of them.
 

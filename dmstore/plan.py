@@ -270,6 +270,13 @@ def quarter_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(quarter[inverse.ravel()])
 
 
+def fold_of(seed: int, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Which of so many folds a run is in, by a hash of its mask id; repeats fall together."""
+    unique, inverse = np.unique(mask_ids, return_inverse=True)
+    fold = np.minimum(np.floor(_unit("fold", seed, unique) * folds).astype(np.int64), folds - 1)
+    return np.asarray(fold[inverse.ravel()])
+
+
 def _hash64(*parts: int | str) -> int:
     text = "\0".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

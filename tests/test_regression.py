@@ -469,18 +469,6 @@ def test_parameters_are_checked():
         Parameters(patience=-1)
 
 
-def test_targets_that_are_train_units_are_refused(tmp_path):
-    examples = {
-        "train_label": np.zeros(30, int),
-        "target_label": np.zeros(4, int),
-        "target_train": np.array([-1, 3, -1, -1]),
-    }
-    study = dmstore.create_study(tmp_path / "s", examples, seed=0)
-    study.add_algorithm("a", runs=50)
-    with pytest.raises(InputError, match="did not see it"):
-        fit(study, "a")
-
-
 def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
     """Few runs at a small alpha: a column may be constant within a quarter of them."""
     from dmstore.regression.path import Designs, Outputs, fit_block

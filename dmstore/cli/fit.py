@@ -31,6 +31,28 @@ from dmstore.regression.solvers import MODULES
     help="Last lam over the first.",
 )
 @click.option(
+    "--lam",
+    type=float,
+    default=None,
+    metavar="VALUE",
+    help="One lam for all targets, in the place of a path; 0 fits without a penalty, with the "
+    "smallest weights.",
+)
+@click.option(
+    "--lam-grid",
+    default=None,
+    metavar="L1,L2,...",
+    help="The path of all targets, largest lam first, in the place of one from each target's largest.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Choose lam by K folds of all runs but those for evaluation; 0 by the holdout runs.",
+)
+@click.option(
     "--patience",
     type=click.IntRange(0),
     default=5,
@@ -87,6 +109,9 @@ def command(
     target_output: str,
     lams: int,
     lam_ratio: float,
+    lam: float | None,
+    lam_grid: str | None,
+    folds: int,
     patience: int,
     tolerance: float,
     halves: bool,
@@ -104,7 +129,7 @@ def command(
     """
     from dmstore.memory import parse
     from dmstore.regression import fit
-    from dmstore.regression.path import Parameters
+    from dmstore.regression.parameters import Parameters, parse_grid
     from dmstore.study import open_study
 
     parameters = Parameters(
@@ -114,6 +139,9 @@ def command(
         tolerance=tolerance,
         halves=halves,
         solver=solver,
+        lam=lam,
+        lam_grid=parse_grid(lam_grid) if lam_grid is not None else (),
+        folds=folds,
     )
     bars: dict[str, output.Progress] = {}
 
@@ -159,11 +187,19 @@ def command(
 
 def _warn(summary: dict[str, Any]) -> None:
     """Say on stderr what a reader of the numbers must know."""
+    from dmstore.regression.path import FEWEST_RUNS
+
     status, targets = summary["status"], summary["targets"]
     if status["not_converged"]:
         click.echo(
             f"warning: {status['not_converged']} of {targets} targets did not reach the tolerance: "
             f"{summary['unconverged_targets'][:10]}",
+            err=True,
+        )
+    if status.get("too_few_runs"):
+        click.echo(
+            f"warning: {status['too_few_runs']} of {targets} targets are train units that all or nearly all runs saw, "
+            f"and have no datamodel: each needs {FEWEST_RUNS} runs and a holdout run that did not see it",
             err=True,
         )
     empty = status["lam_at_start"] + status["constant"]

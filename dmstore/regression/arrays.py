@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmstore import bits
 from dmstore.errors import InputError
-from dmstore.regression.design import RunPacker, make_design, make_moments
-from dmstore.regression.path import FEWEST_RUNS, Designs, Outputs, Parameters, fit_block
+from dmstore.regression import stages
+from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
+from dmstore.regression.own_runs import OwnGroups, whole_tiles
+from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
+from dmstore.regression.stages import Stage
 from dmstore.threads import blas_threads, cores
 
 if TYPE_CHECKING:
@@ -22,10 +28,14 @@ def lasso_path(
     outputs: ArrayLike,
     *,
     holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
+    target_train: ArrayLike | None = None,
     lams: int = 50,
     lam_ratio: float = 0.01,
     patience: int = 5,
     tolerance: float = 1e-5,
+    lam: float | None = None,
+    lam_grid: Sequence[float] = (),
+    folds: int = 0,
     random_state: int = 0,
     threads: int | None = None,
 ) -> xr.Dataset:
@@ -40,8 +50,14 @@ def lasso_path(
     holdout : float or (run,) bool
         Runs that choose lam: a share, drawn with `random_state`, or which ones. The refit takes
         every row; none is reserved for evaluation.
-    lams, lam_ratio, patience, tolerance
+    target_train : (target,) int, optional
+        The column of `masks` that each target is, -1 where it is none. A target that is a train
+        unit is fitted on the rows that did not see it.
+    lams, lam_ratio, patience, tolerance, lam, lam_grid
         See :class:`Parameters`.
+    folds : int
+        Choose lam by so many folds of all rows, drawn with `random_state`, in the place of `holdout`;
+        rows of one mask are in one fold.
     random_state : int
     threads : int, optional
         All cores by default.
@@ -56,7 +72,9 @@ def lasso_path(
     Raises
     ------
     InputError
-        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, or an empty holdout.
+        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, an empty holdout, more folds
+        than masks, or a
+        `target_train` that is no column.
 
     References
     ----------
@@ -76,7 +94,16 @@ def lasso_path(
 
     from dmstore import schema
 
-    parameters = Parameters(lams, lam_ratio, patience, tolerance, halves=False)
+    parameters = Parameters(
+        lams=lams,
+        lam_ratio=lam_ratio,
+        patience=patience,
+        tolerance=tolerance,
+        halves=False,
+        lam=lam,
+        lam_grid=tuple(lam_grid),
+        folds=folds,
+    )
     seen: Any = masks if hasattr(masks, "compute") else np.asarray(masks)
     said: Any = np.asarray(outputs, dtype=np.float64)
     said = said[:, None] if said.ndim == 1 else said
@@ -86,33 +113,126 @@ def lasso_path(
     if len(said) < FEWEST_RUNS or not np.isfinite(said).all():
         msg = f"{len(said)} runs: at least {FEWEST_RUNS} are needed, and no NaN or infinite output"
         raise InputError(msg)
-    apart = _holdout(holdout, len(said), random_state)
+    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, len(said), random_state)
     threads = threads or cores()
     shift = said.mean(axis=0)
-    words, designs, moments = [], [], []
+    unit = _units(target_train, said.shape[1], seen.shape[1])
+    shared, own = np.flatnonzero(unit < 0), np.flatnonzero(unit >= 0)
+    words = []
+    for group in sets:
+        packer = RunPacker(seen.shape[1])
+        for start in range(0, len(seen), 1024):
+            rows = np.flatnonzero(group[start : start + 1024])
+            packer.add(np.asarray(seen[start : start + 1024])[rows])
+        words.append(padded(packer.finish()))
+    values = [said[group] for group in sets]
+    steps = stages.all_stages(1, halves=False, number_of_folds=folds)
+    parts = []
     with blas_threads(threads):
-        for group in (~apart, apart):
-            packer = RunPacker(seen.shape[1])
-            for start in range(0, len(seen), 1024):
-                rows = np.flatnonzero(group[start : start + 1024])
-                packer.add(np.asarray(seen[start : start + 1024])[rows])
-            words.append(packer.finish())
-            designs.append(make_design(words[-1], packer.runs, threads=threads))
-            moments.append(make_moments(words[-1], said[group], shift, threads=threads))
-    result = fit_block(
-        Designs(designs[0], designs[1], designs[0] + designs[1]),
-        Outputs(moments[0], moments[1], moments[0] + moments[1], shift),
-        parameters,
-        threads=threads,
-    )
+        if len(shared):
+            plain = [part[:, shared] for part in values]
+            parts.append((shared, _shared(steps, words, plain, shift[shared], parameters, threads)))
+        if len(own):
+            groups = _own(words, [part[:, own] for part in values], shift[own], unit[own])
+            parts.append((own, stages.run_own(steps, groups, parameters, {}, Work(threads))))
+    result = stages.merge(parts)
     spec = schema.group_spec("datamodels")
     return xr.Dataset(
         {
             name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
             for name, values in result.items()
         },
-        attrs={"runs": len(said), "holdout_runs": int(apart.sum()), **parameters.document()},
+        attrs={
+            "runs": len(said),
+            "holdout_runs": 0 if folds else int(sets[1].sum()),
+            **parameters.document(),
+        },
     )
+
+
+def _shared(
+    steps: Sequence[Stage],
+    words: Sequence[Words],
+    values: Sequence[NDArray[np.float64]],
+    shift: NDArray[np.float64],
+    parameters: Parameters,
+    threads: int,
+) -> dict[str, NDArray[Any]]:
+    """Fit targets on all rows, one stage and so one Gram after the other."""
+    runs = [len(part) for part in values]
+    checks = stages.check_designs(steps, words, runs)
+    work = Work(threads)
+    result: dict[str, NDArray[Any]] = {}
+    before = None
+
+    @functools.cache
+    def moments(group: int) -> Moments:
+        return make_moments(words[group], values[group], shift, threads=threads)
+
+    for step in steps:
+        (design,) = stages.make_designs([step], words, runs, _zeros, before, threads=threads)
+        result = stages.run([step], [design], checks, moments, shift, parameters, result, work)
+        before = step, design
+    return result
+
+
+def _zeros(train: int, dtype: Any) -> NDArray[Any]:
+    return np.zeros((train, train), dtype=dtype)
+
+
+def _own(
+    words: Sequence[Words],
+    values: Sequence[NDArray[np.float64]],
+    shift: NDArray[np.float64],
+    unit: NDArray[np.int64],
+) -> OwnGroups:
+    """What targets that are train units are fitted on."""
+    said, used = [], []
+    for group, part in zip(words, values, strict=True):
+        count = bits.WORD * group.shape[1]
+        said.append(np.zeros((count, len(unit))))
+        said[-1][: len(part)] = part - shift
+        used.append(np.arange(count) < len(part))
+    return OwnGroups(
+        [whole_tiles(group) for group in words], said, used, unit, shift, len(words[0])
+    )
+
+
+def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:
+    """The train unit of each target, -1 where it is none."""
+    if target_train is None:
+        return np.full(targets, -1)
+    given = np.asarray(target_train)
+    if given.shape != (targets,) or given.dtype.kind not in "iu":
+        msg = f"target_train {given.dtype} {given.shape}: expected integers ({targets},), a column of masks each or -1"
+        raise InputError(msg)
+    if wrong := [int(n) for n in given if not -1 <= n < train][:3]:
+        msg = f"target_train names columns {wrong} of masks that have {train}; give -1 for a target that is none"
+        raise InputError(msg)
+    return given.astype(np.int64)
+
+
+def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]:
+    """Which rows each fold holds; rows of one mask together."""
+    digests = [
+        hashlib.blake2b(row, digest_size=16).digest()
+        for start in range(0, len(masks), 1024)
+        for row in np.packbits(np.asarray(masks[start : start + 1024]), axis=1)
+    ]
+    unique, inverse = np.unique(np.array(digests, dtype="V16"), return_inverse=True)
+    if len(unique) < folds:
+        msg = f"{folds} folds of {len(unique)} different masks leave one of them empty; give fewer"
+        raise InputError(msg)
+    fold = np.random.default_rng(random_state).permutation(len(unique))[inverse.ravel()] % folds
+    return [fold == number for number in range(folds)]
+
+
+def _apart(
+    holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
+) -> list[NDArray[np.bool_]]:
+    """Which rows are fitted on, and which choose lam."""
+    apart = _holdout(holdout, runs, random_state)
+    return [~apart, apart]
 
 
 def _holdout(

@@ -171,14 +171,14 @@ def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         )
 
     status = arrays["status"]
-    names = ("fitted", "lam_at_start", "lam_at_end", "constant", "not_converged")
+    names = ("fitted", "lam_at_start", "lam_at_end", "constant", "not_converged", "too_few_runs")
     return {
         "targets": len(status),
         "nonzeros": quartiles(arrays["nonzeros"].astype(float)),
         "lam": quartiles(arrays["lam"]),
         "holdout_r2": quartiles(arrays["holdout_r2"]),
-        "worst_kkt": float(arrays["kkt"].max()),
-        "worst_gap": float(arrays["gap"].max()),
+        "worst_kkt": float(np.fmax.reduce(arrays["kkt"], initial=0.0)),
+        "worst_gap": float(np.fmax.reduce(arrays["gap"], initial=0.0)),
         "status": {name: int((status == number).sum()) for number, name in enumerate(names)},
         "unconverged_targets": [int(t) for t in arrays["target"][status == NOT_CONVERGED]],
     }

@@ -74,7 +74,7 @@ def fit_blocks(
             version=dmstore.__version__,
             study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
             document=document,
-            parts=len(fitting.sizes) // 2,
+            parts=len(fitting.sizes) // (fitting.parameters.folds or 2),
             parameters=fitting.parameters,
             threads=threads,
             memory=memory,

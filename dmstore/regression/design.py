@@ -158,6 +158,7 @@ def count_gram(
     words: Sequence[Words],
     *,
     into: NDArray[Any] | None = None,
+    less: Sequence[Words] = (),
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[Any]:
@@ -169,6 +170,8 @@ def count_gram(
         As :func:`padded` makes them.
     into : (train, train) uint16 or int32, optional
         A Gram to add to; the sum must fit its dtype.
+    less : sequence of (train, words) uint64
+        Groups whose counts are taken from `into`, which holds them.
     threads : int
     progress : callable, optional
         Called with rows done and rows in all.
@@ -178,20 +181,24 @@ def count_gram(
     (train, train) uint16 or int32
         Exact: the counts are integers.
     """
-    train = len(words[0])
     if into is None:
+        train = len(words[0])
         into = np.zeros((train, train), dtype=gram_dtype(int(unit_counts(words).max(initial=0))))
-    # Four rows at least make a register tile; the array behind a view of fewer has them.
+    train = len(into)
+    # Four rows at least make a register tile.
     full = [
-        group if train >= 4 else np.vstack([group, np.zeros_like(group)] * 4) for group in words
+        (group if train >= 4 else np.vstack([group, np.zeros_like(group)] * 4), sign)
+        for groups, sign in ((words, 1), (less, -1))
+        for group in groups
     ]
-    gram = into if train >= 4 else np.zeros((len(full[0]), len(full[0])), dtype=into.dtype)
+    side = train if train >= 4 else 8 * train
+    gram = into if train >= 4 else np.zeros((side, side), dtype=into.dtype)
     # Rows of the upper triangle get shorter, so many small pieces keep the threads even.
     edges = list(itertools.pairwise([*range(0, len(gram), _ROWS), len(gram)]))
 
     def work(piece: tuple[int, int]) -> int:
-        for group in full:
-            popcount.add_gram(group, *piece, gram)
+        for group, sign in full:
+            popcount.add_gram(group, *piece, gram, sign)
         return piece[1]
 
     with ThreadPoolExecutor(max(1, threads)) as pool:

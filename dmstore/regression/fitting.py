@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.memory import available, scratch_array
-from dmstore.regression import solvers, stages
+from dmstore.regression import solvers, stages, unpenalised
 from dmstore.regression.blocks import TARGETS, Blocks, join
 from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
+from dmstore.regression.own_runs import OwnGroups, whole_tiles
 from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
@@ -65,7 +66,8 @@ def fit(
 ) -> Fit:
     """Fit one lasso a target.
 
-    The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
+    A target that is a train unit itself (``target_train``) is fitted on the runs that did not see
+    it, on a design of its own. The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
     one; the same call after a kill goes on where it was, and returns at once when all is done.
 
     Parameters
@@ -96,8 +98,8 @@ def fit(
     Raises
     ------
     InputError
-        For fewer than 20 runs, no holdout runs, an output that cannot be fitted, less memory than
-        a fit needs beside the Grams, or a cluster that cannot be used.
+        For fewer than 20 runs, no holdout runs, lam 0 with more than 10,000 train units, an output that
+        cannot be fitted, less memory than a fit needs beside the Grams, or a cluster that cannot be used.
     IncompleteError
         If the cluster is lost under way; what is done is kept.
     NotFoundError
@@ -111,6 +113,8 @@ def fit(
     solvers.load(parameters.solver)
     given, threads = threads, threads or cores()
     opened = study.algorithm(algorithm)
+    if parameters.lam == 0:
+        unpenalised.check_size(opened.train)
     entry = opened.outputs.get(output)
     if (
         entry is None
@@ -119,15 +123,9 @@ def fit(
     ):
         msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
         raise InputError(msg)
-    if (study.target_train(opened.target_set) >= 0).any():
-        msg = (
-            f"targets of {algorithm!r} are train units themselves (target_train); each needs the runs that "
-            f"did not see it alone, which this version cannot fit: leave such targets out"
-        )
-        raise InputError(msg)
     started = time.monotonic()
     view = _pinned(study, opened)
-    runs = Runs(opened, view, parts=4 if parameters.halves else 1)
+    runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
     document = _document(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
     objects = study.objects
@@ -138,7 +136,7 @@ def fit(
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
         view = view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
-        runs = Runs(opened, view, parts=4 if parameters.halves else 1)
+        runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
         if runs.count != document["runs"]:
             msg = (
                 f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
@@ -149,6 +147,7 @@ def fit(
             fitting = Fitting(
                 opened,
                 runs,
+                study.target_train(opened.target_set),
                 where,
                 output,
                 parameters,
@@ -246,6 +245,7 @@ class Fitting:
 
     algorithm: Algorithm
     runs: Runs
+    unit: NDArray[np.int64]
     where: str
     output: str
     parameters: Parameters
@@ -261,29 +261,34 @@ class Fitting:
             return
         words = self.runs.words(self.threads, self._report("read"))
         room, allocate = self.room(words)
-        holdout = stages.holdout_design(words, sizes)
+        holdout = stages.check_designs(steps, words, sizes)
         work = Work(self.threads)
-        done, before = 0, None
+        done = 0
+        before: tuple[Stage, Design] | None = None
         for group in stages.passes(steps, room):
             done += len(group)
             todo = blocks.todo(done)
             if not todo:
                 continue
-            designs = stages.make_designs(
-                group,
-                words,
-                sizes,
-                allocate,
-                before,
-                threads=self.threads,
-                progress=self._report("count"),
+            designs = (
+                stages.make_designs(
+                    group,
+                    words,
+                    sizes,
+                    allocate,
+                    before,
+                    threads=self.threads,
+                    progress=self._report("count"),
+                )
+                if self.shared
+                else []
             )
             for position, number in enumerate(todo):
                 self.tell("fit", position, len(todo))
                 self.block(blocks, number, steps, done, group, designs, holdout, words, work)
             self.tell("fit", len(todo), len(todo))
             # Its memory is taken by the first design of the next pass.
-            before = designs[-1] if len(designs) == 1 else None
+            before = (group[-1], designs[-1]) if len(designs) == 1 else None
             del designs
 
     @property
@@ -294,9 +299,15 @@ class Fitting:
     @property
     def steps(self) -> list[Stage]:
         """All stages."""
-        sizes = self.sizes
-        halves = len(sizes) == 8 and min(sizes[q] + sizes[4 + q] for q in range(4)) >= 2
-        return stages.all_stages(len(sizes) // 2, halves=halves)
+        folds, sizes = self.parameters.folds, self.sizes
+        parts = len(sizes) // (folds or 2)
+        halves = parts == 4 and min(sum(sizes[q::4]) for q in range(4)) >= 2
+        return stages.all_stages(parts, halves=halves, number_of_folds=folds)
+
+    @property
+    def shared(self) -> bool:
+        """Whether any target is fitted on the runs that all such targets share."""
+        return bool((self.unit < 0).any())
 
     def blocks(self) -> Blocks:
         """The blocks of targets, as far as they are stored."""
@@ -311,7 +322,7 @@ class Fitting:
         done: int,
         group: Sequence[Stage],
         designs: Sequence[Design],
-        holdout: Design,
+        holdout: Mapping[tuple[int, ...], Design],
         words: Sequence[Words],
         work: Work,
     ) -> None:
@@ -323,13 +334,51 @@ class Fitting:
         # Stages of this pass that were done with more memory are not done again.
         skip = max(0, have - (done - len(group)))
 
-        def moments(index: int) -> Moments:
-            return self.runs.moments(index, words[index], values, shift, self.threads)
+        unit = self.unit[start:stop]
+        shared, own = np.flatnonzero(unit < 0), np.flatnonzero(unit >= 0)
 
-        result = stages.run(
-            group[skip:], designs[skip:], holdout, moments, shift, self.parameters, result, work
+        def moments(index: int) -> Moments:
+            said = values if not len(own) else values[:, shared]
+            return self.runs.moments(index, words[index], said, shift[shared], self.threads)
+
+        parts = []
+        if len(shared):
+            before = result if not len(own) else stages.take(result, shared)
+            found = stages.run(
+                group[skip:],
+                designs[skip:],
+                holdout,
+                moments,
+                shift[shared],
+                self.parameters,
+                before,
+                work,
+            )
+            parts.append((shared, found))
+        if len(own):
+            groups = self._own(words, values[:, own], shift[own], unit[own])
+            before = stages.take(result, own)
+            found = stages.run_own(group[skip:], groups, self.parameters, before, work)
+            parts.append((own, found))
+        blocks.store(number, done, parts[0][1] if len(parts) == 1 else stages.merge(parts))
+
+    def _own(
+        self,
+        words: Sequence[Words],
+        values: NDArray[Any],
+        shift: NDArray[np.float64],
+        unit: NDArray[np.int64],
+    ) -> OwnGroups:
+        """What targets that are train units are fitted on."""
+        said = [self.runs.bits(group, values) for group in range(len(words))]
+        return OwnGroups(
+            [whole_tiles(group) for group in words],
+            [part.astype(np.float64) - shift for part, _ in said],
+            [used for _, used in said],
+            unit,
+            shift,
+            len(words[0]),
         )
-        blocks.store(number, done, result)
 
     def room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
         """How many stages make a pass, and what makes a Gram."""
@@ -337,7 +386,8 @@ class Fitting:
         widest = 8 * train * TARGETS
         # Products of the groups, outputs and results of a block; and what each thread works in.
         beside = (
-            sum(group.nbytes for group in words)
+            # Folds are joined to be checked, and so are twice there.
+            (2 if self.parameters.folds else 1) * sum(group.nbytes for group in words)
             + (len(words) + 4) * widest
             + 16 * sum(map(len, self.runs.rows)) * TARGETS
             + self.threads * (192 << 20)
@@ -349,8 +399,21 @@ class Fitting:
                 f"the Grams; give more with --memory, or fewer --threads"
             )
             raise InputError(msg)
+        pairs = train * train
+        penalised = self.parameters.lam != 0
+        each = 0 if penalised else unpenalised.KEPT * pairs
+        meanwhile = 0 if penalised else unpenalised.MEANWHILE * pairs
+        if self.memory < beside + each + meanwhile:
+            msg = (
+                f"{self.memory / 1e9:.1f} GB of memory are too little: lam 0 takes {(each + meanwhile) / 1e9:.1f} GB beside "
+                f"{beside / 1e9:.1f}; give more with --memory, or a positive --lam"
+            )
+            raise InputError(msg)
+        if not self.shared:
+            # Own designs need no Gram.
+            return len(self.steps), lambda n, dtype: np.zeros((n, n), dtype=dtype)
         dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
-        room = (self.memory - beside) // max(1, np.dtype(dtype).itemsize * train * train)
+        room = (self.memory - beside - meanwhile) // max(1, np.dtype(dtype).itemsize * pairs + each)
         # Other solvers take a block through all stages at once.
         least = 1 if self.parameters.solver == "gram" else len(self.steps)
         if room:

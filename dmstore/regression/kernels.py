@@ -12,14 +12,14 @@ import numpy as np
 
 from dmstore.regression.gradient import FAST, residual
 from dmstore.regression.prediction import mean_square, predict
-from dmstore.regression.working_set import extend, grow
+from dmstore.regression.working_set import extend, grow, side_for
 
 import numba  # isort: skip
 
 # Sweeps after which the non-zero weights are solved for at once.
 PATIENT = 50
 # Columns join the working set from this share of the bound on.
-_AHEAD = 0.95
+AHEAD = 0.95
 # And this share of lam is where a column may become active.
 _NEAR = 0.97
 
@@ -105,7 +105,7 @@ def _jump(block: Any, rest: Any, weight: Any, half_lam: float) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _descend(
+def descend(
     block: Any,
     members: Any,
     rest: Any,
@@ -197,16 +197,15 @@ def _solve(
             # Some more than are asked for: many columns at once cost little more than one.
             for j in range(len(rest)):
                 ahead = abs(rest[j] + onward * (rest[j] - rest_before[j]))
-                if not inside[j] and (weight[j] != 0.0 or ahead >= _AHEAD * bar):
+                if not inside[j] and (weight[j] != 0.0 or ahead >= AHEAD * bar):
                     inside[j] = True
                     members[size] = j
                     size += 1
             if size > block.shape[0]:
-                # An odd number of cache lines a row: columns would fall on one another in the cache.
-                side = 32 * (max(size, block.shape[0] * 4 // 3) // 32) + 48
+                side = side_for(size, block.shape[0])
                 block = grow(block, side, side)
             extend(gram, mean, runs, members, old, size, block)
-        used += _descend(
+        used += descend(
             block, members[:size], rest, weight, rest_before, weight_before, onward,
             half, tolerance, most - used,
         )  # fmt: skip
@@ -302,6 +301,8 @@ def choose(
         # what is left out wrongly is found by the check of all columns.
         bar = _NEAR * 0.5 * lam if step > 1 else max(lam - 0.5 * previous, 0.45 * lam)
         onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
+        # A grid may leap where weights are no longer linear.
+        onward = min(onward, 1.0)
         spare[0], spare[1] = weight, rest
         block, size, used, converged = _solve(
             gram, mean, moment, runs, lam, bar, tolerance, most_sweeps,

@@ -6,73 +6,29 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError
-from dmstore.regression import gradient, kernels, solvers
+from dmstore.regression import gradient, kernels, unpenalised
 from dmstore.regression.design import Design, Moments
+from dmstore.regression.parameters import Parameters as Parameters
 from dmstore.threads import blas_threads
 
-FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED = range(5)
+FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
 PATH_TOLERANCE = 4e-3
 # Parts of the runs are compared with one another, where estimation noise is far above this.
 PARTS_TOLERANCE = 1e-4
 # What rounding the stored weights to float32 may cost.
-_STORED = 1e-4
+STORED = 1e-4
 # Sweeps at one lam that are tried in float32.
 _SWEEPS = 500
 # Side of the memory that a thread begins with.
 _SIDE = 272
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """How to fit.
-
-    Attributes
-    ----------
-    lams : int
-        Values of lam on the path, log-spaced from lam_max.
-    lam_ratio : float
-        The last one over the first.
-    patience : int
-        A target leaves the path after this many worse holdout errors in a row; 0 never.
-    tolerance : float
-        Largest violation of the optimality conditions, relative to lam.
-    sweeps : int
-        Coordinate-descent sweeps allowed at one lam.
-    halves : bool
-        Whether to fit halves and quarters of the masks too, for comparisons out of sample.
-    solver : str
-        A name in ``solvers.MODULES``.
-    """
-
-    lams: int = 50
-    lam_ratio: float = 0.01
-    patience: int = 5
-    tolerance: float = 1e-5
-    sweeps: int = 20000
-    halves: bool = True
-    solver: str = "gram"
-
-    def __post_init__(self) -> None:
-        solvers.check(self.solver)
-        if self.lams < 1 or self.patience < 0 or self.sweeps < 1:
-            msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give positive numbers (patience may be 0)"
-            raise InputError(msg)
-        if not 0 < self.lam_ratio <= 1 or not 0 < self.tolerance < 1:
-            msg = f"lam ratio {self.lam_ratio} and tolerance {self.tolerance} must lie between 0 and 1"
-            raise InputError(msg)
-
-    def document(self) -> dict[str, Any]:
-        """The parameters as they stand in ``fit.json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -96,6 +52,25 @@ class Outputs:
     shift: NDArray[np.float64]
     halves: tuple[Moments, ...] = field(default=())
     quarters: tuple[Moments, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of several groups of runs that choose lam in turn.
+
+    Attributes
+    ----------
+    lam_max : (target,) float64
+        That of all runs: where the path of every fold begins.
+    share : (target,) float64
+        Share of the runs that the fold holds; filled.
+    baseline : (target,) float64
+        Mean squared error of the mean on them; filled.
+    """
+
+    lam_max: NDArray[np.float64]
+    share: NDArray[np.float64]
+    baseline: NDArray[np.float64]
 
 
 def fit_block(
@@ -169,14 +144,44 @@ class Work:
             for _ in pool.map(unless, range(targets)):
                 pass
 
-    def block(self, name: str, dtype: Any) -> NDArray[Any]:
+    def block(self, name: str, dtype: Any, columns: int = 0) -> NDArray[Any]:
         """Memory of this thread that kernels work in."""
         found: NDArray[Any] | None = getattr(self._memory, name, None)
-        return np.empty((_SIDE, _SIDE), dtype=dtype) if found is None else found
+        if found is None or (columns and found.shape[1] != columns):
+            found = np.empty((_SIDE, columns or _SIDE), dtype=dtype)
+        return found
 
     def keep(self, **memory: NDArray[Any]) -> None:
         """Keep memory that may have grown, for the next target of this thread."""
         vars(self._memory).update(memory)
+
+
+def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """The arrays of a block before anything is fitted, those of parts left out."""
+    return {
+        "weight": np.zeros((targets, train), dtype=np.float32),
+        **{
+            name: np.full(targets, np.nan)
+            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
+        },
+        **{
+            name: np.full((targets, parameters.count), np.nan)
+            for name in ("lam_path", "holdout_mse")
+        },
+        "nonzeros": np.zeros(targets, dtype=np.int32),
+        "sweeps": np.zeros(targets, dtype=np.int32),
+        "status": np.zeros(targets, dtype=np.int8),
+    }
+
+
+def status_of(best: int, lams: int, *, converged: bool) -> int:
+    """Status of a target whose lam stands at a position of its path."""
+    if not converged:
+        return NOT_CONVERGED
+    # A path of one lam has no ends.
+    return (
+        FITTED if lams == 1 else AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
+    )
 
 
 def choose_lams(
@@ -187,6 +192,7 @@ def choose_lams(
     shift: NDArray[np.float64],
     parameters: Parameters,
     work: Work,
+    fold: Fold | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The lam of each target that fits the holdout runs best, and its weights as a start.
 
@@ -200,32 +206,22 @@ def choose_lams(
         What the outputs were lessened by.
     parameters : Parameters
     work : Work
+    fold : Fold, optional
+        Where the holdout runs are a fold of several.
 
     Returns
     -------
     dict
         The arrays of the ``datamodels`` schema as far as they are known.
     """
-    targets, train = len(shift), design.train
-    result: dict[str, NDArray[Any]] = {
-        "weight": np.zeros((targets, train), dtype=np.float32),
-        **{
-            name: np.full(targets, np.nan)
-            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
-        },
-        **{
-            name: np.full((targets, parameters.lams), np.nan)
-            for name in ("lam_path", "holdout_mse")
-        },
-        "nonzeros": np.zeros(targets, dtype=np.int32),
-        "sweeps": np.zeros(targets, dtype=np.int32),
-        "status": np.zeros(targets, dtype=np.int8),
-    }
+    targets = len(shift)
+    result = empty(targets, design.train, parameters)
     gram, mean = design.gram, design.mean
     words = check_design.words
     lowest = np.minimum(moments.lowest, check.lowest)
     highest = np.maximum(moments.highest, check.highest)
     runs, checked = moments.runs, max(check.runs, 1)
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         output, moment = _centred(moments, mean, target)
@@ -233,7 +229,9 @@ def choose_lams(
         check_outputs = check_design.outputs(check, target)
         total = (moments.total[target] + check.total[target]) / (runs + check.runs)
         square = (moments.square[target] + check.square[target]) / (runs + check.runs)
-        lam_max = 2.0 * float(np.abs(moment).max(initial=0.0))
+        lam_max = (
+            2.0 * float(np.abs(moment).max(initial=0.0)) if fold is None else fold.lam_max[target]
+        )
         # A lam_max at the level of rounding would make a path through noise of the arithmetic.
         if lowest[target] == highest[target] or lam_max <= 1e-12 * math.sqrt(
             max(square - total**2, 0.0)
@@ -243,11 +241,18 @@ def choose_lams(
                 result[name][target] = 0.0
             result["status"][target] = CONSTANT
             return
-        lams = lam_max * np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
+        lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
         variance = max(check.square[target] / checked - check_output**2, 0.0)
+        best, sweeps, converged = 0, 0, True
+        if free:
+            _, check_moment = _centred(check, check_design.mean, target)
+            weight = free.solve(moment)
+            errors[0] = unpenalised.holdout_error(
+                check_design, check_moment, check_output, variance, mean, output, weight
+            )
         # float32 does for all but the flattest problems.
-        for dtype in (np.float32, np.float64):
+        for dtype in () if free else (np.float32, np.float64):
             weight, best, sweeps, converged, memory = kernels.choose(
                 gram,
                 mean,
@@ -275,17 +280,12 @@ def choose_lams(
         result["sweeps"][target] = sweeps
         # The baseline is what a model without weights predicts: the mean of the train runs.
         baseline = variance + (check_output - output) ** 2
+        if fold is not None:
+            fold.share[target] = check.runs / (runs + check.runs)
+            fold.baseline[target] = baseline
         if check.runs and baseline > 0:
             result["holdout_r2"][target] = 1.0 - errors[best] / baseline
-        result["status"][target] = (
-            NOT_CONVERGED
-            if not converged
-            else AT_START
-            if best == 0
-            else AT_END
-            if best == len(lams) - 1
-            else FITTED
-        )
+        result["status"][target] = status_of(best, len(lams), converged=converged)
 
     work.each(one, targets)
     return result
@@ -301,6 +301,7 @@ def refit_all(
 ) -> None:
     """Fit on all runs at the lams that were chosen, and certify what is stored; fills `result`."""
     gram, mean, runs = design.gram, design.mean, moments.runs
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
@@ -308,19 +309,24 @@ def refit_all(
         output, moment = _centred(moments, mean, target)
         variance = max(moments.square[target] / runs - output**2, 0.0)
         lam = result["lam"][target]
-        solved, sweeps, converged = _solve(
-            gram, mean, moment, runs, lam, result["weight"][target], parameters, work
+        solved, sweeps, converged = (
+            (free.solve(moment), 0, True)
+            if free
+            else _solve(gram, mean, moment, runs, lam, result["weight"][target], parameters, work)
         )
         stored = solved.astype(np.float32)
-        kkt, gap = gradient.certify(
-            gram, mean, moment, runs, variance, stored.astype(np.float64), lam
+        exact = stored.astype(np.float64)
+        kkt, gap = (
+            free.certify(moment, variance, exact)
+            if free
+            else gradient.certify(gram, mean, moment, runs, variance, exact, lam)
         )
         result["weight"][target] = stored
-        result["bias"][target] = output + shift[target] - stored.astype(np.float64) @ mean
+        result["bias"][target] = output + shift[target] - exact @ mean
         result["kkt"][target], result["gap"][target] = kkt, gap
         result["nonzeros"][target] = np.count_nonzero(stored)
         result["sweeps"][target] += sweeps
-        if not converged or kkt > max(_STORED, 2 * parameters.tolerance):
+        if not converged or kkt > max(STORED, 2 * parameters.tolerance):
             result["status"][target] = NOT_CONVERGED
 
     work.each(one, len(shift))
@@ -357,11 +363,15 @@ def fit_part(
     start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
     coarse = replace(parameters, tolerance=max(parameters.tolerance, PARTS_TOLERANCE))
     gram, mean = design.gram, design.mean
+    free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
             return
         _, moment = _centred(moments, mean, target)
+        if free:
+            found[number, target] = free.solve(moment)
+            return
         lam = result["lam"][target] * math.sqrt(share)
         found[number, target], _, converged = _solve(
             gram, mean, moment, moments.runs, lam, start[target], coarse, work

@@ -159,7 +159,7 @@ def add_rows(words: Any, first: int, last: int, rows: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def add_gram(words: Any, first: int, last: int, gram: Any) -> None:
+def add_gram(words: Any, first: int, last: int, gram: Any, sign: int) -> None:
     """Add the counts of some rows to a Gram, and to the columns that mirror them.
 
     Parameters
@@ -170,6 +170,8 @@ def add_gram(words: Any, first: int, last: int, gram: Any) -> None:
         Rows to do, multiples of :data:`TILE` or the end; of each the columns from its block on. No
         two calls for different rows write the same place.
     gram : (train, train) int32 or uint16
+    sign : int
+        1, or -1 to take them away.
     """
     train = words.shape[0]
     tile = np.empty((TILE, TILE), dtype=np.int32)
@@ -183,8 +185,8 @@ def add_gram(words: Any, first: int, last: int, gram: Any) -> None:
             counts(words[row:row1], words[column:column1], tile[: row1 - row, : column1 - column])
             for i in range(row0, row1):
                 for j in range(column0, column1):
-                    gram[i, j] += tile[i - row, j - column]
+                    gram[i, j] += sign * tile[i - row, j - column]
             if column0 > row0:
                 for j in range(column0, column1):
                     for i in range(row0, row1):
-                        gram[j, i] += tile[i - row, j - column]
+                        gram[j, i] += sign * tile[i - row, j - column]

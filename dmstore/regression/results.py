@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import gradient
+from dmstore.regression import gradient, path
 from dmstore.regression.design import Design, Moments
 from dmstore.regression.path import (
-    _STORED,
-    AT_END,
-    AT_START,
     CONSTANT,
-    FITTED,
-    NOT_CONVERGED,
+    STORED,
     Designs,
     Outputs,
     Parameters,
@@ -26,20 +22,7 @@ from dmstore.regression.path import (
 def empty(designs: Designs, outputs: Outputs, parameters: Parameters) -> dict[str, NDArray[Any]]:
     """The arrays of a block before anything is fitted."""
     targets, train = len(outputs.shift), len(designs.train.gram)
-    result: dict[str, NDArray[Any]] = {
-        "weight": np.zeros((targets, train), dtype=np.float32),
-        **{
-            name: np.full(targets, np.nan)
-            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
-        },
-        **{
-            name: np.full((targets, parameters.lams), np.nan)
-            for name in ("lam_path", "holdout_mse")
-        },
-        "nonzeros": np.zeros(targets, dtype=np.int32),
-        "sweeps": np.zeros(targets, dtype=np.int32),
-        "status": np.zeros(targets, dtype=np.int8),
-    }
+    result = path.empty(targets, train, parameters)
     if designs.halves:
         result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
         result["weight_quarter"] = np.zeros((4, targets, train), dtype=np.float32)
@@ -131,13 +114,5 @@ def finish(
         baseline = check.square[target] / check.runs - 2 * said * level + level**2
         error = result["holdout_mse"][target, best]
         result["holdout_r2"][target] = 1.0 - error / baseline if baseline > 0 else math.nan
-    settled = converged and kkt <= max(_STORED, 2 * parameters.tolerance)
-    result["status"][target] = (
-        NOT_CONVERGED
-        if not settled
-        else AT_START
-        if best == 0
-        else AT_END
-        if best == parameters.lams - 1
-        else FITTED
-    )
+    settled = converged and kkt <= max(STORED, 2 * parameters.tolerance)
+    result["status"][target] = path.status_of(best, parameters.lams, converged=settled)

@@ -32,6 +32,8 @@ class Runs:
         Of a base alone.
     parts : int
         Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+    folds : int
+        Folds that choose lam; 0 where the holdout runs do.
 
     Attributes
     ----------
@@ -40,23 +42,30 @@ class Runs:
     distinct_eval : int
         Different masks of the eval runs.
     rows : list of (run,) int64
-        Rows of each group: the train runs of each part, then the holdout runs of each part.
+        Rows of each group: the train runs of each part, then the holdout runs of each part; or the
+        runs of each part in the first fold, then in the second, and so on.
     """
 
-    def __init__(self, algorithm: Algorithm, view: View, *, parts: int) -> None:
+    def __init__(self, algorithm: Algorithm, view: View, *, parts: int, folds: int = 0) -> None:
         self._view = view
         self._train = algorithm.train
         mask_id = view.read(["mask_id"])["mask_id"]
         split = algorithm.split(mask_id)
         part = algorithm.quarter(mask_id) % parts
+        if folds:
+            fold = algorithm.fold(mask_id, folds)
+            sets = [(split != "eval") & (fold == number) for number in range(folds)]
+        else:
+            sets = [split == name for name in ("train", "holdout")]
         self.rows = [
-            np.flatnonzero((split == name) & (part == number))
-            for name in ("train", "holdout")
-            for number in range(parts)
+            np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
         ]
         self.count = {name: int((split == name).sum()) for name in SPLITS}
         self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
-        if not (self.count["train"] and self.count["holdout"]):
+        if folds and not all(chosen.any() for chosen in sets):
+            msg = f"{folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
+            raise InputError(msg)
+        if not folds and not (self.count["train"] and self.count["holdout"]):
             msg = (
                 f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
                 f"to choose lam; both are needed, so train more runs"
@@ -67,9 +76,9 @@ class Runs:
         self._inside = [
             np.split(rows, np.searchsorted(rows, self._starts[1:])) for rows in self.rows
         ]
-        self._order = [self._bits(inside) for inside in self._inside]
+        self._order = [self._rows_of(inside) for inside in self._inside]
 
-    def _bits(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    def _rows_of(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         """The row that each bit of a group's words stands for, -1 for none."""
         used = [np.full(-(-len(rows) // bits.WORD) * bits.WORD, -1, np.int64) for rows in inside]
         for order, rows in zip(used, inside, strict=True):
@@ -123,6 +132,19 @@ class Runs:
         """One output of all runs on some targets: (run, target)."""
         return self._view.tiles(output).read((slice(None), slice(start, stop)))
 
+    def bits(self, group: int, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """A column of outputs in the order of the bits of a group's words.
+
+        Returns
+        -------
+        values : (bit, target)
+            Anything where a bit stands for no run.
+        used : (bit,) bool
+            Whether it stands for one.
+        """
+        order = self._order[group]
+        return values[np.maximum(order, 0)], order >= 0
+
     def moments(
         self,
         group: int,
@@ -132,6 +154,5 @@ class Runs:
         threads: int = 1,
     ) -> Moments:
         """Products of one group's masks with a column of outputs; see :func:`make_moments`."""
-        order = self._order[group]
-        used = order >= 0
-        return make_moments(words, values[np.maximum(order, 0)], shift, used=used, threads=threads)
+        said, used = self.bits(group, values)
+        return make_moments(words, said, shift, used=used, threads=threads)

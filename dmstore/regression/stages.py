@@ -8,15 +8,17 @@ the memory can be fitted on, one stage after the other.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import path, solvers
+from dmstore import schema
+from dmstore.regression import folds, own_path, path, solvers
 from dmstore.regression.design import Design, Moments, Words, count_gram, gram_dtype, unit_counts
+from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import Parameters, Work
 
 Arrays = dict[str, NDArray[Any]]
@@ -30,27 +32,38 @@ class Stage:
     Attributes
     ----------
     name : str
-        ``choose``, ``refit``, ``weight_half`` or ``weight_quarter``.
+        ``choose``, ``fold``, ``refit``, ``weight_half`` or ``weight_quarter``.
     groups : tuple of int
         The groups of runs that it stands on.
     number, share : int
         Which part, and of how many.
+    check : tuple of int
+        The groups that choose lam.
     """
 
     name: str
     groups: tuple[int, ...]
     number: int = 0
     share: int = 1
+    check: tuple[int, ...] = ()
 
 
-def all_stages(parts: int, *, halves: bool) -> list[Stage]:
+def all_stages(parts: int, *, halves: bool, number_of_folds: int = 0) -> list[Stage]:
     """The stages of a fit, in order, where runs are in groups as :class:`Runs` makes them."""
-    stages = [
-        Stage("choose", tuple(range(parts))),
-        Stage("refit", tuple(range(2 * parts))),
-    ]
+    sets = [tuple(range(s * parts, (s + 1) * parts)) for s in range(number_of_folds or 2)]
+    everything = tuple(range(parts * len(sets)))
+    if number_of_folds:
+        stages = [
+            Stage(
+                "fold", tuple(g for g in everything if g not in held), number, number_of_folds, held
+            )
+            for number, held in enumerate(sets)
+        ]
+    else:
+        stages = [Stage("choose", sets[0], check=sets[1])]
+    stages.append(Stage("refit", everything))
     if halves:
-        quarters = [(q, parts + q) for q in range(4)]
+        quarters = [everything[q::parts] for q in range(4)]
         stages += [
             Stage("weight_half", quarters[2 * h] + quarters[2 * h + 1], h, 2) for h in (0, 1)
         ]
@@ -68,7 +81,7 @@ def make_designs(
     words: Sequence[Words],
     runs: Sequence[int],
     allocate: Callable[[int, Any], NDArray[Any]],
-    before: Design | None,
+    before: tuple[Stage, Design] | None,
     *,
     threads: int,
     progress: Callable[[int, int], None] | None = None,
@@ -84,48 +97,58 @@ def make_designs(
         Of each group.
     allocate : callable
         Given a number of train units and a dtype, a Gram of zeros.
-    before : Design, optional
-        That of the pass before, whose memory is taken.
+    before : tuple of Stage and Design, optional
+        The last of the pass before, whose memory is taken.
     threads : int
     progress : callable, optional
         Called with rows counted and rows in all.
     """
-    everything = tuple(range(len(words)))
     dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
     train, made = len(words[0]), []
     for position, stage in enumerate(stages):
-        count = sum(runs[group] for group in stage.groups)
+        gram = before[1].gram if position == 0 and before else allocate(train, dtype)
         groups = stage.groups
-        if position == 0 and before is not None:
-            gram = before.gram
-            if stage.groups == everything and before.runs == sum(runs[: len(runs) // 2]):
-                # All runs are those fitted on and the holdout runs.
-                groups = everything[len(words) // 2 :]
-            else:
-                gram[...] = 0
-        else:
-            gram = allocate(train, dtype)
+        less: tuple[int, ...] = ()
+        if before:
+            # From the Gram before, where the runs that differ are fewer than those it stands on.
+            new = tuple(g for g in stage.groups if g not in before[0].groups)
+            old = tuple(g for g in before[0].groups if g not in stage.groups)
+            if sum(runs[g] for g in new + old) < sum(runs[g] for g in stage.groups):
+                groups, less = new, old
+        if groups is stage.groups:
+            gram[...] = 0
+        elif before and gram is not before[1].gram:
+            gram[...] = before[1].gram
         done, total = position * train, len(stages) * train
 
         def report(rows: int, _: int, done: int = done, total: int = total) -> None:
             if progress:
                 progress(done + rows, total)
 
-        count_gram([words[group] for group in groups], into=gram, threads=threads, progress=report)
-        made.append(Design(count, gram))
+        added, taken = ([words[g] for g in some] for some in (groups, less))
+        count_gram(added, into=gram, less=taken, threads=threads, progress=report)
+        before = stage, Design(sum(runs[g] for g in stage.groups), gram)
+        made.append(before[1])
     return made
 
 
-def holdout_design(words: Sequence[Words], runs: Sequence[int]) -> Design:
-    """The design of the holdout runs: their words alone."""
-    half = len(words) // 2
-    return Design(sum(runs[half:]), words=words[half:])
+def check_designs(
+    stages: Sequence[Stage], words: Sequence[Words], runs: Sequence[int]
+) -> dict[tuple[int, ...], Design]:
+    """The designs of the groups that choose lam: their words alone."""
+    return {
+        stage.check: Design(
+            sum(runs[g] for g in stage.check), words=[words[g] for g in stage.check]
+        )
+        for stage in stages
+        if stage.check
+    }
 
 
 def run(
     stages: Sequence[Stage],
     designs: Sequence[Design],
-    holdout: Design,
+    holdout: Mapping[tuple[int, ...], Design],
     moments: Callable[[int], Moments],
     shift: NDArray[np.float64],
     parameters: Parameters,
@@ -137,7 +160,8 @@ def run(
     Parameters
     ----------
     stages, designs : sequences
-    holdout : Design
+    holdout : mapping
+        See :func:`check_designs`.
     moments : callable
         Of a group.
     shift : (target,) float64
@@ -156,8 +180,15 @@ def run(
     for stage, design in zip(stages, designs, strict=True):
         together = add([of(group) for group in stage.groups])
         if stage.name == "choose":
-            check = add([of(len(stage.groups) + group) for group in stage.groups])
-            result = path.choose_lams(design, holdout, together, check, shift, parameters, work)
+            check = add([of(group) for group in stage.check])
+            result = path.choose_lams(
+                design, holdout[stage.check], together, check, shift, parameters, work
+            )
+        elif stage.name == "fold":
+            check, held = add([of(group) for group in stage.check]), holdout[stage.check]
+            fold = _fold(len(shift), _lam_max(design, held, together + check))
+            found = path.choose_lams(design, held, together, check, shift, parameters, work, fold)
+            result = _folded(stage, result, found, fold, parameters)
         elif stage.name == "refit":
             path.refit_all(design, together, shift, parameters, result, work)
         else:
@@ -167,10 +198,76 @@ def run(
     return result
 
 
+def run_own(
+    stages: Sequence[Stage],
+    own: OwnGroups,
+    parameters: Parameters,
+    result: Arrays,
+    work: Work,
+) -> Arrays:
+    """The same of targets that are train units, each over the runs that did not see it."""
+    for stage in stages:
+        if stage.name == "choose":
+            result = own_path.choose_lams(own, stage.groups, stage.check, parameters, work)
+        elif stage.name == "fold":
+            fold = _fold(len(own.unit))
+            found = own_path.choose_lams(own, stage.groups, stage.check, parameters, work, fold)
+            result = _folded(stage, result, found, fold, parameters)
+        elif stage.name == "refit":
+            own_path.refit_all(own, stage.groups, parameters, result, work)
+        else:
+            own_path.fit_part(
+                stage.name, stage.number, stage.share, own, stage.groups, parameters, result, work
+            )
+    return result
+
+
+def _fold(targets: int, lam_max: NDArray[np.float64] | None = None) -> path.Fold:
+    blank = np.zeros(targets)
+    return path.Fold(blank if lam_max is None else lam_max, np.zeros(targets), np.zeros(targets))
+
+
+def _lam_max(design: Design, held: Design, moments: Moments) -> NDArray[np.float64]:
+    """The lam of each target above which no weight is left on all runs."""
+    mean = (design.mean * design.runs + held.mean * held.runs) / moments.runs
+    covariance = moments.product - np.multiply.outer(mean, moments.total)
+    found: NDArray[np.float64] = 2.0 * np.abs(covariance).max(axis=0, initial=0.0) / moments.runs
+    return found
+
+
+def _folded(
+    stage: Stage, result: Arrays, found: Arrays, fold: path.Fold, parameters: Parameters
+) -> Arrays:
+    result = folds.add_fold(result, found, fold)
+    if stage.number == stage.share - 1:
+        folds.choose(result, parameters)
+    return result
+
+
+def take(result: Arrays, targets: NDArray[np.int64]) -> Arrays:
+    """What was found of some targets of a block."""
+    return {name: values.take(targets, _axis(name)) for name, values in result.items()}
+
+
+def merge(parts: Sequence[tuple[NDArray[np.int64], Arrays]]) -> Arrays:
+    """What was found of all targets of a block, from disjoint ones."""
+    order = np.argsort(np.concatenate([targets for targets, _ in parts]))
+    return {
+        name: np.concatenate([found[name] for _, found in parts], _axis(name)).take(
+            order, _axis(name)
+        )
+        for name in parts[0][1]
+    }
+
+
+def _axis(name: str) -> int:
+    return schema.group_spec("datamodels").arrays[name].dims.index("target")
+
+
 def _whole(
     stages: Sequence[Stage],
     designs: Sequence[Design],
-    holdout: Design,
+    holdout: Mapping[tuple[int, ...], Design],
     moments: Callable[[int], Moments],
     shift: NDArray[np.float64],
     parameters: Parameters,
@@ -178,9 +275,15 @@ def _whole(
 ) -> Arrays:
     """All stages of a block by a solver that knows only whole blocks."""
     said = [add([moments(group) for group in stage.groups]) for stage in stages]
-    check = add([moments(len(stages[0].groups) + group) for group in stages[0].groups])
+    check = add([moments(group) for group in stages[0].check])
     return solvers.load(parameters.solver)(
-        path.Designs(designs[0], holdout, designs[1], tuple(designs[2:4]), tuple(designs[4:])),
+        path.Designs(
+            designs[0],
+            holdout[stages[0].check],
+            designs[1],
+            tuple(designs[2:4]),
+            tuple(designs[4:]),
+        ),
         path.Outputs(said[0], check, said[1], shift, tuple(said[2:4]), tuple(said[4:])),
         parameters,
         threads=work.threads,

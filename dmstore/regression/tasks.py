@@ -98,7 +98,7 @@ def fit_block(
         if blocks.there(number, done):
             return
         designs = ready.designs(group, tiles)
-        holdout = stages.holdout_design(ready.words, fitting.sizes)
+        holdout = stages.check_designs(fitting.steps, ready.words, fitting.sizes)
         try:
             fitting.block(
                 blocks,
@@ -135,15 +135,17 @@ class _Ready:
             raise InputError(msg)
         document = job.document
         where = f"datamodels/{document['algorithm']}/{document['fit']}/"
-        algorithm = self._algorithm(job, where, worker.address)
+        study, algorithm = self._algorithm(job, where, worker.address)
         threads = min(worker.state.nthreads, job.threads or worker.state.nthreads)
         limit = worker.memory_manager.memory_limit
         memory = job.memory or available()
         memory = min(memory, int(_SHARE * limit)) if limit else memory
-        runs = Runs(algorithm, view_of(algorithm, document, where), parts=job.parts)
+        view = view_of(algorithm, document, where)
+        runs = Runs(algorithm, view, parts=job.parts, folds=job.parameters.folds)
         self.fitting = Fitting(
             algorithm=algorithm,
             runs=runs,
+            unit=study.target_train(algorithm.target_set),
             where=where,
             output=document["output"],
             parameters=job.parameters,
@@ -166,7 +168,7 @@ class _Ready:
             study = dmstore.open_study(job.study)
             found = study.objects.get(f"{where}fit.json")
             if schema.load_document("fit", found, where) == job.document:
-                return study.algorithm(job.document["algorithm"])
+                return study, study.algorithm(job.document["algorithm"])
         except (DmstoreError, FileNotFoundError) as error:
             reason = str(error)
         msg = f"worker {address} does not see the study at {job.study} ({reason}); keep it where all workers see it under the same path"
@@ -174,9 +176,13 @@ class _Ready:
 
     def designs(self, group: Sequence[Stage], tiles: Tiles | None) -> list[Design]:
         """The designs of a pass."""
+        if not self.fitting.shared:
+            return []
         if self._pass == (group, tiles):
             return self._designs
-        before = self._designs[0] if len(self._designs) == 1 and tiles is None else None
+        before = None
+        if self._pass and len(self._designs) == 1 and tiles is None:
+            before = self._pass[0][-1], self._designs[0]
         self._pass, self._designs = None, []
         sizes = self.fitting.sizes
         if tiles is not None:

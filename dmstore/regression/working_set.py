@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-import dmstore.regression.popcount  # noqa: F401 - it says what to install where numba is missing
+from dmstore.regression.popcount import counts
 
 import numba  # isort: skip
+
+# Rows counted at a time.
+_ROWS = 16
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -20,14 +23,34 @@ def extend(gram: Any, mean: Any, runs: int, members: Any, old: int, new: int, bl
         level = mean[members[a]]
         for b in range(new):
             block[a, b] = row[members[b]] * scale - level * mean[members[b]]
-    _mirror(block, old, new)
+    mirror(block, old, new)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _mirror(block: Any, old: int, new: int) -> None:
-    """Columns `old` to `new` of the rows before, from the rows that were filled."""
-    for a in range(old):
-        for b in range(old, new):
+def extend_by_rows(
+    rows: Any, mean: Any, runs: int, members: Any, old: int, new: int, block: Any
+) -> None:
+    """The same where `rows` holds the packed masks of the working set already."""
+    scale = 1.0 / runs
+    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
+    last = max(new, 4)
+    found = np.empty((_ROWS, last), dtype=np.int32)
+    for start in range(old, new, _ROWS):
+        stop = min(start + _ROWS, new)
+        first = max(0, min(start, stop - 4))
+        end = max(stop, first + 4)
+        counts(rows[first:end], rows[:last], found[: end - first])
+        for a in range(start, stop):
+            level = mean[members[a]]
+            for b in range(a + 1):
+                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def mirror(block: Any, old: int, new: int) -> None:
+    """Columns `old` to `new` above the diagonal, from the rows below it."""
+    for a in range(new):
+        for b in range(max(old, a + 1), new):
             block[a, b] = block[b, a]
 
 
@@ -37,3 +60,11 @@ def grow(block: Any, rows: int, columns: int) -> Any:
     larger = np.empty((rows, columns), dtype=block.dtype)
     larger[: block.shape[0], : block.shape[1]] = block
     return larger
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def side_for(size: int, side: int) -> int:
+    """Side of a block that a working set has outgrown: an odd number of cache lines a row, since
+    columns would fall on one another in the cache.
+    """
+    return 32 * (max(size, side * 4 // 3) // 32) + 48
