@@ -133,6 +133,38 @@ def shard_that_grows(root):
     shard.write_bytes(bomb + with_crc(struct.pack("<QQ", 0, len(bomb))))
 
 
+def shard_of(root):
+    return next(p for p in (base_of(root) / "margin/c").rglob("*") if p.is_file())
+
+
+def shard_of_garbage(root):
+    """A chunk with a right header and a right checksum that no codec can decode."""
+    path = shard_of(root)
+    raw = path.read_bytes()
+    place, length = struct.unpack("<QQ", raw[-20:-4])
+    chunk = with_crc(raw[place : place + 16] + b"\xff" * (length - 20))
+    path.write_bytes(chunk + with_crc(struct.pack("<QQ", 0, len(chunk))))
+
+
+def shard_that_points(place):
+    def spoil(root):
+        raw = shard_of(root).read_bytes()
+        shard_of(root).write_bytes(raw[:-20] + with_crc(struct.pack("<QQ", place, 100)))
+
+    return spoil
+
+
+def directory_for_a_shard(root):
+    path = shard_of(root)
+    path.unlink()
+    path.mkdir()
+
+
+def two_dtypes(root):
+    """An array that says another dtype than its group says of it."""
+    edit(base_of(root) / "margin/zarr.json", data_type="int32", fill_value=0)
+
+
 def many_texts(root):
     content = Zstd(1).encode(struct.pack("<I", 2**31 - 1) + bytes(100))
     (root / TRAIN_IDS / "id/c/0").write_bytes(with_crc(content))
@@ -289,6 +321,11 @@ CASES = {
     "many texts": (many_texts, "cannot be read"),
     "numbers that grow": (numbers_that_grow, "are expected"),
     "shard that grows": (shard_that_grows, "are expected"),
+    "shard of garbage": (shard_of_garbage, "a chunk is damaged"),
+    "shard that points outside": (shard_that_points(10**6), "lies outside"),
+    "shard that points far outside": (shard_that_points(2**62 - 1), "lies outside"),
+    "directory for a shard": (directory_for_a_shard, "is a directory"),
+    "two dtypes": (two_dtypes, "says int32"),
     "a trillion runs": (base_runs, "10000000|run ids|more than zarr"),
     "sparse study": (sparse(STUDY), "bytes, at most"),
     "sparse ids": (sparse(f"{TRAIN_IDS}/id/c/0"), "make sense"),

@@ -163,6 +163,12 @@ def test_hard_columns_and_constant_outputs():
         assert int(found.nonzeros[2]) == 0
 
 
+def test_a_share_may_be_a_number_of_numpy():
+    masks, outputs = problem(100, 10)
+    found = [lasso_path(masks, outputs, holdout=kind(0.25)) for kind in (float, np.float32)]
+    assert found[0].identical(found[1])
+
+
 @pytest.mark.parametrize(("offset", "scale"), [(1e6, 1.0), (0.0, 1e-8), (-3e4, 1e3)])
 def test_weights_do_not_depend_on_offset_or_units(offset, scale):
     masks, outputs = problem(500, 60)
@@ -189,6 +195,7 @@ def test_dask_and_single_target_input():
         ({"outputs": np.full(30, np.nan)}, "NaN"),
         ({"holdout": 0.0}, "holdout"),
         ({"holdout": 1.0}, "holdout"),
+        ({"holdout": float("nan")}, "holdout"),
         ({"holdout": np.ones(29, bool)}, "holdout"),
         ({"lams": 0}, "positive"),
         ({"lam_ratio": -1.0}, "between 0 and 1"),

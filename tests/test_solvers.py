@@ -41,6 +41,25 @@ def test_without_torch_the_text_says_what_to_install(name, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["gram", "torch"])
+def test_rounding_of_sums_in_float32_is_not_fitted(name):
+    """Outputs that change in holdout runs alone, and masks that never change."""
+    if name == "torch":
+        pytest.importorskip("torch")
+    fit_block = solvers.load(name)
+    draw = np.random.default_rng(0)
+    masks, apart = draw.random((1000, 50)) < 0.5, np.arange(1000) < 100
+    saturated = np.full((1000, 2), 0.999, dtype=np.float32)
+    saturated[[3, 50], [0, 1]] = 0.2, 0.4
+    noise = draw.normal(size=(1000, 2)).astype(np.float32)
+    for seen, said in ((masks, saturated), (np.ones_like(masks), noise)):
+        found = fit_block(*statistics(seen, said, parts=1, apart=apart), Parameters(halves=False))
+        assert (found["status"] == CONSTANT).all()
+        assert not found["weight"].any()
+        assert not found["sweeps"].any()
+        assert np.allclose(found["bias"], said.mean(axis=0), atol=1e-6)
+
+
 def lasso(z, y, lam, weight):
     """Minimise |y - zw|^2 / 2n + lam |w|_1 by coordinate descent; weight (unit, target)."""
     weight = weight.copy()

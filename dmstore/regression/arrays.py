@@ -238,10 +238,11 @@ def _apart(
 def _holdout(
     holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
 ) -> NDArray[np.bool_]:
-    if isinstance(holdout, float | int):
-        count = round(holdout * runs)
+    if np.ndim(holdout) == 0:
+        share = float(holdout)  # type: ignore[arg-type]
+        count = round(share * runs) if 0 < share < 1 else 0
         apart = np.zeros(runs, dtype=bool)
-        apart[np.random.default_rng(random_state).permutation(runs)[: max(count, 0)]] = True
+        apart[np.random.default_rng(random_state).permutation(runs)[:count]] = True
     else:
         apart = np.asarray(holdout, dtype=bool)
     if apart.shape != (runs,) or not 0 < apart.sum() < runs:

@@ -388,7 +388,11 @@ def _centred(
     """Mean of one output, and its covariance with the masks: (train,) float64."""
     runs = max(moments.runs, 1)
     output = float(moments.total[target]) / runs
-    return output, moments.product[:, target] / runs - mean * output
+    moment = moments.product[:, target] / runs - mean * output
+    # Nothing covaries with what never changes; sums in float32 would say that it does a little.
+    still = moments.lowest[target] == moments.highest[target]
+    moment[still | (mean <= 0.0) | (mean >= 1.0)] = 0.0
+    return output, moment
 
 
 def _solve(

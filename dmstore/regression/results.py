@@ -35,6 +35,9 @@ def covariance(design: Design, moments: Moments) -> NDArray[np.float64]:
     found: NDArray[np.float64] = (
         moments.product.T / moments.runs - (moments.total / moments.runs)[:, None] * mean
     )
+    # Nothing covaries with what never changes; sums in float32 would say that it does a little.
+    found[moments.lowest == moments.highest] = 0.0
+    found[:, (mean <= 0.0) | (mean >= 1.0)] = 0.0
     return found
 
 

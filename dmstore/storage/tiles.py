@@ -79,8 +79,8 @@ def open_tiles(objects: Objects, where: str, group: zarr.Group, name: str) -> Ti
         layout = metadata.layouts(objects.get(key), key)[""]
     except FileNotFoundError as error:
         raise MissingChunkError(guard.missing_text(key)) from error
-    if layout.shape != array.shape or layout.dtype == metadata.TEXT or not layout.shape:
-        msg = f"{key}: says {layout.dtype} {layout.shape}, its group {array.shape}; restore it from a copy"
+    if (layout.dtype, layout.shape) != (array.dtype.name, array.shape) or not layout.shape:
+        msg = f"{key}: says {layout.dtype} {layout.shape}, its group {array.dtype} {array.shape}; restore it from a copy"
         raise CorruptionError(msg)
     return _LocalTiles(objects, f"{where}/{name}", layout)
 
@@ -125,6 +125,9 @@ class _LocalTiles:
                     self._fill(found, bounds, shard, file)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise MissingChunkError(guard.missing_text(key)) from error
+            except IsADirectoryError:
+                msg = f"{key}: is a directory; restore it from a copy"
+                raise CorruptionError(msg) from None
             except ValueError as error:
                 msg = f"{key}: {error}; restore it from a copy"
                 raise CorruptionError(msg) from None
@@ -153,7 +156,7 @@ class _LocalTiles:
                 whole = whole and last - first == length
             part = found[tuple(target)]
             if whole and part.flags.c_contiguous:
-                Blosc().decode(content, out=part)
+                _decode(content, part)
             else:
                 part[...] = self._decode(content)[tuple(source)]
 
@@ -166,7 +169,7 @@ class _LocalTiles:
         if not hasattr(self._scratch, "values"):
             self._scratch.values = np.empty(self.chunk, dtype=self.dtype)
         values: NDArray[Any] = self._scratch.values
-        Blosc().decode(content, out=values)
+        _decode(content, values)
         return values
 
     def _index(self, file: BinaryIO) -> NDArray[np.uint64]:
@@ -186,20 +189,29 @@ def _piece(
 ) -> bytes:
     """The compressed bytes of one chunk, of which it is known that they become its size."""
     expected = layout.chunk_bytes
-    place, length = (0, file.seek(0, 2)) if index is None else map(int, index[number])
+    size = file.seek(0, 2)
+    place, length = (0, size) if index is None else map(int, index[number])
     if place == length == _ABSENT:
         msg = "a chunk of a shard is not there"
         raise ValueError(msg)
     if not _CRC < length <= expected + expected // 64 + 4096:
         msg = f"a chunk has {length} bytes, which cannot become {expected}; it is damaged"
         raise ValueError(msg)
-    if place >= 1 << 62:
+    if place + length > size:
         msg = "a chunk of a shard lies outside of it"
         raise ValueError(msg)
     file.seek(place)
     content = _checked(file.read(length))
     check_blosc(content, len(content), expected)
     return content
+
+
+def _decode(content: bytes, out: NDArray[Any]) -> None:
+    try:
+        Blosc().decode(content, out=out)
+    except RuntimeError as error:
+        msg = f"a chunk is damaged ({error})"
+        raise ValueError(msg) from None
 
 
 def _checked(raw: bytes) -> bytes:
