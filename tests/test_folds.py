@@ -139,11 +139,11 @@ def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    room = fitting._Fitting._room
+    room = fitting.Fitting.room
     monkeypatch.setattr(
-        fitting._Fitting,
-        "_room",
-        lambda self, words, *, shared: (1, room(self, words, shared=shared)[1]),
+        fitting.Fitting,
+        "room",
+        lambda self, words: (1, room(self, words)[1]),
     )
     monkeypatch.setattr(fitting.stages, "run", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -235,12 +235,12 @@ def test_memory_for_one_gram_gives_the_same(fitted, monkeypatch):
     fit(study, "a")
     expected = study.datamodels("a").load()
     shutil.rmtree(f"{study.path}/datamodels")
-    real = fitting._Fitting._room
+    real = fitting.Fitting.room
 
-    def small(self, words, *, shared):
-        return 1, real(self, words, shared=shared)[1]
+    def small(self, words):
+        return 1, real(self, words)[1]
 
-    monkeypatch.setattr(fitting._Fitting, "_room", small)
+    monkeypatch.setattr(fitting.Fitting, "room", small)
     fit(study, "a")
     found = study.datamodels("a").load()
     assert np.array_equal(found.lam, expected.lam)

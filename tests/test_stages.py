@@ -39,8 +39,8 @@ def study(tmp_path):
 def room(monkeypatch, count, allocate=None):
     """Let there be memory for so many Grams."""
     monkeypatch.setattr(
-        fitting._Fitting,
-        "_room",
+        fitting.Fitting,
+        "room",
         lambda self, words: (count, allocate or (lambda n, dtype: np.zeros((n, n), dtype=dtype))),
     )
 
