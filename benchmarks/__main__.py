@@ -9,7 +9,7 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "solvers", "store"),
+    *("size", "fit", "regression", "solvers", "gram", "peers", "growth", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -19,13 +19,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--size", help="regression: small, waterbirds, cifar10 or living17")
+    parser.add_argument("--size", help="regression, peers: small, waterbirds, cifar10 or living17")
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
+    parser.add_argument("--peer", help="peers: only this one")
+    parser.add_argument("--python", help="peers: an interpreter that has them installed")
     arguments = parser.parse_args()
     options = {
         key: value
-        for key in ("size", "store", "memory")
+        for key in ("size", "store", "memory", "peer", "python")
         if (value := getattr(arguments, key)) is not None
     }
     module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))
