@@ -26,8 +26,8 @@ def holdout_curves(
 ) -> Axes:
     """Holdout error along the path: median and quartiles of the targets, and a sample of them.
 
-    Errors are relative to that of the mean of the runs fitted on. The median is drawn as far as half
-    of the targets went along the path.
+    Errors are relative to that of the mean of the runs fitted on. A target that left the path counts
+    with its last error from there on.
 
     Parameters
     ----------
@@ -38,20 +38,22 @@ def holdout_curves(
         Draws the sample.
     """
     axes = axes if axes is not None else figure()[1]
+    last = 0.5
     for (name, fit), color in zip(fits.items(), COLORS, strict=False):
         share, error = _curves(fit)
         if not len(error):
+            axes.plot([], [], color=color, label=f"{name}: none")
             continue
         draw = np.random.default_rng(random_state)
         for row in draw.permutation(len(error))[:_SAMPLE]:
             axes.plot(share, error[row], color=color, linewidth=0.6, alpha=0.3)
-        there = np.isfinite(error).mean(axis=0) >= 0.5
-        low, middle, high = np.nanquantile(error[:, there], [0.25, 0.5, 0.75], axis=0)
-        axes.fill_between(share[there], low, high, color=color, alpha=0.18, linewidth=0)
-        axes.plot(share[there], middle, color=color, linewidth=1.8, label=f"{name}: median")
+        low, middle, high = np.quantile(_kept(error), [0.25, 0.5, 0.75], axis=0)
+        axes.fill_between(share, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.plot(share, middle, color=color, linewidth=1.8, label=f"{name}: median")
+        last = min(last, float(share[-1]))
     axes.axhline(1.0, color="#6b7280", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
-    axes.invert_xaxis()
+    axes.set_xlim(1.0, last)
     axes.set_xlabel("lam as a share of lam_max")
     axes.set_ylabel("holdout error over that of the mean")
     _legend(axes)
@@ -101,6 +103,12 @@ def _curves(fit: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.zeros(0), error
     share = (fit["lam_path"] / fit["lam_max"]).values[_fitted(fit)][known][0]
     return share, error * ((1 - r2) / np.nanmin(error, axis=1))[:, None]
+
+
+def _kept(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Errors (target, path), the last one in the place of those that are not known."""
+    steps = np.where(np.isfinite(error), np.arange(error.shape[1]), 0)
+    return np.take_along_axis(error, np.maximum.accumulate(steps, axis=1), axis=1)
 
 
 def _histograms(axes: Axes, values: Mapping[str, NDArray[np.float64]], form: str) -> None:

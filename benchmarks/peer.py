@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -142,7 +143,8 @@ def scm2cpp_learn(problem: Problem, moment: Any, lams: Any, tolerance: float) ->
     return lambda: model.fit_path(lams / 2, tol=tolerance, chunk=5)
 
 
-REPEATS, LONG = 3, 4.0
+# Solves of a target unless they are long, seconds that are long, and seconds after which a process ends.
+REPEATS, LONG, LIMIT = 3, 4.0, 200
 # Name of the package and of its module.
 PEERS = {
     "scikit-learn": ("sklearn", scikit_learn),
@@ -171,6 +173,8 @@ def main(name: str, folder: str, first: int, step: int, tolerance: float) -> Non
     few = load["moment"][:40, first].copy()
     prepare(little, few, 2 * np.abs(few).max() * np.geomspace(1, 0.1, 5), tolerance)()
     print(json.dumps({"version": version}), flush=True)
+    # Of the processor: a machine may be busy with other things.
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
     sys.stdin.readline()
     found, seconds = [], 0.0
     for target in targets:
