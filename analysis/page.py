@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis import plot
+from dmstore.analysis import fit_plot, plot
 from dmstore.errors import MissingDependencyError
 from dmstore.storage import log
 
@@ -53,6 +53,8 @@ class Subject:
         Counterfactual checks, from :func:`dmstore.analysis.report.counterfactuals`.
     curves : dict
         Algorithm to its learning curve, from :func:`dmstore.analysis.curve.kept_curve`.
+    fits : dict
+        Algorithm to its fit, without what has train units.
     scores_only : bool
         Whether there are no runs behind the comparison, and so no check against chance.
     """
@@ -63,6 +65,7 @@ class Subject:
     provenance: list[tuple[str, str]]
     effects: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fits: dict[str, xr.Dataset] = field(default_factory=dict)
     scores_only: bool = False
 
 
@@ -117,6 +120,12 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
             plot.svg(draw(subject.curves)) for draw in (plot.learning_curve, plot.sample_size)
         ]
         if subject.curves
+        else [],
+        "fits": [
+            plot.svg(draw(subject.fits))
+            for draw in (fit_plot.holdout_curves, fit_plot.sparsity, fit_plot.holdout_r2)
+        ]
+        if subject.fits
         else [],
         "effects": [
             {

@@ -10,6 +10,7 @@ import xarray as xr
 from dmstore import results, schema
 from dmstore.analysis.curve import kept_curve
 from dmstore.analysis.evaluate import evaluate
+from dmstore.analysis.fit_plot import NEEDED
 from dmstore.analysis.page import Subject, render
 from dmstore.errors import InputError
 from dmstore.retraction import retracted_since, retracted_text
@@ -105,6 +106,10 @@ def _subject(
         provenance=_provenance(study, document, names),
         effects=counterfactuals(study, where),
         curves=curves,
+        fits={
+            name: study.datamodels(name, fit)[list(NEEDED)].load()
+            for name, fit in zip(names, document["fits"], strict=True)
+        },
     )
 
 

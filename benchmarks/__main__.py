@@ -9,7 +9,7 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "solvers", "units", "store"),
+    *("size", "fit", "regression", "solvers", "units", "gram", "peers", "growth", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -21,15 +21,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression: small, waterbirds, cifar10 or living17; units: small, medium or paper",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units: small, medium or paper",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     parser.add_argument("--targets", help="regression: so many targets alone")
+    parser.add_argument("--peer", help="peers: only this one")
+    parser.add_argument("--python", help="peers: an interpreter that has them installed")
     arguments = parser.parse_args()
     options = {
         key: value
-        for key in ("size", "store", "memory", "targets")
+        for key in ("size", "store", "memory", "targets", "peer", "python")
         if (value := getattr(arguments, key)) is not None
     }
     module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))

@@ -39,6 +39,7 @@ def make(path: Path, runs: int, train: int, targets: int, seed: int = 0) -> None
     study = dmstore.create_study(
         path,
         {"train_id": np.arange(train).astype(str), "target_id": np.arange(targets).astype(str)},
+        seed=seed,
     )
     margin = {**known_outputs()["margin"], "dtype": "float16"}
     algorithm = study.add_algorithm("a", sampling="foreign", alpha=0.5, outputs={"margin": margin})

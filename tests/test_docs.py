@@ -58,6 +58,21 @@ def test_steps_by_hand_and_notebook(tmp_path, count):
         assert found.returncode == 0, found.stderr
 
 
+def test_worked_example_of_the_regression_page(tmp_path):
+    page = (ROOT / "docs" / "regression.md").read_text()
+    found = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    assert len(found) == 1
+    for code in found:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
 def test_links_in_the_documents_exist():
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
