@@ -13,7 +13,7 @@ from dmstore.analysis import agreement
 from dmstore.analysis.baselines import NAMES
 from dmstore.analysis.baselines import baselines as predict_baselines
 from dmstore.analysis.outside import Scores, distinct, read_scores
-from dmstore.analysis.truth import Truth, mse, predict, read_truth
+from dmstore.analysis.truth import FEWEST, Truth, mse, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
@@ -138,7 +138,7 @@ def benchmark(
     said = output or document.get("output", "margin")
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
-    truth = read_truth(runs, said, force=force)
+    truth = read_truth(runs, said, unit=study.target_train(target_set), force=force)
     used = int((runs["split"].values != "eval").sum())
     with blas_threads(cores()):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
@@ -264,32 +264,21 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     found = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
     weight = agreement.resampling(len(truth.mask), resamples, random_state)
     sums, varied = np.zeros((resamples, len(methods))), 0
+    own = np.flatnonzero(truth.unit >= 0)
     for part, outputs in truth.blocks():
-        varies = np.ptp(outputs, axis=1) > 0
-        varied += int(varies.sum())
-        columns = np.arange(targets)[part][varies]
-        outputs = outputs[varies]
-        ranked = agreement.ranks(outputs)
-        spread = agreement.spread(weight, ranked)
-        for row, method in enumerate(methods):
-            predicted = method.predicted[columns]
-            own = agreement.ranks(predicted)
-            draws = agreement.resampled(weight, own, ranked, spread)
-            lds = agreement.pearson(own, ranked)
-            low, high = agreement.interval(draws, lds)
-            figures = {
-                "lds": lds,
-                "lds_low": np.maximum(low, -1),
-                "lds_high": np.minimum(high, 1),
-                "kendall": agreement.kendall(predicted, outputs),
-                "pearson": agreement.pearson(predicted, outputs),
-            }
-            if method.in_units:
-                error = mse(predicted, outputs)
-                figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
-            for name, values in figures.items():
-                found[name][row, columns] = values
-            sums[:, row] += draws.sum(axis=1)
+        columns = np.arange(targets)[part]
+        groups = [(columns[truth.unit[part] < 0], np.ones(len(truth.mask), dtype=bool))]
+        # A run that saw a unit says nothing of it as a target.
+        groups += [
+            (columns[columns == target], ~truth.mask[:, truth.unit[target]])
+            for target in own[np.isin(own, columns)]
+        ]
+        for some, used in groups:
+            count, draws = _judge_some(
+                methods, outputs[np.isin(columns, some)][:, used], some, used, weight, found
+            )
+            varied += count
+            sums += draws
     summary = _means(found["lds"], sums / max(varied, 1), methods) if varied else {}
     text = {"kind": "kind", "seen": "seen", "about": "about"}
     return xr.Dataset(
@@ -310,6 +299,55 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
             },
         },
     )
+
+
+def _judge_some(
+    methods: Sequence[Method],
+    outputs: NDArray[np.float64],
+    columns: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    found: dict[str, NDArray[np.float64]],
+) -> tuple[int, NDArray[np.float64]]:
+    """Figures of some targets on the masks that are used, written to `found`.
+
+    Returns
+    -------
+    int
+        Targets whose outputs vary.
+    (resample, method) float64
+        Sums of their LDS under each resample.
+    """
+    sums = np.zeros((len(weight), len(methods)))
+    varies = np.ptp(outputs, axis=1) > 0 if outputs.size else np.zeros(len(outputs), dtype=bool)
+    if not varies.any() or used.sum() < FEWEST:
+        return 0, sums
+    columns, outputs = columns[varies], outputs[varies]
+    if not used.all():
+        total = weight[:, used].sum(axis=1, keepdims=True)
+        weight = np.where(total > 0, weight[:, used] / np.where(total > 0, total, 1), 0.0)
+    ranked = agreement.ranks(outputs)
+    spread = agreement.spread(weight, ranked)
+    for row, method in enumerate(methods):
+        predicted = method.predicted[columns][:, used]
+        own = agreement.ranks(predicted)
+        draws = agreement.resampled(weight, own, ranked, spread)
+        lds = agreement.pearson(own, ranked)
+        low, high = agreement.interval(draws, lds)
+        figures = {
+            "lds": lds,
+            "lds_low": np.maximum(low, -1),
+            "lds_high": np.minimum(high, 1),
+            "kendall": agreement.kendall(predicted, outputs),
+            "pearson": agreement.pearson(predicted, outputs),
+        }
+        if method.in_units:
+            error = mse(predicted, outputs)
+            figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
+        for name, values in figures.items():
+            found[name][row, columns] = values
+        sums[:, row] += draws.sum(axis=1)
+    return len(columns), sums
 
 
 def _means(

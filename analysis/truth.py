@@ -40,6 +40,8 @@ class Truth:
         Ids of the runs.
     fitted : bool
         Whether these are runs that were fitted on, for want of others.
+    unit : (target,) int64
+        The train unit that a target is, -1 for none.
     """
 
     mask: NDArray[np.bool_]
@@ -47,6 +49,7 @@ class Truth:
     group: NDArray[np.int64]
     run: NDArray[np.int64]
     fitted: bool
+    unit: NDArray[np.int64]
 
     @property
     def repeated(self) -> int:
@@ -60,13 +63,17 @@ class Truth:
             yield part, agreement.average(self.values[:, part], self.group)
 
     def ceiling(self, random_state: int = 0) -> NDArray[np.float64]:
-        """Noise ceiling of the LDS: (target,) float64; NaN where too few masks have repeats."""
+        """Noise ceiling of the LDS: (target,) float64; NaN where too few masks have
+        repeats, and for targets that are train units.
+        """
         found = np.full(self.values.shape[1], np.nan)
         for start in range(0, len(found), TARGETS):
             part = slice(start, start + TARGETS)
             found[part] = agreement.noise_ceiling(
                 self.values[:, part], self.group, random_state=random_state
             )
+        # Of a train unit only some of the runs count.
+        found[self.unit >= 0] = np.nan
         return found
 
 
@@ -75,6 +82,7 @@ def read_truth(
     output: str,
     targets: NDArray[np.int64] | None = None,
     *,
+    unit: NDArray[np.int64] | None = None,
     force: bool = False,
 ) -> Truth:
     """Read the eval runs of an algorithm.
@@ -86,6 +94,8 @@ def read_truth(
     output : str
     targets : (target,) int64, optional
         Positions; all targets by default.
+    unit : (target,) int64, optional
+        The train unit that each of these targets is, -1 for none.
     force : bool
         Where fewer than 5 masks are reserved, take all runs, fitted ones too.
 
@@ -126,7 +136,9 @@ def read_truth(
         )
         raise InputError(msg)
     mask = np.asarray(runs["mask"].isel(run=chosen[first]).values, dtype=bool)
-    return Truth(mask, values, np.asarray(group.ravel(), dtype=np.int64), run, fitted)
+    if unit is None:
+        unit = np.full(values.shape[1], -1, dtype=np.int64)
+    return Truth(mask, values, np.asarray(group.ravel(), dtype=np.int64), run, fitted, unit)
 
 
 def predict(weight: Any, mask: NDArray[np.bool_]) -> NDArray[np.float64]:

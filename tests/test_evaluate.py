@@ -14,10 +14,10 @@ from test_cli import run, run_json
 import dmstore
 from dmstore.analysis import agreement, benchmark, evaluate, learning_curve
 from dmstore.analysis.baselines import baselines
-from dmstore.analysis.benchmark import summarise
+from dmstore.analysis.benchmark import Method, judge, summarise
 from dmstore.analysis.curve import _steps
 from dmstore.analysis.outside import read_scores
-from dmstore.analysis.truth import predict, read_truth
+from dmstore.analysis.truth import Truth, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression import fit, lasso_path
 from dmstore.storage.segment import Rows
@@ -601,3 +601,28 @@ def test_wrong_use(opened, tmp_path, monkeypatch, case):
     out, err = run("evaluate", opened.path, "a", *arguments, "-Q", code=code)
     assert words in err
     assert out == ""
+
+
+def test_targets_that_are_train_units_are_judged_on_runs_that_did_not_see_them():
+    from scipy.stats import spearmanr
+
+    draw = np.random.default_rng(5)
+    mask = draw.random((200, 12)) < 0.5
+    unit = np.array([-1, 3, 7])
+    weight = draw.normal(size=(3, 12))
+    weight[1, 3] = weight[2, 7] = 0
+    values = (mask @ weight.T) + draw.normal(size=(200, 3)) * 0.3
+    values[:, 1] += 50 * mask[:, 3]
+    values[:, 2] -= 50 * mask[:, 7]
+    truth = Truth(mask, values, np.arange(200), np.arange(200), fitted=False, unit=unit)
+    method = Method("fit", "fit", weight @ mask.T, 100)
+    found = judge([method], truth, 50, 0)
+    for target, own in enumerate(unit):
+        used = np.ones(200, bool) if own < 0 else ~mask[:, own]
+        expected = spearmanr(method.predicted[target][used], values[used, target]).statistic
+        assert np.isclose(found.lds.values[0, target], expected)
+        assert expected > 0.9
+        assert found.lds_low.values[0, target] < expected < found.lds_high.values[0, target]
+        assert found.r2.values[0, target] > 0.8
+    assert np.isclose(found.mean_lds.values[0], found.lds.values[0].mean())
+    assert np.isnan(found.ceiling.values).all()
