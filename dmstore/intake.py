@@ -103,12 +103,14 @@ def _take(
     if retracted.any():
         reasons[retracted_text(algorithm.name)] = source.ids[retracted].tolist()
     try:
-        if (
-            len(view)
-            or retracted.any()
-            or not _fill(algorithm, source, result, advance, names, reasons)
-        ):
-            _append(algorithm, source, fresh, result, advance, names, reasons)
+        if not len(view) and not retracted.any():
+            if _fill(algorithm, source, result, advance, names, reasons):
+                return
+            if len(algorithm.table.view()):
+                # Somebody stored rows meanwhile, perhaps these: what is there is told from them.
+                _take(algorithm, source, result, advance, None)
+                return
+        _append(algorithm, source, fresh, result, advance, names, reasons)
     finally:
         for reason, runs in sorted(reasons.items(), key=lambda entry: min(entry[1])):
             result.skipped += len(runs)

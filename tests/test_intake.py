@@ -624,6 +624,39 @@ def test_rows_stored_while_a_source_fills_are_not_lost(tmp_path, monkeypatch):
     assert len(algorithm.table.objects.children(f"{algorithm.table.prefix}base/")) == 1
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_two_hosts_that_fill_at_once_store_no_row_twice(tmp_path, monkeypatch, seed):
+    """The second to commit finds the rows of the first, or other content under their ids."""
+    folder = store(tmp_path / "store", 40)
+    theirs = store(tmp_path / "theirs", 30, seed=seed)
+    if seed == 0:
+        for name in ("masks", "margins", "_completed"):
+            np.save(theirs / f"{name}.npy", np.load(folder / f"{name}.npy")[:30])
+    algorithm = adopt(tmp_path / "a.dm", "base", folder)
+    check, calls = base.check, []
+
+    def slow(table, *arguments):
+        check(table, *arguments)
+        if not calls:
+            calls.append(1)
+            assert (
+                ingest(dmstore.open_study(tmp_path / "a.dm").algorithm("base"), [theirs]).new == 30
+            )
+
+    monkeypatch.setattr(base, "check", slow)
+    result = ingest(algorithm, [folder])
+    view = algorithm.table.view()
+    assert view.conflicts == ()
+    if seed:
+        assert (result.new, result.conflicting, result.refused) == (0, 30, 10)
+        assert sorted(view.run) == [*range(30)]
+        assert not view.segments
+    else:
+        assert (result.new, result.present, result.errors) == (10, 30, [])
+        assert sorted(view.run) == [*range(40)]
+        assert sum(len(info) for info in view.tail) == 10
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError("full"), CorruptionError("x")])
 def test_a_fill_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
     folder = store(tmp_path / "store", 40)

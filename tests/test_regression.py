@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -273,6 +274,25 @@ def test_fit_uses_train_and_holdout_and_never_eval(fitted):
     assert done.summary["worst_kkt"] <= 1e-4
     correlation = np.corrcoef(found.weight.values.ravel(), weight.T.ravel())[0, 1]
     assert correlation > 0.95
+
+
+@pytest.mark.parametrize("outlier", [0.5, 1e30])
+def test_eval_runs_change_no_bit_of_a_fit(study, tmp_path, outlier):
+    study.add_algorithm("a", runs=200, outputs=["margin"])
+    shutil.copytree(study.path, tmp_path / "other.dm")
+    found = []
+    for one in (study, dmstore.open_study(tmp_path / "other.dm")):
+        algorithm = one.algorithm("a")
+        rows = make_rows(algorithm, range(200))
+        margin = rows.arrays["margin"].copy()
+        if found:
+            margin[algorithm.split(rows.columns["mask_id"]) == "eval"] += np.float32(outlier)
+        algorithm.table.append(replace(rows, arrays={**rows.arrays, "margin": margin}))
+        fit(one, "a")
+        found.append(one.datamodels("a").load())
+    assert all(
+        found[0][name].identical(found[1][name]) for name in ("weight", "bias", "lam", "kkt")
+    )
 
 
 def test_parts_are_fits_of_disjoint_runs(fitted):
