@@ -25,6 +25,8 @@ _CHUNK = 1024
 _SUMMED = 256
 # Rows of a Gram that a thread does at a time.
 _ROWS = 4 * popcount.TILE
+# Masks in all, up to which products cost little in float64 too.
+_EXACT = 1 << 27
 # Units whose products a thread works on at a time.
 _UNITS = 1024
 Words = NDArray[np.uint64]
@@ -264,8 +266,8 @@ def make_moments(
 ) -> Moments:
     """Products of masks and outputs of some targets.
 
-    Products of float16 and float32 outputs are summed in float32 within 256 runs and in float64
-    over these: the rounding is far below that of the outputs themselves. float64 stays float64.
+    Sums are in float64. Of float16 and float32 outputs and more than 134 million masks they are in
+    float32 within 256 runs, and in float64 over these.
 
     Parameters
     ----------
@@ -287,7 +289,8 @@ def make_moments(
     real = values if used is None else values[used]
     if used is not None:
         values[~used] = 0.0
-    narrow = np.float64 if outputs.dtype == np.float64 else np.float32
+    exact = outputs.dtype == np.float64 or len(values) * len(words) <= _EXACT
+    narrow = np.float64 if exact else np.float32
     rounded = values.astype(narrow)
     train, targets = len(words), values.shape[1]
     product = np.zeros((train, targets))
