@@ -91,7 +91,8 @@ def command(
       arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
                        a zarr group, .safetensors or .npz
       study            another study of the same examples (--from ALGORITHM)
-    All but npz are read block by block; a killed ingest goes on when it is repeated.
+    All but npz are read block by block. Into an algorithm without runs a source goes whole or not at
+    all; else a killed ingest goes on when it is repeated.
 
     \b
     Examples:
