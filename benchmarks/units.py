@@ -47,7 +47,7 @@ def own_groups(words: list[np.ndarray], outputs: list[np.ndarray], unit: np.ndar
     for whole, part in zip(said, outputs, strict=True):
         whole[: len(part)] = part - shift
     used = [np.arange(len(w)) < len(part) for w, part in zip(said, outputs, strict=True)]
-    return OwnGroups(words, said, used, unit, shift, len(words[0]))
+    return OwnGroups(words, said, used, unit, shift)
 
 
 def ordinary(

@@ -15,7 +15,7 @@ from dmstore import bits, cli
 from dmstore.errors import InputError
 from dmstore.regression import fit, fitting, lasso_path
 from dmstore.regression.design import padded
-from dmstore.regression.own_runs import OwnRuns, whole_tiles
+from dmstore.regression.own_runs import OwnRuns
 from dmstore.regression.path import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS, Parameters
 from dmstore.storage.segment import Rows
 
@@ -107,8 +107,7 @@ def test_the_gradient_is_as_exact_as_asked_for(train, groups):
         count = 64 * group.shape[1]
         outputs.append(np.concatenate([part, np.full(count - len(part), 7.0)]))
         used.append(np.arange(count) < len(part))
-    whole = [whole_tiles(group) for group in words]
-    runs = OwnRuns(whole, np.concatenate(outputs), np.concatenate(used), 0, train)
+    runs = OwnRuns(words, np.concatenate(outputs), np.concatenate(used), 0)
     left = ~np.concatenate(masks)[:, 0]
     x, y = np.concatenate(masks)[left].astype(float), np.concatenate(said)[left]
     weight = draw.normal(size=train)

@@ -14,7 +14,7 @@ from dmstore import bits
 from dmstore.errors import InputError
 from dmstore.regression import stages
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
-from dmstore.regression.own_runs import OwnGroups, whole_tiles
+from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
 from dmstore.regression.stages import Stage
 from dmstore.threads import blas_threads, cores
@@ -193,9 +193,7 @@ def _own(
         said.append(np.zeros((count, len(unit))))
         said[-1][: len(part)] = part - shift
         used.append(np.arange(count) < len(part))
-    return OwnGroups(
-        [whole_tiles(group) for group in words], said, used, unit, shift, len(words[0])
-    )
+    return OwnGroups(words, said, used, unit, shift)
 
 
 def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:

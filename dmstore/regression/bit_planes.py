@@ -51,7 +51,7 @@ def add_products(words: Any, planes: Any, scales: Any, out: Any) -> None:
     Parameters
     ----------
     words : (unit, words) uint64
-        At least 4 units, as :func:`counts` takes them.
+        As :func:`counts` takes them.
     planes : (plane, words) uint64
         The same.
     scales : (plane,) float64
@@ -59,15 +59,13 @@ def add_products(words: Any, planes: Any, scales: Any, out: Any) -> None:
     out : (unit,) float64
     """
     units, count = words.shape[0], planes.shape[0]
-    found = np.empty((count, _UNITS + 4), dtype=np.int32)
+    found = np.empty((count, _UNITS), dtype=np.int32)
     for start in range(0, units, _UNITS):
         stop = min(start + _UNITS, units)
-        # The last units borrow some from before, so that tiles are whole.
-        first = min(start, stop - 4)
-        counts(planes, words[first:stop], found[:, : stop - first])
+        counts(planes, words[start:stop], found)
         for plane in range(count):
             for unit in range(start, stop):
-                out[unit] += scales[plane] * found[plane, unit - first]
+                out[unit] += scales[plane] * found[plane, unit - start]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]

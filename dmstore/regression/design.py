@@ -138,11 +138,11 @@ class Moments:
 def padded(words: Words) -> Words:
     """Words in whole vectors, as the kernels take them; the same array where they are already."""
     count = max(1, -(-words.shape[1] // popcount.LANES)) * popcount.LANES
-    if words.shape[1] == count and len(words) >= 4:
+    if words.shape[1] == count:
         return np.ascontiguousarray(words)
-    found = np.zeros((max(4, len(words)), count), dtype=np.uint64)
-    found[: len(words), : words.shape[1]] = words
-    return found[: len(words)]
+    found = np.zeros((len(words), count), dtype=np.uint64)
+    found[:, : words.shape[1]] = words
+    return found
 
 
 def unit_counts(words: Sequence[Words]) -> NDArray[np.int64]:
@@ -187,28 +187,19 @@ def count_gram(
         train = len(words[0])
         into = np.zeros((train, train), dtype=gram_dtype(int(unit_counts(words).max(initial=0))))
     train = len(into)
-    # Four rows at least make a register tile.
-    full = [
-        (group if train >= 4 else np.vstack([group, np.zeros_like(group)] * 4), sign)
-        for groups, sign in ((words, 1), (less, -1))
-        for group in groups
-    ]
-    side = train if train >= 4 else 8 * train
-    gram = into if train >= 4 else np.zeros((side, side), dtype=into.dtype)
+    signed = [(group, 1) for group in words] + [(group, -1) for group in less]
     # Rows of the upper triangle get shorter, so many small pieces keep the threads even.
-    edges = list(itertools.pairwise([*range(0, len(gram), _ROWS), len(gram)]))
+    edges = list(itertools.pairwise([*range(0, train, _ROWS), train]))
 
     def work(piece: tuple[int, int]) -> int:
-        for group, sign in full:
-            popcount.add_gram(group, *piece, gram, sign)
+        for group, sign in signed:
+            popcount.add_gram(group, *piece, into, sign)
         return piece[1]
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for done in pool.map(work, edges):
             if progress:
-                progress(min(done, train), train)
-    if train < 4:
-        into += gram[:train, :train]
+                progress(done, train)
     return into
 
 
@@ -223,9 +214,6 @@ def count_rows(words: Words, first: int, last: int, into: NDArray[Any], threads:
     into : (last - first, train) uint16 or int32
     threads : int
     """
-    if len(words) < 4:
-        into += count_gram([words])[first:last].astype(into.dtype)
-        return
 
     def work(start: int) -> None:
         stop = min(start + popcount.TILE, last)

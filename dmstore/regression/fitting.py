@@ -20,7 +20,7 @@ from dmstore.memory import available, scratch_array
 from dmstore.regression import solvers, stages, unpenalised
 from dmstore.regression.blocks import TARGETS, Blocks, join
 from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
-from dmstore.regression.own_runs import OwnGroups, whole_tiles
+from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
@@ -375,12 +375,11 @@ class Fitting:
         """What targets that are train units are fitted on."""
         said = [self.runs.bits(group, values) for group in range(len(words))]
         return OwnGroups(
-            [whole_tiles(group) for group in words],
+            words,
             [part.astype(np.float64) - shift for part, _ in said],
             [used for _, used in said],
             unit,
             shift,
-            len(words[0]),
         )
 
     def room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:

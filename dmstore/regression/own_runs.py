@@ -31,8 +31,8 @@ class OwnGroups:
 
     Attributes
     ----------
-    words : list of (unit, words) uint64
-        Masks of each group, at least 4 units: see :func:`whole_tiles`.
+    words : list of (train, words) uint64
+        Masks of each group.
     outputs : list of (bit, target) float64
         What each bit's run says, less `shift`; 0 where a bit stands for no run.
     used : list of (bit,) bool
@@ -40,8 +40,6 @@ class OwnGroups:
     unit : (target,) int64
         The train unit that each target is.
     shift : (target,) float64
-    train : int
-        Train units: `words` may have more, that no run saw.
     """
 
     words: Sequence[Words]
@@ -49,7 +47,11 @@ class OwnGroups:
     used: Sequence[NDArray[np.bool_]]
     unit: NDArray[np.int64]
     shift: NDArray[np.float64]
-    train: int
+
+    @property
+    def train(self) -> int:
+        """Number of train units."""
+        return len(self.words[0])
 
     def runs(self, groups: Sequence[int], target: int) -> OwnRuns:
         """The runs of some groups that did not see a target."""
@@ -58,15 +60,7 @@ class OwnGroups:
             np.concatenate([self.outputs[group][:, target] for group in groups]),
             np.concatenate([self.used[group] for group in groups]),
             int(self.unit[target]),
-            self.train,
         )
-
-
-def whole_tiles(words: Words) -> Words:
-    """Words of at least 4 units, as the kernels take them."""
-    if len(words) >= _SIDE:
-        return words
-    return np.vstack([words, np.zeros((_SIDE - len(words), words.shape[1]), np.uint64)])
 
 
 class OwnRuns:
@@ -74,14 +68,13 @@ class OwnRuns:
 
     Parameters
     ----------
-    words : sequence of (unit, words) uint64
+    words : sequence of (train, words) uint64
         Masks of some groups of runs.
     outputs : (bit,) float64
         In the order of the bits of the groups, one group after the other.
     used : (bit,) bool
         Which bits stand for a run.
     unit : int
-    train : int
 
     Attributes
     ----------
@@ -103,7 +96,6 @@ class OwnRuns:
         outputs: NDArray[np.float64],
         used: NDArray[np.bool_],
         unit: int,
-        train: int,
     ) -> None:
         self._groups = words
         edges = [0, *itertools.accumulate(group.shape[1] for group in words)]
@@ -111,14 +103,14 @@ class OwnRuns:
         saw = np.concatenate([group[unit] for group in words])
         self._left = bits.pack_runs(used[:, None])[0] & ~saw
         self._inside = bits.unpack_runs(self._left[None], len(used))[:, 0]
-        self.width, self.train = edges[-1], train
+        self.width, self.train = edges[-1], len(words[0])
         self.count = int(self._inside.sum())
         said = outputs[self._inside]
         self.output = float(said.mean()) if self.count else math.nan
         self.variance = float(said.var()) if self.count else math.nan
         self.lowest, self.highest = said.min(initial=np.inf), said.max(initial=-np.inf)
         self._outputs = np.where(self._inside, outputs, 0.0)
-        seen = self._products(np.broadcast_to(self._left, (_SIDE, self.width)), np.eye(_SIDE)[0])
+        seen = self._products(self._left[None], np.ones(1))
         self.mean = seen / max(self.count, 1)
 
     def rows(self, members: NDArray[np.int64]) -> Words:
@@ -201,7 +193,7 @@ class OwnRuns:
     def _products(
         self, planes: NDArray[np.uint64], scales: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        found = np.zeros(len(self._groups[0]))
+        found = np.zeros(self.train)
         for group, place in zip(self._groups, self._places, strict=True):
             bit_planes.add_products(group, np.ascontiguousarray(planes[:, place]), scales, found)
-        return found[: self.train]
+        return found

@@ -1,6 +1,6 @@
 """Counts of runs that saw both of two units, by popcount in register tiles.
 
-numba is imported here and in :mod:`dmstore.regression.kernels`, and nowhere else.
+The compiled modules import numba after this one, which says what to install where it is missing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,17 @@ LANES = 8
 _SIDE = 4
 # Rows and columns of a block whose words stay in the second cache.
 TILE = 48
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _set_bits(typing_context: Any, word: Any) -> Any:
+    """Number of set bits of a word: one instruction."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)])
+        return builder.call(function, arguments)
+
+    return types.uint64(types.uint64), build
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
@@ -106,13 +117,21 @@ def counts(one: Any, other: Any, out: Any) -> None:
     Parameters
     ----------
     one, other : (row, words), (column, words) uint64
-        C-contiguous along the words, of which there are a multiple of :data:`LANES` and more than 0,
-        and at least 4 rows of either.
+        C-contiguous along the words, of which there are a multiple of :data:`LANES` and more than 0.
     out : (row, column) int32
-        Written, not added to.
+        Written, not added to; it may be larger.
     """
     rows, words = one.shape
     columns = other.shape[0]
+    if rows < _SIDE or columns < _SIDE:
+        # Too few for a register tile.
+        for i in range(rows):
+            for j in range(columns):
+                total = np.uint64(0)
+                for k in range(words):
+                    total += _set_bits(one[i, k] & other[j, k])
+                out[i, j] = np.int32(total)
+        return
     one_row, other_row, out_row = one.strides[0] // 8, other.strides[0] // 8, out.strides[0] // 4
     for i in range(0, rows, _SIDE):
         # The last tile overlaps the one before it.
@@ -146,16 +165,12 @@ def add_rows(words: Any, first: int, last: int, rows: Any) -> None:
     tile = np.empty((TILE, TILE), dtype=np.int32)
     for row0 in range(first, last, TILE):
         row1 = min(row0 + TILE, last)
-        row = min(row0, max(0, row1 - _SIDE))
-        # At the begin there is nothing to borrow from, but behind.
-        end = max(row1, min(_SIDE, train))
         for column0 in range(0, train, TILE):
             column1 = min(column0 + TILE, train)
-            column = min(column0, max(0, column1 - _SIDE))
-            counts(words[row:end], words[column:column1], tile[: end - row, : column1 - column])
+            counts(words[row0:row1], words[column0:column1], tile)
             for i in range(row0, row1):
                 for j in range(column0, column1):
-                    rows[i - first, j] += tile[i - row, j - column]
+                    rows[i - first, j] += tile[i - row0, j - column0]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -177,16 +192,13 @@ def add_gram(words: Any, first: int, last: int, gram: Any, sign: int) -> None:
     tile = np.empty((TILE, TILE), dtype=np.int32)
     for row0 in range(first, last, TILE):
         row1 = min(row0 + TILE, train)
-        # Blocks at the end borrow rows from before, so that tiles are whole.
-        row = min(row0, max(0, row1 - _SIDE))
         for column0 in range(row0, train, TILE):
             column1 = min(column0 + TILE, train)
-            column = min(column0, max(0, column1 - _SIDE))
-            counts(words[row:row1], words[column:column1], tile[: row1 - row, : column1 - column])
+            counts(words[row0:row1], words[column0:column1], tile)
             for i in range(row0, row1):
                 for j in range(column0, column1):
-                    gram[i, j] += sign * tile[i - row, j - column]
+                    gram[i, j] += sign * tile[i - row0, j - column0]
             if column0 > row0:
                 for j in range(column0, column1):
                     for i in range(row0, row1):
-                        gram[j, i] += sign * tile[i - row, j - column]
+                        gram[j, i] += sign * tile[i - row0, j - column0]

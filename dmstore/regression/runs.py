@@ -39,8 +39,6 @@ class Runs:
     ----------
     count : dict
         Runs of each split: ``train``, ``holdout``, ``eval``.
-    distinct_eval : int
-        Different masks of the eval runs.
     rows : list of (run,) int64
         Rows of each group: the train runs of each part, then the holdout runs of each part; or the
         runs of each part in the first fold, then in the second, and so on.
@@ -61,7 +59,6 @@ class Runs:
             np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
         ]
         self.count = {name: int((split == name).sum()) for name in SPLITS}
-        self.distinct_eval = len(np.unique(mask_id[split == "eval"]))
         if folds and not all(chosen.any() for chosen in sets):
             msg = f"{folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
             raise InputError(msg)
@@ -86,11 +83,6 @@ class Runs:
         count = sum(map(len, used))
         whole = max(1, -(-count // (LANES * bits.WORD))) * LANES * bits.WORD
         return np.concatenate([*used, np.full(whole - count, -1, np.int64)])
-
-    @property
-    def word_bytes(self) -> int:
-        """Memory that the words of all groups take."""
-        return sum(len(order) // 8 for order in self._order) * self._train
 
     def words(
         self, threads: int = 1, progress: Callable[[int, int], None] | None = None

@@ -32,18 +32,14 @@ def extend_by_rows(
 ) -> None:
     """The same where `rows` holds the packed masks of the working set already."""
     scale = 1.0 / runs
-    # Whole register tiles: rows from before are counted again, or what lies in rows not yet used.
-    last = max(new, 4)
-    found = np.empty((_ROWS, last), dtype=np.int32)
+    found = np.empty((_ROWS, new), dtype=np.int32)
     for start in range(old, new, _ROWS):
         stop = min(start + _ROWS, new)
-        first = max(0, min(start, stop - 4))
-        end = max(stop, first + 4)
-        counts(rows[first:end], rows[:last], found[: end - first])
+        counts(rows[start:stop], rows[:new], found)
         for a in range(start, stop):
             level = mean[members[a]]
             for b in range(a + 1):
-                block[a, b] = found[a - first, b] * scale - level * mean[members[b]]
+                block[a, b] = found[a - start, b] * scale - level * mean[members[b]]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
