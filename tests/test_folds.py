@@ -16,7 +16,7 @@ from dmstore.regression import fit, fitting, lasso_path, stages
 from dmstore.regression.arrays import _folds
 from dmstore.regression.design import count_gram, padded
 from dmstore.regression.parameters import Parameters
-from dmstore.regression.path import CONSTANT, TOO_FEW_RUNS
+from dmstore.regression.results import CONSTANT, TOO_FEW_RUNS
 
 
 def errors_of(masks, output, fold, rows, lams):

@@ -14,7 +14,7 @@ from dmstore import cli
 from dmstore.errors import InputError
 from dmstore.regression import fit, fitting, lasso_path, unpenalised
 from dmstore.regression.parameters import Parameters, parse_grid
-from dmstore.regression.path import AT_END, AT_START, FITTED, TOO_FEW_RUNS
+from dmstore.regression.results import AT_END, AT_START, FITTED, TOO_FEW_RUNS
 
 UNITS = np.array([-1, 3, -1, 7])
 

@@ -16,7 +16,8 @@ from dmstore.errors import InputError
 from dmstore.regression import fit, fitting, lasso_path
 from dmstore.regression.design import padded
 from dmstore.regression.own_runs import OwnRuns
-from dmstore.regression.path import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS, Parameters
+from dmstore.regression.path import Parameters
+from dmstore.regression.results import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS
 from dmstore.storage.segment import Rows
 
 

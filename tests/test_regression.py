@@ -17,7 +17,8 @@ from dmstore import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.regression import fit, fitting, gradient, lasso_path, stages
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
-from dmstore.regression.path import AT_START, CONSTANT, NOT_CONVERGED, Parameters
+from dmstore.regression.path import Parameters
+from dmstore.regression.results import AT_START, CONSTANT, NOT_CONVERGED
 from dmstore.retraction import restore_runs, retract_runs
 from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows

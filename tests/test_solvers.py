@@ -17,7 +17,8 @@ from helpers import fill
 
 from dmstore.errors import InputError, MissingDependencyError
 from dmstore.regression import path, solvers
-from dmstore.regression.path import CONSTANT, NOT_CONVERGED, Parameters
+from dmstore.regression.path import Parameters
+from dmstore.regression.results import CONSTANT, NOT_CONVERGED
 
 
 def test_gram_is_the_default_and_names_are_checked():

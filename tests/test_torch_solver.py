@@ -10,7 +10,8 @@ from designs import DESIGNS, make, statistics
 from dmstore.errors import InputError
 from dmstore.regression import path, torch_design, torch_solver, torch_steps
 from dmstore.regression.design import Design
-from dmstore.regression.path import NOT_CONVERGED, Parameters
+from dmstore.regression.path import Parameters
+from dmstore.regression.results import NOT_CONVERGED
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=no_cuda)]

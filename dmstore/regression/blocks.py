@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import schema
-from dmstore.regression.path import NOT_CONVERGED
+from dmstore.regression.results import NOT_CONVERGED
 from dmstore.storage import groups, log
 from dmstore.storage.objects import Objects
 

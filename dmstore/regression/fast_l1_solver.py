@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import MissingDependencyError
-from dmstore.regression import results
+from dmstore.regression import whole_block
 from dmstore.regression.design import Design, Moments
 from dmstore.regression.path import PARTS_TOLERANCE, PATH_TOLERANCE, Designs, Outputs, Parameters
 
@@ -94,8 +94,8 @@ def fit_block(
         The arrays of the ``datamodels`` schema but for ``target``; ``holdout_mse`` at the chosen lam
         only.
     """
-    result = results.empty(designs, outputs, parameters)
-    left = results.paths(designs, outputs, parameters, result)
+    result = whole_block.empty(designs, outputs, parameters)
+    left = whole_block.paths(designs, outputs, parameters, result)
     if len(left) == 0 or cancelled():
         return result
     lams = result["lam_path"][left]
@@ -125,7 +125,7 @@ def fit_block(
             found = at(design, moments, lam * math.sqrt(share), weight, PARTS_TOLERANCE)
             result[name][number, left] = found
     for row, target in enumerate(left.tolist()):
-        results.finish(
+        whole_block.finish(
             target,
             int(best[row]),
             weight[row],
@@ -247,7 +247,7 @@ class _Problem:
         output = moments.total[targets] / moments.runs
         self._size = float(np.sqrt(moments.square[targets] / moments.runs - output**2).max())
         exact = covariance.exact(self._units, self._units)
-        moment = torch.from_numpy(results.covariance(design, moments)[targets]).to(device)
+        moment = torch.from_numpy(whole_block.covariance(design, moments, targets)).to(device)
         masks, said = square_root(exact, moment[:, self._units])
         count = len(masks) + 1
         checks: list[Any] = []

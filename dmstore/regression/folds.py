@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression.path import (
-    CONSTANT,
-    NOT_CONVERGED,
-    TOO_FEW_RUNS,
-    Fold,
-    Parameters,
-    status_of,
-)
+from dmstore.regression.path import Fold, Parameters
+from dmstore.regression.results import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS, status_of
 
 Arrays = dict[str, NDArray[Any]]
 

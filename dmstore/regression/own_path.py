@@ -15,18 +15,22 @@ from numpy.typing import NDArray
 from dmstore.regression import kernels, unpenalised, working_set
 from dmstore.regression.own_runs import OwnGroups, OwnRuns
 from dmstore.regression.path import (
-    CONSTANT,
     FEWEST_RUNS,
-    NOT_CONVERGED,
     PARTS_TOLERANCE,
     PATH_TOLERANCE,
-    STORED,
-    TOO_FEW_RUNS,
     Fold,
     Parameters,
     Work,
+)
+from dmstore.regression.results import (
+    CONSTANT,
+    NOT_CONVERGED,
+    TOO_FEW_RUNS,
     empty,
+    is_constant,
     status_of,
+    write_constant,
+    write_weights,
 )
 
 Arrays = dict[str, NDArray[Any]]
@@ -177,13 +181,8 @@ def choose_lams(
         everything = own.runs((*groups, *check), target)
         widest = runs if fold is None else everything
         lam_max = 2.0 * float(np.abs(widest.moment()).max(initial=0.0))
-        if everything.lowest == everything.highest or lam_max <= 1e-12 * math.sqrt(
-            everything.variance
-        ):
-            result["bias"][target] = everything.output + own.shift[target]
-            for name in ("lam", "lam_max", "kkt", "gap"):
-                result[name][target] = 0.0
-            result["status"][target] = CONSTANT
+        if is_constant(everything.lowest, everything.highest, lam_max, everything.variance):
+            write_constant(result, target, everything.output + own.shift[target])
             return
         lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
@@ -246,19 +245,17 @@ def refit_all(
             return
         runs, lam = own.runs(groups, target), float(result["lam"][target])
         solved, sweeps, converged = _solve(runs, lam, result["weight"][target], parameters, work)
-        stored = solved.astype(np.float32)
-        exact = stored.astype(np.float64)
-        kkt, gap = (
-            unpenalised.MinimumNorm(runs.design()).certify(runs.moment(), runs.variance, exact)
-            if lam == 0
-            else runs.certify(exact, lam)
-        )
-        result["weight"][target] = stored
-        result["bias"][target] = runs.output + own.shift[target] - float(exact @ runs.mean)
-        result["kkt"][target], result["gap"][target] = kkt, gap
-        result["nonzeros"][target] = np.count_nonzero(stored)
+
+        def certify(weight: NDArray[np.float64]) -> tuple[float, float]:
+            if lam == 0:
+                norm = unpenalised.MinimumNorm(runs.design())
+                return norm.certify(runs.moment(), runs.variance, weight)
+            return runs.certify(weight, lam)
+
+        output = runs.output + own.shift[target]
+        settled = write_weights(result, target, solved, output, runs.mean, certify, parameters)
         result["sweeps"][target] += sweeps
-        if not converged or kkt > max(STORED, 2 * parameters.tolerance):
+        if not (converged and settled):
             result["status"][target] = NOT_CONVERGED
 
     work.each(one, len(own.unit))

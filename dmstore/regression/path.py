@@ -15,16 +15,22 @@ from numpy.typing import NDArray
 from dmstore.regression import gradient, kernels, unpenalised
 from dmstore.regression.design import Design, Moments
 from dmstore.regression.parameters import Parameters as Parameters
+from dmstore.regression.results import (
+    CONSTANT,
+    NOT_CONVERGED,
+    empty,
+    is_constant,
+    status_of,
+    write_constant,
+    write_weights,
+)
 from dmstore.threads import blas_threads
 
-FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
 PATH_TOLERANCE = 4e-3
 # Parts of the runs are compared with one another, where estimation noise is far above this.
 PARTS_TOLERANCE = 1e-4
-# What rounding the stored weights to float32 may cost.
-STORED = 1e-4
 # Sweeps at one lam that are tried in float32.
 _SWEEPS = 500
 # Side of the memory that a thread begins with.
@@ -156,34 +162,6 @@ class Work:
         vars(self._memory).update(memory)
 
 
-def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray[Any]]:
-    """The arrays of a block before anything is fitted, those of parts left out."""
-    return {
-        "weight": np.zeros((targets, train), dtype=np.float32),
-        **{
-            name: np.full(targets, np.nan)
-            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
-        },
-        **{
-            name: np.full((targets, parameters.count), np.nan)
-            for name in ("lam_path", "holdout_mse")
-        },
-        "nonzeros": np.zeros(targets, dtype=np.int32),
-        "sweeps": np.zeros(targets, dtype=np.int32),
-        "status": np.zeros(targets, dtype=np.int8),
-    }
-
-
-def status_of(best: int, lams: int, *, converged: bool) -> int:
-    """Status of a target whose lam stands at a position of its path."""
-    if not converged:
-        return NOT_CONVERGED
-    # A path of one lam has no ends.
-    return (
-        FITTED if lams == 1 else AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
-    )
-
-
 def choose_lams(
     design: Design,
     check_design: Design,
@@ -224,7 +202,7 @@ def choose_lams(
     free = unpenalised.of(design) if parameters.lam == 0 else None
 
     def one(target: int) -> None:
-        output, moment = _centred(moments, mean, target)
+        output, moment = centred(moments, mean, target)
         check_output = check.total[target] / checked
         check_outputs = check_design.outputs(check, target)
         total = (moments.total[target] + check.total[target]) / (runs + check.runs)
@@ -232,21 +210,15 @@ def choose_lams(
         lam_max = (
             2.0 * float(np.abs(moment).max(initial=0.0)) if fold is None else fold.lam_max[target]
         )
-        # A lam_max at the level of rounding would make a path through noise of the arithmetic.
-        if lowest[target] == highest[target] or lam_max <= 1e-12 * math.sqrt(
-            max(square - total**2, 0.0)
-        ):
-            result["bias"][target] = total + shift[target]
-            for name in ("lam", "lam_max", "kkt", "gap"):
-                result[name][target] = 0.0
-            result["status"][target] = CONSTANT
+        if is_constant(lowest[target], highest[target], lam_max, square - total**2):
+            write_constant(result, target, total + shift[target])
             return
         lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
         variance = max(check.square[target] / checked - check_output**2, 0.0)
         best, sweeps, converged = 0, 0, True
         if free:
-            _, check_moment = _centred(check, check_design.mean, target)
+            _, check_moment = centred(check, check_design.mean, target)
             weight = free.solve(moment)
             errors[0] = unpenalised.holdout_error(
                 check_design, check_moment, check_output, variance, mean, output, weight
@@ -306,7 +278,7 @@ def refit_all(
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
             return
-        output, moment = _centred(moments, mean, target)
+        output, moment = centred(moments, mean, target)
         variance = max(moments.square[target] / runs - output**2, 0.0)
         lam = result["lam"][target]
         solved, sweeps, converged = (
@@ -314,19 +286,20 @@ def refit_all(
             if free
             else _solve(gram, mean, moment, runs, lam, result["weight"][target], parameters, work)
         )
-        stored = solved.astype(np.float32)
-        exact = stored.astype(np.float64)
-        kkt, gap = (
-            free.certify(moment, variance, exact)
-            if free
-            else gradient.certify(gram, mean, moment, runs, variance, exact, lam)
+
+        def certify(weight: NDArray[np.float64]) -> tuple[float, float]:
+            if free:
+                return free.certify(moment, variance, weight)
+            found: tuple[float, float] = gradient.certify(
+                gram, mean, moment, runs, variance, weight, lam
+            )
+            return found
+
+        settled = write_weights(
+            result, target, solved, output + shift[target], mean, certify, parameters
         )
-        result["weight"][target] = stored
-        result["bias"][target] = output + shift[target] - exact @ mean
-        result["kkt"][target], result["gap"][target] = kkt, gap
-        result["nonzeros"][target] = np.count_nonzero(stored)
         result["sweeps"][target] += sweeps
-        if not converged or kkt > max(STORED, 2 * parameters.tolerance):
+        if not (converged and settled):
             result["status"][target] = NOT_CONVERGED
 
     work.each(one, len(shift))
@@ -368,7 +341,7 @@ def fit_part(
     def one(target: int) -> None:
         if result["status"][target] == CONSTANT:
             return
-        _, moment = _centred(moments, mean, target)
+        _, moment = centred(moments, mean, target)
         if free:
             found[number, target] = free.solve(moment)
             return
@@ -382,7 +355,7 @@ def fit_part(
     work.each(one, targets)
 
 
-def _centred(
+def centred(
     moments: Moments, mean: NDArray[np.float64], target: int
 ) -> tuple[float, NDArray[np.float64]]:
     """Mean of one output, and its covariance with the masks: (train,) float64."""

@@ -1,121 +1,98 @@
-"""What a solver of blocks gives back: arrays of the schema, with a certificate for every target."""
+"""What a fit says of a block of targets: arrays of the schema, with a status and a certificate each."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import gradient, path
-from dmstore.regression.design import Design, Moments
-from dmstore.regression.path import (
-    CONSTANT,
-    STORED,
-    Designs,
-    Outputs,
-    Parameters,
-)
+from dmstore.regression.parameters import Parameters
+
+FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
+# What rounding the stored weights to float32 may cost.
+_STORED = 1e-4
 
 
-def empty(designs: Designs, outputs: Outputs, parameters: Parameters) -> dict[str, NDArray[Any]]:
-    """The arrays of a block before anything is fitted."""
-    targets, train = len(outputs.shift), len(designs.train.gram)
-    result = path.empty(targets, train, parameters)
-    if designs.halves:
-        result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
-        result["weight_quarter"] = np.zeros((4, targets, train), dtype=np.float32)
-    return result
+def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """The arrays of a block before anything is fitted, those of parts left out."""
+    return {
+        "weight": np.zeros((targets, train), dtype=np.float32),
+        **{
+            name: np.full(targets, np.nan)
+            for name in ("bias", "lam", "lam_max", "holdout_r2", "kkt", "gap")
+        },
+        **{
+            name: np.full((targets, parameters.count), np.nan)
+            for name in ("lam_path", "holdout_mse")
+        },
+        "nonzeros": np.zeros(targets, dtype=np.int32),
+        "sweeps": np.zeros(targets, dtype=np.int32),
+        "status": np.zeros(targets, dtype=np.int8),
+    }
 
 
-def covariance(design: Design, moments: Moments) -> NDArray[np.float64]:
-    """Covariance of masks and outputs: (target, train) float64."""
-    mean = design.mean
-    found: NDArray[np.float64] = (
-        moments.product.T / moments.runs - (moments.total / moments.runs)[:, None] * mean
+def status_of(best: int, lams: int, *, converged: bool) -> int:
+    """Status of a target whose lam stands at a position of its path."""
+    if not converged:
+        return NOT_CONVERGED
+    # A path of one lam has no ends.
+    return (
+        FITTED if lams == 1 else AT_START if best == 0 else AT_END if best == lams - 1 else FITTED
     )
-    # Nothing covaries with what never changes; sums in float32 would say that it does a little.
-    found[moments.lowest == moments.highest] = 0.0
-    found[:, (mean <= 0.0) | (mean >= 1.0)] = 0.0
-    return found
 
 
-def paths(
-    designs: Designs, outputs: Outputs, parameters: Parameters, result: dict[str, NDArray[Any]]
-) -> NDArray[np.int64]:
-    """Write the values of lam of each target, and the whole answer for those that are constant.
+def is_constant(lowest: Any, highest: Any, lam_max: Any, variance: Any) -> Any:
+    """Whether outputs never change, or covary with nothing: (target,) each, or one target's numbers.
 
-    Returns
-    -------
-    (target,) int64
-        Targets that are left to fit.
+    A lam_max at the level of rounding would make a path through noise of the arithmetic.
     """
-    everything = outputs.everything
-    output = everything.total / everything.runs
-    variance = np.maximum(everything.square / everything.runs - output**2, 0.0)
-    lam_max = 2.0 * np.abs(covariance(designs.train, outputs.train)).max(axis=1, initial=0.0)
-    # A lam_max at the level of rounding would make a path through noise of the arithmetic.
-    constant = (everything.lowest == everything.highest) | (lam_max <= 1e-12 * np.sqrt(variance))
-    result["bias"][constant] = (output + outputs.shift)[constant]
+    return (lowest == highest) | (lam_max <= 1e-12 * np.sqrt(np.maximum(variance, 0.0)))
+
+
+def write_constant(result: dict[str, NDArray[Any]], targets: Any, bias: Any) -> None:
+    """The whole answer for targets, or one, whose outputs are constant; fills `result`."""
+    result["bias"][targets] = bias
     for name in ("lam", "lam_max", "kkt", "gap"):
-        result[name][constant] = 0.0
-    result["status"][constant] = CONSTANT
-    left = np.flatnonzero(~constant)
-    result["lam_max"][left] = lam_max[left]
-    ratios = np.geomspace(1.0, parameters.lam_ratio, parameters.lams)
-    result["lam_path"][left] = lam_max[left, None] * ratios
-    return left
+        result[name][targets] = 0.0
+    result["status"][targets] = CONSTANT
 
 
-def finish(
-    target: int,
-    best: int,
-    weight: NDArray[np.float64],
-    designs: Designs,
-    outputs: Outputs,
-    parameters: Parameters,
+def write_weights(
     result: dict[str, NDArray[Any]],
-    *,
-    converged: bool,
-) -> None:
-    """Write and certify the weights of one target.
+    target: int,
+    weight: NDArray[np.float64],
+    output: float,
+    mean: NDArray[np.float64],
+    certify: Callable[[NDArray[np.float64]], tuple[float, float]],
+    parameters: Parameters,
+) -> bool:
+    """Write the weights of one target as they are stored, and certify those; fills `result`.
 
     Parameters
     ----------
-    target : int
-    best : int
-        Position of the chosen lam on the path.
-    weight : (train,) float64
-    designs : Designs
-    outputs : Outputs
-    parameters : Parameters
     result : dict
-        ``lam_path`` and ``holdout_mse`` are there already.
-    converged : bool
-        Whether all that was solved for this target met its tolerance.
+    target : int
+    weight : (train,) float64
+    output : float
+        Mean of the output over the runs fitted on.
+    mean : (train,) float64
+        Share of these runs that saw each unit.
+    certify : callable
+        Given the stored weights in float64, their KKT violation and duality gap.
+    parameters : Parameters
+
+    Returns
+    -------
+    bool
+        Whether the violation is one that the tolerance, or rounding to float32, explains.
     """
-    everything, check, fitted = outputs.everything, outputs.holdout, outputs.train
-    output = everything.total[target] / everything.runs
-    variance = max(everything.square[target] / everything.runs - output**2, 0.0)
-    lam = float(result["lam_path"][target, best])
     stored = weight.astype(np.float32)
     exact = stored.astype(np.float64)
-    mean = designs.everything.mean
-    moment = everything.product[:, target] / everything.runs - mean * output
-    kkt, gap = gradient.certify(
-        designs.everything.gram, mean, moment, everything.runs, variance, exact, lam
-    )
+    kkt, gap = certify(exact)
     result["weight"][target] = stored
-    result["bias"][target] = output + outputs.shift[target] - exact @ mean
-    result["lam"][target] = lam
+    result["bias"][target] = output - float(exact @ mean)
     result["kkt"][target], result["gap"][target] = kkt, gap
     result["nonzeros"][target] = np.count_nonzero(stored)
-    if check.runs:
-        # The baseline is what a model without weights predicts: the mean of the train runs.
-        level, said = fitted.total[target] / fitted.runs, check.total[target] / check.runs
-        baseline = check.square[target] / check.runs - 2 * said * level + level**2
-        error = result["holdout_mse"][target, best]
-        result["holdout_r2"][target] = 1.0 - error / baseline if baseline > 0 else math.nan
-    settled = converged and kkt <= max(STORED, 2 * parameters.tolerance)
-    result["status"][target] = path.status_of(best, parameters.lams, converged=settled)
+    return kkt <= max(_STORED, 2 * parameters.tolerance)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import results
+from dmstore.regression import whole_block
 from dmstore.regression.design import Moments
 from dmstore.regression.path import (
     PARTS_TOLERANCE,
@@ -93,8 +93,8 @@ def fit_block(
     InputError
         If ``DMSTORE_DEVICE`` names no device that is here.
     """
-    result = results.empty(designs, outputs, parameters)
-    left = results.paths(designs, outputs, parameters, result)
+    result = whole_block.empty(designs, outputs, parameters)
+    left = whole_block.paths(designs, outputs, parameters, result)
     fit = _Fit(designs, outputs, parameters, result, find_device(), cancelled)
     # On the CPU each thread takes some of the targets: threads that share one product wait for one
     # another at every step, which on a busy machine costs more than the product.
@@ -174,7 +174,7 @@ class _Fit:
     ) -> None:
         """Certify and write some targets."""
         for row, target in enumerate(targets.tolist()):
-            results.finish(
+            whole_block.finish(
                 target,
                 int(best[row]),
                 weight[row],
@@ -194,7 +194,9 @@ class _Fit:
         covariance = Covariance(self.designs.train, self.device)
         check = Covariance(self.designs.holdout, self.device)
         working = WorkingSet(covariance, room(self.device))
-        moment = self._tensor(results.covariance(self.designs.train, self.outputs.train)[targets])
+        moment = self._tensor(
+            whole_block.covariance(self.designs.train, self.outputs.train, targets)
+        )
         lams = self._tensor(result["lam_path"][targets])
         errors = _Errors(self.outputs, targets, check, self._tensor) if check.runs else None
         state = State.begin(covariance, moment)
@@ -254,7 +256,7 @@ class _Fit:
     ) -> tuple[Any, NDArray[np.bool_]]:
         """Weights at one lam a target, from a start, and whether they met the tolerance."""
         covariance = Covariance(design, self.device)
-        moment = self._tensor(results.covariance(design, moments)[targets])
+        moment = self._tensor(whole_block.covariance(design, moments, targets))
         state = State.begin(covariance, moment, start)
         working = WorkingSet(covariance, room(self.device))
         lam = self._tensor(lams)
