@@ -218,11 +218,9 @@ def choose_lams(
         variance = max(check.square[target] / checked - check_output**2, 0.0)
         best, sweeps, converged = 0, 0, True
         if free:
-            _, check_moment = centred(check, check_design.mean, target)
             weight = free.solve(moment)
-            errors[0] = unpenalised.holdout_error(
-                check_design, check_moment, check_output, variance, mean, output, weight
-            )
+            bias = output - float(weight @ mean)
+            errors[0] = unpenalised.holdout_error(check_design, check_outputs, weight, bias)
         # float32 does for all but the flattest problems.
         for dtype in () if free else (np.float32, np.float64):
             weight, best, sweeps, converged, memory = kernels.choose(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import bit_planes
+from dmstore.regression import bit_planes, prediction
 from dmstore.regression.design import Design
 
 MOST_TRAIN = 10_000
@@ -102,26 +102,10 @@ def check_size(train: int) -> None:
         raise InputError(msg)
 
 
-def spread(design: Design, weight: NDArray[np.float64]) -> float:
-    """Variance of a model's predictions on the runs of a design, from its words."""
-    words = design.words
-    predicted = np.zeros(64 * words.shape[1])
-    bit_planes.take_columns(words, np.flatnonzero(weight), weight, predicted)
-    runs = max(design.runs, 1)
-    # A bit without a run is 0 in all columns, and so adds nothing to either sum.
-    return max(float(predicted @ predicted) / runs - (float(predicted.sum()) / runs) ** 2, 0.0)
-
-
 def holdout_error(
-    check: Design,
-    check_moment: NDArray[np.float64],
-    check_output: float,
-    check_variance: float,
-    mean: NDArray[np.float64],
-    output: float,
-    weight: NDArray[np.float64],
+    check: Design, outputs: NDArray[np.float64], weight: NDArray[np.float64], bias: float
 ) -> float:
-    """Mean squared error on holdout runs with the bias of the runs fitted on."""
-    offset = check_output - output - float(weight @ (check.mean - mean))
-    error = check_variance - 2.0 * float(weight @ check_moment) + spread(check, weight) + offset**2
-    return max(error, 0.0)
+    """Mean squared error on holdout runs, whose outputs are in the order of the bits of their words."""
+    left = outputs.copy()
+    bit_planes.take_columns(check.words, np.flatnonzero(weight), weight, left)
+    return float(prediction.mean_square(np.zeros_like(left), left, bias, max(check.runs, 1)))
