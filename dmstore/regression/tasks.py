@@ -98,7 +98,6 @@ def fit_block(
         if blocks.there(number, done):
             return
         designs = ready.designs(group, tiles)
-        holdout = stages.check_designs(fitting.steps, ready.words, fitting.sizes)
         try:
             fitting.block(
                 blocks,
@@ -107,7 +106,7 @@ def fit_block(
                 done,
                 group,
                 designs,
-                holdout,
+                ready.holdout,
                 ready.words,
                 ready.work,
             )
@@ -155,6 +154,7 @@ class _Ready:
             progress=None,
         )
         self.words = runs.words(threads)
+        self.holdout = stages.check_designs(self.fitting.steps, self.words, self.fitting.sizes)
         self.room, self._allocate = self.fitting.room(self.words)
         self.dtype = np.dtype(gram_dtype(int(unit_counts(self.words).max(initial=0)))).name
         self.work = Work(threads)
