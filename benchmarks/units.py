@@ -42,12 +42,7 @@ def problem(runs: int, train: int, targets: int) -> tuple[list[np.ndarray], list
 
 
 def own_groups(words: list[np.ndarray], outputs: list[np.ndarray], unit: np.ndarray) -> OwnGroups:
-    shift = np.concatenate(outputs).mean(axis=0)
-    said = [np.zeros((bits.WORD * group.shape[1], len(shift))) for group in words]
-    for whole, part in zip(said, outputs, strict=True):
-        whole[: len(part)] = part - shift
-    used = [np.arange(len(w)) < len(part) for w, part in zip(said, outputs, strict=True)]
-    return OwnGroups(words, said, used, unit, shift)
+    return OwnGroups.of(words, outputs, np.concatenate(outputs).mean(axis=0), unit)
 
 
 def ordinary(

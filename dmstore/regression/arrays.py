@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmstore import bits
 from dmstore.errors import InputError
 from dmstore.regression import stages
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
@@ -133,7 +132,8 @@ def lasso_path(
             plain = [part[:, shared] for part in values]
             parts.append((shared, _shared(steps, words, plain, shift[shared], parameters, threads)))
         if len(own):
-            groups = _own(words, [part[:, own] for part in values], shift[own], unit[own])
+            said_own = [part[:, own] for part in values]
+            groups = OwnGroups.of(words, said_own, shift[own], unit[own])
             parts.append((own, stages.run_own(steps, groups, parameters, {}, Work(threads))))
     result = stages.merge(parts)
     spec = schema.group_spec("datamodels")
@@ -178,22 +178,6 @@ def _shared(
 
 def _zeros(train: int, dtype: Any) -> NDArray[Any]:
     return np.zeros((train, train), dtype=dtype)
-
-
-def _own(
-    words: Sequence[Words],
-    values: Sequence[NDArray[np.float64]],
-    shift: NDArray[np.float64],
-    unit: NDArray[np.int64],
-) -> OwnGroups:
-    """What targets that are train units are fitted on."""
-    said, used = [], []
-    for group, part in zip(words, values, strict=True):
-        count = bits.WORD * group.shape[1]
-        said.append(np.zeros((count, len(unit))))
-        said[-1][: len(part)] = part - shift
-        used.append(np.arange(count) < len(part))
-    return OwnGroups(words, said, used, unit, shift)
 
 
 def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:

@@ -359,28 +359,13 @@ class Fitting:
             )
             parts.append((shared, found))
         if len(own):
-            groups = self._own(words, values[:, own], shift[own], unit[own])
+            said = (self.runs.bits(index, values[:, own]) for index in range(len(words)))
+            outputs, used_bits = zip(*said, strict=True)
+            groups = OwnGroups.of(words, outputs, shift[own], unit[own], used_bits)
             before = stages.take(result, own)
             found = stages.run_own(group[skip:], groups, self.parameters, before, work)
             parts.append((own, found))
         blocks.store(number, done, parts[0][1] if len(parts) == 1 else stages.merge(parts))
-
-    def _own(
-        self,
-        words: Sequence[Words],
-        values: NDArray[Any],
-        shift: NDArray[np.float64],
-        unit: NDArray[np.int64],
-    ) -> OwnGroups:
-        """What targets that are train units are fitted on."""
-        said = [self.runs.bits(group, values) for group in range(len(words))]
-        return OwnGroups(
-            words,
-            [part.astype(np.float64) - shift for part, _ in said],
-            [used for _, used in said],
-            unit,
-            shift,
-        )
 
     def room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
         """How many stages make a pass, and what makes a Gram."""

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class OwnGroups:
     words : list of (train, words) uint64
         Masks of each group.
     outputs : list of (bit, target) float64
-        What each bit's run says, less `shift`; 0 where a bit stands for no run.
+        What each bit's run says, less `shift`; anything where a bit stands for no run.
     used : list of (bit,) bool
         Which bits stand for a run.
     unit : (target,) int64
@@ -47,6 +48,26 @@ class OwnGroups:
     used: Sequence[NDArray[np.bool_]]
     unit: NDArray[np.int64]
     shift: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        words: Sequence[Words],
+        values: Sequence[NDArray[Any]],
+        shift: NDArray[np.float64],
+        unit: NDArray[np.int64],
+        used: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> OwnGroups:
+        """Groups from outputs as they are: (bit, target) of each, fewer than bits where the last have
+        no run, and which bits have one: all of these by default.
+        """
+        outputs, there = [], []
+        for number, (group, part) in enumerate(zip(words, values, strict=True)):
+            count = bits.WORD * group.shape[1]
+            outputs.append(np.zeros((count, len(unit))))
+            outputs[-1][: len(part)] = part - shift
+            there.append(np.arange(count) < len(part) if used is None else used[number])
+        return cls(words, outputs, there, unit, shift)
 
     @property
     def train(self) -> int:
