@@ -264,18 +264,16 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     found = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
     weight = agreement.resampling(len(truth.mask), resamples, random_state)
     sums, varied = np.zeros((resamples, len(methods))), 0
-    own = np.flatnonzero(truth.unit >= 0)
     for part, outputs in truth.blocks():
-        columns = np.arange(targets)[part]
-        groups = [(columns[truth.unit[part] < 0], np.ones(len(truth.mask), dtype=bool))]
+        unit = truth.unit[part]
+        groups = [(np.flatnonzero(unit < 0), np.ones(len(truth.mask), dtype=bool))]
         # A run that saw a unit says nothing of it as a target.
         groups += [
-            (columns[columns == target], ~truth.mask[:, truth.unit[target]])
-            for target in own[np.isin(own, columns)]
+            (np.array([row]), ~truth.mask[:, unit[row]]) for row in np.flatnonzero(unit >= 0)
         ]
-        for some, used in groups:
+        for rows, used in groups:
             count, draws = _judge_some(
-                methods, outputs[np.isin(columns, some)][:, used], some, used, weight, found
+                methods, outputs[rows][:, used], part.start + rows, used, weight, found
             )
             varied += count
             sums += draws

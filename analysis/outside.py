@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from dmstore.errors import InputError
 from dmstore.readers.scores import decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.study import Study
-
-if TYPE_CHECKING:
-    pass
 
 _LONGEST_NAME = 40
 
