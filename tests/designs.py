@@ -1,6 +1,7 @@
 """Designs that a solver must get right, and their statistics as a fit makes them."""
 
 import numpy as np
+from sklearn.linear_model import lasso_path as sklearn_path
 
 from dmstore import bits
 from dmstore.regression.design import make_design, make_moments
@@ -75,3 +76,23 @@ def statistics(masks, outputs, *, parts=4, holdout=0.1, apart=None, seed=0):
         Designs(fit, check, fit + check, halves, quarters),
         Outputs(said, checked, said + checked, shift, half, quarter),
     )
+
+
+def check_path(found, masks, outputs, held, held_outputs):
+    """One target of a `lasso_path` without patience is scikit-learn's path of these runs, judged by
+    those held out.
+    """
+    x, y = masks.astype(float), outputs
+    lams = found.lam_path.values
+    assert np.isclose(lams[0], 2 * np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y))
+    _, coefs, _ = sklearn_path(
+        x - x.mean(0), y - y.mean(), alphas=lams / 2, tol=1e-12, max_iter=100000
+    )
+    errors = [
+        np.mean((held_outputs - y.mean() - (held - x.mean(0)) @ coef) ** 2) for coef in coefs.T
+    ]
+    assert np.allclose(found.holdout_mse.values, errors, rtol=1e-3)
+    best = int(np.argmin(errors))
+    assert np.isclose(float(found.lam), lams[best])
+    baseline = np.mean((held_outputs - y.mean()) ** 2)
+    assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=1e-3)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Done
+from helpers import Done, dying
 
 import dmstore
 from dmstore import bits
@@ -152,15 +152,8 @@ def test_a_lost_cluster_keeps_what_is_done(study, made, scheduler, tmp_path, mon
 
 
 def test_local_workers_go_on_with_blocks_that_are_there(study, made, capfd, monkeypatch):
-    real, calls = fitting.stages.run, []
-
-    def dying(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(fitting.stages, "run", dying)
+    run, _calls = dying(fitting.stages.run, 3)
+    monkeypatch.setattr(fitting.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=PARAMETERS)
     monkeypatch.undo()

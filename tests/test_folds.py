@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from designs import make
+from helpers import dying
 from sklearn.linear_model import Lasso
 from sklearn.linear_model import lasso_path as sklearn_path
 from test_own_runs import UNIT, make_study
@@ -131,21 +132,14 @@ def test_designs_follow_from_those_before(room):
 def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
     study, masks, margin = make_study(tmp_path / "s", UNIT)
     parameters = Parameters(folds=3, patience=0)
-    real, calls = fitting.stages.run, []
-
-    def dying(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
+    run, _calls = dying(fitting.stages.run, 4)
     room = fitting.Fitting.room
     monkeypatch.setattr(
         fitting.Fitting,
         "room",
         lambda self, words: (1, room(self, words)[1]),
     )
-    monkeypatch.setattr(fitting.stages, "run", dying)
+    monkeypatch.setattr(fitting.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=parameters)
     done = fit(study, "a", parameters=parameters)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from designs import make
+from helpers import dying
 from sklearn.linear_model import Lasso
 from test_own_runs import UNIT, make_study
 
@@ -188,15 +189,8 @@ def test_halves_and_quarters_follow_in_a_study(tmp_path, parameters):
 
 def test_a_killed_fit_of_one_lam_goes_on(tmp_path, monkeypatch):
     study, *_ = make_study(tmp_path / "s", np.full(300, -1), runs=300)
-    real, calls = fitting.stages.run, []
-
-    def dying(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(fitting.stages, "run", dying)
+    run, calls = dying(fitting.stages.run, 2)
+    monkeypatch.setattr(fitting.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=Parameters(lam=0))
     done = fit(study, "a", parameters=Parameters(lam=0))

@@ -6,9 +6,9 @@ import dask.array as da
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from designs import DESIGNS, make
+from designs import DESIGNS, check_path, make
+from helpers import dying
 from sklearn.linear_model import Lasso
-from sklearn.linear_model import lasso_path as sklearn_path
 
 import dmstore
 from dmstore import bits, cli
@@ -61,21 +61,7 @@ def test_path_and_holdout_errors_are_those_of_the_own_runs():
     found = found.isel(target=0)
     rows = ~apart & ~masks[:, 9]
     held = apart & ~masks[:, 9]
-    x, y = masks[rows].astype(float), outputs[rows, 0]
-    lams = found.lam_path.values
-    assert np.isclose(lams[0], 2 * np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y))
-    _, coefs, _ = sklearn_path(
-        x - x.mean(0), y - y.mean(), alphas=lams / 2, tol=1e-12, max_iter=100000
-    )
-    errors = [
-        np.mean((outputs[held, 0] - y.mean() - (masks[held] - x.mean(0)) @ coef) ** 2)
-        for coef in coefs.T
-    ]
-    assert np.allclose(found.holdout_mse.values, errors, rtol=1e-3)
-    best = int(np.argmin(errors))
-    assert np.isclose(float(found.lam), lams[best])
-    baseline = np.mean((outputs[held, 0] - y.mean()) ** 2)
-    assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=1e-3)
+    check_path(found, masks[rows], outputs[rows, 0], masks[held], outputs[held, 0])
 
 
 def test_what_the_runs_that_saw_it_say_changes_nothing():
@@ -252,15 +238,8 @@ def test_memory_for_one_gram_gives_the_same(fitted, monkeypatch):
 def test_targets_that_are_all_units_need_no_gram_and_a_killed_fit_goes_on(tmp_path, monkeypatch):
     study, masks, margin = make_study(tmp_path / "s", np.arange(300) % 40)
     monkeypatch.setattr(fitting.stages, "make_designs", None)
-    real, calls = fitting.stages.run_own, []
-
-    def dying(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(fitting.stages, "run_own", dying)
+    run, calls = dying(fitting.stages.run_own, 2)
+    monkeypatch.setattr(fitting.stages, "run_own", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     done = fit(study, "a")

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from helpers import Done
+from helpers import Done, dying
 
 import dmstore
 from dmstore import memory
@@ -93,17 +93,11 @@ def test_a_gram_on_scratch_gives_the_same_and_leaves_nothing(
 
 @pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 1), (2, 3), (3, 1)])
 def test_a_killed_fit_goes_on_with_other_memory(study, expected, monkeypatch, first, then):
-    real, calls = stages.run, []
-
-    def dying(*arguments, **named):
-        calls.append(1)
-        if len(calls) == (2 if first == 8 else 4):
-            raise KeyboardInterrupt
-        return real(*arguments, **named)
-
+    real = stages.run
+    run, _calls = dying(real, 2 if first == 8 else 4)
     with monkeypatch.context() as patch:
         room(patch, first)
-        patch.setattr(stages, "run", dying)
+        patch.setattr(stages, "run", run)
         with pytest.raises(KeyboardInterrupt):
             fit(study, "a")
     done = []
