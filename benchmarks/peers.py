@@ -31,8 +31,16 @@ from benchmarks.peer import LIMIT
 from benchmarks.regression import SIZES, make
 from dmstore.regression import gradient, kernels, popcount
 from dmstore.regression.design import Design, Moments, make_design
-from dmstore.regression.path import PATH_TOLERANCE, Designs, Outputs, Parameters, Work, fit_block
+from dmstore.regression.path import (
+    PATH_TOLERANCE,
+    Designs,
+    Outputs,
+    Parameters,
+    fit_block,
+    precisions,
+)
 from dmstore.regression.runs import Runs
+from dmstore.regression.work import Work
 
 PROCESSES = 2
 REPEATS = 3
@@ -92,23 +100,25 @@ def sample(size: str) -> Sample:
 
 
 def ours(
-    data: Sample, lams: NDArray[np.float64], precision: Any, tolerances: Sequence[float]
+    data: Sample, lams: NDArray[np.float64], precision: int, tolerances: Sequence[float]
 ) -> tuple[float, float]:
     """Seconds a target and worst KKT violation of our path at the first tolerance that is enough.
 
-    The violation is taken at ten lams of each path. In float32, as a fit goes along the path, there
-    is one tolerance: that of a fit.
+    The violation is taken at ten lams of each path. In the precision in which a fit goes along the path (0;
+    -1 is float64) there is one tolerance: that of a fit.
     """
     design, moment, (targets, steps) = data.train, data.moment, lams.shape
     words, work = data.holdout.words[:, : popcount.LANES].copy(), Work(PROCESSES)
     nothing = np.zeros(64 * words.shape[1])
+    kept, dtype, unit = precisions(design.runs)[precision]
+    train = len(design.mean)
 
     def solve(target: int, last: int) -> NDArray[Any]:
-        weight, *_, block = kernels.choose(
+        weight, *_ = kernels.choose(
             design.gram, design.mean, moment[target], design.runs, 0.0, lams[target, :last],
-            tolerance, 20000, 0, words, nothing, 0, np.empty(last), work.block("path", precision),
+            tolerance, 20000, 0, words, nothing, 0, np.empty(last), *work.flat(kept, train), unit,
+            np.empty((2, 2 + kernels.ABREAST, train), dtype=dtype),
         )  # fmt: skip
-        work.keep(path=block)
         return np.asarray(weight, dtype=np.float64)
 
     def check(target: int) -> None:
@@ -239,8 +249,8 @@ def run(size: str = "small", peer: str | None = None, python: str | None = None)
         fit_block(designs, outputs, parameters, threads=PROCESSES)
         spent.append(time.process_time() - start)
     whole = min(spent) / OURS / PROCESSES
-    own, worst = ours(data, lams, np.float64, (4e-3, 2e-3, 1e-3, 5e-4))
-    coarse, coarse_worst = ours(data, lams, np.float32, (PATH_TOLERANCE,))
+    own, worst = ours(data, lams, -1, (4e-3, 2e-3, 1e-3, 5e-4))
+    coarse, coarse_worst = ours(data, lams, 0, (PATH_TOLERANCE,))
     found: dict[str, Any] = {
         "size": size,
         "seconds_a_target": own,

@@ -15,7 +15,8 @@ from dmstore import bits
 from dmstore.regression import bit_planes, stages
 from dmstore.regression.design import make_design, make_moments, padded
 from dmstore.regression.own_runs import OwnGroups
-from dmstore.regression.path import Designs, Outputs, Parameters, Work, fit_block
+from dmstore.regression.path import Designs, Outputs, Parameters, fit_block
+from dmstore.regression.work import Work
 from dmstore.threads import cores
 
 SIZES = {"small": (20_000, 5_000, 64), "medium": (50_000, 10_000, 32), "paper": (50_000, 50_000, 4)}

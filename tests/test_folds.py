@@ -1,5 +1,6 @@
 """Choice of lam by folds: errors, lam and refit against scikit-learn, in arrays and in a study."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -43,7 +44,7 @@ def check(found, masks, output, fold, rows):
     assert np.allclose(found.holdout_mse.values, errors, rtol=2e-3)
     best = int(np.argmin(errors))
     assert np.isclose(float(found.lam), lams[best])
-    assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=5e-3)
+    assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=5e-3, atol=1e-4)
     other = Lasso(alpha=lams[best] / 2, tol=1e-13, max_iter=1_000_000).fit(x, y)
     assert np.allclose(found.weight, other.coef_, atol=1e-4)
 
@@ -137,7 +138,7 @@ def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(
         fitting.Fitting,
         "room",
-        lambda self, words: (1, room(self, words)[1]),
+        lambda self, words: dataclasses.replace(room(self, words), stages=1),
     )
     monkeypatch.setattr(fitting.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,7 @@ HEAVY = {
     "PIL",
     "jinja2",
 }
-NUMBA = ("bit_planes", "gradient", "kernels", "popcount", "prediction", "working_set")
+NUMBA = ("bit_planes", "descent", "gradient", "kernels", "popcount", "prediction", "working_set")
 # Modules that are made of a heavy package, and are imported inside functions themselves.
 MAY_IMPORT = {
     **{f"dmstore.regression.{part}": {"numba"} for part in NUMBA},

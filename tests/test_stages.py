@@ -12,6 +12,7 @@ from dmstore import memory
 from dmstore.errors import InputError, StorageError
 from dmstore.regression import fit, fitting, stages
 from dmstore.regression.design import gram_dtype
+from dmstore.regression.room import Room, in_memory
 from dmstore.regression.runs import Runs
 from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows
@@ -41,7 +42,7 @@ def room(monkeypatch, count, allocate=None):
     monkeypatch.setattr(
         fitting.Fitting,
         "room",
-        lambda self, words: (count, allocate or (lambda n, dtype: np.zeros((n, n), dtype=dtype))),
+        lambda self, words: Room(count, allocate or in_memory, 1 << 20),
     )
 
 

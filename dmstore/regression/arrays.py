@@ -14,8 +14,9 @@ from dmstore.errors import InputError
 from dmstore.regression import stages
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
 from dmstore.regression.own_runs import OwnGroups
-from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
+from dmstore.regression.path import FEWEST_RUNS, Parameters
 from dmstore.regression.stages import Stage
+from dmstore.regression.work import Work
 from dmstore.threads import blas_threads, cores
 
 if TYPE_CHECKING:

@@ -273,20 +273,29 @@ def make_moments(
     -------
     Moments
     """
-    values = outputs.astype(np.float64) - shift
-    real = values if used is None else values[used]
-    if used is not None:
-        values[~used] = 0.0
-    exact = outputs.dtype == np.float64 or len(values) * len(words) <= _EXACT
+    train, targets = len(words), outputs.shape[1]
+    exact = outputs.dtype == np.float64 or len(outputs) * train <= _EXACT
     narrow = np.float64 if exact else np.float32
-    rounded = values.astype(narrow)
-    train, targets = len(words), values.shape[1]
+    rounded = np.zeros(outputs.shape, dtype=narrow)
+    runs, total, square = 0, np.zeros(targets), np.zeros(targets)
+    # Reductions over no runs at all have no minimum: infinities add up right.
+    lowest, highest = np.full(targets, np.inf), np.full(targets, -np.inf)
+    for start in range(0, len(outputs), _SUMMED):
+        part = slice(start, start + _SUMMED)
+        there = np.ones(len(outputs[part]), dtype=bool) if used is None else used[part]
+        real = outputs[part][there].astype(np.float64) - shift
+        rounded[part][there] = real
+        runs += len(real)
+        total += real.sum(axis=0)
+        square += (real**2).sum(axis=0)
+        lowest = np.minimum(lowest, real.min(axis=0, initial=np.inf))
+        highest = np.maximum(highest, real.max(axis=0, initial=-np.inf))
     product = np.zeros((train, targets))
 
     def work(first: int) -> None:
         last = min(first + _UNITS, train)
         masks = np.empty((last - first, _SUMMED), dtype=narrow)
-        for start in range(0, len(values), _SUMMED):
+        for start in range(0, len(rounded), _SUMMED):
             part = rounded[start : start + _SUMMED]
             word = start // bits.WORD
             gradient.unpack(words[first:last], word, masks)
@@ -294,16 +303,7 @@ def make_moments(
 
     with blas_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
         list(pool.map(work, range(0, train, _UNITS)))
-    # Reductions over no runs at all have no minimum: infinities add up right.
-    return Moments(
-        len(real),
-        product,
-        real.sum(axis=0),
-        (real**2).sum(axis=0),
-        real.min(axis=0, initial=np.inf),
-        real.max(axis=0, initial=-np.inf),
-        (rounded,),
-    )
+    return Moments(runs, product, total, square, lowest, highest, (rounded,))
 
 
 class RunPacker:

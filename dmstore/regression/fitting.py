@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import CorruptionError, IncompleteError, InputError
-from dmstore.memory import available, scratch_array
+from dmstore.memory import available
 from dmstore.regression import solvers, stages, unpenalised
-from dmstore.regression.blocks import TARGETS, Blocks, join
-from dmstore.regression.design import Design, Moments, Words, gram_dtype, unit_counts
+from dmstore.regression.blocks import Blocks, join
+from dmstore.regression.design import Design, Moments, Words, unit_counts
 from dmstore.regression.own_runs import OwnGroups
-from dmstore.regression.path import FEWEST_RUNS, Parameters, Work
+from dmstore.regression.path import FEWEST_RUNS, Parameters
+from dmstore.regression.room import Need, Room, plan
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
+from dmstore.regression.work import Work
 from dmstore.storage import log
 from dmstore.storage.compact import compact
 from dmstore.storage.view import View
@@ -31,8 +33,6 @@ from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
 _ATTEMPTS = 5
-# What Python and the libraries take.
-_PROCESS = 400 << 20
 Progress = Callable[[str, int, int], None]
 
 
@@ -260,12 +260,12 @@ class Fitting:
         if not blocks.todo(len(steps)):
             return
         words = self.runs.words(self.threads, self._report("read"))
-        room, allocate = self.room(words)
+        room = self.room(words)
         holdout = stages.check_designs(steps, words, sizes)
-        work = Work(self.threads)
+        work = Work(self.threads, memory=room.working)
         done = 0
         before: tuple[Stage, Design] | None = None
-        for group in stages.passes(steps, room):
+        for group in stages.passes(steps, room.stages):
             done += len(group)
             todo = blocks.todo(done)
             if not todo:
@@ -275,7 +275,7 @@ class Fitting:
                     group,
                     words,
                     sizes,
-                    allocate,
+                    room.allocate,
                     before,
                     threads=self.threads,
                     progress=self._report("count"),
@@ -367,49 +367,24 @@ class Fitting:
             parts.append((own, found))
         blocks.store(number, done, parts[0][1] if len(parts) == 1 else stages.merge(parts))
 
-    def room(self, words: Sequence[Words]) -> tuple[int, Callable[[int, Any], NDArray[Any]]]:
-        """How many stages make a pass, and what makes a Gram."""
-        train = len(words[0])
-        widest = 8 * train * TARGETS
-        # Products of the groups, outputs and results of a block; and what each thread works in.
-        beside = (
-            # Folds are joined to be checked, and so are twice there.
-            (2 if self.parameters.folds else 1) * sum(group.nbytes for group in words)
-            + (len(words) + 4) * widest
-            + 16 * sum(map(len, self.runs.rows)) * TARGETS
-            + self.threads * (192 << 20)
-            + _PROCESS
+    def room(self, words: Sequence[Words]) -> Room:
+        """What the memory is for."""
+        parameters, steps = self.parameters, self.steps
+        need = Need(
+            words=[group.nbytes for group in words],
+            train=len(words[0]),
+            runs=sum(map(len, self.runs.rows)),
+            most=int(unit_counts(words).max(initial=0)),
+            raw=np.dtype(self.algorithm.outputs[self.output]["dtype"]).itemsize,
+            stages=len(steps),
+            results=7 if any(step.name == "weight_half" for step in steps) else 1,
+            folds=bool(parameters.folds),
+            lam0=parameters.lam == 0,
+            shared=self.shared,
+            own=bool((self.unit >= 0).any()),
+            whole=parameters.solver != "gram",
         )
-        if self.memory < beside:
-            msg = (
-                f"{self.memory / 1e9:.1f} GB of memory are too little: {beside / 1e9:.1f} GB are needed beside "
-                f"the Grams; give more with --memory, or fewer --threads"
-            )
-            raise InputError(msg)
-        pairs = train * train
-        penalised = self.parameters.lam != 0
-        each = 0 if penalised else unpenalised.KEPT * pairs
-        meanwhile = 0 if penalised else unpenalised.MEANWHILE * pairs
-        if self.memory < beside + each + meanwhile:
-            msg = (
-                f"{self.memory / 1e9:.1f} GB of memory are too little: lam 0 takes {(each + meanwhile) / 1e9:.1f} GB beside "
-                f"{beside / 1e9:.1f}; give more with --memory, or a positive --lam"
-            )
-            raise InputError(msg)
-        if not self.shared:
-            # Own designs need no Gram.
-            return len(self.steps), lambda n, dtype: np.zeros((n, n), dtype=dtype)
-        dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
-        room = (self.memory - beside - meanwhile) // max(1, np.dtype(dtype).itemsize * pairs + each)
-        # Other solvers take a block through all stages at once.
-        least = 1 if self.parameters.solver == "gram" else len(self.steps)
-        if room:
-            return max(int(room), least), lambda n, dtype: np.zeros((n, n), dtype=dtype)
-        return least, self.on_scratch
-
-    def on_scratch(self, train: int, dtype: Any) -> NDArray[Any]:
-        """A Gram of zeros in a file."""
-        return scratch_array(self.scratch, (train, train), dtype)
+        return plan(need, self.memory, self.threads, self.scratch)
 
     def tell(self, what: str, done: int, total: int) -> None:
         """Say how far something is."""

@@ -13,8 +13,8 @@ import dmstore.regression.popcount  # noqa: F401 - it says what to install where
 
 import numba  # isort: skip
 
-# Columns whose gradient is worked on at a time: they stay in the first cache.
-_PANEL = 4096
+# Columns whose gradient is worked on at a time: they stay in the second cache.
+_PANEL = 8192
 FAST = {"reassoc", "contract"}
 
 
@@ -49,45 +49,72 @@ def _take_four(out: Any, rows: Any, scales: Any, shift: Any) -> None:
         )
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def residual(
-    gram: Any, mean: Any, moment: Any, runs: int, weight: Any, support: Any, out: Any
-) -> None:
-    """``out = moment - C weight`` from the integer Gram, in the dtype of `out`.
+@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+def _take_four_twice(one: Any, two: Any, rows: Any, scales: Any, others: Any, shift: Any) -> None:
+    r0, r1, r2, r3 = rows
+    s0, s1, s2, s3 = scales[0], scales[1], scales[2], scales[3]
+    t0, t1, t2, t3 = others[0], others[1], others[2], others[3]
+    for i in range(len(one)):
+        a, b, c, d = r0[i] - shift, r1[i] - shift, r2[i] - shift, r3[i] - shift
+        one[i] -= s0 * a + s1 * b + s2 * c + s3 * d
+        two[i] -= t0 * a + t1 * b + t2 * c + t3 * d
 
-    C = gram / runs - mean mean' is the covariance of the masks; only `support` columns of `weight`
-    are non-zero.
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def residual(gram: Any, mean: Any, moment: Any, runs: int, weights: Any, out: Any) -> None:
+    """``out = moment - C weight`` of some weights, from the integer Gram, in the dtype of `out`.
+
+    C = gram / runs - mean mean' is the covariance of the masks. What a row of the Gram says of all weights
+    is taken at once: reading them is what this costs.
+
+    Parameters
+    ----------
+    weights : (vector, train)
+    out : (vector, train)
     """
-    train, count = len(moment), len(support)
-    scales, shift = np.empty(count, dtype=out.dtype), np.empty(1, dtype=out.dtype)
-    middle, level, spread = 0.0, 0.0, 0.0
+    train, vectors = len(moment), len(weights)
+    there = np.zeros(train, dtype=np.bool_)
+    for v in range(vectors):
+        for j in range(train):
+            there[j] |= weights[v, j] != 0.0
+    support = np.flatnonzero(there)
+    count = len(support)
+    scales, shift = np.empty((vectors, count), dtype=out.dtype), np.empty(1, dtype=out.dtype)
+    level, spread, middle = np.zeros(vectors), np.zeros(vectors), 0.0
     for a in range(count):
         j = support[a]
         middle += mean[j] / count
-        level += mean[j] * weight[j]
-        spread += weight[j] / runs
-        scales[a] = weight[j] / runs
+        for v in range(vectors):
+            level[v] += mean[j] * weights[v, j]
+            spread[v] += weights[v, j] / runs
+            scales[v, a] = weights[v, j] / runs
     # Counts of independent masks lie around this integer: less it, little cancels in float32.
     middle = np.floor(runs * middle * middle)
     shift[0] = middle
-    panel = np.empty(_PANEL, dtype=out.dtype)
     for start in range(0, train, _PANEL):
         stop = min(start + _PANEL, train)
-        part = panel[: stop - start]
-        for i in range(start, stop):
-            part[i - start] = moment[i] + (mean[i] * level - spread * middle)
-        whole = count - count % 4
-        for a in range(0, whole, 4):
+        for v in range(vectors):
+            part = out[v][start:stop]
+            for i in range(start, stop):
+                part[i - start] = moment[i] + (mean[i] * level[v] - spread[v] * middle)
+        for a in range(0, count - 3, 4):
             rows = (
                 gram[support[a], start:stop],
                 gram[support[a + 1], start:stop],
                 gram[support[a + 2], start:stop],
                 gram[support[a + 3], start:stop],
             )
-            _take_four(part, rows, scales[a : a + 4], shift[0])
-        for a in range(whole, count):
-            _take(part, gram[support[a], start:stop], scales[a], shift[0])
-        out[start:stop] = part
+            for v in range(0, vectors - 1, 2):
+                _take_four_twice(
+                    out[v][start:stop], out[v + 1][start:stop], rows, scales[v][a : a + 4],
+                    scales[v + 1][a : a + 4], shift[0],
+                )  # fmt: skip
+            if vectors % 2:
+                last = vectors - 1
+                _take_four(out[last][start:stop], rows, scales[last][a : a + 4], shift[0])
+        for a in range(count - count % 4, count):
+            for v in range(vectors):
+                _take(out[v][start:stop], gram[support[a], start:stop], scales[v, a], shift[0])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -105,8 +132,9 @@ def certify(
     """
     train = len(moment)
     support = np.flatnonzero(weight)
-    rest = np.empty(train)
-    residual(gram, mean, moment, runs, weight, support, rest)
+    rests = np.empty((1, train))
+    residual(gram, mean, moment, runs, weight.reshape(1, train), rests)
+    rest = rests[0]
     worst, largest, size, inner, fitted = 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(train):
         gradient = 2.0 * rest[j]

@@ -1,7 +1,8 @@
-"""Compiled kernels: coordinate descent in Gram space.
+"""Compiled kernels: the lasso path of one target and its refit, in Gram space.
 
-Kernels release the GIL; threads run them side by side, one target each. The dtype of the work arrays
-decides the precision: float32 along the path, which only chooses lam, float64 for what is stored.
+Kernels release the GIL; threads run them side by side, one target each. The path only chooses lam and is
+walked in float32 on covariances of 16 bits; what is stored is solved for in float64. Either way the
+gradient of all columns comes from the integers of the Gram, so that neither adds up errors.
 """
 
 from __future__ import annotations
@@ -10,217 +11,97 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.regression.gradient import FAST, residual
+from dmstore.regression.descent import descend
+from dmstore.regression.gradient import residual
 from dmstore.regression.prediction import mean_square, predict
-from dmstore.regression.working_set import extend, grow, side_for
+from dmstore.regression.working_set import extend, row_of
 
 import numba  # isort: skip
 
-# Sweeps after which the non-zero weights are solved for at once.
-PATIENT = 50
 # Columns join the working set from this share of the bound on.
-AHEAD = 0.95
+AHEAD = 0.98
 # And this share of lam is where a column may become active.
-_NEAR = 0.97
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
-def _step(rest: Any, row: Any, change: Any) -> None:
-    for k in range(len(rest)):
-        rest[k] -= change * row[k]
+_NEAR = 0.98
+# Values of lam whose gradients of all columns are taken at once.
+ABREAST = 2
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _sweep(
-    block: Any, diagonal: Any, rest: Any, weight: Any, active: Any, half_lam: float
-) -> float:
-    """One pass of coordinate descent over `active`; returns the largest violation seen, halved."""
-    worst = 0.0
-    change = np.empty(1, dtype=rest.dtype)
-    for position in active:
-        old = weight[position]
-        if old > 0.0:
-            violation = abs(rest[position] - half_lam)
-        elif old < 0.0:
-            violation = abs(rest[position] + half_lam)
-        else:
-            violation = abs(rest[position]) - half_lam
-            if violation <= 0.0:
-                continue
-        worst = max(worst, violation)
-        if diagonal[position] <= 0.0:
-            # The unit is in all of the runs or in none: a weight from a warm start says nothing.
-            weight[position] = 0.0
-            continue
-        target = rest[position] + diagonal[position] * old
-        if target > half_lam:
-            new = (target - half_lam) / diagonal[position]
-        elif target < -half_lam:
-            new = (target + half_lam) / diagonal[position]
-        else:
-            new = 0.0
-        weight[position] = new
-        change[0] = weight[position] - old
-        if change[0] != 0.0:
-            _step(rest, block[position], change[0])
-    return worst
+def _admit(
+    mean: Any, ahead: Any, weight: Any, bar: float, members: Any, inside: Any, level: Any,
+    diagonal: Any, size: int,
+) -> int:  # fmt: skip
+    """Take columns into the working set whose halved gradient will reach a bar, if there are any.
 
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _jump(block: Any, rest: Any, weight: Any, half_lam: float) -> None:
-    """Solve for the non-zero weights at once, as far as no sign changes.
-
-    Where nearly as many weights as runs are non-zero the problem is so flat that coordinate descent
-    hardly moves; with the signs given it is a linear system.
+    Returns
+    -------
+    int
+        Its new size; the covariances are still to be made.
     """
-    active = np.flatnonzero(weight)
-    count = len(active)
-    if count == 0:
-        return
-    matrix = np.empty((count, count))
-    right = np.empty(count)
-    largest = 0.0
-    for a in range(count):
-        row = block[active[a]]
-        for b in range(count):
-            matrix[a, b] = row[active[b]]
-        largest = max(largest, matrix[a, a])
-        right[a] = rest[active[a]] - (half_lam if weight[active[a]] > 0.0 else -half_lam)
-    for a in range(count):
-        # Equal columns make the system singular: the smallest ridge splits the weight between them.
-        matrix[a, a] += 1e-12 * largest
-    step = np.linalg.solve(matrix, right)
-    length, first = 1.0, -1
-    for a in range(count):
-        old = weight[active[a]]
-        if old * (old + length * step[a]) < 0.0:
-            length = -old / step[a]
-            first = a
-    change = np.empty(1, dtype=rest.dtype)
-    for a in range(count):
-        old = weight[active[a]]
-        weight[active[a]] = 0.0 if a == first else old + length * step[a]
-        change[0] = weight[active[a]] - old
-        _step(rest, block[active[a]], change[0])
+    wanted = size == 0
+    for j in range(len(ahead)):
+        wanted |= not inside[j] and (weight[j] != 0.0 or abs(ahead[j]) >= bar)
+    if not wanted:
+        return size
+    # Some more than are asked for: many columns at once cost little more than one.
+    for j in range(len(ahead)):
+        if not inside[j] and (weight[j] != 0.0 or abs(ahead[j]) >= AHEAD * bar):
+            inside[j] = True
+            members[size], level[size] = j, mean[j]
+            diagonal[size] = mean[j] - mean[j] * mean[j]
+            size += 1
+    return size
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def descend(
-    block: Any,
-    members: Any,
-    rest: Any,
-    weight: Any,
-    rest_before: Any,
-    weight_before: Any,
-    onward: float,
-    half_lam: float,
-    tolerance: float,
-    most: int,
-) -> int:
-    """Coordinate descent on the working set; returns the sweeps used.
-
-    It starts `onward` times the last step of the path further on: weights are nearly linear in lam,
-    and the gradient is linear in the weights.
-    """
-    size = len(members)
-    diagonal = np.empty(size, dtype=block.dtype)
-    for a in range(size):
-        diagonal[a] = block[a, a]
-    short, local, everyone = weight[members], rest[members], np.arange(size)
-    used = 0
-    if onward > 0.0:
-        change = np.empty(1, dtype=rest.dtype)
-        for a in range(size):
-            local[a] += onward * (local[a] - rest_before[members[a]])
-        for a in range(size):
-            old = short[a]
-            ahead = old + onward * (old - weight_before[members[a]])
-            # A weight that would change its sign is zero in between.
-            short[a] = ahead if old * ahead > 0.0 else 0.0
-            change[0] = short[a] - ahead
-            if change[0] != 0.0:
-                _step(local, block[a], change[0])
-    while used < most:
-        worst = _sweep(block, diagonal, local, short, everyone, half_lam)
-        used += 1
-        if 2.0 * worst <= tolerance * 2.0 * half_lam:
-            break
-        active = np.flatnonzero(short)
-        settled = 0
-        while used < most:
-            worst = _sweep(block, diagonal, local, short, active, half_lam)
-            used += 1
-            settled += 1
-            if 2.0 * worst <= tolerance * half_lam:
-                break
-            if settled % PATIENT == 0:
-                _jump(block, local, short, half_lam)
-    for a in range(size):
-        weight[members[a]] = short[a]
-    return used
+def _violated(rest: Any, weight: Any, inside: Any, lam: float, tolerance: float) -> bool:
+    """Whether any column violates its optimality condition by more than is allowed."""
+    for j in range(len(rest)):
+        gradient = 2.0 * abs(rest[j])
+        if weight[j] != 0.0:
+            if abs(gradient - lam) > 2.0 * tolerance * lam:
+                return True
+        elif gradient > lam * (1.0 + (2.0 if inside[j] else 1.0) * tolerance):
+            return True
+    return False
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _solve(
-    gram: Any,
-    mean: Any,
-    moment: Any,
-    runs: int,
-    lam: float,
-    bar: float,
-    tolerance: float,
-    most: int,
-    weight: Any,
-    rest: Any,
-    members: Any,
-    inside: Any,
-    size: int,
-    block: Any,
-    rest_before: Any,
-    weight_before: Any,
-    onward: float,
-) -> Any:
+    gram: Any, mean: Any, moment: Any, runs: int, unit: float, lam: float, bar: float,
+    tolerance: float, most: int, weight: Any, rest: Any, members: Any, inside: Any, level: Any,
+    diagonal: Any, size: int, flat: Any, place: Any,
+) -> Any:  # fmt: skip
     """Solve at one lam; `weight` and `rest` (the halved gradient of all columns) are brought there.
 
     Returns
     -------
-    block, size, sweeps, converged
+    size : int
+        Of the working set.
+    sweeps : int
+    converged : bool
+    fits : bool
+        See :func:`~dmstore.regression.working_set.extend`.
     """
-    half, used = 0.5 * lam, 0
+    train, half, used = len(rest), 0.5 * lam, 0
     while True:
         old = size
-        wanted = size == 0
-        for j in range(len(rest)):
-            ahead = abs(rest[j] + onward * (rest[j] - rest_before[j]))
-            wanted |= not inside[j] and (weight[j] != 0.0 or ahead >= bar)
-        if wanted:
-            # Some more than are asked for: many columns at once cost little more than one.
-            for j in range(len(rest)):
-                ahead = abs(rest[j] + onward * (rest[j] - rest_before[j]))
-                if not inside[j] and (weight[j] != 0.0 or ahead >= AHEAD * bar):
-                    inside[j] = True
-                    members[size] = j
-                    size += 1
-            if size > block.shape[0]:
-                side = side_for(size, block.shape[0])
-                block = grow(block, side, side)
-            extend(gram, mean, runs, members, old, size, block)
+        size = _admit(mean, rest, weight, bar, members, inside, level, diagonal, size)
+        source = (gram, members[:size], level[:size], runs, unit)
+        if size > old and not extend(source, old, size, flat, place):
+            return size, used, False, False
+        near, short = rest[members[:size]], weight[members[:size]]
         used += descend(
-            block, members[:size], rest, weight, rest_before, weight_before, onward,
-            half, tolerance, most - used,
+            source, flat, place, diagonal[:size], near, short, near, short, 0.0, half,
+            tolerance, most - used,
         )  # fmt: skip
-        onward = 0.0
+        for a in range(size):
+            weight[members[a]] = short[a]
         # From the integers again, so that rounding does not add up along the path.
-        residual(gram, mean, moment, runs, weight, np.flatnonzero(weight), rest)
-        violated = False
-        for j in range(len(rest)):
-            gradient = 2.0 * abs(rest[j])
-            if weight[j] != 0.0:
-                violated |= abs(gradient - lam) > 2.0 * tolerance * lam
-            else:
-                violated |= gradient > lam * (1.0 + (2.0 if inside[j] else 1.0) * tolerance)
+        residual(gram, mean, moment, runs, weight.reshape(1, train), rest.reshape(1, train))
+        violated = _violated(rest, weight, inside, lam, tolerance)
         if not violated or used >= most:
-            return block, size, used, not violated
+            return size, used, not violated, True
         bar = half
 
 
@@ -239,7 +120,10 @@ def choose(
     check_outputs: Any,
     check_runs: int,
     errors: Any,
-    block: Any,
+    flat: Any,
+    place: Any,
+    unit: float,
+    states: Any,
 ) -> Any:
     """Lasso path of one target, and the lam whose weights fit the holdout runs best.
 
@@ -270,66 +154,152 @@ def choose(
         How many there are.
     errors : (path,) float64
         Holdout mean squared errors are written here.
-    block : (side, side) float32 or float64
-        Memory to work in, of any content; it may be outgrown. Its dtype is that of the work.
+    flat : (number,) int16, float32 or float64
+        Memory for the working set, of any content.
+    place : (2,) int64
+        How it is used; see :mod:`dmstore.regression.working_set`.
+    unit : float
+        What the numbers there are multiples of; 1 unless they are integers.
+    states : (2, 2 + ABREAST, train) float32 or float64
+        Memory for gradients and weights. Its dtype is that of the work.
 
     Returns
     -------
-    weights : (train,) of the dtype of `block`
+    weights : (train,) of the dtype of `states`
         At the lam with the smallest holdout error, the last one without holdout runs.
     best : int
         Its position.
     sweeps : int
     converged : bool
-    block
-        The memory, for the next call.
     """
     train = len(moment)
-    weight = np.zeros(train, dtype=block.dtype)
-    best_weight, rest = weight.copy(), moment.astype(block.dtype)
-    # Weights and gradients at the lam before, and room for those that take their place.
-    before, spare = np.zeros((2, train), dtype=block.dtype), np.zeros((2, train), dtype=block.dtype)
-    members = np.empty(train, dtype=np.int64)
-    inside = np.zeros(train, dtype=np.bool_)
-    size, sweeps, all_converged = 0, 0, True
+    # At the lam before the last one, at the last one, and at those being solved for.
+    rests, weights = states[0], states[1]
+    weights[:] = 0.0
+    rests[:] = moment
+    best_weight = np.zeros(train, dtype=states.dtype)
+    members, level = np.empty(train, dtype=np.int64), np.empty(train)
+    diagonal, inside = np.empty(train, dtype=states.dtype), np.zeros(train, dtype=np.bool_)
+    ahead = np.empty(train, dtype=states.dtype)
     predicted = np.empty(len(check_outputs), dtype=np.float32)
-    best, best_error, worse = 0, np.inf, 0
-    previous = 2.0 * np.max(np.abs(rest)) if train else 0.0
-    for step in range(len(lams)):
-        lam = lams[step]
-        # Sequential strong rule, until there is a step of the path that tells where gradients go;
-        # what is left out wrongly is found by the check of all columns.
-        bar = _NEAR * 0.5 * lam if step > 1 else max(lam - 0.5 * previous, 0.45 * lam)
-        onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
-        # A grid may leap where weights are no longer linear.
-        onward = min(onward, 1.0)
-        spare[0], spare[1] = weight, rest
-        block, size, used, converged = _solve(
-            gram, mean, moment, runs, lam, bar, tolerance, most_sweeps,
-            weight, rest, members, inside, size, block, before[1], before[0], onward,
-        )  # fmt: skip
-        before[:] = spare
-        sweeps += used
-        all_converged &= converged
-        previous = lam
-        if check_runs == 0:
-            best = step
-            best_weight[:] = weight
-            continue
-        level = 0.0
-        for a in range(size):
-            level += mean[members[a]] * weight[members[a]]
-        predict(check_words, weight, members[:size], predicted)
-        error = mean_square(predicted, check_outputs, output - level, check_runs)
-        errors[step] = error
-        if error < best_error:
-            best, best_error, worse = step, error, 0
-            best_weight[:] = weight
-        else:
-            worse += 1
-            if patience > 0 and worse >= patience:
+    size, sweeps, all_converged = 0, 0, True
+    place[1] = 0
+    best, best_error, worse, step = 0, np.inf, 0, 0
+    previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
+    found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
+    while step < len(lams):
+        count, worse_yet, best_yet = 0, worse, best_error
+        while True:
+            now, lam = 2 + count, lams[step + count]
+            onward, bar = 0.0, max(lam - 0.5 * previous, 0.45 * lam)
+            if step > 1:
+                # Gradients go on along a line, as weights do, which tells what enters; but a grid may
+                # leap. What is left out wrongly is found by the check of all columns.
+                onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1])
+                onward, bar = min(onward, 1.0 + count), _NEAR * 0.5 * lam
+            for j in range(train):
+                ahead[j] = rests[1, j] + onward * (rests[1, j] - rests[0, j])
+            old = size
+            size = _admit(
+                mean, ahead, weights[now - 1], bar, members, inside, level, diagonal, size
+            )
+            source = (gram, members[:size], level[:size], runs, unit)
+            if size > old and not extend(source, old, size, flat, place):
+                return best_weight, best, sweeps, False
+            if count:
+                _catch_up(source, flat, place, rests, weights, old, now)
+                last = lams[step + count - 1]
+                onward = min((last - lam) / (lams[step + count - 2] - last), 1.0)
+            near, short = rests[now - 1][members[:size]], weights[now - 1][members[:size]]
+            spent[count] = descend(
+                source, flat, place, diagonal[:size], near, short,
+                rests[now - 2][members[:size]], weights[now - 2][members[:size]], onward,
+                0.5 * lam, tolerance, most_sweeps,
+            )  # fmt: skip
+            weights[now] = 0.0
+            for a in range(size):
+                weights[now, members[a]], rests[now, members[a]] = short[a], near[a]
+            found[count] = _error(
+                weights[now], members[:size], mean, output, check_words, check_outputs,
+                check_runs, predicted,
+            )  # fmt: skip
+            worse_yet = 0 if found[count] < best_yet else worse_yet + 1
+            best_yet = min(best_yet, found[count])
+            count += 1
+            if (
+                step < 2
+                or count == ABREAST
+                or step + count == len(lams)
+                or (check_runs > 0 and 0 < patience <= worse_yet)
+            ):
                 break
-    return best_weight, best, sweeps, all_converged, block
+        # From the integers again, so that rounding does not add up along the path.
+        residual(gram, mean, moment, runs, weights[2 : 2 + count], rests[2 : 2 + count])
+        for k in range(count):
+            lam, weight = lams[step + k], weights[2 + k]
+            sweeps += spent[k]
+            if _violated(rests[2 + k], weight, inside, lam, tolerance):
+                size, used, converged, fits = _solve(
+                    gram, mean, moment, runs, unit, lam, 0.5 * lam, tolerance,
+                    most_sweeps - spent[k], weight, rests[2 + k], members, inside, level, diagonal,
+                    size, flat, place,
+                )  # fmt: skip
+                if not fits:
+                    return best_weight, best, sweeps, False
+                sweeps += used
+                all_converged &= converged
+                found[k] = _error(
+                    weight, members[:size], mean, output, check_words, check_outputs, check_runs,
+                    predicted,
+                )  # fmt: skip
+            previous = lam
+            if check_runs == 0 or found[k] < best_error:
+                best, best_error, worse = step + k, found[k], 0
+                best_weight[:] = weight
+            else:
+                worse += 1
+            if check_runs > 0:
+                errors[step + k] = found[k]
+                if 0 < patience <= worse:
+                    return best_weight, best, sweeps, all_converged
+        for state in (rests, weights):
+            state[0], state[1] = state[count], state[count + 1]
+        step += count
+    return best_weight, best, sweeps, all_converged
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _catch_up(
+    source: Any, flat: Any, place: Any, rests: Any, weights: Any, old: int, now: int
+) -> None:
+    """Gradients of members from `old` on at weights 2 to `now`, from those at weights 1."""
+    _, members, _, _, unit = source
+    spare = np.empty(len(members), dtype=flat.dtype)
+    for a in range(old, len(members)):
+        j = members[a]
+        near, far = row_of(source, flat, place, a, spare)
+        for v in range(2, now):
+            total = 0.0
+            for b in range(old):
+                covariance = near[b] if b < len(near) else far[b - len(near)]
+                total += (weights[v, members[b]] - weights[1, members[b]]) * covariance
+            rests[v, j] = rests[1, j] - unit * total
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _error(
+    weight: Any, members: Any, mean: Any, output: float, check_words: Any, check_outputs: Any,
+    check_runs: int, predicted: Any,
+) -> float:  # fmt: skip
+    """Mean squared error on the holdout runs."""
+    if check_runs == 0:
+        return 0.0
+    level = 0.0
+    for j in members:
+        level += mean[j] * weight[j]
+    predict(check_words, weight, members, predicted)
+    error: float = mean_square(predicted, check_outputs, output - level, check_runs)
+    return error
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -342,7 +312,8 @@ def refit(
     start: Any,
     tolerance: float,
     most_sweeps: int,
-    block: Any,
+    flat: Any,
+    place: Any,
 ) -> Any:
     """Weights of one target at one lam, in float64, from a warm start.
 
@@ -352,25 +323,23 @@ def refit(
         See :func:`choose`.
     lam : float
     start : (train,) float32 or float64
-    block : (side, side) float64
-        Memory to work in, of any content.
+    flat : (number,) float64
+        Memory for the working set, of any content.
 
     Returns
     -------
     weights : (train,) float64
     sweeps : int
     converged : bool
-    block
-        The memory, for the next call.
     """
     train = len(moment)
-    weight = start.astype(np.float64)
-    rest = np.empty(train)
-    residual(gram, mean, moment, runs, weight, np.flatnonzero(weight), rest)
-    members = np.empty(train, dtype=np.int64)
-    inside = np.zeros(train, dtype=np.bool_)
-    block, _, used, converged = _solve(
-        gram, mean, moment, runs, lam, 0.5 * lam, tolerance, most_sweeps,
-        weight, rest, members, inside, 0, block, rest, weight, 0.0,
+    weight, rest = start.astype(np.float64), np.empty(train)
+    residual(gram, mean, moment, runs, weight.reshape(1, train), rest.reshape(1, train))
+    members, level = np.empty(train, dtype=np.int64), np.empty(train)
+    diagonal, inside = np.empty(train), np.zeros(train, dtype=np.bool_)
+    place[1] = 0
+    _, used, converged, _ = _solve(
+        gram, mean, moment, runs, 1.0, lam, 0.5 * lam, tolerance, most_sweeps, weight, rest,
+        members, inside, level, diagonal, 0, flat, place,
     )  # fmt: skip
-    return weight, used, converged, block
+    return weight, used, converged

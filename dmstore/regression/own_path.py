@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression import kernels, unpenalised, working_set
+from dmstore.regression import kernels, unpenalised
+from dmstore.regression.descent import descend
 from dmstore.regression.own_runs import OwnGroups, OwnRuns
 from dmstore.regression.path import (
     FEWEST_RUNS,
@@ -20,7 +21,6 @@ from dmstore.regression.path import (
     PATH_TOLERANCE,
     Fold,
     Parameters,
-    Work,
 )
 from dmstore.regression.results import (
     CONSTANT,
@@ -32,6 +32,8 @@ from dmstore.regression.results import (
     write_constant,
     write_weights,
 )
+from dmstore.regression.work import Work
+from dmstore.regression.working_set import extend
 
 Arrays = dict[str, NDArray[Any]]
 # Share of the tolerance that rounding of the gradient may take.
@@ -67,11 +69,10 @@ class _Solver:
         self._runs, self._work = runs, work
         self._tolerance, self._sweeps = tolerance, sweeps
         self.weight = start.astype(np.float64)
-        self._members = np.empty(runs.train, dtype=np.int64)
+        self._members = np.zeros(0, dtype=np.int64)
         self._inside = np.zeros(runs.train, dtype=np.bool_)
-        self._size = 0
-        self._block = work.block("own block", np.float64)
-        self._rows = work.block("own rows", np.uint64, runs.width)
+        self._flat, self._place = work.flat(np.float64, runs.train)
+        self._place[1] = 0
         self._look(lam)
         self._before = self.weight.copy(), self._rest.copy()
 
@@ -87,18 +88,23 @@ class _Solver:
         came_from = self.weight.copy(), self._rest.copy()
         while True:
             self._admit(bar)
-            used += kernels.descend(
-                self._block,
-                self._members[: self._size],
-                self._rest,
-                self.weight,
-                self._before[1],
-                self._before[0],
+            members, mean = self._members, self._runs.mean[self._members]
+            weight = self.weight[members]
+            used += descend(
+                self._source(),
+                self._flat,
+                self._place,
+                mean - mean * mean,
+                self._rest[members],
+                weight,
+                self._before[1][members],
+                self._before[0][members],
                 onward,
                 half,
                 tolerance,
                 self._sweeps - used,
             )
+            self.weight[members] = weight
             onward, bar = 0.0, half
             self._look(lam)
             gradient, there = 2.0 * np.abs(self._rest), self.weight != 0.0
@@ -108,39 +114,30 @@ class _Solver:
             )
             if not off.any() or used >= self._sweeps:
                 self._before = came_from
-                self._work.keep(**{"own block": self._block, "own rows": self._rows})
                 return used, not off.any()
 
     def _look(self, lam: float) -> None:
         precision = _ROUNDING * self._tolerance * 0.5 * lam
         self._rest = self._runs.rest(self.weight, precision)
 
+    def _source(self) -> tuple[Any, ...]:
+        """Where covariances of the working set come from; see :mod:`dmstore.regression.working_set`."""
+        size = len(self._members)
+        rows = self._work.rows(size, self._runs.width)
+        return rows, self._runs.mean[self._members], self._runs.count, 1.0
+
     def _admit(self, bar: float) -> None:
         """Take columns into the working set, if any is asked for."""
-        level = np.abs(self._rest)
-        if self._size and not (~self._inside & ((self.weight != 0.0) | (level >= bar))).any():
+        level, old = np.abs(self._rest), len(self._members)
+        if old and not (~self._inside & ((self.weight != 0.0) | (level >= bar))).any():
             return
         wanted = (self.weight != 0.0) | (level >= kernels.AHEAD * bar)
         new = np.flatnonzero(~self._inside & wanted)
-        old, self._size = self._size, self._size + len(new)
-        self._members[old : self._size] = new
+        self._members = np.concatenate([self._members, new])
         self._inside[new] = True
-        if self._size > len(self._block):
-            side = working_set.side_for(self._size, len(self._block))
-            self._block = working_set.grow(self._block, side, side)
-        if self._size > len(self._rows):
-            self._rows = working_set.grow(self._rows, len(self._block), self._runs.width)
-        self._rows[old : self._size] = self._runs.rows(new)
-        working_set.extend_by_rows(
-            self._rows,
-            self._runs.mean,
-            self._runs.count,
-            self._members,
-            old,
-            self._size,
-            self._block,
-        )
-        working_set.mirror(self._block, old, self._size)
+        source = self._source()
+        source[0][old:] = self._runs.rows(new)
+        extend(source, old, len(self._members), self._flat, self._place)
 
 
 def choose_lams(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +22,8 @@ from dmstore.regression.results import (
     write_constant,
     write_weights,
 )
-from dmstore.threads import blas_threads
+from dmstore.regression.work import Work
+from dmstore.regression.working_set import unit_of
 
 FEWEST_RUNS = 20
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
@@ -33,8 +32,6 @@ PATH_TOLERANCE = 4e-3
 PARTS_TOLERANCE = 1e-4
 # Sweeps at one lam that are tried in float32.
 _SWEEPS = 500
-# Side of the memory that a thread begins with.
-_SIDE = 272
 
 
 @dataclass(frozen=True)
@@ -123,45 +120,6 @@ def fit_block(
     return result
 
 
-class Work:
-    """Threads that take a target each, with memory that every one of them keeps.
-
-    Parameters
-    ----------
-    threads : int
-    cancelled : callable
-        Asked before each target; the rest is left undone once it says so.
-    """
-
-    def __init__(self, threads: int = 1, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.threads = max(1, threads)
-        self._cancelled = cancelled
-        self._memory = threading.local()
-
-    def each(self, one: Callable[[int], None], targets: int) -> None:
-        """Call `one` for every target."""
-
-        def unless(target: int) -> None:
-            if not self._cancelled():
-                one(target)
-
-        # What a thread adds up must not depend on how many there are.
-        with blas_threads(1), ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(unless, range(targets)):
-                pass
-
-    def block(self, name: str, dtype: Any, columns: int = 0) -> NDArray[Any]:
-        """Memory of this thread that kernels work in."""
-        found: NDArray[Any] | None = getattr(self._memory, name, None)
-        if found is None or (columns and found.shape[1] != columns):
-            found = np.empty((_SIDE, columns or _SIDE), dtype=dtype)
-        return found
-
-    def keep(self, **memory: NDArray[Any]) -> None:
-        """Keep memory that may have grown, for the next target of this thread."""
-        vars(self._memory).update(memory)
-
-
 def choose_lams(
     design: Design,
     check_design: Design,
@@ -221,9 +179,8 @@ def choose_lams(
             weight = free.solve(moment)
             bias = output - float(weight @ mean)
             errors[0] = unpenalised.holdout_error(check_design, check_outputs, weight, bias)
-        # float32 does for all but the flattest problems.
-        for dtype in () if free else (np.float32, np.float64):
-            weight, best, sweeps, converged, memory = kernels.choose(
+        for kept, dtype, unit in () if free else precisions(runs):
+            weight, best, sweeps, converged = kernels.choose(
                 gram,
                 mean,
                 moment,
@@ -237,9 +194,10 @@ def choose_lams(
                 check_outputs,
                 check.runs,
                 errors,
-                work.block(f"path {dtype}", dtype),
+                *work.flat(kept, len(mean)),
+                unit,
+                np.empty((2, 2 + kernels.ABREAST, len(mean)), dtype=dtype),
             )
-            work.keep(**{f"path {dtype}": memory})
             if converged:
                 break
             if dtype == np.float32:
@@ -353,6 +311,19 @@ def fit_part(
     work.each(one, targets)
 
 
+def precisions(runs: int) -> tuple[tuple[type[Any], type[Any], float], ...]:
+    """What covariances of a path may be kept as, what it is walked in, and the unit of the former.
+
+    In the order in which they are tried: the first does for units drawn by themselves, the second for all but
+    the flattest problems.
+    """
+    return (
+        (np.int16, np.float32, unit_of(runs)),
+        (np.float32, np.float32, 1.0),
+        (np.float64, np.float64, 1.0),
+    )
+
+
 def centred(
     moments: Moments, mean: NDArray[np.float64], target: int
 ) -> tuple[float, NDArray[np.float64]]:
@@ -376,7 +347,7 @@ def _solve(
     parameters: Parameters,
     work: Work,
 ) -> tuple[NDArray[np.float64], int, bool]:
-    weight, sweeps, converged, grown = kernels.refit(
+    weight, sweeps, converged = kernels.refit(
         gram,
         mean,
         moment,
@@ -385,7 +356,6 @@ def _solve(
         start,
         parameters.tolerance,
         parameters.sweeps,
-        work.block("refit", np.float64),
+        *work.flat(np.float64, len(mean)),
     )
-    work.keep(refit=grown)
     return weight, sweeps, converged

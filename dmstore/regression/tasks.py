@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from dmstore.memory import available
 from dmstore.regression import stages
 from dmstore.regression.design import Design, gram_dtype, unit_counts
 from dmstore.regression.fitting import Fitting, view_of
-from dmstore.regression.path import Parameters, Work
+from dmstore.regression.path import Parameters
+from dmstore.regression.room import on_scratch
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
 from dmstore.regression.tiles import Tiles
+from dmstore.regression.work import Work
 from dmstore.threads import blas_threads
 
 # Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
@@ -155,9 +158,9 @@ class _Ready:
         )
         self.words = runs.words(threads)
         self.holdout = stages.check_designs(self.fitting.steps, self.words, self.fitting.sizes)
-        self.room, self._allocate = self.fitting.room(self.words)
+        self._room = self.fitting.room(self.words)
         self.dtype = np.dtype(gram_dtype(int(unit_counts(self.words).max(initial=0)))).name
-        self.work = Work(threads)
+        self.work = Work(threads, memory=self._room.working)
         self._pass: tuple[Sequence[Stage], Tiles | None] | None = None
         self._designs: list[Design] = []
 
@@ -199,9 +202,14 @@ class _Ready:
         self._pass = group, tiles
         return self._designs
 
+    @property
+    def room(self) -> int:
+        """How many stages make a pass."""
+        return self._room.stages
+
     def _allocator(self, grams: int) -> Callable[[int, Any], NDArray[Any]]:
         # Passes are made for the worker that was looked at first; another may have less memory.
-        return self._allocate if grams <= self.room else self.fitting.on_scratch
+        return self._room.allocate if grams <= self.room else partial(on_scratch, None)
 
 
 _LOCK = threading.Lock()
