@@ -17,8 +17,9 @@ import numba  # isort: skip
 
 # Violations up to this share of the tolerance are left alone: a step costs as much as one that matters.
 _ENOUGH = 0.25
-# Sweeps after which the non-zero weights are solved for at once, if there are no more than so many.
-PATIENT, _TOGETHER = 50, 2048
+# Sweeps after which the non-zero weights are solved for at once: up to so many by elimination, more by so
+# many conjugate gradients.
+PATIENT, _TOGETHER, _STEPS = 50, 2048, 100
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
@@ -116,24 +117,15 @@ def _jump(
     """
     active = np.flatnonzero(weight)
     count = len(active)
-    if count == 0 or count > _TOGETHER:
+    if count == 0:
         return
-    unit = source[-1]
-    matrix = np.empty((count, count))
     right = np.empty(count)
-    largest = 0.0
     for a in range(count):
-        near, far = row_of(source, flat, place, active[a], spare)
-        for b in range(count):
-            k = active[b]
-            matrix[a, b] = unit * (near[k] if k < len(near) else far[k - len(near)])
-        matrix[a, a] = diagonal[active[a]]
-        largest = max(largest, matrix[a, a])
         right[a] = rest[active[a]] - (half_lam if weight[active[a]] > 0.0 else -half_lam)
-    for a in range(count):
-        # Equal columns make the system singular: the smallest ridge splits the weight between them.
-        matrix[a, a] += 1e-12 * largest
-    step = np.linalg.solve(matrix, right)
+    if count <= _TOGETHER:
+        step = _eliminate(source, flat, place, diagonal, active, right, spare)
+    else:
+        step = _conjugate(source, flat, place, diagonal, active, right, spare)
     length, first = 1.0, -1
     for a in range(count):
         old = weight[active[a]]
@@ -145,6 +137,56 @@ def _jump(
         weight[active[a]] = 0.0 if a == first else old + length * step[a]
         change = weight[active[a]] - old
         _step(source, flat, place, diagonal, rest, active[a], change, spare)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _eliminate(
+    source: Any, flat: Any, place: Any, diagonal: Any, active: Any, right: Any, spare: Any
+) -> Any:
+    """Solve with the covariance of some members."""
+    unit, count, largest = source[-1], len(active), 0.0
+    matrix = np.empty((count, count))
+    for a in range(count):
+        near, far = row_of(source, flat, place, active[a], spare)
+        for b in range(count):
+            k = active[b]
+            matrix[a, b] = unit * (near[k] if k < len(near) else far[k - len(near)])
+        matrix[a, a] = diagonal[active[a]]
+        largest = max(largest, matrix[a, a])
+    for a in range(count):
+        # Equal columns make the system singular: the smallest ridge splits the weight between them.
+        matrix[a, a] += 1e-12 * largest
+    return np.linalg.solve(matrix, right)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _conjugate(
+    source: Any, flat: Any, place: Any, diagonal: Any, active: Any, right: Any, spare: Any
+) -> Any:
+    """The same by conjugate gradients, as far as some steps go: they need no matrix."""
+    count = len(active)
+    found, left, way = np.zeros(count), right.copy(), right.copy()
+    product = np.empty(len(diagonal), dtype=diagonal.dtype)
+    size = np.dot(left, left)
+    enough = 1e-8 * size
+    for _ in range(_STEPS):
+        product[:] = 0.0
+        for a in range(count):
+            change = diagonal.dtype.type(-way[a])
+            _step(source, flat, place, diagonal, product, active[a], change, spare)
+        image = np.empty(count)
+        for a in range(count):
+            image[a] = product[active[a]]
+        bend = np.dot(way, image)
+        if bend <= 0.0:
+            break
+        found += size / bend * way
+        left -= size / bend * image
+        before, size = size, np.dot(left, left)
+        if size <= enough:
+            break
+        way = left + size / before * way
+    return found
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
