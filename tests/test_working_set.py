@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dmstore import bits
-from dmstore.regression import kernels, path, working_set
+from dmstore.regression import descent, kernels, path, working_set
 from dmstore.regression.design import make_design, make_moments, padded
 from dmstore.regression.path import Parameters, precisions
 from dmstore.regression.work import Work
@@ -80,10 +80,27 @@ def test_rows_of_another_length_are_moved(masks):
     steps, place = np.array([5, 60, TRAIN]), np.zeros(2, np.int64)
     flat = np.empty(400**2, np.float64)
     first, _ = rows_of(source, steps, flat, place)
-    side = place[0]
-    again, _ = rows_of(source, steps, flat, place)
-    assert place[0] == side
-    assert np.array_equal(first, again)
+    for side in (place[0], 0, 7, 61, 300, 400):
+        place[0] = side
+        again, _ = rows_of(source, steps, flat, place)
+        assert place[0] >= max(side, TRAIN)
+        assert np.array_equal(first, again)
+
+
+def test_large_systems_are_solved_as_small_ones(masks):
+    """Beyond some weights by conjugate gradients, whatever memory holds of them."""
+    design = make_design(bits.pack_runs(masks), RUNS)
+    active = np.flatnonzero(np.random.default_rng(3).random(TRAIN) < 0.7)
+    right = np.random.default_rng(4).normal(size=len(active))
+    expected = np.linalg.solve(np.cov(masks[:, active].T.astype(float), bias=True), right)
+    source = design.gram, np.arange(TRAIN), design.mean, RUNS, 1.0
+    for side in (TRAIN, 30):
+        flat, place = np.empty(side**2), np.zeros(2, np.int64)
+        rows_of(source, np.array([TRAIN]), flat, place)
+        for solve, tolerance in ((descent._eliminate, 1e-9), (descent._conjugate, 1e-3)):
+            variance = design.mean - design.mean**2
+            found = solve(source, flat, place, variance, active, right, np.empty(TRAIN))
+            assert np.abs(found - expected).max() < tolerance * np.abs(expected).max(), solve
 
 
 def problem(masks):

@@ -15,6 +15,7 @@ from dmstore.regression import stages
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters
+from dmstore.regression.results import check_scale
 from dmstore.regression.stages import Stage
 from dmstore.regression.work import Work
 from dmstore.threads import blas_threads, cores
@@ -72,7 +73,7 @@ def lasso_path(
     Raises
     ------
     InputError
-        For wrong shapes or dtypes, NaN outputs, fewer than 20 runs, an empty holdout, more folds
+        For wrong shapes or dtypes, outputs that are NaN or beyond 1e30, fewer than 20 runs, an empty holdout, more folds
         than masks, or a
         `target_train` that is no column.
 
@@ -113,6 +114,7 @@ def lasso_path(
     if len(said) < FEWEST_RUNS or not np.isfinite(said).all():
         msg = f"{len(said)} runs: at least {FEWEST_RUNS} are needed, and no NaN or infinite output"
         raise InputError(msg)
+    check_scale(said)
     sets = _folds(seen, folds, random_state) if folds else _apart(holdout, len(said), random_state)
     threads = threads or cores()
     shift = said.mean(axis=0)

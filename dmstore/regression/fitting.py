@@ -22,6 +22,7 @@ from dmstore.regression.blocks import Blocks, join
 from dmstore.regression.design import Design, Moments, Words, unit_counts
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters
+from dmstore.regression.results import check_scale
 from dmstore.regression.room import Need, Room, plan
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
@@ -283,6 +284,8 @@ class Fitting:
                 if self.shared
                 else []
             )
+            # A pass that is over keeps nothing alive; its Gram may be that of this one's first design.
+            before = None
             for position, number in enumerate(todo):
                 self.tell("fit", position, len(todo))
                 self.block(blocks, number, steps, done, group, designs, holdout, words, work)
@@ -329,6 +332,7 @@ class Fitting:
         """Take one block through the stages of a pass, `done` with those before, and store it."""
         start, stop = blocks.bounds(number)
         values = self.runs.column(self.output, start, stop)
+        check_scale(values)
         # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.
         used = np.zeros(len(values), dtype=bool)
         used[np.concatenate(self.runs.rows)] = True

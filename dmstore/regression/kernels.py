@@ -59,16 +59,18 @@ def _violated(rest: Any, weight: Any, inside: Any, lam: float, tolerance: float)
     for j in range(len(rest)):
         gradient = 2.0 * abs(rest[j])
         if weight[j] != 0.0:
-            if abs(gradient - lam) > 2.0 * tolerance * lam:
-                return True
-        elif gradient > lam * (1.0 + (2.0 if inside[j] else 1.0) * tolerance):
+            fine = abs(gradient - lam) <= 2.0 * tolerance * lam
+        else:
+            fine = gradient <= lam * (1.0 + (2.0 if inside[j] else 1.0) * tolerance)
+        # Said of what is not a number, too.
+        if not fine:
             return True
     return False
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _solve(
-    gram: Any, mean: Any, moment: Any, runs: int, unit: float, lam: float, bar: float,
+    gram: Any, mean: Any, moment: Any, runs: int, unit: float, lam: float,
     tolerance: float, most: int, weight: Any, rest: Any, members: Any, inside: Any, level: Any,
     diagonal: Any, size: int, flat: Any, place: Any,
 ) -> Any:  # fmt: skip
@@ -81,12 +83,12 @@ def _solve(
     sweeps : int
     converged : bool
     fits : bool
-        See :func:`~dmstore.regression.working_set.extend`.
+        As :func:`~dmstore.regression.working_set.extend` says.
     """
     train, half, used = len(rest), 0.5 * lam, 0
     while True:
         old = size
-        size = _admit(mean, rest, weight, bar, members, inside, level, diagonal, size)
+        size = _admit(mean, rest, weight, half, members, inside, level, diagonal, size)
         source = (gram, members[:size], level[:size], runs, unit)
         if size > old and not extend(source, old, size, flat, place):
             return size, used, False, False
@@ -102,7 +104,6 @@ def _solve(
         violated = _violated(rest, weight, inside, lam, tolerance)
         if not violated or used >= most:
             return size, used, not violated, True
-        bar = half
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -171,6 +172,7 @@ def choose(
         Its position.
     sweeps : int
     converged : bool
+        At all lams. In float32 the path ends at the first where it is not, and where 16 bits do not reach.
     """
     train = len(moment)
     # At the lam before the last one, at the last one, and at those being solved for.
@@ -183,7 +185,6 @@ def choose(
     ahead = np.empty(train, dtype=states.dtype)
     predicted = np.empty(len(check_outputs), dtype=np.float32)
     size, sweeps, all_converged = 0, 0, True
-    place[1] = 0
     best, best_error, worse, step = 0, np.inf, 0, 0
     previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
     found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
@@ -240,7 +241,7 @@ def choose(
             sweeps += spent[k]
             if _violated(rests[2 + k], weight, inside, lam, tolerance):
                 size, used, converged, fits = _solve(
-                    gram, mean, moment, runs, unit, lam, 0.5 * lam, tolerance,
+                    gram, mean, moment, runs, unit, lam, tolerance,
                     most_sweeps - spent[k], weight, rests[2 + k], members, inside, level, diagonal,
                     size, flat, place,
                 )  # fmt: skip
@@ -248,6 +249,8 @@ def choose(
                     return best_weight, best, sweeps, False
                 sweeps += used
                 all_converged &= converged
+                if not converged and states.itemsize < 8:
+                    return best_weight, best, sweeps, False
                 found[k] = _error(
                     weight, members[:size], mean, output, check_words, check_outputs, check_runs,
                     predicted,
@@ -337,9 +340,8 @@ def refit(
     residual(gram, mean, moment, runs, weight.reshape(1, train), rest.reshape(1, train))
     members, level = np.empty(train, dtype=np.int64), np.empty(train)
     diagonal, inside = np.empty(train), np.zeros(train, dtype=np.bool_)
-    place[1] = 0
     _, used, converged, _ = _solve(
-        gram, mean, moment, runs, 1.0, lam, 0.5 * lam, tolerance, most_sweeps, weight, rest,
+        gram, mean, moment, runs, 1.0, lam, tolerance, most_sweeps, weight, rest,
         members, inside, level, diagonal, 0, flat, place,
     )  # fmt: skip
     return weight, used, converged

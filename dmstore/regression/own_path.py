@@ -72,7 +72,6 @@ class _Solver:
         self._members = np.zeros(0, dtype=np.int64)
         self._inside = np.zeros(runs.train, dtype=np.bool_)
         self._flat, self._place = work.flat(np.float64, runs.train)
-        self._place[1] = 0
         self._look(lam)
         self._before = self.weight.copy(), self._rest.copy()
 
@@ -109,8 +108,8 @@ class _Solver:
             self._look(lam)
             gradient, there = 2.0 * np.abs(self._rest), self.weight != 0.0
             allowed = lam * (1.0 + np.where(self._inside, 2.0, 1.0) * tolerance)
-            off = np.where(
-                there, np.abs(gradient - lam) > 2.0 * tolerance * lam, gradient > allowed
+            off = ~np.where(
+                there, np.abs(gradient - lam) <= 2.0 * tolerance * lam, gradient <= allowed
             )
             if not off.any() or used >= self._sweeps:
                 self._before = came_from

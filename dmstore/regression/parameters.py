@@ -67,6 +67,9 @@ class Parameters:
         if not 0 < self.lam_ratio <= 1 or not 0 < self.tolerance < 1:
             msg = f"lam ratio {self.lam_ratio} and tolerance {self.tolerance} must lie between 0 and 1"
             raise InputError(msg)
+        if self.lam is None and not self.lam_grid and (np.diff(self.path(1.0)) >= 0).any():
+            msg = f"lam ratio {self.lam_ratio} leaves {self.lams} lams that do not decrease; give a smaller ratio, or 1 lam"
+            raise InputError(msg)
         if self.lam is not None and not 0 <= self.lam < math.inf:
             msg = f"lam {self.lam}: give a positive number, or 0 for no penalty"
             raise InputError(msg)

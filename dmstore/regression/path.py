@@ -180,7 +180,7 @@ def choose_lams(
             bias = output - float(weight @ mean)
             errors[0] = unpenalised.holdout_error(check_design, check_outputs, weight, bias)
         for kept, dtype, unit in () if free else precisions(runs):
-            weight, best, sweeps, converged = kernels.choose(
+            weight, best, used, converged = kernels.choose(
                 gram,
                 mean,
                 moment,
@@ -198,6 +198,7 @@ def choose_lams(
                 unit,
                 np.empty((2, 2 + kernels.ABREAST, len(mean)), dtype=dtype),
             )
+            sweeps += used
             if converged:
                 break
             if dtype == np.float32:

@@ -8,11 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.errors import InputError
 from dmstore.regression.parameters import Parameters
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
 # What rounding the stored weights to float32 may cost.
 _STORED = 1e-4
+# Weights may be somewhat larger than outputs, and float32 ends at 3e38.
+_LARGEST = 1e30
+
+
+def check_scale(outputs: NDArray[Any]) -> None:
+    """Refuse outputs whose weights float32 might not hold.
+
+    Raises
+    ------
+    InputError
+        If one is beyond 1e30.
+    """
+    largest = max(float(np.max(outputs, initial=0.0)), -float(np.min(outputs, initial=0.0)))
+    if largest > _LARGEST:
+        msg = f"an output is {largest:.3g}, and weights are stored in float32; scale outputs to below {_LARGEST:.0e}"
+        raise InputError(msg)
 
 
 def empty(targets: int, train: int, parameters: Parameters) -> dict[str, NDArray[Any]]:

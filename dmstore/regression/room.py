@@ -21,8 +21,6 @@ from dmstore.regression.design import gram_dtype
 _PROCESS = 400 << 20
 # What a thread takes beside its working set, and what that should have at least before a Gram has any.
 _THREAD, _WORKING = 96 << 20, 192 << 20
-# Members of a working set whose packed masks a thread has beside it, where the design is a target's own.
-_OWN = 16_384
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,8 @@ class Need:
     @property
     def block(self) -> int:
         """Bytes for a block of targets: products of the groups, outputs and results."""
-        products = 8 * self.train * (len(self.words) + 2)
+        # Sums of two groups stand beside both, and with folds beside those that lam_max needs.
+        products = 8 * self.train * (len(self.words) + (6 if self.folds else 4))
         # As they are, and in the order of the bits; rounded while products are made, and of runs that
         # choose lam. On own designs they are in float64.
         narrow = 8 if self.raw == 8 else 4
@@ -94,10 +93,18 @@ class Need:
 
     def beside(self, threads: int) -> int:
         """Bytes for all but Grams and working sets."""
-        # Folds are joined to be checked, and so are twice there.
-        masks = (2 if self.folds else 1) * sum(self.words)
-        rows = threads * min(_OWN, self.train) * sum(self.words) // self.train if self.own else 0
-        return masks + rows + self.block + threads * _THREAD + _PROCESS
+        # Groups that choose lam are joined, and so are twice there: all folds, or the holdout's parts.
+        joined = self.words if self.folds else self.words[len(self.words) // 2 :]
+        # On own designs a thread has the packed masks of its working set, twice where that grows.
+        rows = 2 * threads * sum(self.words) if self.own else 0
+        return sum(self.words) + sum(joined) + rows + self.block + threads * _THREAD + _PROCESS
+
+    def unpenalised(self, threads: int) -> int:
+        """Bytes for decompositions without a penalty: while one is made, and each thread's on own designs."""
+        if not self.lam0:
+            return 0
+        whole = unpenalised.KEPT + unpenalised.MEANWHILE + 4
+        return (unpenalised.MEANWHILE + (threads * whole if self.own else 0)) * self.train**2
 
     @property
     def gram(self) -> int:
@@ -121,12 +128,12 @@ def plan(need: Need, memory: int, threads: int, scratch: str | Path | None) -> R
             f"the Grams; give more with --memory, or fewer --threads"
         )
         raise InputError(msg)
-    meanwhile = unpenalised.MEANWHILE * need.train**2 if need.lam0 else 0
-    if need.lam0 and memory < beside + meanwhile + unpenalised.KEPT * need.train**2:
-        takes = meanwhile + unpenalised.KEPT * need.train**2
+    meanwhile = need.unpenalised(threads)
+    takes = meanwhile + (unpenalised.KEPT * need.train**2 if need.shared else 0)
+    if need.lam0 and memory < beside + takes:
         msg = (
             f"{memory / 1e9:.1f} GB of memory are too little: lam 0 takes {takes / 1e9:.1f} GB beside "
-            f"{beside / 1e9:.1f}; give more with --memory, or a positive --lam"
+            f"{beside / 1e9:.1f}; give more with --memory, fewer --threads or a positive --lam"
         )
         raise InputError(msg)
     left = memory - beside - meanwhile

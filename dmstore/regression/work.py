@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Work:
         self._cancelled = cancelled
         self._share = (available() // 2 if memory is None else memory) // self.threads
         self._kept = threading.local()
+        self._pool = ThreadPoolExecutor(self.threads)
 
     def each(self, one: Callable[[int], None], targets: int) -> None:
         """Call `one` for every target."""
@@ -45,9 +46,15 @@ class Work:
                 one(target)
 
         # What a thread adds up must not depend on how many there are.
-        with blas_threads(1), ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(unless, range(targets)):
-                pass
+        with blas_threads(1):
+            futures = [self._pool.submit(unless, target) for target in range(targets)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+                wait(futures)
 
     def flat(self, dtype: Any, train: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Memory of this thread for a working set; pages are taken when they are written to.
@@ -81,9 +88,9 @@ class Work:
         """
         kept = vars(self._kept)
         before: NDArray[np.uint64] = kept.get("rows", np.empty((0, width), dtype=np.uint64))
-        if before.shape[1] != width or len(before) < count:
-            larger = np.empty((max(count, len(before) * 4 // 3), width), dtype=np.uint64)
-            if before.shape[1] == width:
-                larger[: len(before)] = before
-            before = kept["rows"] = larger
-        return before[:count]
+        if before.shape[1] != width:
+            before = np.empty((0, width), dtype=np.uint64)
+        if len(before) < max(count, 1):
+            kept["rows"] = np.empty((max(count, len(before) * 4 // 3), width), dtype=np.uint64)
+            kept["rows"][: len(before)] = before
+        return np.asarray(kept["rows"][:count])

@@ -48,7 +48,7 @@ def _put(counted: Any, level: Any, own: float, runs: int, unit: float, out: Any)
     """
     scale, lowest, highest = 1.0 / (runs * unit), np.int32(0), np.int32(0)
     if unit != 1.0:
-        # float32 has more digits than these.
+        # float32 has more digits than these up to a million runs, and beyond nearly as many.
         near, mine, units = np.float32(scale), np.float32(own), np.float32(1.0 / unit)
         for b in range(len(counted)):
             expected = mine * np.float32(level[b]) * units
@@ -101,7 +101,8 @@ def _fill(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> i
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _fill_from_gram(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> int:
     largest, beyond = 0, np.empty(new, dtype=flat.dtype)
-    for a in range(old, new):
+    # What is not kept is only looked at for how large it is.
+    for a in range(old, new if source[-1] != 1.0 else min(new, held)):
         out = flat[a * side : a * side + a] if a < held else beyond
         largest = max(largest, _from_gram(source, a, 0, a, out))
     return largest
@@ -112,8 +113,9 @@ def _fill_from_rows(source: Any, old: int, new: int, held: int, flat: Any, side:
     rows, level, runs, unit = source
     largest, beyond = 0, np.empty(new, dtype=flat.dtype)
     found = np.empty((_ROWS, new), dtype=np.int32)
-    for start in range(old, new, _ROWS):
-        stop = min(start + _ROWS, new)
+    last = new if unit != 1.0 else min(new, held)
+    for start in range(old, last, _ROWS):
+        stop = min(start + _ROWS, last)
         counts(rows[start:stop], rows[:stop], found)
         for a in range(start, stop):
             out = flat[a * side : a * side + a] if a < held else beyond[:a]
@@ -156,7 +158,8 @@ def extend(source: Any, old: int, new: int, flat: Any, place: Any) -> bool:
     before, held = min(old, most), min(new, most)
     if held > place[0]:
         # An odd number of cache lines a row: columns would fall on one another in the cache.
-        wider = min(32 * (max(held, place[0] * 4 // 3) // 32) + 48, most)
+        line = 64 // flat.itemsize
+        wider = min(((max(held, place[0] * 4 // 3) // line) | 1) * line + 2 * line, most)
         _widen(flat, place[0], before, wider)
         place[0] = wider
     place[1], side = held, place[0]
