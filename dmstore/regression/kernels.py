@@ -184,7 +184,8 @@ def choose(
     diagonal, inside = np.empty(train, dtype=states.dtype), np.zeros(train, dtype=np.bool_)
     ahead = np.empty(train, dtype=states.dtype)
     predicted = np.empty(len(check_outputs), dtype=np.float32)
-    size, sweeps, all_converged = 0, 0, True
+    # A plain 0 is a type of its own, and what is called with it would be compiled twice.
+    size, sweeps, all_converged = np.int64(0), 0, True
     best, best_error, worse, step = 0, np.inf, 0, 0
     previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
     found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
@@ -342,6 +343,6 @@ def refit(
     diagonal, inside = np.empty(train), np.zeros(train, dtype=np.bool_)
     _, used, converged, _ = _solve(
         gram, mean, moment, runs, 1.0, lam, tolerance, most_sweeps, weight, rest,
-        members, inside, level, diagonal, 0, flat, place,
+        members, inside, level, diagonal, np.int64(0), flat, place,
     )  # fmt: skip
     return weight, used, converged

@@ -104,7 +104,7 @@ def _fill_from_gram(source: Any, old: int, new: int, held: int, flat: Any, side:
     # What is not kept is only looked at for how large it is.
     for a in range(old, new if source[-1] != 1.0 else min(new, held)):
         out = flat[a * side : a * side + a] if a < held else beyond
-        largest = max(largest, _from_gram(source, a, 0, a, out))
+        largest = max(largest, _from_gram(source, a, np.int64(0), a, out))
     return largest
 
 
