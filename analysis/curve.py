@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.analysis import agreement
 from dmstore.analysis.benchmark import number
+from dmstore.analysis.pca import leading
 from dmstore.analysis.truth import mse, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+# Principal components whose explained variance is compared.
+COMPONENTS = 10
 _BLOCK = 1024
 _GROUPS = ("train", "holdout")
 
@@ -86,7 +89,10 @@ def learning_curve(
         ``holdout_r2``, ``lam``, ``nonzeros``, ``kkt``; ``mean_lds`` (``runs``,) with its 95 %
         interval; ``cosine`` (``runs``, ``other_runs``, ``target``), of the datamodels from
         different numbers of runs, NaN where one is all zero. As the larger sample holds the
-        smaller, the cosine is above that of separate samples. Constant outputs are NaN.
+        smaller, the cosine is above that of separate samples. ``explained_variance`` (``runs``,
+        ``other_runs``, ``component``): share of the variance of the datamodels from other runs
+        (unit rows, uncentred) along the principal components of those from the runs, NaN beyond
+        as many as there are. Constant outputs are NaN.
 
     Raises
     ------
@@ -97,7 +103,7 @@ def learning_curve(
 
     References
     ----------
-    ModelDiff, Appendix F.3, Figure 20.
+    ModelDiff, Appendix F.3, Figures 20 and 21.
     """
     if (
         not len(shares)
@@ -280,18 +286,40 @@ def _judged(
     length = np.linalg.norm(unit, axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = np.einsum("atu,btu->abt", unit, unit) / (length[:, None] * length[None])
+    explained = _explained(unit, length, random_state)
     further = ("holdout_r2", "lam", "nonzeros", "kkt")
     return xr.Dataset(
         {
             **{name: (("runs", "target"), values) for name, values in arrays.items()},
             **{k: (("runs", "target"), np.array([one[k] for one in found])) for k in further},
             "cosine": (("runs", "other_runs", "target"), np.clip(cosine, -1, 1)),
+            "explained_variance": (("runs", "other_runs", "component"), explained),
             **{
                 name: ("runs", mean[row])
                 for row, name in enumerate(("mean_lds", "mean_lds_low", "mean_lds_high"))
             },
         }
     )
+
+
+def _explained(
+    weight: NDArray[np.float32], length: NDArray[np.float32], random_state: int
+) -> NDArray[np.float64]:
+    """Explained variance along components: (step, step, component), of (step, target, train) weights."""
+    found = np.full((len(weight), len(weight), COMPONENTS), np.nan)
+    rows = [
+        one[size > 0].astype(np.float64) / size[size > 0, None]
+        for one, size in zip(weight, length, strict=True)
+    ]
+    for step, own in enumerate(rows):
+        count = min(COMPONENTS, *own.shape)
+        if not count:
+            continue
+        direction = leading(own, count, random_state)
+        for other, theirs in enumerate(rows):
+            if len(theirs):
+                found[step, other, :count] = ((theirs @ direction.T) ** 2).mean(axis=0)
+    return found
 
 
 def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
@@ -307,7 +335,8 @@ def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
     dict
         ``steps``: a list of ``runs``, ``lds``, ``lds_low``, ``lds_high`` (mean over targets), medians
         over targets ``r2``, ``holdout_r2`` and ``nonzeros``, ``worst_kkt``, and ``cosine``: mean with the
-        datamodels of each other step, in order; ``cosine_low``: the 5 % quantile. ``targets``, ``skipped``
+        datamodels of each other step, in order; ``cosine_low``: the 5 % quantile; ``explained``: for each
+        other step, the shares of its variance along the components of this one. ``targets``, ``skipped``
         steps of too few runs, ``eval_masks``.
     """
     steps = []
@@ -321,6 +350,9 @@ def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
         cosine = one["cosine"].values
         entry["cosine"] = [number(_mean(values)) for values in cosine]
         entry["cosine_low"] = [_quantile(values, 0.05) for values in cosine]
+        entry["explained"] = [
+            [number(share) for share in shares] for shares in one["explained_variance"].values
+        ]
         steps.append(entry)
     return {
         "steps": steps,

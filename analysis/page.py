@@ -102,6 +102,16 @@ def render(comparison: xr.Dataset, subject: Subject) -> str:
     return environment.from_string(source).render(**_context(comparison, subject))
 
 
+def _curves(curves: dict[str, dict[str, Any]]) -> list[str]:
+    """Figures of learning curves; those kept by an earlier version do not have all of them."""
+    if not curves:
+        return []
+    drawn = [plot.learning_curve(curves), plot.sample_size(curves)]
+    if all("explained" in step for curve in curves.values() for step in curve["steps"]):
+        drawn += [plot.explained_by_samples(curves, step) for step in (0, -1)]
+    return [plot.svg(axes) for axes in drawn]
+
+
 def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
     names = [str(name) for name in comparison["algorithm"].values]
     sides = [_side(subject.examples, comparison, row) for row in range(2)]
@@ -116,11 +126,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
             "directions": plot.svg(plot.directions(comparison)),
             "similarity": plot.svg(plot.similarity(comparison)),
         },
-        "curves": [
-            plot.svg(draw(subject.curves)) for draw in (plot.learning_curve, plot.sample_size)
-        ]
-        if subject.curves
-        else [],
+        "curves": _curves(subject.curves),
         "fits": [
             plot.svg(draw(subject.fits))
             for draw in (fit_plot.holdout_curves, fit_plot.sparsity, fit_plot.holdout_r2)

@@ -188,6 +188,43 @@ def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = Non
     return axes
 
 
+def explained_by_samples(
+    curves: Mapping[str, Mapping[str, Any]], step: int, axes: Axes | None = None
+) -> Axes:
+    """Variance of datamodels from different numbers of runs along the components of one (Figure 21).
+
+    Parameters
+    ----------
+    curves : mapping
+        As of :func:`learning_curve`, each with ``explained``.
+    step : int
+        Whose principal components: 0 of the fewest runs, -1 of all.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        steps = curve["steps"]
+        for place, (shares, other) in enumerate(zip(steps[step]["explained"], steps, strict=True)):
+            known = [np.nan if share is None else share for share in shares]
+            axes.plot(
+                np.arange(1, len(known) + 1),
+                known,
+                color=color,
+                alpha=0.3 + 0.7 * (place + 1) / len(steps),
+                marker="o",
+                markersize=3,
+                linewidth=1.0,
+                label=f"{name}: {other['runs']:,} runs",
+            )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(
+        "principal component of datamodels from " + ("fewest" if step == 0 else "all") + " runs"
+    )
+    axes.set_ylabel("share of variance explained")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return axes
+
+
 def _column(curve: Mapping[str, Any], key: str) -> NDArray[np.float64]:
     """One number a step: of a list, the last; NaN where it is not known."""
     values = (step[key] for step in curve["steps"])

@@ -470,6 +470,11 @@ def test_steps_take_shares_of_masks_and_whole_masks():
     assert (_steps(mask_id, free, (1.0,), 0)[free] == 0).all()
 
 
+def found_weights(study, curve):
+    weight = study.datamodels("a").sel(target=curve["target"])["weight"].values.astype(float)
+    return weight / np.linalg.norm(weight, axis=1, keepdims=True)
+
+
 def test_learning_curve(planted):
     study = dmstore.open_study(planted[0])
     found = learning_curve(study, "a", targets=7)
@@ -494,6 +499,19 @@ def test_learning_curve(planted):
     assert np.allclose(np.diagonal(cosine), 1)
     assert np.allclose(cosine, cosine.T)
     assert (np.diff(cosine[:, -1]) > 0).all()
+    explained = found["explained_variance"]
+    count = int(np.isfinite(explained.values[-1, -1]).sum())
+    assert count == 7
+    own = explained.values[-1, -1, :count]
+    # Unit rows: all their variance lies along as many components as rows, most along the first.
+    assert np.isclose(own.sum(), 1)
+    assert (np.diff(own) <= 1e-12).all()
+    unit = found_weights(study, found)
+    singular = np.linalg.svd(unit, compute_uv=False)
+    assert np.allclose(own, singular**2 / len(unit), atol=2e-3)
+    # No other directions explain more of a sample than its own.
+    total = explained.cumsum("component").values[..., :count]
+    assert (total[:, -1] <= total[-1, -1] + 1e-9).all()
     assert np.array_equal(found["lds"], learning_curve(study, "a", targets=7)["lds"])
 
 
@@ -570,6 +588,14 @@ def test_the_report_shows_the_curve(opened):
     assert "Would more runs help?" in text
     assert "b: LDS" in text
     assert "noise ceiling of the LDS" in text
+    assert text.count("share of variance explained") == 2
+    for kept in opened.objects.path("datamodels/a/").glob("*/curve-*.json"):
+        document = json.loads(kept.read_text())
+        for step in document["results"]["steps"]:
+            del step["explained"]
+        kept.write_text(json.dumps(document))
+    report(opened, "a", "b")
+    assert "share of variance explained" not in page.read_text()
 
 
 def test_a_published_study_is_a_benchmark(opened, tmp_path):

@@ -189,6 +189,8 @@ def test_dask_and_single_target_input():
         ({"lams": 0}, "positive"),
         ({"lam_ratio": -1.0}, "between 0 and 1"),
         ({"lam_ratio": float("nan")}, "between 0 and 1"),
+        ({"lam_ratio": 1.0}, "50 lams that do not decrease"),
+        ({"outputs": np.full(30, 1e31)}, "scale outputs to below 1e"),
         ({"tolerance": 0.0}, "between 0 and 1"),
     ],
 )

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from designs import DESIGNS, make, statistics
 
 from dmstore.errors import InputError
-from dmstore.regression import path, torch_design, torch_solver, torch_steps
+from dmstore.regression import lasso_path, path, torch_design, torch_solver, torch_steps
 from dmstore.regression.design import Design
 from dmstore.regression.path import Parameters
 from dmstore.regression.results import NOT_CONVERGED
@@ -76,6 +76,17 @@ def test_default_tolerances_give_the_same_choice():
     assert np.array_equal(found["lam"], expected["lam"])
     assert distance(found["weight"], expected["weight"]).max() <= 1e-4
     assert np.array_equal(np.isnan(found["holdout_mse"]), np.isnan(expected["holdout_mse"]))
+
+
+def test_plain_arrays():
+    masks, outputs = make(runs=900, train=120, targets=9)
+    expected = lasso_path(masks, outputs)
+    found = lasso_path(masks, outputs, solver="torch", threads=2)
+    assert found.attrs["solver"] == "torch"
+    assert set(found.data_vars) == set(expected.data_vars)
+    assert np.array_equal(found["lam"], expected["lam"])
+    assert distance(found["weight"].values, expected["weight"].values).max() <= 1e-4
+    assert (found["kkt"] <= 1e-4).all()
 
 
 def test_equal_columns_share_what_they_predict():

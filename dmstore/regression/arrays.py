@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression import stages
+from dmstore.regression import solvers, stages
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters
 from dmstore.regression.results import check_scale
+from dmstore.regression.room import in_memory
 from dmstore.regression.stages import Stage
 from dmstore.regression.work import Work
 from dmstore.threads import blas_threads, cores
@@ -37,6 +38,7 @@ def lasso_path(
     lam: float | None = None,
     lam_grid: Sequence[float] = (),
     folds: int = 0,
+    solver: str = "gram",
     random_state: int = 0,
     threads: int | None = None,
 ) -> xr.Dataset:
@@ -59,6 +61,9 @@ def lasso_path(
     folds : int
         Choose lam by so many folds of all rows, drawn with `random_state`, in the place of `holdout`;
         rows of one mask are in one fold.
+    solver : str
+        ``gram``, or ``torch`` and ``fast_l1`` where they are installed: these take all targets at once.
+        Targets that are train units are fitted by ``gram`` in any case.
     random_state : int
     threads : int, optional
         All cores by default.
@@ -73,9 +78,10 @@ def lasso_path(
     Raises
     ------
     InputError
-        For wrong shapes or dtypes, outputs that are NaN or beyond 1e30, fewer than 20 runs, an empty holdout, more folds
-        than masks, or a
-        `target_train` that is no column.
+        For wrong shapes or dtypes, outputs that are NaN or beyond 1e30, fewer than 20 runs, an empty
+        holdout, more folds than masks, or a `target_train` that is no column.
+    MissingDependencyError
+        If the solver's package or device is not there.
 
     References
     ----------
@@ -104,7 +110,9 @@ def lasso_path(
         lam=lam,
         lam_grid=tuple(lam_grid),
         folds=folds,
+        solver=solver,
     )
+    solvers.load(solver)
     seen: Any = masks if hasattr(masks, "compute") else np.asarray(masks)
     said: Any = np.asarray(outputs, dtype=np.float64)
     said = said[:, None] if said.ndim == 1 else said
@@ -114,7 +122,7 @@ def lasso_path(
     if len(said) < FEWEST_RUNS or not np.isfinite(said).all():
         msg = f"{len(said)} runs: at least {FEWEST_RUNS} are needed, and no NaN or infinite output"
         raise InputError(msg)
-    check_scale(said)
+    check_scale(said, np.ones(len(said), dtype=bool))
     sets = _folds(seen, folds, random_state) if folds else _apart(holdout, len(said), random_state)
     threads = threads or cores()
     shift = said.mean(axis=0)
@@ -161,26 +169,23 @@ def _shared(
     parameters: Parameters,
     threads: int,
 ) -> dict[str, NDArray[Any]]:
-    """Fit targets on all rows, one stage and so one Gram after the other."""
+    """Fit targets on all rows: one stage and so one Gram after the other, where the solver allows it."""
     runs = [len(part) for part in values]
     checks = stages.check_designs(steps, words, runs)
     work = Work(threads)
     result: dict[str, NDArray[Any]] = {}
     before = None
+    together = 1 if parameters.solver == "gram" else len(steps)
 
     @functools.cache
     def moments(group: int) -> Moments:
         return make_moments(words[group], values[group], shift, threads=threads)
 
-    for step in steps:
-        (design,) = stages.make_designs([step], words, runs, _zeros, before, threads=threads)
-        result = stages.run([step], [design], checks, moments, shift, parameters, result, work)
-        before = step, design
+    for group in stages.passes(steps, together):
+        designs = stages.make_designs(group, words, runs, in_memory, before, threads=threads)
+        result = stages.run(group, designs, checks, moments, shift, parameters, result, work)
+        before = group[-1], designs[-1]
     return result
-
-
-def _zeros(train: int, dtype: Any) -> NDArray[Any]:
-    return np.zeros((train, train), dtype=dtype)
 
 
 def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:

@@ -332,10 +332,10 @@ class Fitting:
         """Take one block through the stages of a pass, `done` with those before, and store it."""
         start, stop = blocks.bounds(number)
         values = self.runs.column(self.output, start, stop)
-        check_scale(values)
         # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.
         used = np.zeros(len(values), dtype=bool)
         used[np.concatenate(self.runs.rows)] = True
+        check_scale(values, used)
         shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
         have, result = blocks.load(number)
         # Stages of this pass that were done with more memory are not done again.

@@ -18,15 +18,17 @@ _STORED = 1e-4
 _LARGEST = 1e30
 
 
-def check_scale(outputs: NDArray[Any]) -> None:
-    """Refuse outputs whose weights float32 might not hold.
+def check_scale(outputs: NDArray[Any], used: NDArray[np.bool_]) -> None:
+    """Refuse outputs (run, target) of the runs that are used whose weights float32 might not hold.
 
     Raises
     ------
     InputError
         If one is beyond 1e30.
     """
-    largest = max(float(np.max(outputs, initial=0.0)), -float(np.min(outputs, initial=0.0)))
+    where = used[:, None]
+    highest, lowest = (f(outputs, where=where, initial=0.0) for f in (np.max, np.min))
+    largest = max(float(highest), -float(lowest))
     if largest > _LARGEST:
         msg = f"an output is {largest:.3g}, and weights are stored in float32; scale outputs to below {_LARGEST:.0e}"
         raise InputError(msg)
