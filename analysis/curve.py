@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.analysis import agreement
 from dmstore.analysis.benchmark import number
-from dmstore.analysis.pca import leading
+from dmstore.analysis.pca import explained, leading
 from dmstore.analysis.truth import mse, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
@@ -286,14 +286,16 @@ def _judged(
     length = np.linalg.norm(unit, axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = np.einsum("atu,btu->abt", unit, unit) / (length[:, None] * length[None])
-    explained = _explained(unit, length, random_state)
     further = ("holdout_r2", "lam", "nonzeros", "kkt")
     return xr.Dataset(
         {
             **{name: (("runs", "target"), values) for name, values in arrays.items()},
             **{k: (("runs", "target"), np.array([one[k] for one in found])) for k in further},
             "cosine": (("runs", "other_runs", "target"), np.clip(cosine, -1, 1)),
-            "explained_variance": (("runs", "other_runs", "component"), explained),
+            "explained_variance": (
+                ("runs", "other_runs", "component"),
+                _explained(unit, length, random_state),
+            ),
             **{
                 name: ("runs", mean[row])
                 for row, name in enumerate(("mean_lds", "mean_lds_low", "mean_lds_high"))
@@ -316,9 +318,7 @@ def _explained(
         if not count:
             continue
         direction = leading(own, count, random_state)
-        for other, theirs in enumerate(rows):
-            if len(theirs):
-                found[step, other, :count] = ((theirs @ direction.T) ** 2).mean(axis=0)
+        found[step, :, :count] = [explained(theirs, direction) for theirs in rows]
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis.plot import COLORS, figure
+from dmstore.analysis.plot import COLORS, figure, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def holdout_curves(
     axes.set_xlim(1.0, last)
     axes.set_xlabel("lam as a share of lam_max")
     axes.set_ylabel("holdout error over that of the mean")
-    _legend(axes)
+    legend_above(axes, 9)
     return axes
 
 
@@ -126,8 +126,4 @@ def _histograms(axes: Axes, values: Mapping[str, NDArray[np.float64]], form: str
             label=f"{name}: median {middle}",
         )
     axes.set_ylabel("targets")
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    legend_above(axes, 9)

@@ -119,13 +119,23 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     (component,) float64
     """
     unit = normalize(weight).values
-    rows = unit[(unit != 0).any(axis=1)]
-    along = rows @ direction.transpose("component", "train").values.astype(np.float64).T
+    directions = direction.transpose("component", "train").values.astype(np.float64)
     return xr.DataArray(
-        (along**2).mean(axis=0) if len(rows) else np.full(along.shape[1], np.nan),
+        explained(unit[(unit != 0).any(axis=1)], directions),
         dims="component",
         name="explained_variance",
     )
+
+
+def explained(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over unit rows (target, train) of their squares along directions (component, train).
+
+    NaN without rows.
+    """
+    if not len(rows):
+        return np.full(len(directions), np.nan)
+    found: NDArray[np.float64] = ((rows @ directions.T) ** 2).mean(axis=0)
+    return found
 
 
 def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:

@@ -164,7 +164,7 @@ def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = 
         axes.plot(runs, r2, color=color, linestyle="--", label=f"{name}: median R², eval runs")
     _runs_axis(axes, curves)
     axes.set_ylabel("agreement with eval runs")
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    legend_above(axes, 8)
     return axes
 
 
@@ -184,7 +184,7 @@ def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = Non
         axes.plot(runs, low, color=color, linestyle=":", label=f"{name}: 5 % of targets lie below")
     _runs_axis(axes, curves)
     axes.set_ylabel("cosine with datamodels from all runs")
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    legend_above(axes, 8)
     return axes
 
 
@@ -221,8 +221,15 @@ def explained_by_samples(
         "principal component of datamodels from " + ("fewest" if step == 0 else "all") + " runs"
     )
     axes.set_ylabel("share of variance explained")
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    legend_above(axes, 8)
     return axes
+
+
+def legend_above(axes: Axes, size: int) -> None:
+    """A legend in two columns above the axes, where it hides nothing."""
+    axes.legend(
+        frameon=False, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
 
 
 def _column(curve: Mapping[str, Any], key: str) -> NDArray[np.float64]:

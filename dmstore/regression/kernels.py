@@ -54,7 +54,7 @@ def _admit(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _violated(rest: Any, weight: Any, inside: Any, lam: float, tolerance: float) -> bool:
+def violated(rest: Any, weight: Any, inside: Any, lam: float, tolerance: float) -> bool:
     """Whether any column violates its optimality condition by more than is allowed."""
     for j in range(len(rest)):
         gradient = 2.0 * abs(rest[j])
@@ -101,9 +101,9 @@ def _solve(
             weight[members[a]] = short[a]
         # From the integers again, so that rounding does not add up along the path.
         residual(gram, mean, moment, runs, weight.reshape(1, train), rest.reshape(1, train))
-        violated = _violated(rest, weight, inside, lam, tolerance)
-        if not violated or used >= most:
-            return size, used, not violated, True
+        off = violated(rest, weight, inside, lam, tolerance)
+        if not off or used >= most:
+            return size, used, not off, True
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -240,7 +240,7 @@ def choose(
         for k in range(count):
             lam, weight = lams[step + k], weights[2 + k]
             sweeps += spent[k]
-            if _violated(rests[2 + k], weight, inside, lam, tolerance):
+            if violated(rests[2 + k], weight, inside, lam, tolerance):
                 size, used, converged, fits = _solve(
                     gram, mean, moment, runs, unit, lam, tolerance,
                     most_sweeps - spent[k], weight, rests[2 + k], members, inside, level, diagonal,

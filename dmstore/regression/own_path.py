@@ -106,14 +106,10 @@ class _Solver:
             self.weight[members] = weight
             onward, bar = 0.0, half
             self._look(lam)
-            gradient, there = 2.0 * np.abs(self._rest), self.weight != 0.0
-            allowed = lam * (1.0 + np.where(self._inside, 2.0, 1.0) * tolerance)
-            off = ~np.where(
-                there, np.abs(gradient - lam) <= 2.0 * tolerance * lam, gradient <= allowed
-            )
-            if not off.any() or used >= self._sweeps:
+            off = kernels.violated(self._rest, self.weight, self._inside, lam, tolerance)
+            if not off or used >= self._sweeps:
                 self._before = came_from
-                return used, not off.any()
+                return used, not off
 
     def _look(self, lam: float) -> None:
         precision = _ROUNDING * self._tolerance * 0.5 * lam
