@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.regression.working_set import row_of
+from dmstore.regression.working_set import entry, row_of
 
 import numba  # isort: skip
 
@@ -149,8 +149,7 @@ def _eliminate(
     for a in range(count):
         near, far = row_of(source, flat, place, active[a], spare)
         for b in range(count):
-            k = active[b]
-            matrix[a, b] = unit * (near[k] if k < len(near) else far[k - len(near)])
+            matrix[a, b] = unit * entry(near, far, active[b])
         matrix[a, a] = diagonal[active[a]]
         largest = max(largest, matrix[a, a])
     for a in range(count):

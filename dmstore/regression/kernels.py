@@ -14,7 +14,7 @@ import numpy as np
 from dmstore.regression.descent import descend
 from dmstore.regression.gradient import residual
 from dmstore.regression.prediction import mean_square, predict
-from dmstore.regression.working_set import extend, row_of
+from dmstore.regression.working_set import entry, extend, row_of
 
 import numba  # isort: skip
 
@@ -27,7 +27,7 @@ ABREAST = 2
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _admit(
+def admit(
     mean: Any, ahead: Any, weight: Any, bar: float, members: Any, inside: Any, level: Any,
     diagonal: Any, size: int,
 ) -> int:  # fmt: skip
@@ -88,7 +88,7 @@ def _solve(
     train, half, used = len(rest), 0.5 * lam, 0
     while True:
         old = size
-        size = _admit(mean, rest, weight, half, members, inside, level, diagonal, size)
+        size = admit(mean, rest, weight, half, members, inside, level, diagonal, size)
         source = (gram, members[:size], level[:size], runs, unit)
         if size > old and not extend(source, old, size, flat, place):
             return size, used, False, False
@@ -202,9 +202,7 @@ def choose(
             for j in range(train):
                 ahead[j] = rests[1, j] + onward * (rests[1, j] - rests[0, j])
             old = size
-            size = _admit(
-                mean, ahead, weights[now - 1], bar, members, inside, level, diagonal, size
-            )
+            size = admit(mean, ahead, weights[now - 1], bar, members, inside, level, diagonal, size)
             source = (gram, members[:size], level[:size], runs, unit)
             if size > old and not extend(source, old, size, flat, place):
                 return best_weight, best, sweeps, False
@@ -285,8 +283,7 @@ def _catch_up(
         for v in range(2, now):
             total = 0.0
             for b in range(old):
-                covariance = near[b] if b < len(near) else far[b - len(near)]
-                total += (weights[v, members[b]] - weights[1, members[b]]) * covariance
+                total += (weights[v, members[b]] - weights[1, members[b]]) * entry(near, far, b)
             rests[v, j] = rests[1, j] - unit * total
 
 
@@ -327,8 +324,8 @@ def refit(
         See :func:`choose`.
     lam : float
     start : (train,) float32 or float64
-    flat : (number,) float64
-        Memory for the working set, of any content.
+    flat, place
+        See :func:`choose`; float64.
 
     Returns
     -------

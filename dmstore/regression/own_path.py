@@ -69,8 +69,9 @@ class _Solver:
         self._runs, self._work = runs, work
         self._tolerance, self._sweeps = tolerance, sweeps
         self.weight = start.astype(np.float64)
-        self._members = np.zeros(0, dtype=np.int64)
+        self._members, self._size = np.empty(runs.train, dtype=np.int64), np.int64(0)
         self._inside = np.zeros(runs.train, dtype=np.bool_)
+        self._level, self._diagonal = np.empty(runs.train), np.empty(runs.train)
         self._flat, self._place = work.flat(np.float64, runs.train)
         self._look(lam)
         self._before = self.weight.copy(), self._rest.copy()
@@ -87,13 +88,13 @@ class _Solver:
         came_from = self.weight.copy(), self._rest.copy()
         while True:
             self._admit(bar)
-            members, mean = self._members, self._runs.mean[self._members]
+            members = self._members[: self._size]
             weight = self.weight[members]
             used += descend(
                 self._source(),
                 self._flat,
                 self._place,
-                mean - mean * mean,
+                self._diagonal[: self._size],
                 self._rest[members],
                 weight,
                 self._before[1][members],
@@ -117,22 +118,20 @@ class _Solver:
 
     def _source(self) -> tuple[Any, ...]:
         """Where covariances of the working set come from; see :mod:`dmstore.regression.working_set`."""
-        size = len(self._members)
-        rows = self._work.rows(size, self._runs.width)
-        return rows, self._runs.mean[self._members], self._runs.count, 1.0
+        rows = self._work.rows(int(self._size), self._runs.width)
+        return rows, self._level[: self._size], self._runs.count, 1.0
 
     def _admit(self, bar: float) -> None:
         """Take columns into the working set, if any is asked for."""
-        level, old = np.abs(self._rest), len(self._members)
-        if old and not (~self._inside & ((self.weight != 0.0) | (level >= bar))).any():
-            return
-        wanted = (self.weight != 0.0) | (level >= kernels.AHEAD * bar)
-        new = np.flatnonzero(~self._inside & wanted)
-        self._members = np.concatenate([self._members, new])
-        self._inside[new] = True
-        source = self._source()
-        source[0][old:] = self._runs.rows(new)
-        extend(source, old, len(self._members), self._flat, self._place)
+        old = self._size
+        self._size = kernels.admit(
+            self._runs.mean, self._rest, self.weight, bar, self._members, self._inside,
+            self._level, self._diagonal, old,
+        )  # fmt: skip
+        if self._size > old:
+            source = self._source()
+            source[0][old:] = self._runs.rows(self._members[old : self._size])
+            extend(source, old, self._size, self._flat, self._place)
 
 
 def choose_lams(
