@@ -22,6 +22,7 @@ def baselines(
     *,
     targets: NDArray[np.int64] | None = None,
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    unit: NDArray[np.int64] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Predict the outputs of models that see given masks, from the runs that are not for evaluation.
@@ -33,6 +34,8 @@ def baselines(
       share in the runs) the difference of mean outputs of runs with it and runs without it.
       Units that all or none of the runs saw count nothing.
 
+    Of targets that are train units only the runs count that did not see them.
+
     Parameters
     ----------
     runs : xarray.Dataset
@@ -43,6 +46,8 @@ def baselines(
         Positions; all by default.
     labels : pair of (train,) and (target,) int64, optional
         Classes of train units and of all targets.
+    unit : (target,) int64, optional
+        The train unit that each of the targets is, -1 for none.
     progress : callable, optional
         Called with runs read and runs to read.
 
@@ -66,8 +71,10 @@ def baselines(
     left = ((mask - seen / count) * factor).astype(np.float32)
     said = runs[output] if targets is None else runs[output].isel(target=targets)
     own = _Classes(labels, targets, len(seen)) if labels is not None else None
-    influence = np.zeros((len(mask), said.shape[1]))
-    kernel_total, total, shift = np.zeros(len(mask)), np.zeros(said.shape[1]), None
+    influence, kernel_total = np.zeros((2, len(mask), said.shape[1]))
+    total, counted, shift = np.zeros(said.shape[1]), np.zeros(said.shape[1]), None
+    unit = np.full(said.shape[1], -1, dtype=np.int64) if unit is None else unit
+    is_unit = unit >= 0
     for start, chosen in _blocks(fitted):
         masks = _masks(runs, start)[chosen]
         values = np.asarray(said[start : start + BLOCK].values, dtype=np.float64)[chosen]
@@ -76,24 +83,31 @@ def baselines(
         # Near the mean, so that outputs far from 0 keep their digits; taken out exactly below.
         shift = values.mean(axis=0) if shift is None else shift
         values -= shift
+        inside = np.ones(values.shape)
+        inside[:, is_unit] = ~masks[:, unit[is_unit]]
+        values *= inside
         kernel = (left @ masks.T.astype(np.float32)).astype(np.float64)
         influence += kernel @ values
-        kernel_total += kernel.sum(axis=1)
+        kernel_total += kernel @ inside if is_unit.any() else kernel.sum(axis=1, keepdims=True)
         total += values.sum(axis=0)
+        counted += inside.sum(axis=0)
         if own is not None:
-            own.add(masks, values)
+            own.add(masks, values, inside)
         if progress:
             progress(rows + start, 2 * rows)
     if progress:
         progress(2 * rows, 2 * rows)
-    mean = total / count
+    # A target that every run saw has none: its sums are 0, and so is what is said of it.
+    counted = np.maximum(counted, 1)
+    mean = total / counted
     base = mean + (0 if shift is None else shift)
+    influence = (influence - kernel_total * mean) * (count / counted)
     found = {
         "mean": np.repeat(base[:, None], len(mask), axis=1),
-        "empirical influence": base[:, None] + (influence - np.outer(kernel_total, mean)).T,
+        "empirical influence": base[:, None] + influence.T,
     }
     if own is not None:
-        found["class mean"] = base[:, None] + own.predict(mask, count, total)
+        found["class mean"] = base[:, None] + own.predict(mask, counted, total)
     return {name: found[name] for name in NAMES if name in found}
 
 
@@ -124,22 +138,26 @@ class _Classes:
         # A class without train units has share 0 in every mask.
         self._member = member / np.maximum(member.sum(axis=0), 1)
         self._own = own
-        self._share, self._square = np.zeros(classes), np.zeros(classes)
-        self._product = np.zeros(len(own))
+        self._share, self._square, self._product = np.zeros((3, len(own)))
 
-    def add(self, masks: NDArray[np.bool_], values: NDArray[np.float64]) -> None:
-        """Take in runs: (run, train) bool and (run, target)."""
-        share = masks @ self._member
-        self._share += share.sum(axis=0)
-        self._square += (share**2).sum(axis=0)
-        self._product += (share[:, self._own] * values).sum(axis=0)
+    def add(
+        self,
+        masks: NDArray[np.bool_],
+        values: NDArray[np.float64],
+        inside: NDArray[np.float64],
+    ) -> None:
+        """Take in runs: (run, train) bool, (run, target), and 1 where a run counts for a target."""
+        share = (masks @ self._member)[:, self._own]
+        self._share += (share * inside).sum(axis=0)
+        self._square += (share**2 * inside).sum(axis=0)
+        self._product += (share * values).sum(axis=0)
 
     def predict(
-        self, mask: NDArray[np.bool_], count: int, total: NDArray[np.float64]
+        self, mask: NDArray[np.bool_], count: NDArray[np.float64], total: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """What is to be added to the mean output: (target, mask) float64."""
         mean = self._share / count
-        variance = (self._square / count - mean**2)[self._own]
-        covariance = self._product / count - mean[self._own] * total / count
+        variance = self._square / count - mean**2
+        covariance = self._product / count - mean * total / count
         slope = np.divide(covariance, variance, out=np.zeros_like(total), where=variance > 1e-12)
-        return np.asarray(slope[:, None] * (mask @ self._member - mean)[:, self._own].T)
+        return np.asarray(slope[:, None] * ((mask @ self._member)[:, self._own] - mean).T)

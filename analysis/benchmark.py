@@ -148,7 +148,12 @@ def benchmark(
         _refuse(methods, force=force)
         if baselines:
             found = predict_baselines(
-                runs, said, truth.mask, labels=_labels(study, target_set), progress=progress
+                runs,
+                said,
+                truth.mask,
+                labels=_labels(study, target_set),
+                unit=truth.unit,
+                progress=progress,
             )
             seen = "were computed on these runs" if truth.fitted else ""
             methods += [

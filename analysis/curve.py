@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import schema
 from dmstore.analysis import agreement
-from dmstore.analysis.benchmark import number
 from dmstore.analysis.pca import explained, leading
 from dmstore.analysis.truth import mse, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
-from dmstore.regression.design import Design, Moments, RunPacker, make_design, make_moments
+from dmstore.regression.design import (
+    Design,
+    Moments,
+    RunPacker,
+    Words,
+    count_gram,
+    gram_dtype,
+    make_moments,
+    padded,
+)
 from dmstore.regression.path import (
     FEWEST_RUNS,
     Designs,
@@ -25,8 +30,6 @@ from dmstore.regression.path import (
     Parameters,
     fit_block,
 )
-from dmstore.storage import log
-from dmstore.storage.published import ReadOnly
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 # Principal components whose explained variance is compared.
 COMPONENTS = 10
+# Share of the variance that a component has at least.
+_RANK = 1e-10
 _BLOCK = 1024
 _GROUPS = ("train", "holdout")
 
@@ -57,8 +62,8 @@ def learning_curve(
     """Fit some targets on growing numbers of runs, and judge each by the eval runs.
 
     The masks are put in a random order; each number of runs takes those of the first masks, so that
-    every sample holds the smaller ones. The Gram of each step's new runs is made once and added to
-    the sum so far, so all steps together cost one Gram of all runs. Which runs choose lam and which
+    every sample holds the smaller ones. The counts of each step's new runs are added to the Grams of those
+    before, so all steps together cost no more Grams than one fit, and two are in memory. Which runs choose lam and which
     are for evaluation stays what it is in the study.
 
     Parameters
@@ -75,7 +80,8 @@ def learning_curve(
     shares : sequence of float
         Of the runs that are not for evaluation, ascending, the last at most 1.
     parameters : Parameters, optional
-        Instead of the fit's; halves are never fitted.
+        Instead of the fit's, in which case the curve is not the fit's; halves are never fitted, and lam is
+        chosen by the holdout runs, not by folds, with solver ``gram``.
     resamples, random_state : int
     threads : int, optional
         All cores by default.
@@ -105,19 +111,12 @@ def learning_curve(
     ----------
     ModelDiff, Appendix F.3, Figures 20 and 21.
     """
-    if (
-        not len(shares)
-        or sorted(set(shares)) != list(shares)
-        or not 0 < shares[0] <= shares[-1] <= 1
-    ):
-        msg = f"shares {list(shares)} must ascend and lie above 0 and at most at 1; give such as .25 .5 1"
-        raise InputError(msg)
+    check_curve(study, algorithm, shares)
     if targets is not None and targets < 1:
         msg = f"{targets} targets are not allowed; give at least 1"
         raise InputError(msg)
     said, settings, named = _settings(study, algorithm, fit, output, parameters)
     runs = study.runs(algorithm)
-    _check_targets(study, algorithm, runs.attrs["target_set"])
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, said, chosen)
     threads = threads or cores()
@@ -186,11 +185,31 @@ def _settings(
     known = Parameters.__dataclass_fields__
     stated = {k: v for k, v in document.get("parameters", {}).items() if k in known}
     settings = replace(parameters or Parameters(**stated), halves=False)
-    return output or document.get("output", "margin"), settings, document.get("fit", "")
+    # A curve of other parameters than the fit's says nothing of the fit.
+    same = settings == replace(Parameters(**stated), halves=False)
+    return (
+        output or document.get("output", "margin"),
+        settings,
+        document.get("fit", "") if same else "",
+    )
 
 
-def _check_targets(study: Study, algorithm: str, target_set: str) -> None:
-    if (study.target_train(target_set) >= 0).any():
+def check_curve(study: Study, algorithm: str, shares: Sequence[float]) -> None:
+    """Refuse what no learning curve can be made of.
+
+    Raises
+    ------
+    InputError
+        For shares that do not ascend within (0, 1], or targets that are train units.
+    """
+    if (
+        not len(shares)
+        or sorted(set(shares)) != list(shares)
+        or not 0 < shares[0] <= shares[-1] <= 1
+    ):
+        msg = f"shares {list(shares)} must ascend and lie above 0 and at most at 1; give such as 0.25,0.5,1"
+        raise InputError(msg)
+    if (study.target_train(study.algorithm(algorithm).target_set) >= 0).any():
         msg = (
             f"targets of {algorithm!r} are train units themselves; each needs the runs that did not see it "
             f"alone, which a learning curve does not have: take another target set"
@@ -227,22 +246,29 @@ def _samples(
         for own, groups in zip(packers, members, strict=True):
             for packer, member in zip(own, groups, strict=True):
                 packer.add(block[member[start : start + _BLOCK]])
-    sums: list[tuple[Design, Moments]] = []
+    words: list[list[Words]] = [[], []]
+    said: list[Moments] = []
+    size = runs.sizes["train"]
+    dtype = gram_dtype(len(split))
+    # Two Grams in all, that grow in place: choosing lam needs the masks of the holdout runs alone.
+    train, everything = (np.zeros((size, size), dtype=dtype) for _ in range(2))
     for place, row in enumerate(packers):
-        for column, packer in enumerate(row):
-            words = packer.finish()
-            new = (
-                make_design(words, packer.runs, threads=threads),
-                make_moments(words, values[members[place][column]], shift),
-            )
-            if place:
-                sums[column] = (sums[column][0] + new[0], sums[column][1] + new[1])
-            else:
-                sums.append(new)
-        (train, train_moments), (holdout, holdout_moments) = sums
+        new = [padded(packer.finish()) for packer in row]
+        row.clear()
+        for column, (group, member) in enumerate(zip(new, members[place], strict=True)):
+            words[column].append(group)
+            moments = make_moments(group, values[member], shift, threads=threads)
+            said[column : column + 1] = [said[column] + moments if place else moments]
+        count_gram(new[:1], into=train, threads=threads)
+        count_gram(new, into=everything, threads=threads)
+        count = [moments.runs for moments in said]
         yield (
-            Designs(train, holdout, train + holdout),
-            Outputs(train_moments, holdout_moments, train_moments + holdout_moments, shift),
+            Designs(
+                Design(count[0], train),
+                Design(count[1], words=words[1]),
+                Design(sum(count), everything),
+            ),
+            Outputs(said[0], said[1], said[0] + said[1], shift),
         )
 
 
@@ -283,9 +309,14 @@ def _judged(
             point = np.asarray(arrays["lds"][row][varies].mean())
             mean[:, row] = [point, *agreement.interval(sample, point)]
     unit = np.array([one["weight"] for one in found], dtype=np.float32)
+    # Rows of length 1 or 0: outputs may be so large or small that float32 does not hold their squares.
+    largest = np.abs(unit).max(axis=2, initial=0.0, keepdims=True)
+    unit /= np.where(largest > 0, largest, 1)
     length = np.linalg.norm(unit, axis=2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.einsum("atu,btu->abt", unit, unit) / (length[:, None] * length[None])
+    unit /= np.where(length > 0, length, 1)[:, :, None]
+    cosine = np.einsum("atu,btu->abt", unit, unit)
+    there = length > 0
+    cosine[~(there[:, None] & there[None])] = np.nan
     further = ("holdout_r2", "lam", "nonzeros", "kkt")
     return xr.Dataset(
         {
@@ -294,7 +325,7 @@ def _judged(
             "cosine": (("runs", "other_runs", "target"), np.clip(cosine, -1, 1)),
             "explained_variance": (
                 ("runs", "other_runs", "component"),
-                _explained(unit, length, random_state),
+                _explained(unit, there, random_state),
             ),
             **{
                 name: ("runs", mean[row])
@@ -305,123 +336,17 @@ def _judged(
 
 
 def _explained(
-    weight: NDArray[np.float32], length: NDArray[np.float32], random_state: int
+    weight: NDArray[np.float32], there: NDArray[np.bool_], random_state: int
 ) -> NDArray[np.float64]:
-    """Explained variance along components: (step, step, component), of (step, target, train) weights."""
+    """Explained variance along components: (step, step, component), of (step, target, train) unit rows."""
     found = np.full((len(weight), len(weight), COMPONENTS), np.nan)
-    rows = [
-        one[size > 0].astype(np.float64) / size[size > 0, None]
-        for one, size in zip(weight, length, strict=True)
-    ]
+    rows = [one[has].astype(np.float64) for one, has in zip(weight, there, strict=True)]
     for step, own in enumerate(rows):
         count = min(COMPONENTS, *own.shape)
         if not count:
             continue
         direction = leading(own, count, random_state)
-        found[step, :, :count] = [explained(theirs, direction) for theirs in rows]
+        # Rows that lie in fewer dimensions have no further components.
+        direction = direction[explained(own, direction) > _RANK]
+        found[step, :, : len(direction)] = [explained(theirs, direction) for theirs in rows]
     return found
-
-
-def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
-    """A learning curve as plain numbers; None where a figure is not known.
-
-    Parameters
-    ----------
-    curve : xarray.Dataset
-        From :func:`learning_curve`.
-
-    Returns
-    -------
-    dict
-        ``steps``: a list of ``runs``, ``lds``, ``lds_low``, ``lds_high`` (mean over targets), medians
-        over targets ``r2``, ``holdout_r2`` and ``nonzeros``, ``worst_kkt``, and ``cosine``: mean with the
-        datamodels of each other step, in order; ``cosine_low``: the 5 % quantile; ``explained``: for each
-        other step, the shares of its variance along the components of this one. ``targets``, ``skipped``
-        steps of too few runs, ``eval_masks``.
-    """
-    steps = []
-    for row, runs in enumerate(curve["runs"].values.tolist()):
-        one = curve.isel(runs=row)
-        entry: dict[str, Any] = {"runs": runs}
-        for short in ("lds", "lds_low", "lds_high"):
-            entry[short] = number(one[f"mean_{short}"].item())
-        entry |= {k: _quantile(one[k].values, 0.5) for k in ("r2", "holdout_r2", "nonzeros")}
-        entry["worst_kkt"] = number(one["kkt"].values.max())
-        cosine = one["cosine"].values
-        entry["cosine"] = [number(_mean(values)) for values in cosine]
-        entry["cosine_low"] = [_quantile(values, 0.05) for values in cosine]
-        entry["explained"] = [
-            [number(share) for share in shares] for shares in one["explained_variance"].values
-        ]
-        steps.append(entry)
-    return {
-        "steps": steps,
-        "targets": curve.sizes["target"],
-        "skipped": int(curve.attrs["skipped"]),
-        "eval_masks": int(curve.attrs["eval_masks"]),
-    }
-
-
-def _mean(values: NDArray[Any]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else np.nan
-
-
-def _quantile(values: NDArray[Any], share: float) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, share)) if len(finite) else None
-
-
-def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
-    """The numbers of a learning curve, stored beside the fit, so that a report shows them.
-
-    Without a fit, and in a published study, they are returned alone.
-
-    Parameters
-    ----------
-    study : Study
-    curve : xarray.Dataset
-        From :func:`learning_curve`.
-
-    Returns
-    -------
-    dict
-        As of :func:`summarise_curve`.
-    """
-    attrs, results = curve.attrs, summarise_curve(curve)
-    if attrs["fit"] and not isinstance(study.objects, ReadOnly):
-        parameters = {
-            **{k: attrs[k] for k in ("resamples", "random_state", "shares")},
-            "targets": results["targets"],
-        }
-        stated = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-        document = {
-            "fit": attrs["fit"],
-            "study": study.uuid,
-            "algorithm": attrs["algorithm"],
-            "content_id": attrs["content_id"],
-            "eval_runs": attrs["eval_runs"],
-            "parameters": parameters,
-            "results": results,
-            "created": log.utc_now(),
-            "software": log.software(),
-        }
-        name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
-        study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
-    return results
-
-
-def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
-    """The newest learning curve that was kept beside a fit, as of :func:`summarise_curve`."""
-    folder, _, start = _place(algorithm, fit).rpartition("/")
-    found = [
-        schema.load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
-        for name in study.objects.children(f"{folder}/")
-        if name.startswith(start) and name.endswith(".json")
-    ]
-    newest = max(found, key=lambda document: str(document.get("created", "")), default=None)
-    return newest["results"] if newest else None
-
-
-def _place(algorithm: str, fit: str) -> str:
-    return f"datamodels/{algorithm}/{fit}/curve-"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Arrays of a fit that figures need: those without the train units.
 NEEDED = ("lam_path", "lam_max", "holdout_mse", "holdout_r2", "nonzeros", "status")
-CONSTANT = 3
+# Constant outputs, and train units that nearly all runs saw: they have no datamodel.
+_UNFITTED = (3, 5)
 _SAMPLE = 8
 _BINS = 30
 
@@ -27,7 +28,8 @@ def holdout_curves(
     """Holdout error along the path: median and quartiles of the targets, and a sample of them.
 
     Errors are relative to that of the mean of the runs fitted on. A target that left the path counts
-    with its last error from there on.
+    with its last error from there on. Lam is a share of each target's lam_max, but where a grid is the path of
+    all, in all fits, it is lam itself. A fit of one lam has no curve.
 
     Parameters
     ----------
@@ -38,10 +40,11 @@ def holdout_curves(
         Draws the sample.
     """
     axes = axes if axes is not None else figure()[1]
-    last = 0.5
+    first, last = 0.0, np.inf
+    grid = all(_shared(fit) for fit in fits.values())
     for (name, fit), color in zip(fits.items(), COLORS, strict=False):
         share, error = _curves(fit)
-        if not len(error):
+        if not len(error) or len(share) < 2 or _shared(fit) != grid:
             axes.plot([], [], color=color, label=f"{name}: none")
             continue
         draw = np.random.default_rng(random_state)
@@ -50,11 +53,11 @@ def holdout_curves(
         low, middle, high = np.quantile(_kept(error), [0.25, 0.5, 0.75], axis=0)
         axes.fill_between(share, low, high, color=color, alpha=0.18, linewidth=0)
         axes.plot(share, middle, color=color, linewidth=1.8, label=f"{name}: median")
-        last = min(last, float(share[-1]))
+        first, last = max(first, float(share[0])), min(last, float(share[-1]))
     axes.axhline(1.0, color="#6b7280", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlim(1.0, last)
-    axes.set_xlabel("lam as a share of lam_max")
+    axes.set_xlim(*((first, last) if first > last else (1.0, 0.01)))
+    axes.set_xlabel("lam" if grid else "lam as a share of lam_max")
     axes.set_ylabel("holdout error over that of the mean")
     legend_above(axes, 9)
     return axes
@@ -89,19 +92,26 @@ def holdout_r2(fits: Mapping[str, xr.Dataset], axes: Axes | None = None) -> Axes
 
 
 def _fitted(fit: xr.Dataset) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = fit["status"].values != CONSTANT
+    found: NDArray[np.bool_] = ~np.isin(fit["status"].values, _UNFITTED)
     return found
 
 
+def _shared(fit: xr.Dataset) -> bool:
+    """Whether one grid of lams is the path of all targets."""
+    paths = fit["lam_path"].values[_fitted(fit)]
+    return len(paths) > 1 and bool((paths == paths[0]).all())
+
+
 def _curves(fit: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of lam_max (path,), and errors over that of the mean (target, path)."""
+    """Lam (path,), over lam_max unless all targets share it, and errors over that of the mean (target, path)."""
     error = fit["holdout_mse"].values[_fitted(fit)]
     r2 = fit["holdout_r2"].values[_fitted(fit)]
     known = np.isfinite(r2) & (r2 < 1)
     error, r2 = error[known], r2[known]
     if not len(error):
         return np.zeros(0), error
-    share = (fit["lam_path"] / fit["lam_max"]).values[_fitted(fit)][known][0]
+    lam = fit["lam_path"] if _shared(fit) else fit["lam_path"] / fit["lam_max"]
+    share = lam.values[_fitted(fit)][known][0]
     return share, error * ((1 - r2) / np.nanmin(error, axis=1))[:, None]
 
 

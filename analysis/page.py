@@ -52,7 +52,7 @@ class Subject:
     effects : list of dict
         Counterfactual checks, from :func:`dmstore.analysis.report.counterfactuals`.
     curves : dict
-        Algorithm to its learning curve, from :func:`dmstore.analysis.curve.kept_curve`.
+        Algorithm to its learning curve, from :func:`dmstore.analysis.curve_summary.kept_curve`.
     fits : dict
         Algorithm to its fit, without what has train units.
     scores_only : bool

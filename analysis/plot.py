@@ -151,7 +151,7 @@ def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = 
     Parameters
     ----------
     curves : mapping
-        Name of an algorithm to numbers from :func:`dmstore.analysis.curve.summarise_curve`.
+        Name of an algorithm to numbers from :func:`dmstore.analysis.curve_summary.summarise_curve`.
     axes : matplotlib axes, optional
     """
     axes = axes if axes is not None else figure()[1]

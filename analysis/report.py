@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from dmstore import results, schema
-from dmstore.analysis.curve import kept_curve
+from dmstore.analysis.curve_summary import kept_curve
 from dmstore.analysis.evaluate import evaluate
 from dmstore.analysis.fit_plot import NEEDED
 from dmstore.analysis.page import Subject, render
@@ -126,7 +126,9 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
         rows += [
             (
                 f"LDS on {found['eval_runs']} eval runs",
-                f"{found['lds']:.2f} ({found['lds_low']:.2f} to {found['lds_high']:.2f})",
+                "not known: no target could be scored"
+                if found["lds"] is None
+                else f"{found['lds']:.2f} ({found['lds_low']:.2f} to {found['lds_high']:.2f})",
             ),
             *(
                 [("noise ceiling of the LDS", f"{found['ceiling']:.2f}")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,19 @@ def available() -> int:
         except (OSError, ValueError):
             continue
     return int(_SHARE * max(free, 0))
+
+
+def peak() -> int:
+    """Bytes that this process has had at most, since it began."""
+    try:
+        # What getrusage says is not less than what the process that started this one had.
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+    except OSError:
+        found = None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (
+        int(found[1]) * 1024 if found else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
 
 
 def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -76,6 +76,27 @@ def test_a_grid_is_the_path_of_all_targets():
     assert (lasso_path(masks, outputs, lam_grid=[90.0, 0.3]).status == AT_END).all()
 
 
+def test_lams_above_every_weight_do_not_end_a_path():
+    masks, outputs = make(600, 80, 4)
+    # Twenty lams without any weight come first; their errors are the same, not worse.
+    grid = np.geomspace(90.0, 0.01, 40)
+    found = lasso_path(masks, outputs, lam_grid=grid, target_train=UNITS)
+    assert (np.sum(grid > found.lam_max.values[:, None], axis=1) > 10).all()
+    assert (found.holdout_r2 > 0).all()
+    assert (found.nonzeros > 0).all()
+    whole = lasso_path(masks, outputs, lam_grid=grid, patience=0, target_train=UNITS)
+    assert np.array_equal(found.lam, whole.lam)
+    assert np.array_equal(found.weight, whole.weight)
+
+
+def test_the_first_lam_of_a_grid_may_have_weights():
+    masks, outputs = make(600, 80, 4)
+    found = lasso_path(masks, outputs, lam_grid=[0.1, 0.0001])
+    best = found.status.values == AT_START
+    assert best.any()
+    assert (found.nonzeros.values[best] > 0).all()
+
+
 FREE = {
     "plain": {"runs": 400, "train": 60},
     "fixed size": {"runs": 400, "train": 60, "fixed": True},

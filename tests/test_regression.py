@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from sklearn.linear_model import Lasso
 import dmstore
 from dmstore import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
-from dmstore.regression import fit, fitting, gradient, lasso_path, stages
+from dmstore.regression import fit, fitting, gradient, lasso_path, pinned, stages
 from dmstore.regression.design import Moments, RunPacker, make_design, make_moments
 from dmstore.regression.path import Parameters
 from dmstore.regression.results import AT_START, CONSTANT, NOT_CONVERGED
@@ -181,7 +183,10 @@ def test_dask_and_single_target_input():
     [
         ({"masks": np.zeros((30, 4))}, "bool"),
         ({"outputs": np.zeros(29)}, "expected"),
-        ({"outputs": np.full(30, np.nan)}, "NaN"),
+        ({"outputs": np.full(30, np.nan)}, "nan in run 0, target 0; leave out"),
+        ({"outputs": np.full(30, 1j)}, "expected real numbers"),
+        ({"outputs": np.array(["a"] * 30)}, "expected real numbers"),
+        ({"outputs": np.zeros((30, 0))}, "none of them empty"),
         ({"holdout": 0.0}, "holdout"),
         ({"holdout": 1.0}, "holdout"),
         ({"holdout": float("nan")}, "holdout"),
@@ -432,7 +437,7 @@ def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
 
 def test_a_retraction_as_a_fit_begins_is_not_fitted_on(fitted, monkeypatch):
     study, *_ = fitted
-    real, calls = fitting.compact, []
+    real, calls = pinned.compact, []
 
     def late(table):
         calls.append(table)
@@ -440,7 +445,7 @@ def test_a_retraction_as_a_fit_begins_is_not_fitted_on(fitted, monkeypatch):
         if len(calls) == 1:
             retract_runs(study.algorithm("a"), ["run=0-9"], reason="test")
 
-    monkeypatch.setattr(fitting, "compact", late)
+    monkeypatch.setattr(pinned, "compact", late)
     done = fit(study, "a")
     assert len(calls) == 2
     view = study.algorithm("a").table.view()
@@ -453,7 +458,7 @@ def test_a_retraction_as_a_fit_begins_is_not_fitted_on(fitted, monkeypatch):
         real(table)
         retract_runs(study.algorithm("a"), [f"run={next(number)}"], reason="test")
 
-    monkeypatch.setattr(fitting, "compact", again)
+    monkeypatch.setattr(pinned, "compact", again)
     with pytest.raises(IncompleteError, match="run it again"):
         fit(study, "a")
 
@@ -537,3 +542,40 @@ def test_nearly_as_many_weights_as_runs_converge():
     assert int(found.nonzeros.max()) > 60
     assert float(found.kkt.max()) <= 1e-4
     assert (found.status != NOT_CONVERGED).all()
+
+
+def test_labels_are_kept_and_dask_arrays_are_read_in_blocks(monkeypatch):
+    import xarray as xr
+
+    from dmstore.regression import arrays
+
+    masks, outputs = problem(300, 20, targets=7)
+    labelled = lasso_path(
+        xr.DataArray(masks, dims=("run", "train"), coords={"train": [f"u{n}" for n in range(20)]}),
+        xr.DataArray(outputs, dims=("run", "target"), coords={"target": np.arange(7) + 100}),
+    )
+    assert labelled.target.values.tolist() == list(range(100, 107))
+    assert labelled.train.values[3] == "u3"
+    monkeypatch.setattr(arrays, "TARGETS", 3)
+    # No room for two Grams: a pass for each stage.
+    monkeypatch.setattr(arrays, "available", lambda: 1)
+    asked = []
+
+    def block(values):
+        asked.append(values.shape)
+        return values
+
+    lazy = da.from_array(outputs, chunks=(300, 3)).map_blocks(block, dtype=float, meta=outputs[:0])
+    found = lasso_path(da.from_array(masks, chunks=(77, 20)), lazy)
+    assert asked == [(300, 3), (300, 3), (300, 1)] * 2
+    for name, values in lasso_path(masks, outputs).items():
+        # Products with other targets beside them are rounded otherwise.
+        assert np.allclose(found[name], values, rtol=1e-6, atol=1e-12, equal_nan=True), name
+        assert np.allclose(labelled[name], values, rtol=1e-6, atol=1e-12, equal_nan=True), name
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    ballast = np.ones(40_000_000)
+    code = "from dmstore.memory import peak; print(peak())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert 1e7 < int(said.stdout) < ballast.nbytes

@@ -74,7 +74,13 @@ def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
     fit(study, "a", progress=lambda what, done, total: seen.append((what, done, total)))
     check(study, expected)
     passes = -(-8 // count)
-    assert sum(what == "fit" and done == total for what, done, total in seen) == passes
+    assert sum(what == "count" and done == total for what, done, total in seen) == passes
+    # One estimate for all passes: a path is six refits, and there are two blocks.
+    steps = [(done, total) for what, done, total in seen if what == "fit"]
+    assert {total for _, total in steps} == {2 * (6 + 7)}
+    assert steps[0][0] == 0
+    assert steps[-1][0] == 2 * (6 + 7)
+    assert steps == sorted(steps)
     # What later passes took the place of is gone.
     (name,) = study.objects.children("datamodels/a/")
     blocks = study.objects.children(f"datamodels/a/{name}/blocks/")

@@ -62,6 +62,12 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     help="Targets of the learning curve, drawn at random.",
 )
 @click.option(
+    "--shares",
+    default=None,
+    metavar="S1,S2,...",
+    help="Shares of the runs that the learning curve fits, ascending; 1/16 to 1, each twice the last, by default.",
+)
+@click.option(
     "--resamples",
     type=click.IntRange(1),
     default=1000,
@@ -92,6 +98,7 @@ def command(
     baselines: bool,
     curve: bool,
     targets: int,
+    shares: str | None,
     resamples: int,
     random_state: int,
     force: bool,
@@ -112,7 +119,8 @@ def command(
     """
     from dmstore.analysis import benchmark, learning_curve
     from dmstore.analysis.benchmark import summarise
-    from dmstore.analysis.curve import keep_curve
+    from dmstore.analysis.curve import SHARES, check_curve
+    from dmstore.analysis.curve_summary import keep_curve
     from dmstore.analysis.evaluate import keep
     from dmstore.study import open_study
 
@@ -121,6 +129,9 @@ def command(
         msg = "--curve is judged by eval runs alone; leave --force or --curve out"
         raise click.UsageError(msg)
     opened = open_study(study)
+    steps = _shares(shares) if shares is not None else SHARES
+    if curve:
+        check_curve(opened, algorithm, steps)
     bar = output.Progress(f"baselines {algorithm}", quiet=quiet)
     found = benchmark(
         opened,
@@ -148,6 +159,7 @@ def command(
             fit=fit,
             output=target_output,
             targets=targets,
+            shares=steps,
             resamples=resamples,
             random_state=random_state,
             threads=threads,
@@ -157,6 +169,14 @@ def command(
         result["curve"] = keep_curve(opened, grown)
         lines += _curve_lines(result["curve"])
     output.emit(result, lines, as_json=as_json)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"--shares {text!r}: give numbers with commas between, such as 0.1,0.5,1"
+        raise click.UsageError(msg) from error
 
 
 def _options(

@@ -152,13 +152,16 @@ def command(
             "fit": f"fit {algorithm}",
             "join": "join",
         }
-        if what not in bars or done == 0:
+        if what not in bars:
             bars[what] = output.Progress(
-                label[what], quiet=quiet, delay=0.0 if what == "fit" else 2.0
+                label[what],
+                quiet=quiet,
+                delay=0.0 if what == "fit" else 2.0,
+                share=what in ("count", "fit"),
             )
         bars[what](done, total)
         if done == total:
-            bars[what].close()
+            bars.pop(what).close()
 
     found = fit(
         open_study(study),
@@ -178,7 +181,7 @@ def command(
         [
             f"{algorithm}: {output.counted(s['targets'], 'target')} from {runs['train']} + {output.counted(runs['holdout'], 'run')} ({runs['eval']} kept for evaluation), fit {s['fit']}",
             f"  non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
-            f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {s['seconds']:.1f} s; "
+            f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {_cost(s)}; "
             + ", ".join(f"{count} {name}" for name, count in s["status"].items() if count),
         ],
         as_json=as_json,
@@ -202,13 +205,20 @@ def _warn(summary: dict[str, Any]) -> None:
             f"and have no datamodel: each needs {FEWEST_RUNS} runs and a holdout run that did not see it",
             err=True,
         )
-    empty = status["lam_at_start"] + status["constant"]
+    empty = summary.get("without_weights", 0) - status.get("too_few_runs", 0)
     if empty > 0.3 * targets:
         click.echo(
-            f"warning: {empty} of {targets} targets have no datamodel (nothing predicts them on the holdout runs); "
+            f"warning: {empty} of {targets} targets have a datamodel without weights (nothing predicts them on the holdout runs); "
             f"more runs may help",
             err=True,
         )
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    """Time and memory, as far as the fit says."""
+    since = " since it was resumed" if summary.get("resumed") else ""
+    peak = f", {summary['peak_gb']:.2f} GB" if "peak_gb" in summary else ""
+    return f"{summary['seconds']:.1f} s{since}{peak}"
 
 
 def _quartiles(values: list[float | None], form: str) -> str:

@@ -44,11 +44,15 @@ def span(first: int, count: int) -> str:
 class Progress:
     """One moving line on a terminal; elsewhere a plain line every tenth or minute.
 
-    With a `delay` nothing is shown of what takes no longer than so many seconds.
+    With a `delay` nothing is shown of what takes no longer than so many seconds. A `share` is shown where
+    steps are not worth counting.
     """
 
-    def __init__(self, what: str, *, quiet: bool = False, delay: float = 0.0) -> None:
+    def __init__(
+        self, what: str, *, quiet: bool = False, delay: float = 0.0, share: bool = False
+    ) -> None:
         self._delay = delay
+        self._share = share
         self._what = what
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
@@ -73,7 +77,7 @@ class Progress:
             width = 30
             filled = width * done // total
             click.echo(
-                f"\r{self._what} [{'#' * filled}{'.' * (width - filled)}] {done}/{total}{self._left(done, total)}  ",
+                f"\r{self._what} [{'#' * filled}{'.' * (width - filled)}] {self._said(done, total)}{self._left(done, total)}  ",
                 err=True,
                 nl=False,
             )
@@ -81,8 +85,13 @@ class Progress:
             if done >= total:
                 self.close()
         elif done * 10 // total != tenth or now - when >= 60:
-            click.echo(f"{self._what}: {done}/{total}{self._left(done, total)}", err=True)
+            click.echo(
+                f"{self._what}: {self._said(done, total)}{self._left(done, total)}", err=True
+            )
         self._last = (done * 10 // total, now)
+
+    def _said(self, done: int, total: int) -> str:
+        return f"{100 * done // total} %" if self._share else f"{done}/{total}"
 
     def _left(self, done: int, total: int) -> str:
         fresh = done - (self._first or 0)

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dmstore.regression.arrays import lasso_path as lasso_path
     from dmstore.regression.fitting import fit as fit
+    from dmstore.regression.parameters import Parameters as Parameters
 
-__all__ = ["fit", "lasso_path"]
+__all__ = ["Parameters", "fit", "lasso_path"]
 
-_LAZY = {"fit": "dmstore.regression.fitting", "lasso_path": "dmstore.regression.arrays"}
+_LAZY = {
+    "Parameters": "dmstore.regression.parameters",
+    "fit": "dmstore.regression.fitting",
+    "lasso_path": "dmstore.regression.arrays",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmstore.errors import InputError
+from dmstore.memory import available
 from dmstore.regression import solvers, stages
+from dmstore.regression.blocks import TARGETS
 from dmstore.regression.design import Moments, RunPacker, Words, make_moments, padded
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import FEWEST_RUNS, Parameters
@@ -23,6 +25,11 @@ from dmstore.threads import blas_threads, cores
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# Rows of a plain array that are packed at a time.
+_ROWS = 1024
+# Share of the memory that Grams of all stages may take together.
+_SHARE = 0.3
 
 
 def lasso_path(
@@ -49,31 +56,45 @@ def lasso_path(
     masks : (run, train) bool
         NumPy or dask array; what each run saw.
     outputs : (run, target) or (run,) float
-        NumPy or dask array; what each run says on each target.
+        NumPy or dask array; what each run says on each target. A dask array is read in blocks of 256
+        targets, once for each stage where Grams are large.
     holdout : float or (run,) bool
         Runs that choose lam: a share, drawn with `random_state`, or which ones. The refit takes
         every row; none is reserved for evaluation.
     target_train : (target,) int, optional
         The column of `masks` that each target is, -1 where it is none. A target that is a train
         unit is fitted on the rows that did not see it.
-    lams, lam_ratio, patience, tolerance, lam, lam_grid
-        See :class:`Parameters`.
+    lams, lam_ratio : int, float
+        Values of lam of each target, log-spaced from its lam_max down to this share of it.
+    patience : int
+        A target leaves the path after this many worse holdout errors in a row; 0 never.
+    tolerance : float
+        Largest violation of the optimality conditions, relative to lam.
+    lam : float, optional
+        One lam for all targets in the place of a path; 0 fits without a penalty, with the smallest weights.
+    lam_grid : sequence of float
+        The path of all targets, decreasing, in the place of one from each target's lam_max.
     folds : int
         Choose lam by so many folds of all rows, drawn with `random_state`, in the place of `holdout`;
         rows of one mask are in one fold.
     solver : str
-        ``gram``, or ``torch`` and ``fast_l1`` where they are installed: these take all targets at once.
+        ``gram``, or ``torch`` and ``fast_l1`` where they are installed: these take 256 targets at once.
         Targets that are train units are fitted by ``gram`` in any case.
     random_state : int
+        Draws the holdout runs or the folds.
     threads : int, optional
         All cores by default.
 
     Returns
     -------
     xarray.Dataset
-        ``weight`` (target, train) float32 in output units per unit seen, ``bias``, ``lam``,
-        ``lam_max``, ``lam_path``, ``holdout_mse``, ``holdout_r2``, ``kkt``, ``gap``, ``nonzeros``,
-        ``sweeps``, ``status``.
+        ``weight`` (target, train) float32 and ``bias`` (target) float64, in output units: the weights per
+        unit seen, the bias of a run that saw none. ``lam``, ``lam_max`` (target) and ``lam_path``
+        (target, path) float64, in output units. ``holdout_mse`` (target, path) float64 in squared output
+        units, NaN where the target had left the path; ``holdout_r2`` (target) float64. ``kkt`` (target)
+        float64 as a share of lam, ``gap`` (target) float64 as a share of the variance. ``nonzeros``,
+        ``sweeps`` (target) int32; ``status`` (target) int8, see ``docs/regression.md``. Coordinates
+        ``target`` and ``train`` are those of the arrays where they are xarray's, else numbers.
 
     Raises
     ------
@@ -113,79 +134,148 @@ def lasso_path(
         solver=solver,
     )
     solvers.load(solver)
-    seen: Any = masks if hasattr(masks, "compute") else np.asarray(masks)
-    said: Any = np.asarray(outputs, dtype=np.float64)
+    seen: Any = _plain(masks)
+    said: Any = _plain(outputs)
     said = said[:, None] if said.ndim == 1 else said
-    if seen.ndim != 2 or said.ndim != 2 or len(seen) != len(said) or seen.dtype != np.bool_:
-        msg = f"masks {seen.dtype} {seen.shape} and outputs {said.shape}: expected bool (run, train) and (run, target)"
+    if (
+        seen.ndim != 2
+        or said.ndim != 2
+        or len(seen) != len(said)
+        or seen.dtype != np.bool_
+        or 0 in said.shape + seen.shape
+    ):
+        msg = f"masks {seen.dtype} {seen.shape} and outputs {said.shape}: expected bool (run, train) and (run, target), none of them empty"
         raise InputError(msg)
-    if len(said) < FEWEST_RUNS or not np.isfinite(said).all():
-        msg = f"{len(said)} runs: at least {FEWEST_RUNS} are needed, and no NaN or infinite output"
+    if said.dtype.kind not in "fiub":
+        msg = f"outputs {said.dtype}: expected real numbers"
         raise InputError(msg)
-    check_scale(said, np.ones(len(said), dtype=bool))
-    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, len(said), random_state)
+    (runs, targets), train = said.shape, seen.shape[1]
+    if runs < FEWEST_RUNS:
+        msg = f"masks and outputs of {runs} runs: at least {FEWEST_RUNS} are needed"
+        raise InputError(msg)
+    unit = _units(target_train, targets, train)
+    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, runs, random_state)
     threads = threads or cores()
-    shift = said.mean(axis=0)
-    unit = _units(target_train, said.shape[1], seen.shape[1])
-    shared, own = np.flatnonzero(unit < 0), np.flatnonzero(unit >= 0)
-    words = []
-    for group in sets:
-        packer = RunPacker(seen.shape[1])
-        for start in range(0, len(seen), 1024):
-            rows = np.flatnonzero(group[start : start + 1024])
-            packer.add(np.asarray(seen[start : start + 1024])[rows])
-        words.append(padded(packer.finish()))
-    values = [said[group] for group in sets]
-    steps = stages.all_stages(1, halves=False, number_of_folds=folds)
-    parts = []
+    words = _packed(seen, sets)
     with blas_threads(threads):
-        if len(shared):
-            plain = [part[:, shared] for part in values]
-            parts.append((shared, _shared(steps, words, plain, shift[shared], parameters, threads)))
-        if len(own):
-            said_own = [part[:, own] for part in values]
-            groups = OwnGroups.of(words, said_own, shift[own], unit[own])
-            parts.append((own, stages.run_own(steps, groups, parameters, {}, Work(threads))))
-    result = stages.merge(parts)
+        result = _fit(
+            stages.all_stages(1, halves=False, number_of_folds=folds),
+            words,
+            sets,
+            lambda block: _outputs(said, block),
+            unit,
+            parameters,
+            threads,
+        )
     spec = schema.group_spec("datamodels")
     return xr.Dataset(
         {
             name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
             for name, values in result.items()
         },
-        attrs={
-            "runs": len(said),
+        {"target": _labels(outputs, targets), "train": _labels(masks, train)},
+        {
+            "runs": runs,
             "holdout_runs": 0 if folds else int(sets[1].sum()),
             **parameters.document(),
         },
     )
 
 
-def _shared(
+def _plain(array: Any) -> Any:
+    """A NumPy or dask array of what was given."""
+    array = array.data if hasattr(array, "dims") else array
+    return array if hasattr(array, "compute") else np.asarray(array)
+
+
+def _labels(array: Any, count: int) -> NDArray[Any]:
+    """The labels of the columns of an xarray array, or their numbers."""
+    dims: tuple[Any, ...] = getattr(array, "dims", ())
+    if len(dims) == 2 and dims[1] in array.indexes:
+        return np.asarray(array.indexes[dims[1]])
+    return np.arange(count)
+
+
+def _packed(masks: Any, sets: Sequence[NDArray[np.bool_]]) -> list[Words]:
+    """Masks of each set of rows, packed; a chunk of a dask array is computed once."""
+    packers = [RunPacker(masks.shape[1]) for _ in sets]
+    steps = masks.chunks[0] if hasattr(masks, "compute") else (_ROWS,) * (len(masks) // _ROWS + 1)
+    start = 0
+    for size in steps:
+        rows = np.asarray(masks[start : start + size])
+        for packer, chosen in zip(packers, sets, strict=True):
+            packer.add(rows[chosen[start : start + size]])
+        start += size
+    return [padded(packer.finish()) for packer in packers]
+
+
+def _outputs(outputs: Any, block: slice) -> NDArray[np.float64]:
+    """Outputs of some targets, checked."""
+    values = np.asarray(outputs[:, block], dtype=np.float64)
+    if not np.isfinite(values).all():
+        run, target = map(int, np.argwhere(~np.isfinite(values))[0])
+        msg = f"outputs: {values[run, target]} in run {run}, target {block.start + target}; leave out runs with missing outputs"
+        raise InputError(msg)
+    check_scale(values, np.ones(len(values), dtype=bool), "the output", block.start)
+    return values
+
+
+def _fit(
     steps: Sequence[Stage],
     words: Sequence[Words],
-    values: Sequence[NDArray[np.float64]],
-    shift: NDArray[np.float64],
+    sets: Sequence[NDArray[np.bool_]],
+    outputs: Callable[[slice], NDArray[np.float64]],
+    unit: NDArray[np.int64],
     parameters: Parameters,
     threads: int,
 ) -> dict[str, NDArray[Any]]:
-    """Fit targets on all rows: one stage and so one Gram after the other, where the solver allows it."""
-    runs = [len(part) for part in values]
+    """Fit blocks of targets: all stages at once, or one and so one Gram after the other where these are large."""
+    runs = [int(chosen.sum()) for chosen in sets]
     checks = stages.check_designs(steps, words, runs)
     work = Work(threads)
-    result: dict[str, NDArray[Any]] = {}
-    before = None
-    together = 1 if parameters.solver == "gram" else len(steps)
+    blocks = [slice(start, start + TARGETS) for start in range(0, len(unit), TARGETS)]
+    found: list[dict[str, NDArray[Any]]] = [{} for _ in blocks]
+    before, shared = None, bool((unit < 0).any())
+    grams = len(steps) * 4 * words[0].shape[0] ** 2
+    whole = parameters.solver != "gram" or grams < _SHARE * available()
+    for group in stages.passes(steps, len(steps) if whole else 1):
+        designs = []
+        if shared:
+            designs = stages.make_designs(group, words, runs, in_memory, before, threads=threads)
+            before = group[-1], designs[-1]
+        for number, block in enumerate(blocks):
+            values = outputs(block)
+            shift = values.mean(axis=0)
+            own = unit[block] >= 0
+            parts = []
+            for chosen in (np.flatnonzero(~own), np.flatnonzero(own)):
+                if not len(chosen):
+                    continue
+                have = stages.take(found[number], chosen)
+                some = [values[rows][:, chosen] for rows in sets]
+                if own[chosen[0]]:
+                    groups = OwnGroups.of(words, some, shift[chosen], unit[block][chosen])
+                    made = stages.run_own(group, groups, parameters, have, work)
+                else:
+                    moments = functools.partial(_moments, words, some, shift[chosen], threads)
+                    made = stages.run(
+                        group, designs, checks, moments, shift[chosen], parameters, have, work
+                    )
+                parts.append((chosen, made))
+            found[number] = stages.merge(parts)
+    return stages.merge(
+        [(np.arange(len(unit))[block], part) for block, part in zip(blocks, found, strict=True)]
+    )
 
-    @functools.cache
-    def moments(group: int) -> Moments:
-        return make_moments(words[group], values[group], shift, threads=threads)
 
-    for group in stages.passes(steps, together):
-        designs = stages.make_designs(group, words, runs, in_memory, before, threads=threads)
-        result = stages.run(group, designs, checks, moments, shift, parameters, result, work)
-        before = group[-1], designs[-1]
-    return result
+def _moments(
+    words: Sequence[Words],
+    values: Sequence[NDArray[np.float64]],
+    shift: NDArray[np.float64],
+    threads: int,
+    group: int,
+) -> Moments:
+    return make_moments(words[group], values[group], shift, threads=threads)
 
 
 def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -41,10 +40,14 @@ class Blocks:
         self._targets = targets
         self._stages = stages
         self._done = dict.fromkeys(range(count_of(targets)), 0)
-        for name in objects.children(f"{where}blocks/"):
+        self.look()
+
+    def look(self) -> None:
+        """See what is stored, perhaps by another process since."""
+        for name in self._objects.children(f"{self._where}blocks/"):
             match = _NAME.fullmatch(name)
             if match and int(match[1]) in self._done:
-                done = stages if match[2] is None else int(match[2])
+                done = self._stages if match[2] is None else int(match[2])
                 self._done[int(match[1])] = max(done, self._done[int(match[1])])
 
     def bounds(self, number: int) -> tuple[int, int]:
@@ -54,6 +57,11 @@ class Blocks:
     def todo(self, stages: int) -> list[int]:
         """Blocks that have not been through so many stages."""
         return [number for number, done in self._done.items() if done < stages]
+
+    @property
+    def begun(self) -> bool:
+        """Whether any block has been through any stage."""
+        return any(self._done.values())
 
     def note(self, number: int, stages: int) -> None:
         """Take it from whoever stored it that a block has been through so many stages.
@@ -110,10 +118,21 @@ def join(
     objects: Objects,
     where: str,
     targets: int,
-    started: float,
+    cost: Callable[[], dict[str, Any]],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Join the blocks into one group, block by block, and name it: the commit of the fit."""
+    """Join the blocks into one group, block by block, and name it: the commit of the fit.
+
+    Parameters
+    ----------
+    objects : Objects
+    where : str
+        Prefix of the fit.
+    targets : int
+    cost : callable
+        What the fit took, to be kept with its summary.
+    progress : callable, optional
+    """
     spec = schema.group_spec("datamodels")
     count = count_of(targets)
     path = f"datamodels-{uuid.uuid4().hex[:8]}.zarr"
@@ -151,7 +170,7 @@ def join(
         made[name][...] = values
     schema.consolidate(store)
     objects.sync(f"{where}{path}")
-    summary = {**summarise(merged), "seconds": round(time.monotonic() - started, 3)}
+    summary = {**summarise(merged), **cost()}
     document = {"path": path, "created": log.utc_now(), "summary": summary}
     if not objects.put_if_absent(
         f"{where}complete.json", schema.dump_document("complete", document)
@@ -175,6 +194,7 @@ def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     return {
         "targets": len(status),
         "nonzeros": quartiles(arrays["nonzeros"].astype(float)),
+        "without_weights": int((arrays["nonzeros"] == 0).sum()),
         "lam": quartiles(arrays["lam"]),
         "holdout_r2": quartiles(arrays["holdout_r2"]),
         "worst_kkt": float(np.fmax.reduce(arrays["kkt"], initial=0.0)),

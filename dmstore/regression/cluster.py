@@ -18,6 +18,7 @@ import dmstore
 from dmstore.errors import DmstoreError, IncompleteError, InputError, MissingDependencyError
 from dmstore.memory import available
 from dmstore.regression import stages, tasks
+from dmstore.regression.ahead import Ahead
 from dmstore.regression.fitting import Fitting
 from dmstore.regression.tasks import Job
 from dmstore.regression.tiles import Tiles
@@ -43,7 +44,7 @@ def fit_blocks(
     *,
     threads: int | None,
     memory: int | None,
-) -> None:
+) -> int:
     """Do all stages of all blocks that are not done, by the workers of a cluster.
 
     Parameters
@@ -56,6 +57,11 @@ def fit_blocks(
     threads, memory : int, optional
         Of each worker, at most; what it has by default.
 
+    Returns
+    -------
+    int
+        Bytes that a worker has had at most; 0 where nothing was to be done.
+
     Raises
     ------
     InputError
@@ -67,7 +73,7 @@ def fit_blocks(
     """
     blocks, steps = fitting.blocks(), fitting.steps
     if not blocks.todo(len(steps)):
-        return
+        return 0
     objects = fitting.algorithm.objects
     with _connected(address, threads, memory) as (client, memory):
         job = Job(
@@ -81,25 +87,22 @@ def fit_blocks(
         )
         pool = _Pool(client, address, job)
         [(_, (room, train, dtype))] = pool.each(tasks.look, [()])
-        done = 0
-        for group in stages.passes(steps, room):
-            done += len(group)
-            todo = blocks.todo(done)
-            if not todo:
-                continue
+        ahead, peak = Ahead(blocks, stages.passes(steps, room), fitting.tell), 0
+        for group, done, todo in ahead:
             with contextlib.ExitStack() as stack:
                 tiles = None
-                if fitting.scratch is not None:
+                if fitting.scratch is not None and fitting.shared:
                     tiles = Tiles.create(fitting.scratch, document["fit"], len(group), train, dtype)
                     stack.callback(tiles.remove)
                     work = [(tiles, group, *bounds) for bounds in tiles.bounds()]
                     for counted, _ in enumerate(pool.each(tasks.count, work), 1):
                         fitting.tell("count", counted, len(work))
                 fits = [(tiles, group, done, number, blocks.stages(number)) for number in todo]
-                fitting.tell("fit", 0, len(fits))
-                for fitted, (task, _) in enumerate(pool.each(tasks.fit_block, fits), 1):
+                for task, most in pool.each(tasks.fit_block, fits):
                     blocks.note(task[3], done)
-                    fitting.tell("fit", fitted, len(fits))
+                    ahead.fitted(group)
+                    peak = max(peak, most)
+        return peak
 
 
 @contextlib.contextmanager
@@ -134,10 +137,12 @@ def _connected(
         except (OSError, ValueError, TimeoutError) as error:
             msg = f"--cluster {address}: no dask scheduler answers there within {_ANSWER} s; give the address of one, such as tcp://host:8786, or local:N"
             raise InputError(msg) from error
-        yield client, memory
-        if not local:
-            with contextlib.suppress(Exception):
-                client.run(tasks.forget, on_error="ignore")
+        try:
+            yield client, memory
+        finally:
+            if not local:
+                with contextlib.suppress(Exception):
+                    client.run(tasks.forget, on_error="ignore")
 
 
 def _close(what: Client | LocalCluster) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.regression.working_set import entry, row_of
+from dmstore.regression.working_set import row_of
 
 import numba  # isort: skip
 
@@ -110,10 +110,11 @@ def _jump(
     half_lam: float,
     spare: Any,
 ) -> None:
-    """Solve for the non-zero weights at once, as far as no sign changes.
+    """Solve for the non-zero weights with their signs as they are, and go as far that way as it pays.
 
     Where nearly as many weights as runs are non-zero the problem is so flat that coordinate descent
-    hardly moves; with the signs given it is a linear system.
+    hardly moves; with the signs given it is a linear system. Signs that change on the way bend the
+    objective up, so the best length is at one of these or between two.
     """
     active = np.flatnonzero(weight)
     count = len(active)
@@ -126,15 +127,28 @@ def _jump(
         step = _eliminate(source, flat, place, diagonal, active, right, spare)
     else:
         step = _conjugate(source, flat, place, diagonal, active, right, spare)
-    length, first = 1.0, -1
+    # Of either solution the objective falls by this much a unit of length at first, and less by as
+    # much at its end.
+    fall = np.dot(step, right)
+    if not fall > 0.0:
+        return
+    changes = np.full(count, np.inf)
+    for a in range(count):
+        if weight[active[a]] * step[a] < 0.0:
+            changes[a] = -weight[active[a]] / step[a]
+    length, left, stopped = 1.0, fall, -1
+    for a in np.argsort(changes):
+        if changes[a] * fall >= left:
+            break
+        left -= 2.0 * half_lam * abs(step[a])
+        if changes[a] * fall >= left:
+            length, stopped = changes[a], a
+            break
+    if stopped < 0:
+        length = left / fall
     for a in range(count):
         old = weight[active[a]]
-        if old * (old + length * step[a]) < 0.0:
-            length = -old / step[a]
-            first = a
-    for a in range(count):
-        old = weight[active[a]]
-        weight[active[a]] = 0.0 if a == first else old + length * step[a]
+        weight[active[a]] = 0.0 if a == stopped else old + length * step[a]
         change = weight[active[a]] - old
         _step(source, flat, place, diagonal, rest, active[a], change, spare)
 
@@ -149,7 +163,8 @@ def _eliminate(
     for a in range(count):
         near, far = row_of(source, flat, place, active[a], spare)
         for b in range(count):
-            matrix[a, b] = unit * entry(near, far, active[b])
+            k = active[b]
+            matrix[a, b] = unit * (near[k] if k < len(near) else far[k - len(near)])
         matrix[a, a] = diagonal[active[a]]
         largest = max(largest, matrix[a, a])
     for a in range(count):

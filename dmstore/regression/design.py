@@ -176,7 +176,7 @@ def count_gram(
         Groups whose counts are taken from `into`, which holds them.
     threads : int
     progress : callable, optional
-        Called with rows done and rows in all.
+        Called with pairs of units done and pairs in all.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def count_gram(
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for done in pool.map(work, edges):
             if progress:
-                progress(done, train)
+                progress(done * train - done * (done - 1) // 2, train * (train + 1) // 2)
     return into
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,25 +13,24 @@ from numpy.typing import NDArray
 
 from dmstore import schema
 from dmstore.algorithm import Algorithm
-from dmstore.errors import CorruptionError, IncompleteError, InputError
+from dmstore.errors import InputError
 from dmstore.memory import available
+from dmstore.memory import peak as peak_memory
 from dmstore.regression import solvers, stages, unpenalised
+from dmstore.regression.ahead import Ahead
 from dmstore.regression.blocks import Blocks, join
 from dmstore.regression.design import Design, Moments, Words, unit_counts
 from dmstore.regression.own_runs import OwnGroups
-from dmstore.regression.path import FEWEST_RUNS, Parameters
+from dmstore.regression.path import Parameters
+from dmstore.regression.pinned import check, describe, pinned, view_of
 from dmstore.regression.results import check_scale
 from dmstore.regression.room import Need, Room, plan
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
 from dmstore.regression.work import Work
-from dmstore.storage import log
-from dmstore.storage.compact import compact
-from dmstore.storage.view import View
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
-_ATTEMPTS = 5
 Progress = Callable[[str, int, int], None]
 
 
@@ -46,7 +43,10 @@ class Fit:
     document : dict
         ``fit.json``.
     summary : dict
-        Numbers over targets, as ``dmstore fit --json`` prints them.
+        As ``dmstore fit --json`` prints it: ``targets``, how many are ``without_weights``, quartiles over
+        all of ``nonzeros``, ``lam`` and ``holdout_r2``, ``worst_kkt`` (over lam), ``worst_gap`` (over the variance), targets of each
+        ``status``, ``unconverged_targets``, ``seconds`` of the last call, whether it went on with what
+        others had done (``resumed``), and ``peak_gb`` of its process, on a cluster of a worker.
     """
 
     document: dict[str, Any]
@@ -65,7 +65,7 @@ def fit(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit one lasso a target.
+    """Fit one lasso a target: minimise (1/m) sum_i (w . mask_i + b - output_i)^2 + lam |w|_1.
 
     A target that is a train unit itself (``target_train``) is fitted on the runs that did not see
     it, on a design of its own. The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
@@ -74,10 +74,13 @@ def fit(
     Parameters
     ----------
     study : Study
+        That may be written to.
     algorithm : str
+        The one whose stored runs are fitted.
     output : str
-        The output to explain: one with a value a target.
+        The output to explain: one with a float a target.
     parameters : Parameters, optional
+        :class:`dmstore.regression.Parameters`: path, tolerance, halves, solver and so on.
     threads : int, optional
         All cores by default.
     memory : int, optional
@@ -95,6 +98,7 @@ def fit(
     Returns
     -------
     Fit
+        The arrays themselves are ``study.datamodels(algorithm)``.
 
     Raises
     ------
@@ -107,8 +111,20 @@ def fit(
         If the algorithm does not exist.
     StorageError
         If there is no room on the scratch.
+    CorruptionError
+        If what is stored of the fit is not what its name says.
     MissingDependencyError
         If the solver's package or device is not there.
+
+    References
+    ----------
+    ModelDiff, Section 2 and Eq. 5, with an intercept that is not penalised.
+
+    Examples
+    --------
+    >>> study = dmstore.open_study("digits.dm")  # doctest: +SKIP
+    >>> found = fit(study, "plain", parameters=Parameters(folds=5, halves=False))  # doctest: +SKIP
+    >>> found.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
     """
     parameters = parameters or Parameters()
     solvers.load(parameters.solver)
@@ -125,9 +141,9 @@ def fit(
         msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
         raise InputError(msg)
     started = time.monotonic()
-    view = _pinned(study, opened)
+    view = pinned(study, opened)
     runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
-    document = _document(study, opened, view, runs, output, parameters)
+    document = stated = describe(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
     objects = study.objects
     if not objects.exists(f"{where}complete.json"):
@@ -135,15 +151,11 @@ def fit(
             objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
         # An earlier call may have begun on another base of the same content: that one is pinned.
         document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
+        check(document, stated, f"{study.path}/{where}fit.json")
         view = view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
         runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
-        if runs.count != document["runs"]:
-            msg = (
-                f"{study.path}/{where}fit.json: says runs {document['runs']}, but its base has "
-                f"{runs.count}; remove {where} and run the fit again"
-            )
-            raise CorruptionError(msg)
+        check(document, {**stated, "runs": runs.count}, f"{study.path}/{where}fit.json")
         with blas_threads(threads):
             fitting = Fitting(
                 opened,
@@ -157,87 +169,26 @@ def fit(
                 scratch,
                 progress,
             )
+            resumed, peak = fitting.blocks().begun, 0
             if cluster:
                 # Made of this module, and needed here alone.
                 from dmstore.regression.cluster import fit_blocks
 
-                fit_blocks(cluster, fitting, document, threads=given, memory=memory)
+                peak = fit_blocks(cluster, fitting, document, threads=given, memory=memory)
             else:
                 fitting.run()
-        join(study.objects, where, opened.table.sizes["target"], started, progress)
+
+        def cost() -> dict[str, Any]:
+            return {
+                "seconds": round(time.monotonic() - started, 3),
+                "peak_gb": round((peak or peak_memory()) / 1e9, 3),
+                "resumed": resumed,
+            }
+
+        join(study.objects, where, opened.table.sizes["target"], cost, progress)
     document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
     complete = schema.load_document("complete", objects.get(f"{where}complete.json"), where)
     return Fit(document, {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]})
-
-
-def _pinned(study: Study, algorithm: Algorithm) -> View:
-    """The committed base of all rows there are now."""
-    table = algorithm.table
-    for _ in range(_ATTEMPTS):
-        compact(table)
-        manifest = log.newest(table.objects, table.prefix)
-        # The fit reads the base whole, so no row of it may be hidden.
-        view = table.view_of(log.Manifest(manifest.version, base=manifest.base))
-        if len(view) == len(table.view_of(manifest)):
-            break
-    else:
-        msg = (
-            f"{study.path}: runs of {algorithm.name!r} were retracted {_ATTEMPTS} times in a row "
-            f"while the fit began; run it again"
-        )
-        raise IncompleteError(msg)
-    if len(view) < FEWEST_RUNS:
-        msg = (
-            f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
-            f"train more with 'dmstore train {study.path} {algorithm.name}'"
-        )
-        raise InputError(msg)
-    return view
-
-
-def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
-    """The base that a fit stands on."""
-    table = algorithm.table
-    base = log.Base(document["base"], sum(document["runs"].values()), document["content_id"])
-    name = f"{table.prefix}{base.path}"
-    removed = name in log.newest(table.objects, table.prefix).removed
-    if removed or not table.objects.exists(f"{name}/zarr.json"):
-        # A fit is called by its content, so the next call finds this name again: free it.
-        table.objects.delete(f"{where}fit.json")
-        msg = f"{name}: vacuum removed the base at the same moment; run the fit again"
-        raise IncompleteError(msg)
-    return table.view_of(log.Manifest(document["version"], base=base))
-
-
-def _document(
-    study: Study, algorithm: Algorithm, view: View, runs: Runs, output: str, parameters: Parameters
-) -> dict[str, Any]:
-    assert view.manifest.base is not None
-    content_id = view.manifest.base.content_id
-    stated = {
-        "format_version": schema.FORMAT_VERSION,
-        "study": study.uuid,
-        "algorithm": algorithm.name,
-        "content_id": content_id,
-        "output": output,
-        "parameters": parameters.document(),
-    }
-    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        "fit": name,
-        "study": study.uuid,
-        "algorithm": algorithm.name,
-        "version": view.manifest.version,
-        "base": view.manifest.base.path,
-        "content_id": content_id,
-        "runs": runs.count,
-        "targets": algorithm.table.sizes["target"],
-        "target_set": algorithm.target_set,
-        "output": output,
-        "parameters": parameters.document(),
-        "created": log.utc_now(),
-        "software": log.software(),
-    }
 
 
 @dataclass
@@ -264,13 +215,9 @@ class Fitting:
         room = self.room(words)
         holdout = stages.check_designs(steps, words, sizes)
         work = Work(self.threads, memory=room.working)
-        done = 0
+        ahead = Ahead(blocks, stages.passes(steps, room.stages), self.tell)
         before: tuple[Stage, Design] | None = None
-        for group in stages.passes(steps, room.stages):
-            done += len(group)
-            todo = blocks.todo(done)
-            if not todo:
-                continue
+        for group, done, todo in ahead:
             designs = (
                 stages.make_designs(
                     group,
@@ -286,10 +233,15 @@ class Fitting:
             )
             # A pass that is over keeps nothing alive; its Gram may be that of this one's first design.
             before = None
-            for position, number in enumerate(todo):
-                self.tell("fit", position, len(todo))
-                self.block(blocks, number, steps, done, group, designs, holdout, words, work)
-            self.tell("fit", len(todo), len(todo))
+            for number in todo:
+                try:
+                    self.block(blocks, number, steps, done, group, designs, holdout, words, work)
+                except FileNotFoundError:
+                    # Another process does the same fit, went further, and deleted what this one began with.
+                    blocks.look()
+                    if blocks.stages(number) < done:
+                        raise
+                ahead.fitted(group)
             # Its memory is taken by the first design of the next pass.
             before = (group[-1], designs[-1]) if len(designs) == 1 else None
             del designs
@@ -335,7 +287,7 @@ class Fitting:
         # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.
         used = np.zeros(len(values), dtype=bool)
         used[np.concatenate(self.runs.rows)] = True
-        check_scale(values, used)
+        check_scale(values, used, f"{self.output} of {self.algorithm.name!r}", start)
         shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
         have, result = blocks.load(number)
         # Stages of this pass that were done with more memory are not done again.

@@ -14,7 +14,7 @@ import numpy as np
 from dmstore.regression.descent import descend
 from dmstore.regression.gradient import residual
 from dmstore.regression.prediction import mean_square, predict
-from dmstore.regression.working_set import entry, extend, row_of
+from dmstore.regression.working_set import extend, row_of
 
 import numba  # isort: skip
 
@@ -24,6 +24,9 @@ AHEAD = 0.98
 _NEAR = 0.98
 # Values of lam whose gradients of all columns are taken at once.
 ABREAST = 2
+# The last lams of a path, where that ends with worse errors, are not checked on all columns if their errors are
+# larger than the best by this share, and these lams no smaller than this share of the one before.
+_CLEARLY, _CLOSE = 1e-3, 0.8
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -146,7 +149,8 @@ def choose(
     most_sweeps : int
         Sweeps allowed at one lam.
     patience : int
-        Leave the path after this many worse holdout errors in a row; 0 goes to its end.
+        Leave the path after this many larger holdout errors than the best; 0 goes to its end. Errors that
+        are the same, as those above lam_max are, count nothing.
     check_words : (train, words) uint64
         Masks of the holdout runs.
     check_outputs : (64 words,) float
@@ -186,7 +190,7 @@ def choose(
     predicted = np.empty(len(check_outputs), dtype=np.float32)
     # A plain 0 is a type of its own, and what is called with it would be compiled twice.
     size, sweeps, all_converged = np.int64(0), 0, True
-    best, best_error, worse, step = 0, np.inf, 0, 0
+    best, best_error, worse, step, sound = 0, np.inf, 0, 0, False
     previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
     found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
     while step < len(lams):
@@ -223,8 +227,10 @@ def choose(
                 weights[now], members[:size], mean, output, check_words, check_outputs,
                 check_runs, predicted,
             )  # fmt: skip
-            worse_yet = 0 if found[count] < best_yet else worse_yet + 1
-            best_yet = min(best_yet, found[count])
+            if found[count] < best_yet:
+                best_yet, worse_yet = found[count], 0
+            elif found[count] > best_yet:
+                worse_yet += 1
             count += 1
             if (
                 step < 2
@@ -233,12 +239,25 @@ def choose(
                 or (check_runs > 0 and 0 < patience <= worse_yet)
             ):
                 break
+        if check_runs > 0 and 0 < patience <= worse_yet:
+            # The end. Where screening was right before and lams are close, it cannot have missed so much.
+            over = sound
+            for k in range(count):
+                over &= found[k] > (1.0 + _CLEARLY) * best_error and spent[k] < most_sweeps
+                over &= lams[step + k] > _CLOSE * lams[step + k - 1]
+            if over:
+                for k in range(count):
+                    errors[step + k] = found[k]
+                    sweeps += spent[k]
+                return best_weight, best, sweeps, all_converged
         # From the integers again, so that rounding does not add up along the path.
         residual(gram, mean, moment, runs, weights[2 : 2 + count], rests[2 : 2 + count])
+        sound = step > 0
         for k in range(count):
             lam, weight = lams[step + k], weights[2 + k]
             sweeps += spent[k]
             if violated(rests[2 + k], weight, inside, lam, tolerance):
+                sound = False
                 size, used, converged, fits = _solve(
                     gram, mean, moment, runs, unit, lam, tolerance,
                     most_sweeps - spent[k], weight, rests[2 + k], members, inside, level, diagonal,
@@ -258,7 +277,7 @@ def choose(
             if check_runs == 0 or found[k] < best_error:
                 best, best_error, worse = step + k, found[k], 0
                 best_weight[:] = weight
-            else:
+            elif found[k] > best_error:
                 worse += 1
             if check_runs > 0:
                 errors[step + k] = found[k]
@@ -283,7 +302,8 @@ def _catch_up(
         for v in range(2, now):
             total = 0.0
             for b in range(old):
-                total += (weights[v, members[b]] - weights[1, members[b]]) * entry(near, far, b)
+                covariance = near[b] if b < len(near) else far[b - len(near)]
+                total += (weights[v, members[b]] - weights[1, members[b]]) * covariance
             rests[v, j] = rests[1, j] - unit * total
 
 

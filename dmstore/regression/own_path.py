@@ -219,7 +219,7 @@ def _walk(
         if step == 0 or errors[step] < errors[best]:
             best, worse = step, 0
             best_weight[:] = solver.weight
-        else:
+        elif errors[step] > errors[best]:
             worse += 1
             if 0 < parameters.patience <= worse:
                 break

@@ -18,8 +18,17 @@ _STORED = 1e-4
 _LARGEST = 1e30
 
 
-def check_scale(outputs: NDArray[Any], used: NDArray[np.bool_]) -> None:
+def check_scale(outputs: NDArray[Any], used: NDArray[np.bool_], what: str, first: int = 0) -> None:
     """Refuse outputs (run, target) of the runs that are used whose weights float32 might not hold.
+
+    Parameters
+    ----------
+    outputs : (run, target) float
+    used : (run,) bool
+    what : str
+        What they are called in the error.
+    first : int
+        Number of the first target.
 
     Raises
     ------
@@ -30,7 +39,8 @@ def check_scale(outputs: NDArray[Any], used: NDArray[np.bool_]) -> None:
     highest, lowest = (f(outputs, where=where, initial=0.0) for f in (np.max, np.min))
     largest = max(float(highest), -float(lowest))
     if largest > _LARGEST:
-        msg = f"an output is {largest:.3g}, and weights are stored in float32; scale outputs to below {_LARGEST:.0e}"
+        target = int(np.abs(outputs).max(axis=0, where=where, initial=0.0).argmax())
+        msg = f"{what} of target {first + target} is {largest:.3g} in a run, and weights are stored in float32; scale outputs to below {_LARGEST:.0e}"
         raise InputError(msg)
 
 

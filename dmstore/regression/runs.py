@@ -60,11 +60,11 @@ class Runs:
         ]
         self.count = {name: int((split == name).sum()) for name in SPLITS}
         if folds and not all(chosen.any() for chosen in sets):
-            msg = f"{folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
+            msg = f"algorithm {algorithm.name!r}: {folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
             raise InputError(msg)
         if not folds and not (self.count["train"] and self.count["holdout"]):
             msg = (
-                f"of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
+                f"algorithm {algorithm.name!r}: of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
                 f"to choose lam; both are needed, so train more runs"
             )
             raise InputError(msg)

@@ -23,6 +23,8 @@ from dmstore.regression.path import Parameters
 from dmstore.regression.work import Work
 
 Arrays = dict[str, NDArray[Any]]
+# A path takes as long as so many refits.
+_PATH = 6
 _Statistic = TypeVar("_Statistic", Design, Moments)
 
 
@@ -77,6 +79,11 @@ def passes(stages: Sequence[Stage], room: int) -> list[Sequence[Stage]]:
     return [stages[start : start + room] for start in range(0, len(stages), room)]
 
 
+def steps(group: Sequence[Stage]) -> int:
+    """What the stages of a pass take, in that of one refit; a path takes several."""
+    return sum(_PATH if stage.check else 1 for stage in group)
+
+
 def make_designs(
     stages: Sequence[Stage],
     words: Sequence[Words],
@@ -102,7 +109,7 @@ def make_designs(
         The last of the pass before, whose memory is taken.
     threads : int
     progress : callable, optional
-        Called with rows counted and rows in all.
+        Called with pairs of units counted and pairs in all.
     """
     dtype = gram_dtype(int(unit_counts(words).max(initial=0)))
     train, made = len(words[0]), []
@@ -120,11 +127,10 @@ def make_designs(
             gram[...] = 0
         elif before and gram is not before[1].gram:
             gram[...] = before[1].gram
-        done, total = position * train, len(stages) * train
 
-        def report(rows: int, _: int, done: int = done, total: int = total) -> None:
+        def report(pairs: int, of: int, position: int = position) -> None:
             if progress:
-                progress(done + rows, total)
+                progress(position * of + pairs, len(stages) * of)
 
         added, taken = ([words[g] for g in some] for some in (groups, less))
         count_gram(added, into=gram, less=taken, threads=threads, progress=report)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 import dmstore
 from dmstore import schema
 from dmstore.errors import DmstoreError, InputError
-from dmstore.memory import available
+from dmstore.memory import available, peak
 from dmstore.regression import stages
 from dmstore.regression.design import Design, gram_dtype, unit_counts
-from dmstore.regression.fitting import Fitting, view_of
+from dmstore.regression.fitting import Fitting
 from dmstore.regression.path import Parameters
+from dmstore.regression.pinned import view_of
 from dmstore.regression.room import on_scratch
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
@@ -77,7 +78,7 @@ def count(job: Job, tiles: Tiles, group: Sequence[Stage], first: int, last: int)
 
 def fit_block(
     job: Job, tiles: Tiles | None, group: Sequence[Stage], done: int, number: int, have: int
-) -> None:
+) -> int:
     """Take a block through the stages of a pass, and store it.
 
     Parameters
@@ -93,13 +94,18 @@ def fit_block(
         Of the block.
     have : int
         Stages that the block has been through.
+
+    Returns
+    -------
+    int
+        Bytes that this worker has had at most.
     """
     with _working(job) as ready:
         fitting = ready.fitting
         blocks = fitting.blocks()
         blocks.note(number, have)
         if blocks.there(number, done):
-            return
+            return peak()
         designs = ready.designs(group, tiles)
         try:
             fitting.block(
@@ -117,6 +123,7 @@ def fit_block(
             # Another worker, that was taken for dead, finished the block and deleted what it had.
             if not blocks.there(number, done):
                 raise
+        return peak()
 
 
 def forget() -> None:
@@ -184,7 +191,8 @@ class _Ready:
         if self._pass == (group, tiles):
             return self._designs
         before = None
-        if self._pass and len(self._designs) == 1 and tiles is None:
+        # Grams that are mapped are those of all workers: only what this one counted is its own.
+        if self._pass and len(self._designs) == 1 and self._pass[1] is None and tiles is None:
             before = self._pass[0][-1], self._designs[0]
         self._pass, self._designs = None, []
         sizes = self.fitting.sizes

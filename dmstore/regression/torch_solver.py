@@ -231,10 +231,10 @@ class _Fit:
             else:
                 # Without runs to choose lam with, the last one is taken.
                 error = np.full(len(live), -float(number))
-            better = error < lowest[live]
+            better, larger = error < lowest[live], error > lowest[live]
             lowest[live[better]], best[live[better]] = error[better], number
             best_weight[rows[self._tensor(better)]] = state.weight[self._tensor(better)]
-            worse[live] = np.where(better, 0, worse[live] + 1)
+            worse[live] = np.where(better, 0, worse[live] + larger)
             steps[live], converged[live] = state.steps.cpu().numpy(), state.converged.cpu().numpy()
             stays = (worse[live] < parameters.patience) | (parameters.patience == 0)
             if not stays.all():

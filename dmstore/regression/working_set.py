@@ -194,9 +194,3 @@ def row_of(source: Any, flat: Any, place: Any, a: int, spare: Any) -> Any:
         if a >= there:
             spare[a] = 0
     return flat[a * place[0] : a * place[0] + there], spare[there:]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def entry(near: Any, far: Any, b: int) -> Any:
-    """The covariance with member `b` in such a row."""
-    return near[b] if b < len(near) else far[b - len(near)]
