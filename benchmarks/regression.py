@@ -1,7 +1,10 @@
 """All datamodels of a store of paper size: holdout choice among 50 lams and refit, certified.
 
 The store is made with known sparse truth (60 heavy-tailed influences a target, a dense small part, as much
-noise as signal) and then fitted by ``dmstore fit`` in a process of its own, store reads included.
+noise as signal) and then fitted by ``dmstore fit`` in a process of its own, store reads included. Weights of a sample
+of targets are compared with those of a linear system over their support, made of the runs in float64: with the
+signs and the gradient of all columns certified, that is the lasso's solution. ``ratio`` is how much longer a target takes each
+peer that is installed, where a peer can hold the problem (:mod:`benchmarks.peers`).
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ SIZES = {
 # many units and runs: at Living17 size .02 would make the best lasso one of 5,000 weights.
 DENSE = {"living17": 0.01}
 _ROWS = 4096
+# Targets whose weights are compared, and the largest number of train units whose covariance peers are given.
+_COMPARED, _HELD = 4, 10_000
 
 
 def make(
@@ -96,11 +101,43 @@ print(json.dumps({**found.summary, "peak_gb": peak, "spent": spent}))
 """
 
 
+def distance(path: Path, targets: int) -> float:
+    """The largest norm by which weights are off, over that of the weights, among a sample of targets."""
+    study = dmstore.open_study(path)
+    fit, runs = study.datamodels("a"), study.runs("a")
+    used = np.flatnonzero(runs["split"].values != "eval")
+    chosen = np.linspace(0, targets - 1, min(_COMPARED, targets)).astype(int)
+    weights = [fit.weight[target].values.astype(np.float64) for target in chosen]
+    supports = [np.flatnonzero(weight) for weight in weights]
+    said = runs["margin"].isel(target=chosen).values[used].astype(np.float64)
+    said -= said.mean(axis=0)
+    sums = [np.zeros((len(support), len(support) + 2)) for support in supports]
+    for start in range(0, len(used), _ROWS):
+        rows = used[start : start + _ROWS]
+        masks = runs["mask"][rows[0] : rows[-1] + 1].values[rows - rows[0]]
+        for place, (support, total) in enumerate(zip(supports, sums, strict=True)):
+            mask = masks[:, support].astype(np.float64)
+            beside = np.column_stack([said[start : start + _ROWS, place], np.ones(len(rows))])
+            total += mask.T @ np.column_stack([mask, beside])
+    worst = 0.0
+    for target, weight, support, total in zip(chosen, weights, supports, sums, strict=True):
+        mean = total / len(used)
+        level = mean[:, -1]
+        half = 0.5 * float(fit.lam[target]) * np.sign(weight[support])
+        covariance = mean[:, :-2] - np.outer(level, level)
+        exact = np.linalg.solve(covariance, mean[:, -2] - half)
+        off = np.linalg.norm(exact - weight[support]) / max(np.linalg.norm(exact), 1e-300)
+        worst = max(worst, float(off))
+    return worst
+
+
 def run(
     size: str = "small",
     store: str | None = None,
     memory: str | None = None,
     targets: str | None = None,
+    peer: str | None = None,
+    python: str | None = None,
 ) -> dict[str, Any]:
     runs, train, all_targets = SIZES[size]
     count = min(int(targets or all_targets), all_targets)
@@ -119,6 +156,7 @@ def run(
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
         seconds = time.perf_counter() - start
         summary = json.loads(done.stdout.splitlines()[-1])
+        off = distance(path, count)
     finally:
         if store is None:
             shutil.rmtree(folder)
@@ -139,5 +177,17 @@ def run(
         "holdout_r2": summary["holdout_r2"][1],
         "nonzeros": summary["nonzeros"][1],
         "not_converged": summary["status"]["not_converged"],
+        "largest_distance": off,
+        "ratio": _ratio(size, peer, python) if train <= _HELD else {},
         "make_s": made,
     }
+
+
+def _ratio(size: str, peer: str | None, python: str | None) -> dict[str, float | None]:
+    """Seconds a target of each peer over ours; None of what is not installed."""
+    # Made of this module.
+    from benchmarks import peers
+
+    found = peers.run(size, peer, python)
+    named = {k.removeprefix("ratio_"): v for k, v in found.items() if k.startswith("ratio_")}
+    return {name: None if np.isnan(value) else round(value, 2) for name, value in named.items()}
