@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers import Done
+
+import dmstore
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -58,10 +62,25 @@ def test_steps_by_hand_and_notebook(tmp_path, count):
         assert found.returncode == 0, found.stderr
 
 
-def test_worked_example_of_the_regression_page(tmp_path):
+def test_worked_examples_of_the_regression_page(tmp_path):
     page = (ROOT / "docs" / "regression.md").read_text()
     found = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
-    assert len(found) == 1
+    assert len(found) == 2
+    study = dmstore.create_study(
+        tmp_path / "digits.dm",
+        {"train_id": np.arange(30).astype(str), "target_id": np.arange(4).astype(str)},
+        seed=0,
+    )
+    study.add_algorithm("plain", sampling="foreign")
+    draw = np.random.default_rng(0)
+    masks = draw.random((400, 30)) < 0.5
+    np.savez(
+        tmp_path / "runs.npz",
+        run=np.arange(400),
+        mask=masks,
+        margin=masks @ draw.normal(size=(30, 4)),
+    )
+    assert Done("ingest", study.path, "plain", tmp_path / "runs.npz").returncode == 0
     for code in found:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],

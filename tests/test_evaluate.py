@@ -163,6 +163,49 @@ def test_predictions_sparse_and_dense_alike():
     assert np.allclose(predict(1e300 * dense, mask), 1e300 * (dense @ mask.T), atol=1e295)
 
 
+def test_a_prediction_does_not_depend_on_its_neighbours():
+    draw = np.random.default_rng(0)
+    mask = draw.random((200, 400)) < 0.5
+    weight = draw.normal(size=(20, 400)).astype("f4")
+    weight[:2] = 0
+    weight[0, 7], weight[1, [5, 9]] = 0.3, 0.1
+    # Indicators of a class, as a score file may hold them.
+    weight[2:4] = 0.7 * (draw.random((2, 400)) < 0.2)
+    found = predict(weight, mask)
+    assert [len(np.unique(row)) for row in found[:2]] == [2, 3]
+    counts = [mask[:, row > 0].sum(axis=1) for row in weight[2:4]]
+    assert [len(np.unique(row)) for row in found[2:4]] == [len(np.unique(c)) for c in counts]
+    assert np.array_equal(found[:4], predict(weight[:4], mask))
+    assert np.allclose(found, weight.astype(float) @ mask.T, atol=1e-4)
+
+
+def test_baselines_of_train_units_are_of_runs_that_did_not_see_them():
+    draw = np.random.default_rng(0)
+    mask = draw.random((3000, 40)) < 0.5
+    # Two targets are memorised where they were seen; the first also depends on two other units.
+    outputs = 50.0 * mask[:, [3, 8]] + draw.normal(size=(3000, 2))
+    outputs[:, 0] += 4 * mask[:, 5] - 2 * mask[:, 6]
+    kept = np.arange(3000) < 200
+    runs = xr.Dataset(
+        {"mask": (("run", "train"), mask), "margin": (("run", "target"), outputs)},
+        coords={"split": ("run", np.where(kept, "eval", "train"))},
+    )
+    labels = np.arange(40) % 2, np.array([1, 0])
+    plain = baselines(runs, "margin", mask[kept], labels=labels)
+    found = baselines(runs, "margin", mask[kept], labels=labels, unit=np.array([3, -1]))
+    for name, values in found.items():
+        assert np.allclose(values[1], plain[name][1]), name
+    judged = kept & ~mask[:, 3]
+    for name, values in found.items():
+        error = ((values[0][judged[kept]] - outputs[judged, 0]) ** 2).mean()
+        assert error < (2.2 if name == "empirical influence" else 6.5), (name, error)
+    unseen = ~kept & ~mask[:, 3]
+    assert np.allclose(found["mean"][0], outputs[unseen, 0].mean())
+    share = mask[:, labels[0] == 1].mean(axis=1)
+    slope, level = np.polyfit(share[unseen], outputs[unseen, 0], 1)
+    assert np.allclose(found["class mean"][0], level + slope * share[kept])
+
+
 def test_baselines_are_what_they_say(planted):
     study = dmstore.open_study(planted[0])
     runs = study.runs("a").load()

@@ -435,6 +435,27 @@ def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
         fit(study, "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("parameters", {"lams": 3}), ("content_id", "0" * 64), ("output", "other")]
+)
+def test_a_fit_json_of_another_fit_is_refused(fitted, monkeypatch, name, value):
+    study, *_ = fitted
+    monkeypatch.setattr(
+        fitting.Fitting, "run", lambda self: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(study, "a", parameters=Parameters(lams=4, halves=False))
+    monkeypatch.undo()
+    path = max(Path(study.path).glob("datamodels/a/*/fit.json"), key=lambda p: p.stat().st_mtime)
+    before = json.loads(path.read_text())
+    changed = {**before, name: {**before[name], **value} if isinstance(value, dict) else value}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(CorruptionError, match=rf"fit\.json: says {name} .* move its folder away"):
+        fit(study, "a", parameters=Parameters(lams=4, halves=False))
+    assert json.loads(path.read_text()) == changed
+    assert not (path.parent / "complete.json").exists()
+
+
 def test_a_retraction_as_a_fit_begins_is_not_fitted_on(fitted, monkeypatch):
     study, *_ = fitted
     real, calls = pinned.compact, []
@@ -579,3 +600,29 @@ def test_peak_memory_is_that_of_the_process_alone():
     code = "from dmstore.memory import peak; print(peak())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 1e7 < int(said.stdout) < ballast.nbytes
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"lams": 12}, {"lam_grid": [8.0, 3.0, 1.0, 0.9, 0.8, 0.1, 0.05, 0.045]}],
+    ids=["path", "leaps", "grid"],
+)
+@pytest.mark.parametrize(("runs", "train"), [(900, 120), (150, 400)])
+def test_a_path_that_is_left_says_what_a_whole_one_does(runs, train, change, patience):
+    masks, outputs = problem(runs, train, targets=12)
+    left = lasso_path(masks, outputs, patience=patience, **change)
+    whole = lasso_path(masks, outputs, patience=0, **change)
+    # Errors of the last lams are of weights that were not checked on all columns, and are right all the same.
+    assert np.isfinite(whole.holdout_mse).all()
+    there = np.isfinite(left.holdout_mse.values)
+    assert there.any() and (not there.all() or (patience == 5 and "lam_grid" in change))
+    ratio = left.holdout_mse.values / whole.holdout_mse.values
+    assert np.allclose(ratio[there], 1, atol=2e-3)
+    for target in range(12):
+        errors = left.holdout_mse.values[target][there[target]]
+        assert float(left.lam[target]) == float(left.lam_path[target, np.argmin(errors)])
+        # It left because so many errors were larger than the smallest before them.
+        larger = errors > np.minimum.accumulate(errors)
+        last = larger[len(errors) - patience :]
+        assert len(errors) == there.shape[1] or last.sum() == patience

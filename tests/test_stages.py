@@ -2,10 +2,14 @@
 
 import errno
 import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import Done, dying
+from sklearn.linear_model import Lasso
 
 import dmstore
 from dmstore import memory
@@ -14,6 +18,7 @@ from dmstore.regression import fit, fitting, stages
 from dmstore.regression.design import gram_dtype
 from dmstore.regression.room import Room, in_memory
 from dmstore.regression.runs import Runs
+from dmstore.schema import known_outputs
 from dmstore.storage.compact import compact
 from dmstore.storage.segment import Rows
 
@@ -181,3 +186,68 @@ def test_scratch_that_is_full(study, monkeypatch, tmp_path):
         fit(study, "a")
     with pytest.raises(StorageError, match="no-such"):
         memory.scratch_array(tmp_path / "no-such", (2, 2), np.uint16)
+
+
+def test_two_processes_may_do_the_same_fit(study, expected, monkeypatch):
+    """One overtakes the other between two of its passes, and deletes what it began with."""
+    room(monkeypatch, 1)
+    real, other = fitting.Fitting.block, []
+
+    def late(self, blocks, number, *rest):
+        if blocks.stages(number) == 1 and not other:
+            other.append(number)
+            monkeypatch.setattr(fitting.Fitting, "block", real)
+            fit(study, "a")
+            shutil.rmtree(Path(study.path, self.where, "complete.json"), ignore_errors=True)
+            monkeypatch.setattr(fitting.Fitting, "block", late)
+        real(self, blocks, number, *rest)
+
+    monkeypatch.setattr(fitting.Fitting, "block", late)
+    fit(study, "a")
+    assert other == [0]
+    check(study, expected)
+
+
+def test_a_mapped_gram_is_not_taken_for_the_next_pass(monkeypatch):
+    """As after a fit with scratch on a cluster that was interrupted, and one without."""
+    tasks = pytest.importorskip("dmstore.regression.tasks")
+    seen = []
+    monkeypatch.setattr(
+        tasks.stages, "make_designs", lambda *a, **k: seen.append(a[4]) or [object()]
+    )
+    ready = tasks._Ready.__new__(tasks._Ready)
+    ready.fitting = SimpleNamespace(shared=True, sizes=[1, 1], threads=1)
+    ready.words, ready._room = [], Room(1, in_memory, 0)
+    tiles = SimpleNamespace(designs=lambda group, sizes: ["mapped"])
+    first, second = stages.all_stages(1, halves=False)
+    ready._pass, ready._designs = None, []
+    assert ready.designs([first], tiles) == ["mapped"]
+    ready.designs([second], None)
+    assert seen == [None]
+    ready.designs([first], None)
+    assert seen[1][0] is second
+
+
+def test_float16_outputs_are_fitted_as_they_are_stored(tmp_path):
+    draw = np.random.default_rng(3)
+    made = dmstore.create_study(
+        tmp_path / "half.dm", {"train_id": np.arange(40).astype(str), "target_id": ["x", "y"]}
+    )
+    margin = {**known_outputs()["margin"], "dtype": "float16"}
+    algorithm = made.add_algorithm("a", sampling="foreign", outputs={"margin": margin})
+    mask = draw.random((500, 40)) < 0.5
+    outputs = (mask @ draw.normal(size=(40, 2)) + draw.normal(size=(500, 2))).astype(np.float16)
+    columns = {"time": np.zeros(500, np.int64), "host": np.full(500, "h")}
+    rows = Rows(np.arange(500), {"mask": mask, "margin": outputs}, columns)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+    fit(made, "a")
+    runs, found = made.runs("a").load(), made.datamodels("a").load()
+    assert runs.margin.dtype == np.float16
+    used = runs.split.values != "eval"
+    for target in range(2):
+        alpha = float(found.lam[target]) / 2
+        lasso = Lasso(alpha=alpha, tol=1e-12, max_iter=100_000)
+        lasso.fit(
+            runs.mask.values[used].astype(float), runs.margin.values[used, target].astype(float)
+        )
+        assert np.allclose(found.weight[target], lasso.coef_, atol=1e-5)
