@@ -241,8 +241,9 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     fits = {}
     for name in (A, B):
 
-        def step(_: str, done: int, total: int, what: str = f"fit {name}") -> None:
-            report(what, done, total)
+        def step(stage: str, done: int, total: int, what: str = f"fit {name}") -> None:
+            if stage == "fit":
+                report(what, done, total)
 
         fits[name] = fit(study, name, progress=step)
     quality = {name: evaluate(study, name) for name in (A, B)}

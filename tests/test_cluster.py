@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +263,14 @@ def test_tiles_are_counted_again_and_in_any_order(tmp_path, train, rows):
     tiles.remove()
     with pytest.raises(InputError, match="must be a directory that all workers see"):
         tiles.count(steps, words, 0, 1, threads=1)
+
+
+def test_sigterm_takes_workers_along(study):
+    command = [sys.executable, "-m", "dmstore", "fit", study.path, "a", "--cluster", "local:1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    worker = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (children := worker.read_text().split()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not any(Path(f"/proc/{child}").exists() for child in children)

@@ -597,7 +597,7 @@ def test_command(planted, opened, tmp_path):
         *("evaluate", opened.path, "a", "--scores", tmp_path / "truth.npy"),
         *("--curve", "--targets", 5, "--resamples", 50),
     )
-    assert out.startswith("a: LDS 0.")
+    assert out.startswith("a, fit ")
     assert "noise ceiling 0." in out
     for name in ("truth", "fit", "empirical influence", "class mean", "mean", "learning curve"):
         assert f"{name} " in out

@@ -181,8 +181,10 @@ def test_dask_and_single_target_input():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"masks": np.zeros((30, 4))}, "bool"),
-        ({"outputs": np.zeros(29)}, "expected"),
+        ({"masks": np.full((30, 4), 0.5)}, "0.5 in run 0, unit 0; expected True or 1"),
+        ({"masks": np.full((30, 4), "a")}, "expected bool"),
+        ({"masks": np.zeros(30)}, r"expected \(run, train\)"),
+        ({"outputs": np.zeros(29)}, "masks of 30 runs and outputs of 29"),
         ({"outputs": np.full(30, np.nan)}, "nan in run 0, target 0; leave out"),
         ({"outputs": np.full(30, 1j)}, "expected real numbers"),
         ({"outputs": np.array(["a"] * 30)}, "expected real numbers"),
@@ -190,7 +192,9 @@ def test_dask_and_single_target_input():
         ({"holdout": 0.0}, "holdout"),
         ({"holdout": 1.0}, "holdout"),
         ({"holdout": float("nan")}, "holdout"),
-        ({"holdout": np.ones(29, bool)}, "holdout"),
+        ({"holdout": np.ones(29, bool)}, r"holdout bool \(29,\): expected a share"),
+        ({"holdout": [1, 2, 3]}, r"holdout int64 \(3,\): expected a share"),
+        ({"holdout": np.ones(30, bool)}, "holdout of 30 of 30 runs leaves no runs to fit on"),
         ({"lams": 0}, "positive"),
         ({"lam_ratio": -1.0}, "between 0 and 1"),
         ({"lam_ratio": float("nan")}, "between 0 and 1"),
@@ -616,7 +620,8 @@ def test_a_path_that_is_left_says_what_a_whole_one_does(runs, train, change, pat
     # Errors of the last lams are of weights that were not checked on all columns, and are right all the same.
     assert np.isfinite(whole.holdout_mse).all()
     there = np.isfinite(left.holdout_mse.values)
-    assert there.any() and (not there.all() or (patience == 5 and "lam_grid" in change))
+    assert there.any()
+    assert not there.all() or (patience == 5 and "lam_grid" in change)
     ratio = left.holdout_mse.values / whole.holdout_mse.values
     assert np.allclose(ratio[there], 1, atol=2e-3)
     for target in range(12):
@@ -626,3 +631,24 @@ def test_a_path_that_is_left_says_what_a_whole_one_does(runs, train, change, pat
         larger = errors > np.minimum.accumulate(errors)
         last = larger[len(errors) - patience :]
         assert len(errors) == there.shape[1] or last.sum() == patience
+
+
+def test_runs_are_put_in_one_order_and_numbers_are_taken():
+    import xarray as xr
+
+    masks, outputs = problem(300, 20, targets=2)
+    plain = lasso_path(masks, outputs)
+    label = {"run": np.arange(300) + 7}
+    seen = xr.DataArray(masks, dims=("run", "train"), coords=label)
+    said = xr.DataArray(outputs, dims=("run", "target"), coords=label)
+    for one, other in (
+        (seen, said[::-1]),
+        (seen.T, said.T),
+        (seen.astype(int), said),
+        (da.from_array(masks.astype(float), chunks=(90, 20)), outputs),
+    ):
+        found = lasso_path(one, other)
+        for name, values in plain.items():
+            assert np.array_equal(found[name], values, equal_nan=True), name
+    with pytest.raises(InputError, match="different labels along 'run'"):
+        lasso_path(seen, said.assign_coords(run=np.arange(300)))

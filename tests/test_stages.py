@@ -156,7 +156,7 @@ def test_memory_that_is_too_little(study, monkeypatch):
         fit(study, "a", memory=10**6)
     done = Done("fit", study.path, "a", "--memory", "1MB", "-Q")
     assert done.returncode == 1
-    assert "give more with --memory" in done.stderr
+    assert "give that with --memory" in done.stderr
     assert fit(study, "a").summary["targets"] == TARGETS
 
 
@@ -226,6 +226,19 @@ def test_a_mapped_gram_is_not_taken_for_the_next_pass(monkeypatch):
     assert seen == [None]
     ready.designs([first], None)
     assert seen[1][0] is second
+
+
+def test_a_refused_fit_leaves_nothing(study, tmp_path):
+    before = sorted(path for path in tmp_path.rglob("*") if "/runs/" not in str(path))
+    with pytest.raises(InputError, match=r"0.01 GB of memory are too little: 0\.\d GB are needed"):
+        fit(study, "a", memory=10_000_000)
+    after = sorted(path for path in tmp_path.rglob("*") if "/runs/" not in str(path))
+    assert [path for path in after if path not in before] == [
+        tmp_path / "fit.dm/datamodels",
+        tmp_path / "fit.dm/datamodels/a",
+    ]
+    with pytest.raises(InputError, match="no such directory"):
+        fit(study, "a", scratch=tmp_path / "nowhere")
 
 
 def test_float16_outputs_are_fitted_as_they_are_stored(tmp_path):

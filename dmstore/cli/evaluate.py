@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import click
@@ -173,9 +174,9 @@ def command(
 
 def _shares(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        msg = f"--shares {text!r}: give numbers with commas between, such as 0.1,0.5,1"
+        return tuple(float(Fraction(part)) for part in text.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        msg = f"--shares {text!r}: give numbers with commas between, such as 1/10,0.5,1"
         raise click.UsageError(msg) from error
 
 
@@ -210,7 +211,7 @@ def _lines(algorithm: str, kept: dict[str, Any], table: dict[str, Any]) -> list[
     which = "fitted" if table["on_fitted_runs"] else "eval"
     if kept["fit"]:
         lines.append(
-            f"{algorithm}: LDS {_f(kept['lds'])} (95 % {_f(kept['lds_low'])} to {_f(kept['lds_high'])}) over {kept['targets']} targets "
+            f"{algorithm}, fit {kept['fit']}: LDS {_f(kept['lds'])} (95 % {_f(kept['lds_low'])} to {_f(kept['lds_high'])}) over {kept['targets']} targets "
             f"and {kept['eval_masks']} {which} masks, median R2 {_f(kept['r2'])}, holdout R2 {_f(kept['holdout_r2'])}"
         )
     else:

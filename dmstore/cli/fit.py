@@ -9,6 +9,15 @@ import click
 from dmstore.cli import options, output
 from dmstore.regression.solvers import MODULES
 
+_STATUS = {
+    "fitted": "fitted",
+    "lam_at_start": "best at the first lam",
+    "lam_at_end": "best at the last lam",
+    "constant": "constant",
+    "not_converged": "not converged",
+    "too_few_runs": "with too few runs",
+}
+
 
 @click.command("fit")
 @options.study
@@ -176,13 +185,17 @@ def command(
     )
     s, runs = found.summary, found.document["runs"]
     _warn(s)
+    used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
+    if folds:
+        used = f"{runs['train'] + runs['holdout']} runs in {folds} folds"
     output.emit(
-        {**s, "runs": runs},
+        {**s, "runs": runs, "new": found.new},
         [
-            f"{algorithm}: {output.counted(s['targets'], 'target')} from {runs['train']} + {output.counted(runs['holdout'], 'run')} ({runs['eval']} kept for evaluation), fit {s['fit']}",
-            f"  non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
+            f"{algorithm}: {output.counted(s['targets'], 'target')} from {used} ({runs['eval']} kept for evaluation), "
+            f"fit {s['fit']}{'' if found.new else ', which was there already'}",
+            f"  quartiles: non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
             f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {_cost(s)}; "
-            + ", ".join(f"{count} {name}" for name, count in s["status"].items() if count),
+            + ", ".join(f"{count} {_STATUS[name]}" for name, count in s["status"].items() if count),
         ],
         as_json=as_json,
     )
@@ -203,6 +216,12 @@ def _warn(summary: dict[str, Any]) -> None:
         click.echo(
             f"warning: {status['too_few_runs']} of {targets} targets are train units that all or nearly all runs saw, "
             f"and have no datamodel: each needs {FEWEST_RUNS} runs and a holdout run that did not see it",
+            err=True,
+        )
+    if status["lam_at_end"] > 0.3 * targets:
+        click.echo(
+            f"warning: {status['lam_at_end']} of {targets} targets fit best at the smallest lam; go on with a smaller "
+            f"--lam-ratio, or a --lam-grid that ends lower",
             err=True,
         )
     empty = summary.get("without_weights", 0) - status.get("too_few_runs", 0)

@@ -54,7 +54,8 @@ def lasso_path(
     Parameters
     ----------
     masks : (run, train) bool
-        NumPy or dask array; what each run saw.
+        NumPy or dask array; what each run saw. Numbers 0 and 1 are taken too. Where `masks` and `outputs` are
+        xarray's with a dimension ``run`` they are put in one order of its labels.
     outputs : (run, target) or (run,) float
         NumPy or dask array; what each run says on each target. A dask array is read in blocks of 256
         targets, once for each stage where Grams are large.
@@ -134,17 +135,18 @@ def lasso_path(
         solver=solver,
     )
     solvers.load(solver)
+    masks, outputs = _aligned(masks, outputs)
     seen: Any = _plain(masks)
     said: Any = _plain(outputs)
     said = said[:, None] if said.ndim == 1 else said
-    if (
-        seen.ndim != 2
-        or said.ndim != 2
-        or len(seen) != len(said)
-        or seen.dtype != np.bool_
-        or 0 in said.shape + seen.shape
-    ):
-        msg = f"masks {seen.dtype} {seen.shape} and outputs {said.shape}: expected bool (run, train) and (run, target), none of them empty"
+    if seen.ndim != 2 or said.ndim != 2 or 0 in said.shape + seen.shape:
+        msg = f"masks {seen.shape} and outputs {said.shape}: expected (run, train) and (run, target), none of them empty"
+        raise InputError(msg)
+    if len(seen) != len(said):
+        msg = f"masks of {len(seen)} runs and outputs of {len(said)}: expected a row a run in both"
+        raise InputError(msg)
+    if seen.dtype.kind not in "buif":
+        msg = f"masks {seen.dtype}: expected bool, True where a run saw a unit"
         raise InputError(msg)
     if said.dtype.kind not in "fiub":
         msg = f"outputs {said.dtype}: expected real numbers"
@@ -182,6 +184,37 @@ def lasso_path(
     )
 
 
+def _aligned(masks: Any, outputs: Any) -> tuple[Any, Any]:
+    """Xarray's arrays with runs first, and in the order of the masks where both have labels of runs."""
+    if not (hasattr(masks, "dims") and hasattr(outputs, "dims")):
+        return masks, outputs
+    if "run" in masks.dims and "run" in outputs.dims:
+        masks, outputs = masks.transpose("run", ...), outputs.transpose("run", ...)
+    run = masks.dims[0]
+    if run != outputs.dims[0] or run not in masks.indexes or run not in outputs.indexes:
+        return masks, outputs
+    ours, theirs = masks.indexes[run], outputs.indexes[run]
+    if ours.equals(theirs):
+        return masks, outputs
+    if not (ours.is_unique and theirs.is_unique) or set(ours) != set(theirs):
+        msg = f"masks and outputs have different labels along {run!r}; align them first, as with xarray.align"
+        raise InputError(msg)
+    return masks, outputs.isel({run: theirs.get_indexer(ours)})
+
+
+def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
+    """Rows of masks that are bool, or numbers 0 and 1."""
+    found = np.asarray(rows)
+    if found.dtype == np.bool_:
+        return found
+    wrong = (found != 0) & (found != 1)
+    if wrong.any():
+        run, unit = map(int, np.argwhere(wrong)[0])
+        msg = f"masks: {found[run, unit]} in run {start + run}, unit {unit}; expected True or 1 where a run saw a unit, else False or 0"
+        raise InputError(msg)
+    return found.astype(np.bool_)
+
+
 def _plain(array: Any) -> Any:
     """A NumPy or dask array of what was given."""
     array = array.data if hasattr(array, "dims") else array
@@ -202,7 +235,7 @@ def _packed(masks: Any, sets: Sequence[NDArray[np.bool_]]) -> list[Words]:
     steps = masks.chunks[0] if hasattr(masks, "compute") else (_ROWS,) * (len(masks) // _ROWS + 1)
     start = 0
     for size in steps:
-        rows = np.asarray(masks[start : start + size])
+        rows = _bool(masks[start : start + size], start)
         for packer, chosen in zip(packers, sets, strict=True):
             packer.add(rows[chosen[start : start + size]])
         start += size
@@ -297,7 +330,7 @@ def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]
     digests = [
         hashlib.blake2b(row, digest_size=16).digest()
         for start in range(0, len(masks), 1024)
-        for row in np.packbits(np.asarray(masks[start : start + 1024]), axis=1)
+        for row in np.packbits(_bool(masks[start : start + 1024], start), axis=1)
     ]
     unique, inverse = np.unique(np.array(digests, dtype="V16"), return_inverse=True)
     if len(unique) < folds:
@@ -324,8 +357,12 @@ def _holdout(
         apart = np.zeros(runs, dtype=bool)
         apart[np.random.default_rng(random_state).permutation(runs)[:count]] = True
     else:
-        apart = np.asarray(holdout, dtype=bool)
+        apart = np.asarray(holdout)
+        if apart.shape != (runs,) or apart.dtype != np.bool_:
+            msg = f"holdout {apart.dtype} {apart.shape}: expected a share such as 0.1, or bool ({runs},), True for the runs that choose lam"
+            raise InputError(msg)
     if apart.shape != (runs,) or not 0 < apart.sum() < runs:
-        msg = f"holdout {holdout!r} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
+        given = holdout if np.ndim(holdout) == 0 else f"of {int(apart.sum())} of {runs} runs"
+        msg = f"holdout {given} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
         raise InputError(msg)
     return apart

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,7 @@ _ANSWER, _WORKERS = 5, 60
 _LOOK = 0.5
 # Workers that may die of one task.
 _DEATHS = 5
+_NOBODY = f"--cluster {{}}: no dask scheduler answers there within {_ANSWER} s; give the address of one, such as tcp://host:8786, or local:N"
 _RESUME = "what is done is kept: run the same command again"
 
 
@@ -75,7 +78,7 @@ def fit_blocks(
     if not blocks.todo(len(steps)):
         return 0
     objects = fitting.algorithm.objects
-    with _connected(address, threads, memory) as (client, memory):
+    with _sigterm(), _connected(address, threads, memory) as (client, memory):
         job = Job(
             version=dmstore.__version__,
             study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
@@ -106,6 +109,38 @@ def fit_blocks(
 
 
 @contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """Let SIGTERM, as at the end of a batch job, take workers and files on scratch along."""
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address, or where nothing listens, before a client waits for it."""
+    found = re.fullmatch(r"(?:([a-z]+)://)?\[?([^\[\]]+)\]?:([0-9]{1,5})", address)
+    if not found and "://" not in address:
+        msg = f"--cluster {address}: no address; give one such as tcp://host:8786, or local:N"
+        raise InputError(msg)
+    if not found or found[1] not in (None, "tcp", "tls"):
+        return
+    try:
+        socket.create_connection((found[2], int(found[3])), timeout=_ANSWER).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(_NOBODY.format(address)) from error
+
+
+@contextlib.contextmanager
 def _connected(
     address: str, threads: int | None, memory: int | None
 ) -> Iterator[tuple[Client, int | None]]:
@@ -118,7 +153,9 @@ def _connected(
     with contextlib.ExitStack() as stack:
         place: str = address
         local = re.fullmatch(r"local:([0-9]{1,4})", address)
-        if local:
+        if not local:
+            _check_address(address)
+        else:
             count = int(local[1])
             if not count:
                 msg = f"{address!r}: give at least one worker, such as local:2"
@@ -135,8 +172,7 @@ def _connected(
             client = Client(place, timeout=answer, set_as_default=False)
             stack.callback(_close, client)
         except (OSError, ValueError, TimeoutError) as error:
-            msg = f"--cluster {address}: no dask scheduler answers there within {_ANSWER} s; give the address of one, such as tcp://host:8786, or local:N"
-            raise InputError(msg) from error
+            raise InputError(_NOBODY.format(address)) from error
         try:
             yield client, memory
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ from dmstore.regression.blocks import Blocks, join
 from dmstore.regression.design import Design, Moments, Words, unit_counts
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import Parameters
-from dmstore.regression.pinned import check, describe, pinned, view_of
+from dmstore.regression.pinned import describe, load, pinned, view_of
 from dmstore.regression.results import check_scale
 from dmstore.regression.room import Need, Room, plan
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
 from dmstore.regression.work import Work
+from dmstore.storage.objects import LocalObjects
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
@@ -47,10 +49,13 @@ class Fit:
         all of ``nonzeros``, ``lam`` and ``holdout_r2``, ``worst_kkt`` (over lam), ``worst_gap`` (over the variance), targets of each
         ``status``, ``unconverged_targets``, ``seconds`` of the last call, whether it went on with what
         others had done (``resumed``), and ``peak_gb`` of its process, on a cluster of a worker.
+    new : bool
+        Whether it was not there before.
     """
 
     document: dict[str, Any]
     summary: dict[str, Any]
+    new: bool = True
 
 
 def fit(
@@ -138,24 +143,29 @@ def fit(
         or list(entry["dims"]) != ["run", "target"]
         or not entry["dtype"].startswith("float")
     ):
-        msg = f"output {output!r} of {algorithm!r} cannot be fitted; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
+        what = "cannot be fitted" if entry else "is not there"
+        msg = f"output {output!r} of {algorithm!r} {what}; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
+        raise InputError(msg)
+    # With a cluster it is the workers that must see it.
+    if scratch is not None and not cluster and not Path(scratch).is_dir():
+        msg = f"--scratch {scratch}: no such directory; make it first, on a fast disk"
         raise InputError(msg)
     started = time.monotonic()
     view = pinned(study, opened)
     runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
     document = stated = describe(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{document['fit']}/"
-    objects = study.objects
-    if not objects.exists(f"{where}complete.json"):
+    objects, begun = study.objects, False
+    new = not objects.exists(f"{where}complete.json")
+    if new:
         if not objects.exists(f"{where}fit.json"):
-            objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
+            begun = objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
         # An earlier call may have begun on another base of the same content: that one is pinned.
-        document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
-        check(document, stated, f"{study.path}/{where}fit.json")
+        document = load(study, where, stated)
         view = view_of(opened, document, where)
         # Its rows may stand in another order than those of the newest base.
         runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
-        check(document, {**stated, "runs": runs.count}, f"{study.path}/{where}fit.json")
+        load(study, where, {**stated, "runs": runs.count})
         with blas_threads(threads):
             fitting = Fitting(
                 opened,
@@ -170,13 +180,22 @@ def fit(
                 progress,
             )
             resumed, peak = fitting.blocks().begun, 0
-            if cluster:
-                # Made of this module, and needed here alone.
-                from dmstore.regression.cluster import fit_blocks
+            try:
+                if cluster:
+                    # Made of this module, and needed here alone.
+                    from dmstore.regression.cluster import fit_blocks
 
-                peak = fit_blocks(cluster, fitting, document, threads=given, memory=memory)
-            else:
-                fitting.run()
+                    peak = fit_blocks(cluster, fitting, document, threads=given, memory=memory)
+                else:
+                    fitting.run()
+            except InputError:
+                # Refused, so the study stays as it was.
+                if begun and not fitting.blocks().begun:
+                    objects.delete(f"{where}fit.json")
+                    with contextlib.suppress(OSError):
+                        if isinstance(objects, LocalObjects):
+                            objects.path(where).rmdir()
+                raise
 
         def cost() -> dict[str, Any]:
             return {
@@ -185,10 +204,14 @@ def fit(
                 "resumed": resumed,
             }
 
+        # Another process at the same fit may have been refused, and have taken it away.
+        objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
         join(study.objects, where, opened.table.sizes["target"], cost, progress)
-    document = schema.load_document("fit", objects.get(f"{where}fit.json"), where)
+    document = load(study, where, stated)
     complete = schema.load_document("complete", objects.get(f"{where}complete.json"), where)
-    return Fit(document, {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]})
+    return Fit(
+        document, {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]}, new
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmstore import schema
 from dmstore.algorithm import Algorithm
-from dmstore.errors import CorruptionError, IncompleteError, InputError
+from dmstore.errors import CorruptionError, FormatError, IncompleteError, InputError
 from dmstore.regression.path import FEWEST_RUNS, Parameters
 from dmstore.regression.runs import Runs
 from dmstore.storage import log
@@ -38,7 +38,7 @@ def pinned(study: Study, algorithm: Algorithm) -> View:
     if len(view) < FEWEST_RUNS:
         msg = (
             f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
-            f"train more with 'dmstore train {study.path} {algorithm.name}'"
+            f"add some with 'dmstore train' or 'dmstore ingest {study.path} {algorithm.name} …'"
         )
         raise InputError(msg)
     return view
@@ -58,14 +58,20 @@ def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
     return table.view_of(log.Manifest(document["version"], base=base))
 
 
-def check(document: dict[str, Any], stated: dict[str, Any], where: str) -> None:
-    """Refuse a ``fit.json`` that is not what its name says: blocks of another fit are not this one's.
+def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
+    """``fit.json``, which must be what its name says: blocks of another fit are not this one's.
 
     Raises
     ------
     CorruptionError
     """
-    for name in (
+    name = f"{where}fit.json"
+    try:
+        document = schema.load_document("fit", study.objects.get(name), f"{study.path}/{name}")
+    except FormatError as error:
+        msg = f"{error}, or remove {study.path}/{where} and run the fit again"
+        raise CorruptionError(msg) from error
+    for key in (
         "fit",
         "study",
         "algorithm",
@@ -76,10 +82,11 @@ def check(document: dict[str, Any], stated: dict[str, Any], where: str) -> None:
         "runs",
     ):
         # As JSON has it.
-        expected = json.loads(json.dumps(stated[name]))
-        if document[name] != expected:
-            msg = f"{where}: says {name} {document[name]!r}, but this fit's is {expected!r}; move its folder away and run the fit again"
+        expected = json.loads(json.dumps(stated[key]))
+        if document[key] != expected:
+            msg = f"{study.path}/{name}: says {key} {document[key]!r}, but this fit's is {expected!r}; move its folder away and run the fit again"
             raise CorruptionError(msg)
+    return document
 
 
 def describe(

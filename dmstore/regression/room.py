@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +125,8 @@ def plan(need: Need, memory: int, threads: int, scratch: str | Path | None) -> R
     beside = need.beside(threads)
     if memory < beside:
         msg = (
-            f"{memory / 1e9:.1f} GB of memory are too little: {beside / 1e9:.1f} GB are needed beside "
-            f"the Grams; give more with --memory, or fewer --threads"
+            f"{memory / 1e9:.2g} GB of memory are too little: {math.ceil(beside / 1e8) / 10} GB are needed beside "
+            f"the Grams, which may lie on scratch; give that with --memory, or fewer --threads"
         )
         raise InputError(msg)
     meanwhile = need.unpenalised(threads)
