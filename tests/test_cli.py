@@ -334,7 +334,7 @@ def test_a_fit_of_runs_that_were_retracted_is_flagged(done, tmp_path):
     assert fit["retracted"] == 3
     said = f"fit of snapshot {fit['version']} rests on 3 runs {flag}"
     assert run("status", path)[0].count(said) == 1
-    page, warned = run("report", path, "a", "b")
+    page, warned = run("report", path, "a", "b", "-Q")
     assert warned == f"warning: a: {said}\n"
     assert flag in html.unescape(Path(page.strip()).read_text())
     # A run that came after the fit, and went again, is not one that it rests on.

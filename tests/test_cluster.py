@@ -271,6 +271,8 @@ def test_sigterm_takes_workers_along(study):
     worker = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (children := worker.read_text().split()):
         time.sleep(0.1)
+    # What is killed while a worker is being started leaves it to end by itself, half a minute later.
+    time.sleep(1)
     process.terminate()
     assert process.wait(30) == 143
     assert not any(Path(f"/proc/{child}").exists() for child in children)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,12 @@ from dmstore.regression.blocks import Blocks, join
 from dmstore.regression.design import Design, Moments, Words, unit_counts
 from dmstore.regression.own_runs import OwnGroups
 from dmstore.regression.path import Parameters
-from dmstore.regression.pinned import describe, load, pinned, view_of
+from dmstore.regression.pinned import begun, describe, load, pinned, view_of
 from dmstore.regression.results import check_scale
 from dmstore.regression.room import Need, Room, plan
 from dmstore.regression.runs import Runs
 from dmstore.regression.stages import Stage
 from dmstore.regression.work import Work
-from dmstore.storage.objects import LocalObjects
 from dmstore.study import Study
 from dmstore.threads import blas_threads, cores
 
@@ -137,15 +135,7 @@ def fit(
     opened = study.algorithm(algorithm)
     if parameters.lam == 0:
         unpenalised.check_size(opened.train)
-    entry = opened.outputs.get(output)
-    if (
-        entry is None
-        or list(entry["dims"]) != ["run", "target"]
-        or not entry["dtype"].startswith("float")
-    ):
-        what = "cannot be fitted" if entry else "is not there"
-        msg = f"output {output!r} of {algorithm!r} {what}; it declares {', '.join(opened.outputs)}, and a fit needs one float a target"
-        raise InputError(msg)
+    _check_output(opened, output)
     # With a cluster it is the workers that must see it.
     if scratch is not None and not cluster and not Path(scratch).is_dir():
         msg = f"--scratch {scratch}: no such directory; make it first, on a fast disk"
@@ -153,20 +143,15 @@ def fit(
     started = time.monotonic()
     view = pinned(study, opened)
     runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
-    document = stated = describe(study, opened, view, runs, output, parameters)
-    where = f"datamodels/{algorithm}/{document['fit']}/"
-    objects, begun = study.objects, False
-    new = not objects.exists(f"{where}complete.json")
+    stated = describe(study, opened, view, runs, output, parameters)
+    where = f"datamodels/{algorithm}/{stated['fit']}/"
+    new = not study.objects.exists(f"{where}complete.json")
     if new:
-        if not objects.exists(f"{where}fit.json"):
-            begun = objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
-        # An earlier call may have begun on another base of the same content: that one is pinned.
-        document = load(study, where, stated)
-        view = view_of(opened, document, where)
-        # Its rows may stand in another order than those of the newest base.
-        runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
-        load(study, where, {**stated, "runs": runs.count})
-        with blas_threads(threads):
+        with begun(study, where, stated) as document, blas_threads(threads):
+            view = view_of(opened, document, where)
+            # Its rows may stand in another order than those of the newest base.
+            runs = Runs(opened, view, parts=4 if parameters.halves else 1, folds=parameters.folds)
+            load(study, where, {**stated, "runs": runs.count})
             fitting = Fitting(
                 opened,
                 runs,
@@ -180,22 +165,13 @@ def fit(
                 progress,
             )
             resumed, peak = fitting.blocks().begun, 0
-            try:
-                if cluster:
-                    # Made of this module, and needed here alone.
-                    from dmstore.regression.cluster import fit_blocks
+            if cluster:
+                # Made of this module, and needed here alone.
+                from dmstore.regression.cluster import fit_blocks
 
-                    peak = fit_blocks(cluster, fitting, document, threads=given, memory=memory)
-                else:
-                    fitting.run()
-            except InputError:
-                # Refused, so the study stays as it was.
-                if begun and not fitting.blocks().begun:
-                    objects.delete(f"{where}fit.json")
-                    with contextlib.suppress(OSError):
-                        if isinstance(objects, LocalObjects):
-                            objects.path(where).rmdir()
-                raise
+                peak = fit_blocks(cluster, fitting, document, threads=given, memory=memory)
+            else:
+                fitting.run()
 
         def cost() -> dict[str, Any]:
             return {
@@ -204,14 +180,23 @@ def fit(
                 "resumed": resumed,
             }
 
-        # Another process at the same fit may have been refused, and have taken it away.
-        objects.put_if_absent(f"{where}fit.json", schema.dump_document("fit", document))
         join(study.objects, where, opened.table.sizes["target"], cost, progress)
     document = load(study, where, stated)
-    complete = schema.load_document("complete", objects.get(f"{where}complete.json"), where)
-    return Fit(
-        document, {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]}, new
-    )
+    complete = schema.load_document("complete", study.objects.get(f"{where}complete.json"), where)
+    summary = {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]}
+    return Fit(document, summary, new)
+
+
+def _check_output(algorithm: Algorithm, output: str) -> None:
+    entry = algorithm.outputs.get(output)
+    if (
+        entry is None
+        or list(entry["dims"]) != ["run", "target"]
+        or not entry["dtype"].startswith("float")
+    ):
+        what = "cannot be fitted" if entry else "is not there"
+        msg = f"output {output!r} of {algorithm.name!r} {what}; it declares {', '.join(algorithm.outputs)}, and a fit needs one float a target"
+        raise InputError(msg)
 
 
 @dataclass

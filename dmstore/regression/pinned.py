@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dmstore import schema
@@ -13,6 +15,7 @@ from dmstore.regression.path import FEWEST_RUNS, Parameters
 from dmstore.regression.runs import Runs
 from dmstore.storage import log
 from dmstore.storage.compact import compact
+from dmstore.storage.objects import LocalObjects
 from dmstore.storage.view import View
 from dmstore.study import Study
 
@@ -56,6 +59,30 @@ def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
         msg = f"{name}: vacuum removed the base at the same moment; run the fit again"
         raise IncompleteError(msg)
     return table.view_of(log.Manifest(document["version"], base=base))
+
+
+@contextmanager
+def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """``fit.json``, written if it is not there, while a fit is made.
+
+    An earlier call may have begun on another base of the same content: that one is pinned. Where a fit is
+    refused before anything is stored, the study is left as it was.
+    """
+    objects, name = study.objects, f"{where}fit.json"
+    document = schema.dump_document("fit", stated)
+    first = not objects.exists(name) and objects.put_if_absent(name, document)
+    try:
+        found = load(study, where, stated)
+        yield found
+    except InputError:
+        if first and not objects.children(f"{where}blocks/"):
+            objects.delete(name)
+            if isinstance(objects, LocalObjects):
+                with suppress(OSError):
+                    objects.path(where).rmdir()
+        raise
+    # Another process at the same fit may have been refused, and have taken it away.
+    objects.put_if_absent(name, schema.dump_document("fit", found))
 
 
 def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
