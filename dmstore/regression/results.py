@@ -35,7 +35,7 @@ def check_scale(outputs: NDArray[Any], used: NDArray[np.bool_], what: str, first
     InputError
         If one is beyond 1e30.
     """
-    if np.finfo(outputs.dtype).max <= _LARGEST:
+    if float(np.finfo(outputs.dtype).max) <= _LARGEST:
         return
     where = used[:, None]
     highest, lowest = (f(outputs, where=where, initial=0.0) for f in (np.max, np.min))
