@@ -617,7 +617,6 @@ def test_a_path_that_is_left_says_what_a_whole_one_does(runs, train, change, pat
     masks, outputs = problem(runs, train, targets=12)
     left = lasso_path(masks, outputs, patience=patience, **change)
     whole = lasso_path(masks, outputs, patience=0, **change)
-    # Errors of the last lams are of weights that were not checked on all columns, and are right all the same.
     assert np.isfinite(whole.holdout_mse).all()
     there = np.isfinite(left.holdout_mse.values)
     assert there.any()

@@ -277,19 +277,24 @@ def make_moments(
     exact = outputs.dtype == np.float64 or len(outputs) * train <= _EXACT
     narrow = np.float64 if exact else np.float32
     rounded = np.zeros(outputs.shape, dtype=narrow)
-    runs, total, square = 0, np.zeros(targets), np.zeros(targets)
-    # Reductions over no runs at all have no minimum: infinities add up right.
-    lowest, highest = np.full(targets, np.inf), np.full(targets, -np.inf)
-    for start in range(0, len(outputs), _SUMMED):
+
+    def summary(start: int) -> tuple[int, NDArray[np.float64]]:
         part = slice(start, start + _SUMMED)
-        there = np.ones(len(outputs[part]), dtype=bool) if used is None else used[part]
-        real = outputs[part][there].astype(np.float64) - shift
+        whole = used is None or bool(used[part].all())
+        there = slice(None) if whole or used is None else used[part]
+        real = outputs[part][there].astype(np.float64)
+        real -= shift
         rounded[part][there] = real
-        runs += len(real)
-        total += real.sum(axis=0)
-        square += (real**2).sum(axis=0)
-        lowest = np.minimum(lowest, real.min(axis=0, initial=np.inf))
-        highest = np.maximum(highest, real.max(axis=0, initial=-np.inf))
+        # Reductions over no runs at all have no minimum: infinities add up right.
+        return len(real), np.stack(
+            [
+                real.sum(axis=0),
+                np.einsum("rt,rt->t", real, real),
+                real.min(axis=0, initial=np.inf),
+                real.max(axis=0, initial=-np.inf),
+            ]
+        )
+
     product = np.zeros((train, targets))
 
     def work(first: int) -> None:
@@ -302,6 +307,12 @@ def make_moments(
             product[first:last] += masks[:, : len(part)] @ part
 
     with blas_threads(1), ThreadPoolExecutor(max(1, threads)) as pool:
+        runs, total, square = 0, np.zeros(targets), np.zeros(targets)
+        lowest, highest = np.full(targets, np.inf), np.full(targets, -np.inf)
+        # In the order of the runs, so that sums do not depend on the threads.
+        for count, found in pool.map(summary, range(0, len(outputs), _SUMMED)):
+            runs, total, square = runs + count, total + found[0], square + found[1]
+            lowest, highest = np.minimum(lowest, found[2]), np.maximum(highest, found[3])
         list(pool.map(work, range(0, train, _UNITS)))
     return Moments(runs, product, total, square, lowest, highest, (rounded,))
 

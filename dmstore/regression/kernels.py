@@ -24,9 +24,6 @@ AHEAD = 0.98
 _NEAR = 0.98
 # Values of lam whose gradients of all columns are taken at once.
 ABREAST = 2
-# The last lams of a path, where that ends with worse errors, are not checked on all columns if their errors are
-# larger than the best by this share, and these lams no smaller than this share of the one before.
-_CLEARLY, _CLOSE = 1e-3, 0.8
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -190,7 +187,7 @@ def choose(
     predicted = np.empty(len(check_outputs), dtype=np.float32)
     # A plain 0 is a type of its own, and what is called with it would be compiled twice.
     size, sweeps, all_converged = np.int64(0), 0, True
-    best, best_error, worse, step, sound = 0, np.inf, 0, 0, False
+    best, best_error, worse, step = 0, np.inf, 0, 0
     previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
     found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
     while step < len(lams):
@@ -239,25 +236,12 @@ def choose(
                 or (check_runs > 0 and 0 < patience <= worse_yet)
             ):
                 break
-        if check_runs > 0 and 0 < patience <= worse_yet:
-            # The end. Where screening was right before and lams are close, it cannot have missed so much.
-            over = sound
-            for k in range(count):
-                over &= found[k] > (1.0 + _CLEARLY) * best_error and spent[k] < most_sweeps
-                over &= lams[step + k] > _CLOSE * lams[step + k - 1]
-            if over:
-                for k in range(count):
-                    errors[step + k] = found[k]
-                    sweeps += spent[k]
-                return best_weight, best, sweeps, all_converged
         # From the integers again, so that rounding does not add up along the path.
         residual(gram, mean, moment, runs, weights[2 : 2 + count], rests[2 : 2 + count])
-        sound = step > 0
         for k in range(count):
             lam, weight = lams[step + k], weights[2 + k]
             sweeps += spent[k]
             if violated(rests[2 + k], weight, inside, lam, tolerance):
-                sound = False
                 size, used, converged, fits = _solve(
                     gram, mean, moment, runs, unit, lam, tolerance,
                     most_sweeps - spent[k], weight, rests[2 + k], members, inside, level, diagonal,
