@@ -10,14 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.plot import COLORS, figure, legend_above
+from dmstore.regression.results import UNFITTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Arrays of a fit that figures need: those without the train units.
 NEEDED = ("lam_path", "lam_max", "holdout_mse", "holdout_r2", "nonzeros", "status")
-# Constant outputs, and train units that nearly all runs saw: they have no datamodel.
-_UNFITTED = (3, 5)
 _SAMPLE = 8
 _BINS = 30
 
@@ -92,7 +91,7 @@ def holdout_r2(fits: Mapping[str, xr.Dataset], axes: Axes | None = None) -> Axes
 
 
 def _fitted(fit: xr.Dataset) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = ~np.isin(fit["status"].values, _UNFITTED)
+    found: NDArray[np.bool_] = ~np.isin(fit["status"].values, UNFITTED)
     return found
 
 

@@ -329,8 +329,8 @@ def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]
     """Which rows each fold holds; rows of one mask together."""
     digests = [
         hashlib.blake2b(row, digest_size=16).digest()
-        for start in range(0, len(masks), 1024)
-        for row in np.packbits(_bool(masks[start : start + 1024], start), axis=1)
+        for start in range(0, len(masks), _ROWS)
+        for row in np.packbits(_bool(masks[start : start + _ROWS], start), axis=1)
     ]
     unique, inverse = np.unique(np.array(digests, dtype="V16"), return_inverse=True)
     if len(unique) < folds:
@@ -361,7 +361,7 @@ def _holdout(
         if apart.shape != (runs,) or apart.dtype != np.bool_:
             msg = f"holdout {apart.dtype} {apart.shape}: expected a share such as 0.1, or bool ({runs},), True for the runs that choose lam"
             raise InputError(msg)
-    if apart.shape != (runs,) or not 0 < apart.sum() < runs:
+    if not 0 < apart.sum() < runs:
         given = holdout if np.ndim(holdout) == 0 else f"of {int(apart.sum())} of {runs} runs"
         msg = f"holdout {given} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
         raise InputError(msg)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.regression.path import Fold, Parameters
-from dmstore.regression.results import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS, status_of
+from dmstore.regression.results import NOT_CONVERGED, TOO_FEW_RUNS, UNFITTED, status_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -53,7 +53,7 @@ def choose(result: Arrays, parameters: Parameters) -> None:
     for target, status in enumerate(result["status"]):
         errors, baseline = result["holdout_mse"][target], result["holdout_r2"][target]
         result["holdout_r2"][target] = np.nan
-        if status in (CONSTANT, TOO_FEW_RUNS):
+        if status in UNFITTED:
             errors[:] = np.nan
             if status == TOO_FEW_RUNS:
                 result["weight"][target] = 0.0

@@ -23,9 +23,9 @@ from dmstore.regression.path import (
     Parameters,
 )
 from dmstore.regression.results import (
-    CONSTANT,
     NOT_CONVERGED,
     TOO_FEW_RUNS,
+    UNFITTED,
     empty,
     is_constant,
     status_of,
@@ -38,8 +38,6 @@ from dmstore.regression.working_set import extend
 Arrays = dict[str, NDArray[Any]]
 # Share of the tolerance that rounding of the gradient may take.
 _ROUNDING = 0.1
-# Those that are solved no further.
-_UNFITTED = (CONSTANT, TOO_FEW_RUNS)
 
 
 class _Solver:
@@ -232,7 +230,7 @@ def refit_all(
     """Fit on all own runs at the lams that were chosen, and certify; as ``path.refit_all``."""
 
     def one(target: int) -> None:
-        if result["status"][target] in _UNFITTED:
+        if result["status"][target] in UNFITTED:
             return
         runs, lam = own.runs(groups, target), float(result["lam"][target])
         solved, sweeps, converged = _solve(runs, lam, result["weight"][target], parameters, work)
@@ -267,7 +265,7 @@ def fit_part(
     start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
 
     def one(target: int) -> None:
-        if result["status"][target] in _UNFITTED:
+        if result["status"][target] in UNFITTED:
             return
         runs = own.runs(groups, target)
         if not runs.count:

@@ -12,6 +12,8 @@ from dmstore.errors import InputError
 from dmstore.regression.parameters import Parameters
 
 FITTED, AT_START, AT_END, CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS = range(6)
+# Those that have no datamodel but a bias.
+UNFITTED = (CONSTANT, TOO_FEW_RUNS)
 # What rounding the stored weights to float32 may cost.
 _STORED = 1e-4
 # Weights may be somewhat larger than outputs, and float32 ends at 3e38.
