@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from dmstore import memory
 from dmstore.errors import InputError, StorageError
 from dmstore.regression import fit, fitting, stages
 from dmstore.regression.design import gram_dtype
+from dmstore.regression.parameters import Parameters
 from dmstore.regression.room import Room, in_memory
 from dmstore.regression.runs import Runs
 from dmstore.schema import known_outputs
@@ -160,16 +160,26 @@ def test_memory_that_is_too_little(study, monkeypatch):
     assert fit(study, "a").summary["targets"] == TARGETS
 
 
-@pytest.mark.parametrize("text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB"])
+@pytest.mark.parametrize(
+    "text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB", "99999999999T"]
+)
 def test_sizes_that_are_none(study, text):
     with pytest.raises(InputError, match="such as 8GB"):
         memory.parse(text)
     done = Done("fit", study.path, "a", f"--memory={text}", "-Q")
-    assert done.returncode in (1, 2) or not text
+    assert done.returncode in (1, 2)
+    assert "such as 8GB" in done.stderr or "--memory" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("8GB", 8 * 10**9), ("1.5 g", 15 * 10**8), ("500MiB", 5 * 10**8), ("7", 7)]
+    ("text", "size"),
+    [
+        ("8GB", 8 * 10**9),
+        ("1.5 g", 15 * 10**8),
+        ("500MiB", 500 * 2**20),
+        ("7", 7),
+        (8e9, 8 * 10**9),
+    ],
 )
 def test_sizes(text, size):
     assert memory.parse(text) == size
@@ -188,23 +198,40 @@ def test_scratch_that_is_full(study, monkeypatch, tmp_path):
         memory.scratch_array(tmp_path / "no-such", (2, 2), np.uint16)
 
 
-def test_two_processes_may_do_the_same_fit(study, expected, monkeypatch):
+@pytest.mark.parametrize("further", ["to the end", "by two stages"])
+@pytest.mark.parametrize("folds", [0, 3])
+def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
     """One overtakes the other between two of its passes, and deletes what it began with."""
+    parameters = Parameters(folds=folds)
     room(monkeypatch, 1)
-    real, other = fitting.Fitting.block, []
+    fit(study, "a", parameters=parameters)
+    expected = arrays(study)
+    for folder in study.objects.children("datamodels/a/"):
+        study.objects.delete(f"datamodels/a/{folder}")
+    real, kept = fitting.Fitting.block, []
 
     def late(self, blocks, number, *rest):
-        if blocks.stages(number) == 1 and not other:
-            other.append(number)
-            monkeypatch.setattr(fitting.Fitting, "block", real)
-            fit(study, "a")
-            shutil.rmtree(Path(study.path, self.where, "complete.json"), ignore_errors=True)
-            monkeypatch.setattr(fitting.Fitting, "block", late)
+        if blocks.stages(number) == 1 and not kept:
+            folder = Path(study.path, self.where)
+            with monkeypatch.context() as other:
+                other.setattr(fitting.Fitting, "block", real)
+                if further == "to the end":
+                    fit(study, "a", parameters=parameters)
+                    (folder / "complete.json").unlink()
+                else:
+                    other.setattr(stages, "run", dying(stages.run, 5)[0])
+                    with pytest.raises(KeyboardInterrupt):
+                        fit(study, "a", parameters=parameters)
+            kept.extend(sorted((folder / "blocks").iterdir()))
+            end = "[01].zarr.zip" if further == "to the end" else "[01]-3.zarr.zip"
+            assert all(path.match(f"*0000{end}") for path in kept)
         real(self, blocks, number, *rest)
+        if kept:
+            assert len(list(Path(study.path, self.where, "blocks").iterdir())) == 2
 
     monkeypatch.setattr(fitting.Fitting, "block", late)
-    fit(study, "a")
-    assert other == [0]
+    fit(study, "a", parameters=parameters)
+    assert len(kept) == 2
     check(study, expected)
 
 

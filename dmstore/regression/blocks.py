@@ -97,7 +97,8 @@ class Blocks:
         spec = schema.group_spec("datamodels")
         groups.write_zip(self._objects, self._name(number, stages), spec, arrays)
         self._done[number] = stages
-        if before:
+        # Never what was just stored, or goes further.
+        if 0 < before < stages:
             self._objects.delete(self._name(number, before))
 
     def _name(self, number: int, stages: int) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dmstore import schema
 from dmstore.algorithm import Algorithm
 from dmstore.errors import InputError
-from dmstore.memory import available
+from dmstore.memory import available, parse
 from dmstore.memory import peak as peak_memory
 from dmstore.regression import solvers, stages, unpenalised
 from dmstore.regression.ahead import Ahead
@@ -63,7 +63,7 @@ def fit(
     output: str = "margin",
     parameters: Parameters | None = None,
     threads: int | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
     scratch: str | Path | None = None,
     cluster: str | None = None,
     progress: Progress | None = None,
@@ -86,8 +86,8 @@ def fit(
         :class:`dmstore.regression.Parameters`: path, tolerance, halves, solver and so on.
     threads : int, optional
         All cores by default.
-    memory : int, optional
-        Bytes that the process may take; most of what is free by default. With less, stages follow
+    memory : int or str, optional
+        Bytes that the process may take, or a size such as ``8GB``; most of what is free by default. With less, stages follow
         one another, and Grams that have no room lie on scratch.
     scratch : path, optional
         Directory for these; that of the system for temporary files by default. With `cluster`: one
@@ -131,6 +131,7 @@ def fit(
     """
     parameters = parameters or Parameters()
     solvers.load(parameters.solver)
+    memory = None if memory is None else parse(memory)
     given, threads = threads, threads or cores()
     opened = study.algorithm(algorithm)
     if parameters.lam == 0:
@@ -290,6 +291,10 @@ class Fitting:
         work: Work,
     ) -> None:
         """Take one block through the stages of a pass, `done` with those before, and store it."""
+        have, result = blocks.load(number)
+        if have >= done:
+            # Another process at the same fit went further since this pass began.
+            return
         start, stop = blocks.bounds(number)
         values = self.runs.column(self.output, start, stop)
         # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.
@@ -297,7 +302,6 @@ class Fitting:
         used[np.concatenate(self.runs.rows)] = True
         check_scale(values, used, f"{self.output} of {self.algorithm.name!r}", start)
         shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
-        have, result = blocks.load(number)
         # Stages of this pass that were done with more memory are not done again.
         skip = max(0, have - (done - len(group)))
 

@@ -120,8 +120,10 @@ def fit_block(
                 ready.work,
             )
         except FileNotFoundError:
-            # Another worker, that was taken for dead, finished the block and deleted what it had.
-            if not blocks.there(number, done):
+            # Another worker, that was taken for dead, finished the block and deleted what it had; or another
+            # driver of the same fit is further.
+            blocks.look()
+            if blocks.stages(number) < done and not blocks.there(number, done):
                 raise
         return peak()
 
