@@ -141,7 +141,7 @@ def noise_ceiling(
     the mean of all runs, k times as many, is k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910), and
     its square root is the correlation of such means with their truth (Spearman 1904). Numbers of
     runs that differ between masks count by their harmonic mean. For product moments this is exact;
-    with ranks it is within .01 for normal outputs.
+    with ranks it is within .015 for normal outputs.
 
     Parameters
     ----------

@@ -34,7 +34,8 @@ def baselines(
       share in the runs) the difference of mean outputs of runs with it and runs without it.
       Units that all or none of the runs saw count nothing.
 
-    Of targets that are train units only the runs count that did not see them.
+    Of targets that are train units only the runs count that did not see them; how often units were seen is
+    that of all runs, which is the same but for chance where units are drawn by themselves.
 
     Parameters
     ----------

@@ -67,6 +67,7 @@ def benchmark(
     resamples: int = 1000,
     random_state: int = 0,
     force: bool = False,
+    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Judge a fit, baselines and outside scores by runs that nothing was fitted on.
@@ -85,7 +86,7 @@ def benchmark(
     options : sequence of mapping
         For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file.
     fit : str, optional
-        The newest complete one by default; may be missing where there are scores.
+        The newest complete one by default (of `output`, where it is given); may be missing where there are scores.
     output : str, optional
         What to predict: that of the fit by default, ``margin`` without a fit.
     baselines : bool
@@ -96,6 +97,8 @@ def benchmark(
     force : bool
         Judge by runs that were fitted on where there are no others, or by runs that a score file
         says it was fitted on. The result says so.
+    threads : int, optional
+        All cores by default.
     progress : callable, optional
         Called with runs read and runs to read, for the baselines.
 
@@ -109,7 +112,7 @@ def benchmark(
         (``predictor``,): ``mean_lds`` over targets with its interval; ``gap``, the fit's mean LDS
         less this one's, with its interval from the same resamples; ``runs`` made from, NaN where not
         known; ``kind``, ``seen`` and ``about``. Targets with a constant output are NaN
-        throughout; constant predictions have correlation 0. Attributes state the runs.
+        throughout; constant predictions, and those of targets without a datamodel, have correlation 0. Attributes state the runs.
 
     Raises
     ------
@@ -127,7 +130,9 @@ def benchmark(
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)
     try:
-        document: Mapping[str, Any] = study.newest_fit(algorithm, fit)
+        document: Mapping[str, Any] = study.newest_fit(
+            algorithm, fit, output if fit is None else None
+        )
     except NotFoundError:
         if not len(scores) or fit is not None or algorithm not in study.algorithms:
             raise
@@ -140,7 +145,7 @@ def benchmark(
     target_set = runs.attrs["target_set"]
     truth = read_truth(runs, said, unit=study.target_train(target_set), force=force)
     used = int((runs["split"].values != "eval").sum())
-    with blas_threads(cores()):
+    with blas_threads(threads or cores()):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
         methods += _outside(
             study, algorithm, scores, options, target_set, runs.attrs["content_id"], truth
@@ -333,6 +338,9 @@ def _judge_some(
     spread = agreement.spread(weight, ranked)
     for row, method in enumerate(methods):
         predicted = method.predicted[columns][:, used]
+        # A target without a datamodel has no bias: nothing is predicted, so there is nothing to rank.
+        silent = ~np.isfinite(predicted).all(axis=1)
+        predicted[silent] = 0.0
         own = agreement.ranks(predicted)
         draws = agreement.resampled(weight, own, ranked, spread)
         lds = agreement.pearson(own, ranked)
@@ -346,6 +354,7 @@ def _judge_some(
         }
         if method.in_units:
             error = mse(predicted, outputs)
+            error[silent] = np.nan
             figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
         for name, values in figures.items():
             found[name][row, columns] = values

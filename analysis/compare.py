@@ -99,8 +99,8 @@ def compare(
             f"{where}comparison.json", schema.dump_document("comparison", document)
         )
         found = modeldiff(
-            study.datamodels(a).load(),
-            study.datamodels(b).load(),
+            study.datamodels(a, fits[0]["fit"]).load(),
+            study.datamodels(b, fits[1]["fit"]).load(),
             names=(a, b),
             label=study.label(),
             parameters=parameters,

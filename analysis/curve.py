@@ -175,7 +175,7 @@ def _settings(
 ) -> tuple[str, Parameters, str]:
     """Output, parameters and name of the fit whose curve this is."""
     try:
-        document: dict[str, Any] = study.newest_fit(algorithm, fit)
+        document: dict[str, Any] = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
         if fit is not None or algorithm not in study.algorithms:
             raise

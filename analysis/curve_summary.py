@@ -104,19 +104,31 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
             "software": log.software(),
         }
         name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
-        study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
+        # Made again it is the newest again.
+        study.objects.replace(name, schema.dump_document("evaluation", document))
     return results
 
 
 def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
-    """The newest learning curve that was kept beside a fit, as of :func:`summarise_curve`."""
+    """The newest learning curve that was kept beside a fit, as of :func:`summarise_curve`.
+
+    One of the runs that the fit stands on goes before those of more or other runs.
+    """
     folder, _, start = _place(algorithm, fit).rpartition("/")
     found = [
         schema.load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
         for name in study.objects.children(f"{folder}/")
         if name.startswith(start) and name.endswith(".json")
     ]
-    newest = max(found, key=lambda document: str(document.get("created", "")), default=None)
+    content_id = study.newest_fit(algorithm, fit)["content_id"]
+    newest = max(
+        found,
+        key=lambda document: (
+            document["content_id"] == content_id,
+            str(document.get("created", "")),
+        ),
+        default=None,
+    )
     return newest["results"] if newest else None
 
 

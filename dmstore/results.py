@@ -39,12 +39,20 @@ def _created(document: dict[str, Any]) -> datetime.datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
-def newest_fit(objects: Objects, algorithm: str, fit: str | None = None) -> dict[str, Any]:
+def newest_fit(
+    objects: Objects, algorithm: str, fit: str | None = None, output: str | None = None
+) -> dict[str, Any]:
     """The newest complete fit of an algorithm, or the one named; NotFoundError if there is none."""
-    found = [f for f in fits(objects, algorithm) if f["complete"] and fit in (None, f["fit"])]
+    found = [
+        f
+        for f in fits(objects, algorithm)
+        if f["complete"] and fit in (None, f["fit"]) and output in (None, f["output"])
+    ]
     if not found:
         named = f"fit {fit!r}" if fit else "finished fit"
-        msg = f"algorithm {algorithm!r} has no {named}; run 'dmstore fit {objects.url} {algorithm}' first"
+        of = f" of output {output!r}" if output else ""
+        option = f" --output {output}" if output else ""
+        msg = f"algorithm {algorithm!r} has no {named}{of}; run 'dmstore fit {objects.url} {algorithm}{option}' first"
         raise NotFoundError(msg)
     return found[-1]
 

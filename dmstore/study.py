@@ -370,16 +370,12 @@ class Study:
         self.algorithm(algorithm)
         return results.fits(self.objects, algorithm)
 
-    def newest_fit(self, algorithm: str, fit: str | None = None) -> dict[str, Any]:
-        """The newest complete fit of an algorithm, or the one named.
-
-        Raises
-        ------
-        NotFoundError
-            If there is none.
-        """
+    def newest_fit(
+        self, algorithm: str, fit: str | None = None, output: str | None = None
+    ) -> dict[str, Any]:
+        """The newest complete fit (of an output), or the one named; NotFoundError if there is none."""
         self.algorithm(algorithm)
-        return results.newest_fit(self.objects, algorithm, fit)
+        return results.newest_fit(self.objects, algorithm, fit, output)
 
     def datamodels(self, algorithm: str, fit: str | None = None) -> xr.Dataset:
         """The datamodels of an algorithm: its newest complete fit, or the one named.

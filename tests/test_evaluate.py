@@ -16,6 +16,7 @@ from dmstore.analysis import agreement, benchmark, evaluate, learning_curve
 from dmstore.analysis.baselines import baselines
 from dmstore.analysis.benchmark import Method, judge, summarise
 from dmstore.analysis.curve import _steps
+from dmstore.analysis.curve_summary import kept_curve
 from dmstore.analysis.outside import read_scores
 from dmstore.analysis.truth import Truth, predict, read_truth
 from dmstore.errors import InputError, NotFoundError
@@ -460,10 +461,31 @@ def test_scores_without_a_fit(opened):
         benchmark(opened, "none", scores={"x": scores()[0]})
     with pytest.raises(InputError, match="has no output 'loss'"):
         benchmark(opened, "small", scores={"x": scores()[0]}, output="loss")
-    with pytest.raises(InputError, match="not 'loss'"):
+    with pytest.raises(
+        NotFoundError, match=r"no finished fit of output 'loss'; .* a --output loss"
+    ):
         benchmark(opened, "a", output="loss")
+    with pytest.raises(InputError, match="not 'loss'"):
+        benchmark(opened, "a", output="loss", fit=opened.newest_fit("a")["fit"])
     with pytest.raises(InputError, match="resamples"):
         benchmark(opened, "a", resamples=0)
+
+
+def test_an_output_is_judged_by_a_fit_of_it(opened):
+    algorithm = opened.add_algorithm("two", runs=300, outputs=["margin", "loss"])
+    draw, ids = np.random.default_rng(0), np.arange(300)
+    mask = np.array([one.mask for one in algorithm.describe(ids)])
+    margin = (mask @ draw.normal(size=(TRAIN, TARGET))).astype("f4")
+    fixed = {"time": np.zeros(300, int), "host": np.full(300, "h")}
+    rows = Rows(ids, {"mask": mask, "margin": margin, "loss": np.exp(-margin / 4)}, fixed)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+    named = {of: fit(opened, "two", output=of).document["fit"] for of in ("margin", "loss")}
+    for of, name in named.items():
+        found = benchmark(opened, "two", output=of, baselines=False, resamples=10)
+        assert found.attrs["fit"] == name
+        assert float(found.mean_lds[0]) > 0.9
+        curve = learning_curve(opened, "two", output=of, targets=3, shares=(1.0,), resamples=10)
+        assert curve.attrs["fit"] == name
 
 
 # Fitted runs
@@ -632,6 +654,14 @@ def test_the_report_shows_the_curve(opened):
     assert "b: LDS" in text
     assert "noise ceiling of the LDS" in text
     assert text.count("share of variance explained") == 2
+    # Of the runs that the fit stands on, before one of others that was made later.
+    (kept,) = opened.objects.path("datamodels/a/").glob("*/curve-*.json")
+    document = json.loads(kept.read_text())
+    other = {**document, "content_id": "0" * 64, "created": "2999-01-01T00:00:00Z", "results": {}}
+    kept.with_name("curve-other.json").write_text(json.dumps(other))
+    (newest,) = (f for f in opened.fits("a") if f["complete"])
+    assert kept_curve(opened, "a", newest["fit"]) == document["results"]
+    kept.with_name("curve-other.json").unlink()
     for kept in opened.objects.path("datamodels/a/").glob("*/curve-*.json"):
         document = json.loads(kept.read_text())
         for step in document["results"]["steps"]:
@@ -657,6 +687,8 @@ WRONG = {
     "units": (["--scores", "x.npy", "--units", "metres"], 2, "metres"),
     "forced curve": (["--curve", "--force"], 2, "leave --force or --curve out"),
     "targets": (["--targets", "0"], 2, "0 is not in the range"),
+    "targets of no curve": (["--targets", "5"], 2, "--targets is of the learning curve"),
+    "shares of no curve": (["--shares", "1"], 2, "--shares is of the learning curve"),
     "no file": (["--scores", "none.npy"], 1, "none.npy"),
     "no fit": (["--fit", "abc"], 1, "has no fit 'abc'"),
 }
@@ -695,3 +727,21 @@ def test_targets_that_are_train_units_are_judged_on_runs_that_did_not_see_them()
         assert found.r2.values[0, target] > 0.8
     assert np.isclose(found.mean_lds.values[0], found.lds.values[0].mean())
     assert np.isnan(found.ceiling.values).all()
+
+
+def test_a_target_without_a_datamodel_predicts_nothing():
+    """As of a train unit that all fitted runs saw: its bias is NaN, and must not be ranked."""
+    draw = np.random.default_rng(2)
+    mask = draw.random((60, 8)) < 0.5
+    values = mask @ draw.normal(size=(8, 2))
+    truth = Truth(mask, values, np.arange(60), np.arange(60), fitted=False, unit=np.full(2, -1))
+    predicted = values.T.copy()
+    predicted[1] = np.nan
+    found = judge([Method("fit", "fit", predicted, 10, "")], truth, 30, 0).isel(predictor=0)
+    assert found.lds.values.tolist() == [pytest.approx(1), 0]
+    assert found.kendall.values.tolist() == [pytest.approx(1), 0]
+    assert found.lds_low.values[1] == found.lds_high.values[1] == 0
+    assert found.r2.values[0] == pytest.approx(1)
+    assert np.isnan(found.r2.values[1])
+    assert np.isnan(found.mse.values[1])
+    assert float(found.mean_lds) == pytest.approx(0.5)

@@ -179,6 +179,28 @@ def test_repeats_share_masks_and_splits(study):
     assert [r.mask_id for r in made.describe(np.arange(9, 13))] == [3, 3, 4, 4]
 
 
+def test_a_comparison_reads_the_fits_that_it_names(study, algorithm, monkeypatch):
+    from dmstore.analysis import compare
+    from dmstore.regression import Parameters, fit
+
+    fill(algorithm, range(200))
+    fill(study.add_algorithm("beta", runs=300, outputs=["margin"]), range(200), seed=1)
+    named = [fit(study, name).document["fit"] for name in ("alpha", "beta")]
+    real, read = type(study).datamodels, []
+
+    def meanwhile(self, algorithm, fitted=None):
+        if not read:
+            fit(self, "beta", parameters=Parameters(lams=10))
+        found = real(self, algorithm, fitted)
+        read.append(found.attrs["fit"])
+        return found
+
+    monkeypatch.setattr(type(study), "datamodels", meanwhile)
+    compare(study, "alpha", "beta", components=2, top=3)
+    assert read[:2] == named
+    assert study.comparisons()[0]["fits"] == named
+
+
 def test_tree_and_targets(study, algorithm):
     from dmstore.analysis import compare
     from dmstore.regression import fit

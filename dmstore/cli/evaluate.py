@@ -126,6 +126,10 @@ def command(
     from dmstore.study import open_study
 
     settings = _options(files, each)
+    idle = [name for name in ("targets", "shares") if options.given(name) and not curve]
+    if idle:
+        msg = f"--{idle[0]} is of the learning curve; give --curve too, or leave it out"
+        raise click.UsageError(msg)
     if curve and force:
         msg = "--curve is judged by eval runs alone; leave --force or --curve out"
         raise click.UsageError(msg)
@@ -145,6 +149,7 @@ def command(
         resamples=resamples,
         random_state=random_state,
         force=force,
+        threads=threads,
         progress=bar,
     )
     bar.close()
@@ -247,7 +252,7 @@ def _row(entry: dict[str, Any], width: int) -> str:
 
 def _curve_lines(curve: dict[str, Any]) -> list[str]:
     lines = [
-        f"learning curve of {curve['targets']} targets (cosine: with the datamodels from all runs)",
+        f"learning curve of {curve['targets']} targets (cosine: with the datamodels of the last line)",
         "      runs    LDS  95 %                  R2  holdout R2  non-zeros  cosine",
     ]
     lines += [
