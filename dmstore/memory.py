@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -17,7 +18,7 @@ from dmstore.errors import InputError, StorageError
 
 # Share of what is free that a process takes by default.
 _SHARE = 0.8
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -27,20 +28,22 @@ _CGROUPS = (
 )
 
 
-def parse(text: str) -> int:
-    """Bytes of a size such as ``8GB``, ``500 MB`` or ``8589934592``.
+def parse(size: str | float) -> int:
+    """Bytes of a size such as ``8GB``, ``500 MiB`` or 8589934592.
 
     Raises
     ------
     InputError
         If it is none, or not positive.
     """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
-    size = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not size >= 1:
-        msg = f"{text!r} is no size of memory; give one such as 8GB"
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?\s*", str(size).lower())
+    octets = float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2]] if found else 0.0
+    if isinstance(size, int | float):
+        octets = float(size)
+    if not 1 <= octets < 2**63:
+        msg = f"{size!r} is no size of memory; give one such as 8GB"
         raise InputError(msg)
-    return int(size)
+    return int(octets)
 
 
 def available() -> int:
@@ -79,7 +82,7 @@ def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any)
     Raises
     ------
     StorageError
-        If there is no room for it.
+        If there is no room for it, or nothing can be written there.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     place = Path(folder or tempfile.gettempdir())
@@ -89,5 +92,12 @@ def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any)
             os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
-        msg = f"{place}: no room for {size / 1e9:.1f} GB of scratch ({error.strerror or error}); name another directory with --scratch, or give more --memory"
+        msg = f"{refused(place, size, error)}; name another directory with --scratch, or give more --memory"
         raise StorageError(msg) from error
+
+
+def refused(place: str | Path, size: int, error: OSError) -> str:
+    """Why a directory does not take so many bytes of scratch."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = f"no room for {size / 1e9:.1f} GB of scratch" if full else "cannot be written to"
+    return f"{place}: {what} ({error.strerror or error})"

@@ -180,8 +180,12 @@ def test_workers_that_cannot_do_it(study, scheduler, monkeypatch):
 
     with pytest.raises(InputError, match="memory are too little"):
         go(memory=1000)
-    with pytest.raises(StorageError, match=r"no room for .* that all workers see with --scratch"):
+    with pytest.raises(
+        StorageError,
+        match=r"/nowhere/at/all: cannot be written to .* that all workers see with --scratch",
+    ):
         go(scratch="/nowhere/at/all")
+    assert study.fits("a") == []
     with monkeypatch.context() as patched:
         patched.setattr(dmstore, "__version__", "99.1")
         with pytest.raises(

@@ -15,7 +15,7 @@ from test_own_runs import UNIT, make_study
 from dmstore import bits, cli
 from dmstore.errors import InputError
 from dmstore.regression import fit, fitting, lasso_path, stages
-from dmstore.regression.arrays import _folds
+from dmstore.regression.arrays import _folds, _holdout
 from dmstore.regression.design import count_gram, padded
 from dmstore.regression.parameters import Parameters
 from dmstore.regression.results import CONSTANT, TOO_FEW_RUNS
@@ -42,8 +42,10 @@ def check(found, masks, output, fold, rows):
     assert np.isclose(lams[0], 2 * np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y))
     errors, baseline = errors_of(masks, output, fold, rows, lams)
     assert np.allclose(found.holdout_mse.values, errors, rtol=2e-3)
-    best = int(np.argmin(errors))
+    # Paths are walked in float32: of errors that are nearly equal either may be the smallest.
+    best = int(np.argmin(np.abs(lams - float(found.lam))))
     assert np.isclose(float(found.lam), lams[best])
+    assert errors[best] <= errors.min() * (1 + 1e-3)
     assert np.isclose(float(found.holdout_r2), 1 - errors[best] / baseline, rtol=5e-3, atol=1e-4)
     other = Lasso(alpha=lams[best] / 2, tol=1e-13, max_iter=1_000_000).fit(x, y)
     assert np.allclose(found.weight, other.coef_, atol=1e-4)
@@ -71,6 +73,12 @@ def test_repeats_of_a_mask_stay_together():
         assert 60 <= group.sum() / 3 <= 90
     found = lasso_path(repeated, np.repeat(outputs, 3, axis=0), folds=4, random_state=7)
     assert float(found.kkt.max()) <= 1e-4
+    for share, held in ((0.1, 30), (0.001, 1), (0.5, 150)):
+        apart = _holdout(share, repeated, 7).reshape(-1, 3)
+        assert (apart[:, 0] == apart[:, 1]).all()
+        assert (apart[:, 0] == apart[:, 2]).all()
+        assert apart[:, 0].sum() == held
+    assert _holdout(0.1, masks, 7).sum() == 30
 
 
 def test_a_lam_that_a_fold_did_not_reach_has_no_error():

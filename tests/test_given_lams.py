@@ -144,9 +144,17 @@ def test_fits_without_a_penalty_are_certified_for_what_is_stored():
     assert kkt > 1e-3
 
 
+def test_what_says_nothing_makes_no_other_fit():
+    assert Parameters(lam=0.1) == Parameters(lam=0.1, lams=20, lam_ratio=0.5, patience=0)
+    grid = (0.2, 0.1)
+    assert Parameters(lam_grid=grid) == Parameters(lam_grid=grid, lams=20, lam_ratio=0.5)
+    assert Parameters(lam_grid=grid) != Parameters(lam_grid=grid, patience=0)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"lams": 1}, "1 lams.*give 2 lams or more"),
         ({"lam": -1.0}, "lam -1.0"),
         ({"lam": float("nan")}, "lam nan"),
         ({"lam": float("inf")}, "lam inf"),
@@ -240,5 +248,18 @@ def test_the_command_takes_a_lam_or_a_grid(tmp_path):
         done = call(*options)
         assert done.exit_code != 0
         assert isinstance(done.exception, InputError | SystemExit)
-    assert len(study.fits("a")) == 3
+    for options, words in (
+        (["--lam", "0.2", "--patience", "1"], "--patience says nothing beside --lam"),
+        (
+            ["--lam-grid", "1,0.5", "--lam-ratio", "0.1"],
+            "--lam-ratio says nothing beside --lam-grid",
+        ),
+        (["--lams", "1"], "1 is not in the range"),
+    ):
+        done = call(*options)
+        assert done.exit_code == 2
+        assert words in done.output
+    done = call("--lam", "1e9")
+    assert "lam is too large for them" in done.output
+    assert len(study.fits("a")) == 4
     assert (study.datamodels("a").status != TOO_FEW_RUNS).all()

@@ -195,7 +195,7 @@ def test_dask_and_single_target_input():
         ({"holdout": np.ones(29, bool)}, r"holdout bool \(29,\): expected a share"),
         ({"holdout": [1, 2, 3]}, r"holdout int64 \(3,\): expected a share"),
         ({"holdout": np.ones(30, bool)}, "holdout of 30 of 30 runs leaves no runs to fit on"),
-        ({"lams": 0}, "positive"),
+        ({"lams": 0}, "2 lams or more"),
         ({"lam_ratio": -1.0}, "between 0 and 1"),
         ({"lam_ratio": float("nan")}, "between 0 and 1"),
         ({"lam_ratio": 1.0}, "50 lams that do not decrease"),
@@ -651,3 +651,30 @@ def test_runs_are_put_in_one_order_and_numbers_are_taken():
             assert np.array_equal(found[name], values, equal_nan=True), name
     with pytest.raises(InputError, match="different labels along 'run'"):
         lasso_path(seen, said.assign_coords(run=np.arange(300)))
+    held = xr.DataArray(np.arange(300) % 7 == 0, dims="run", coords=label)
+    unit = xr.DataArray([-1, 4], dims="target", coords={"target": ["x", "y"]})
+    plain = lasso_path(masks, outputs, holdout=held.values, target_train=unit.values)
+    named = said.assign_coords(target=["x", "y"])
+    found = lasso_path(seen, named[::-1], holdout=held[::-1], target_train=unit[::-1])
+    for name, values in plain.items():
+        assert np.array_equal(found[name], values, equal_nan=True), name
+    with pytest.raises(InputError, match="holdout and masks have different labels along 'run'"):
+        lasso_path(seen, said, holdout=held.assign_coords(run=np.arange(300)))
+
+
+def test_a_result_can_be_saved(tmp_path):
+    found = lasso_path(*problem(60, 5, targets=2))
+    found.to_netcdf(tmp_path / "found.nc", engine="scipy")
+    assert found.attrs["tolerance"] == 1e-5
+    assert "lam" not in found.attrs
+
+
+def test_parameters_may_be_numbers_of_numpy():
+    given = Parameters(
+        lams=np.int64(20), folds=np.int8(3), tolerance=np.float64(1e-4), lam_ratio=1e-2
+    )
+    assert given == Parameters(lams=20, folds=3, tolerance=1e-4)
+    assert json.loads(json.dumps(given.document()))["lams"] == 20
+    for given, words in (({"lams": 20.5}, "lams 20.5"), ({"tolerance": "x"}, "tolerance 'x'")):
+        with pytest.raises(InputError, match=f"{words}: give a"):
+            Parameters(**given)

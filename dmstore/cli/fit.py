@@ -27,7 +27,7 @@ _STATUS = {
 )
 @click.option(
     "--lams",
-    type=click.IntRange(1),
+    type=click.IntRange(2),
     default=50,
     show_default=True,
     help="Values of lam on the path.",
@@ -44,8 +44,8 @@ _STATUS = {
     type=float,
     default=None,
     metavar="VALUE",
-    help="One lam for all targets, in the place of a path; 0 fits without a penalty, with the "
-    "smallest weights.",
+    help="One lam for all targets, in the place of a path, in output units (twice scikit-learn's alpha); 0 fits "
+    "without a penalty, with the smallest weights.",
 )
 @click.option(
     "--lam-grid",
@@ -66,20 +66,21 @@ _STATUS = {
     type=click.IntRange(0),
     default=5,
     show_default=True,
-    help="Leave the path after so many worse holdout values; 0 never.",
+    help="Leave the path after so many holdout errors above the smallest; 0 never.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=1e-5,
     show_default=True,
-    help="Largest violation of optimality, relative to lam.",
+    help="Violation of optimality to solve to, relative to lam. Weights are kept as float32, and one of up to "
+    "1e-4 counts as solved.",
 )
 @click.option(
     "--halves/--no-halves",
     default=True,
     show_default=True,
-    help="Fit either half of the masks too, for out-of-sample comparison.",
+    help="Fit halves and quarters of the masks too, for comparison out of sample: 'compare' uses them.",
 )
 @click.option(
     "--solver",
@@ -100,7 +101,7 @@ _STATUS = {
     "--scratch",
     type=click.Path(file_okay=False),
     default=None,
-    help="Directory for what has no room in memory; with --cluster, one that all workers see, where "
+    help="Directory for what has no room in memory, the system's for temporary files by default; with --cluster, one that all workers see, where "
     "pairs are counted once for all of them.",
 )
 @click.option(
@@ -136,11 +137,19 @@ def command(
 
     Blocks of targets land one by one; the same command after a kill goes on where it was.
     """
-    from dmstore.memory import parse
     from dmstore.regression import fit
     from dmstore.regression.parameters import Parameters, parse_grid
     from dmstore.study import open_study
 
+    given = [
+        name
+        for name in Parameters.unused(lam=lam is not None, grid=lam_grid is not None)
+        if options.given(name)
+    ]
+    if given:
+        said, by = given[0].replace("_", "-"), "--lam" if lam is not None else "--lam-grid"
+        msg = f"--{said} says nothing beside {by}; leave it out"
+        raise click.UsageError(msg)
     parameters = Parameters(
         lams=lams,
         lam_ratio=lam_ratio,
@@ -178,13 +187,13 @@ def command(
         output=target_output,
         parameters=parameters,
         threads=threads,
-        memory=parse(memory) if memory else None,
+        memory=memory,
         scratch=scratch,
         cluster=cluster,
         progress=progress,
     )
     s, runs = found.summary, found.document["runs"]
-    _warn(s)
+    _warn(s, walked=lam is None and lam_grid is None)
     used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
     if folds:
         used = f"{runs['train'] + runs['holdout']} runs in {folds} folds"
@@ -201,8 +210,8 @@ def command(
     )
 
 
-def _warn(summary: dict[str, Any]) -> None:
-    """Say on stderr what a reader of the numbers must know."""
+def _warn(summary: dict[str, Any], *, walked: bool) -> None:
+    """Say on stderr what a reader of the numbers must know; `walked` if each target had a path of its own."""
     from dmstore.regression.path import FEWEST_RUNS
 
     status, targets = summary["status"], summary["targets"]
@@ -220,15 +229,19 @@ def _warn(summary: dict[str, Any]) -> None:
         )
     if status["lam_at_end"] > 0.3 * targets:
         click.echo(
-            f"warning: {status['lam_at_end']} of {targets} targets fit best at the smallest lam; go on with a smaller "
+            f"warning: {status['lam_at_end']} of {targets} targets fit best at the smallest lam; fit again with a smaller "
             f"--lam-ratio, or a --lam-grid that ends lower",
             err=True,
         )
     empty = summary.get("without_weights", 0) - status.get("too_few_runs", 0)
     if empty > 0.3 * targets:
         click.echo(
-            f"warning: {empty} of {targets} targets have a datamodel without weights (nothing predicts them on the holdout runs); "
-            f"more runs may help",
+            f"warning: {empty} of {targets} targets have a datamodel without weights ("
+            + (
+                "nothing predicts them on the holdout runs); more runs may help"
+                if walked
+                else "lam is too large for them, or nothing predicts them); give smaller ones"
+            ),
             err=True,
         )
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from dmstore.plan import Part
@@ -53,3 +54,8 @@ threads = click.option(
 part = click.option(
     "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
 )
+
+
+def given(name: str) -> bool:
+    """Whether a parameter of the command that runs stands on its command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

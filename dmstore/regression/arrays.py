@@ -60,8 +60,8 @@ def lasso_path(
         NumPy or dask array; what each run says on each target. A dask array is read in blocks of 256
         targets, once for each stage where Grams are large.
     holdout : float or (run,) bool
-        Runs that choose lam: a share, drawn with `random_state`, or which ones. The refit takes
-        every row; none is reserved for evaluation.
+        Runs that choose lam: a share of the masks, drawn with `random_state`, with all runs of each, or which
+        ones. The refit takes every row; none is reserved for evaluation.
     target_train : (target,) int, optional
         The column of `masks` that each target is, -1 where it is none. A target that is a train
         unit is fitted on the rows that did not see it.
@@ -95,7 +95,8 @@ def lasso_path(
         units, NaN where the target had left the path; ``holdout_r2`` (target) float64. ``kkt`` (target)
         float64 as a share of lam, ``gap`` (target) float64 as a share of the variance. ``nonzeros``,
         ``sweeps`` (target) int32; ``status`` (target) int8, see ``docs/regression.md``. Coordinates
-        ``target`` and ``train`` are those of the arrays where they are xarray's, else numbers.
+        ``target`` and ``train`` are those of the arrays where they are xarray's, else numbers. Attributes
+        are the parameters that were given a value.
 
     Raises
     ------
@@ -136,6 +137,8 @@ def lasso_path(
     )
     solvers.load(solver)
     masks, outputs = _aligned(masks, outputs)
+    holdout = _in_order(holdout, masks, 0, "holdout")
+    target_train = _in_order(target_train, outputs, 1, "target_train")
     seen: Any = _plain(masks)
     said: Any = _plain(outputs)
     said = said[:, None] if said.ndim == 1 else said
@@ -156,7 +159,7 @@ def lasso_path(
         msg = f"masks and outputs of {runs} runs: at least {FEWEST_RUNS} are needed"
         raise InputError(msg)
     unit = _units(target_train, targets, train)
-    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, runs, random_state)
+    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, seen, random_state)
     threads = threads or cores()
     words = _packed(seen, sets)
     with blas_threads(threads):
@@ -179,7 +182,12 @@ def lasso_path(
         {
             "runs": runs,
             "holdout_runs": 0 if folds else int(sets[1].sum()),
-            **parameters.document(),
+            # Files take no None.
+            **{
+                name: value
+                for name, value in parameters.document().items()
+                if value not in (None, [])
+            },
         },
     )
 
@@ -193,13 +201,24 @@ def _aligned(masks: Any, outputs: Any) -> tuple[Any, Any]:
     run = masks.dims[0]
     if run != outputs.dims[0] or run not in masks.indexes or run not in outputs.indexes:
         return masks, outputs
-    ours, theirs = masks.indexes[run], outputs.indexes[run]
+    return masks, _in_order(outputs, masks, 0, "outputs")
+
+
+def _in_order(array: Any, like: Any, axis: int, what: str) -> Any:
+    """An array whose first dimension has the order of the labels of a dimension of another, where both have any."""
+    dims, names = getattr(array, "dims", ()), getattr(like, "dims", ())
+    if not dims or axis >= len(names) or dims[0] != names[axis]:
+        return array
+    dim = dims[0]
+    if dim not in array.indexes or dim not in like.indexes:
+        return array
+    ours, theirs = like.indexes[dim], array.indexes[dim]
     if ours.equals(theirs):
-        return masks, outputs
+        return array
     if not (ours.is_unique and theirs.is_unique) or set(ours) != set(theirs):
-        msg = f"masks and outputs have different labels along {run!r}; align them first, as with xarray.align"
+        msg = f"{what} and {'masks' if axis == 0 else 'outputs'} have different labels along {dim!r}; align them first, as with xarray.align"
         raise InputError(msg)
-    return masks, outputs.isel({run: theirs.get_indexer(ours)})
+    return array.isel({dim: theirs.get_indexer(ours)})
 
 
 def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
@@ -325,37 +344,50 @@ def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[
     return given.astype(np.int64)
 
 
-def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]:
-    """Which rows each fold holds; rows of one mask together."""
+def _numbered(masks: Any) -> NDArray[np.int64]:
+    """A number for each row that is its mask's, from 0 as they first appear."""
     digests = [
         hashlib.blake2b(row, digest_size=16).digest()
         for start in range(0, len(masks), _ROWS)
         for row in np.packbits(_bool(masks[start : start + _ROWS], start), axis=1)
     ]
-    unique, inverse = np.unique(np.array(digests, dtype="V16"), return_inverse=True)
-    if len(unique) < folds:
-        msg = f"{folds} folds of {len(unique)} different masks leave one of them empty; give fewer"
+    _, first, inverse = np.unique(
+        np.array(digests, dtype="V16"), return_index=True, return_inverse=True
+    )
+    return np.argsort(np.argsort(first))[inverse.ravel()]
+
+
+def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]:
+    """Which rows each fold holds; rows of one mask together."""
+    number = _numbered(masks)
+    count = int(number.max()) + 1
+    if count < folds:
+        msg = f"{folds} folds of {count} different masks leave one of them empty; give fewer"
         raise InputError(msg)
-    fold = np.random.default_rng(random_state).permutation(len(unique))[inverse.ravel()] % folds
-    return [fold == number for number in range(folds)]
+    fold = np.random.default_rng(random_state).permutation(count)[number] % folds
+    return [fold == one for one in range(folds)]
 
 
 def _apart(
-    holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
+    holdout: float | Sequence[bool] | NDArray[np.bool_], masks: Any, random_state: int
 ) -> list[NDArray[np.bool_]]:
     """Which rows are fitted on, and which choose lam."""
-    apart = _holdout(holdout, runs, random_state)
+    apart = _holdout(holdout, masks, random_state)
     return [~apart, apart]
 
 
 def _holdout(
-    holdout: float | Sequence[bool] | NDArray[np.bool_], runs: int, random_state: int
+    holdout: float | Sequence[bool] | NDArray[np.bool_], masks: Any, random_state: int
 ) -> NDArray[np.bool_]:
+    runs = len(masks)
     if np.ndim(holdout) == 0:
         share = float(holdout)  # type: ignore[arg-type]
         count = round(share * runs) if 0 < share < 1 else 0
-        apart = np.zeros(runs, dtype=bool)
-        apart[np.random.default_rng(random_state).permutation(runs)[:count]] = True
+        # Repeats of a mask that is fitted on would reward weights for what is the mask's alone.
+        number = _numbered(masks)
+        size = np.bincount(number)
+        drawn = np.random.default_rng(random_state).permutation(len(size))
+        apart = np.isin(number, drawn[np.cumsum(size[drawn]) - size[drawn] < count])
     else:
         apart = np.asarray(holdout)
         if apart.shape != (runs,) or apart.dtype != np.bool_:

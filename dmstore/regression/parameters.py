@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,9 +27,10 @@ class Parameters:
     lam_ratio : float
         The last one over the first.
     patience : int
-        A target leaves the path after this many worse holdout errors in a row; 0 never.
+        A target leaves the path after this many holdout errors above the smallest, with no new smallest
+        between; 0 never.
     tolerance : float
-        Largest violation of the optimality conditions, relative to lam.
+        Violation of the optimality conditions to solve to, relative to lam.
     sweeps : int
         Coordinate-descent sweeps allowed at one lam.
     halves : bool
@@ -36,7 +39,8 @@ class Parameters:
         A name in ``solvers.MODULES``.
     lam : float, optional
         One lam for all targets, in the place of a path: the holdout runs choose nothing. 0 is the
-        unpenalised fit, of all weights that fit best those of the smallest norm.
+        unpenalised fit, of all weights that fit best those of the smallest norm. What describes a path says
+        nothing then, and is put back to its default.
     lam_grid : tuple of float
         The path of all targets, decreasing, in the place of one from each target's lam_max.
     folds : int
@@ -56,19 +60,26 @@ class Parameters:
     folds: int = 0
 
     def __post_init__(self) -> None:
-        # The same numbers are the same fit, however they are written.
+        # The same numbers are the same fit, however they are written, and so are those that say nothing.
         object.__setattr__(self, "lam_grid", tuple(float(lam) for lam in self.lam_grid))
+        self._take(operator.index, "whole number", "lams", "patience", "sweeps", "folds")
+        self._take(
+            float, "number", "lam_ratio", "tolerance", *(["lam"] if self.lam is not None else [])
+        )
+        self._take(bool, "yes or no", "halves")
         if self.lam is not None:
-            object.__setattr__(self, "lam", float(self.lam) + 0.0)
+            object.__setattr__(self, "lam", self.lam + 0.0)
+        for name in self.unused(lam=self.lam is not None, grid=bool(self.lam_grid)):
+            object.__setattr__(self, name, getattr(type(self), name))
         solvers.check(self.solver)
-        if self.lams < 1 or self.patience < 0 or self.sweeps < 1:
-            msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give positive numbers (patience may be 0)"
+        if self.lams < 2 or self.patience < 0 or self.sweeps < 1:
+            msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give 2 lams or more (the first leaves no weights; for one of your own, lam), patience 0 or more, and 1 sweep or more"
             raise InputError(msg)
         if not 0 < self.lam_ratio <= 1 or not 0 < self.tolerance < 1:
             msg = f"lam ratio {self.lam_ratio} and tolerance {self.tolerance} must lie between 0 and 1"
             raise InputError(msg)
         if self.lam is None and not self.lam_grid and (np.diff(self.path(1.0)) >= 0).any():
-            msg = f"lam ratio {self.lam_ratio} leaves {self.lams} lams that do not decrease; give a smaller ratio, or 1 lam"
+            msg = f"lam ratio {self.lam_ratio} leaves {self.lams} lams that do not decrease; give a smaller ratio"
             raise InputError(msg)
         if self.lam is not None and not 0 <= self.lam < math.inf:
             msg = f"lam {self.lam}: give a positive number, or 0 for no penalty"
@@ -83,6 +94,22 @@ class Parameters:
         if self.solver != "gram" and (self.lam is not None or self.lam_grid or self.folds):
             msg = f"solver {self.solver!r} walks each target's own path alone; a given lam, a grid or folds need solver 'gram'"
             raise InputError(msg)
+
+    def _take(self, kind: Callable[[Any], Any], what: str, *names: str) -> None:
+        """Make plain numbers of some parameters, which may be NumPy's."""
+        for name in names:
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                msg = f"{name} {getattr(self, name)!r}: give a {what}"
+                raise InputError(msg) from error
+
+    @staticmethod
+    def unused(*, lam: bool, grid: bool) -> tuple[str, ...]:
+        """Names of the parameters that say nothing where one lam, or a grid, is given."""
+        if lam:
+            return ("lams", "lam_ratio", "patience")
+        return ("lams", "lam_ratio") if grid else ()
 
     @property
     def count(self) -> int:

@@ -10,7 +10,13 @@ from typing import Any
 
 from dmstore import schema
 from dmstore.algorithm import Algorithm
-from dmstore.errors import CorruptionError, FormatError, IncompleteError, InputError
+from dmstore.errors import (
+    CorruptionError,
+    DmstoreError,
+    FormatError,
+    IncompleteError,
+    InputError,
+)
 from dmstore.regression.path import FEWEST_RUNS, Parameters
 from dmstore.regression.runs import Runs
 from dmstore.storage import log
@@ -74,7 +80,9 @@ def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str
     try:
         found = load(study, where, stated)
         yield found
-    except InputError:
+    except IncompleteError:
+        raise
+    except DmstoreError:
         if first and not objects.children(f"{where}blocks/"):
             objects.delete(name)
             if isinstance(objects, LocalObjects):

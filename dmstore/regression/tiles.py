@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError, StorageError
+from dmstore.memory import refused
 from dmstore.regression.design import Design, Words, count_rows
 from dmstore.regression.popcount import TILE
 from dmstore.regression.stages import Stage
@@ -52,7 +53,7 @@ class Tiles:
         Raises
         ------
         StorageError
-            If there is no room, or no such directory.
+            If there is no room, or nothing can be written there.
         """
         folder = Path(scratch).absolute() / f"dmstore-{fit}-{uuid.uuid4().hex[:8]}"
         made = cls(str(folder), train, dtype, rows)
@@ -65,7 +66,7 @@ class Tiles:
                     os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             made.remove()
-            msg = f"{scratch}: no room for {grams * size / 1e9:.1f} GB of scratch ({error.strerror or error}); name another directory that all workers see with --scratch, or leave it out"
+            msg = f"{refused(scratch, grams * size, error)}; name another directory that all workers see with --scratch, or leave it out"
             raise StorageError(msg) from error
         return made
 
