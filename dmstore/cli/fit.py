@@ -194,6 +194,7 @@ def command(
     )
     s, runs = found.summary, found.document["runs"]
     _warn(s, walked=lam is None and lam_grid is None)
+    unit = "lam" if lam != 0 else "of the gradient without weights"
     used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
     if folds:
         used = f"{runs['train'] + runs['holdout']} runs in {folds} folds"
@@ -203,7 +204,7 @@ def command(
             f"{algorithm}: {output.counted(s['targets'], 'target')} from {used} ({runs['eval']} kept for evaluation), "
             f"fit {s['fit']}{'' if found.new else ', which was there already'}",
             f"  quartiles: non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
-            f"  worst KKT violation {s['worst_kkt']:.1e} lam, worst duality gap {s['worst_gap']:.1e}, {_cost(s)}; "
+            f"  worst KKT violation {s['worst_kkt']:.1e} {unit}, worst duality gap {s['worst_gap']:.1e}, {_cost(s)}; "
             + ", ".join(f"{count} {_STATUS[name]}" for name, count in s["status"].items() if count),
         ],
         as_json=as_json,
