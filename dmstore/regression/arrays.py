@@ -198,9 +198,6 @@ def _aligned(masks: Any, outputs: Any) -> tuple[Any, Any]:
         return masks, outputs
     if "run" in masks.dims and "run" in outputs.dims:
         masks, outputs = masks.transpose("run", ...), outputs.transpose("run", ...)
-    run = masks.dims[0]
-    if run != outputs.dims[0] or run not in masks.indexes or run not in outputs.indexes:
-        return masks, outputs
     return masks, _in_order(outputs, masks, 0, "outputs")
 
 
