@@ -6,20 +6,20 @@ by keyword, and writes its parameters into the attributes of what it returns.
 
 from __future__ import annotations
 
-from dmstore.analysis.benchmark import benchmark
-from dmstore.analysis.compare import compare
-from dmstore.analysis.curve import learning_curve
-from dmstore.analysis.effect import effect
-from dmstore.analysis.evaluate import evaluate
-from dmstore.analysis.influence import relative_influence
-from dmstore.analysis.modeldiff import modeldiff
-from dmstore.analysis.normalize import normalize
-from dmstore.analysis.pca import delta, explained_variance, pca
-from dmstore.analysis.report import report
-from dmstore.analysis.residual import residual
-from dmstore.analysis.scores import compare_scores
-from dmstore.analysis.similarity import cosine
-from dmstore.analysis.subpopulation import subpopulation
+from dmstore.analysis.comparison.compare import compare
+from dmstore.analysis.comparison.effect import effect
+from dmstore.analysis.comparison.modeldiff import modeldiff
+from dmstore.analysis.comparison.score_comparison import compare_scores
+from dmstore.analysis.evaluation.benchmark import benchmark
+from dmstore.analysis.evaluation.evaluate import evaluate
+from dmstore.analysis.evaluation.learning_curve import learning_curve
+from dmstore.analysis.geometry.influence import relative_influence
+from dmstore.analysis.geometry.normalize import normalize
+from dmstore.analysis.geometry.pca import delta, explained_variance, pca
+from dmstore.analysis.geometry.residual import residual
+from dmstore.analysis.geometry.similarity import cosine
+from dmstore.analysis.geometry.subpopulation import subpopulation
+from dmstore.analysis.pages.report import report
 
 __all__ = [
     "benchmark",

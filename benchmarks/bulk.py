@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 
 from benchmarks.tools import disk_rate, make_study, margins, timed
-from dmstore.study import open_study
+from dmstore.study.study import open_study
 from dmstore.training import RunWriter
 
 TRAIN, TARGET, BATCH, BATCHES, WRITERS = 50_000, 10_000, 64, 64, 2

@@ -13,10 +13,10 @@ import numpy as np
 import zarr
 
 from benchmarks.tools import make_study, margins
-from dmstore import bits
-from dmstore.ingest import ingest  # noqa: F401 - the import is part of what a user has
-from dmstore.storage.compact import compact
-from dmstore.storage.segment import Rows
+from dmstore.core import bits
+from dmstore.intake.worker_files import ingest  # noqa: F401 - the import is part of what a user has
+from dmstore.storage.acts.compact import compact
+from dmstore.storage.table.segment import Rows
 
 RUNS, TRAIN, TARGET, COLUMNS = 20_000, 50_000, 10_000, 256
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.tools import make_study, margins, timed
-from dmstore.study import open_study
+from dmstore.study.study import open_study
 from dmstore.training import RunWriter
 
 WRITERS, RUNS = 4, 50

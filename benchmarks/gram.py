@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from dmstore import bits
-from dmstore.regression.design import count_gram, padded
-from dmstore.threads import blas_threads, cores
+from dmstore.core import bits
+from dmstore.core.threads import blas_threads, cores
+from dmstore.regression.problem.design import count_gram, padded
 
 RUNS, TRAIN = 20_480, 4_096
 REPEATS = 5

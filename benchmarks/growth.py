@@ -18,12 +18,13 @@ import numpy as np
 import dmstore
 from benchmarks.regression import make
 from benchmarks.tools import measured
-from dmstore import bits
-from dmstore.regression import lasso_path, stages
-from dmstore.regression.design import make_moments, padded
-from dmstore.regression.path import Parameters, Work
-from dmstore.regression.runs import Runs
-from dmstore.threads import blas_threads, cores
+from dmstore.core import bits
+from dmstore.core.threads import blas_threads, cores
+from dmstore.regression import lasso_path
+from dmstore.regression.fitting import stages
+from dmstore.regression.fitting.run_groups import Runs
+from dmstore.regression.problem.design import make_moments, padded
+from dmstore.regression.solvers.lasso import Parameters, Work
 
 FIGURE = Path(__file__).parent.parent / "docs" / "growth.svg"
 BASE = {"runs": 16_384, "train": 2_048, "targets": 64, "threads": 1}

@@ -12,10 +12,10 @@ import time
 import numpy as np
 
 from benchmarks.tools import make_study, measured
-from dmstore.maintenance import status
-from dmstore.storage.compact import compact
-from dmstore.storage.segment import Rows
-from dmstore.study import open_study
+from dmstore.storage.acts.compact import compact
+from dmstore.storage.table.segment import Rows
+from dmstore.study.study import open_study
+from dmstore.upkeep.maintenance import status
 
 TRAIN, TARGET, BASE, SEGMENTS = 64, 32, 104_000, 2000
 RUNS = BASE + 8 * SEGMENTS

@@ -29,9 +29,12 @@ from numpy.typing import NDArray
 import dmstore
 from benchmarks.peer import LIMIT
 from benchmarks.regression import SIZES, make
-from dmstore.regression import gradient, kernels, popcount
-from dmstore.regression.design import Design, Moments, make_design
-from dmstore.regression.path import (
+from dmstore.regression.fitting.run_groups import Runs
+from dmstore.regression.kernels import gradient, popcount
+from dmstore.regression.kernels import path as kernels
+from dmstore.regression.problem.design import Design, Moments, make_design
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.lasso import (
     PATH_TOLERANCE,
     Designs,
     Outputs,
@@ -39,8 +42,6 @@ from dmstore.regression.path import (
     fit_block,
     precisions,
 )
-from dmstore.regression.runs import Runs
-from dmstore.regression.work import Work
 
 PROCESSES = 2
 REPEATS = 3

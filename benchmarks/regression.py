@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import dmstore
-from dmstore.schema import known_outputs
-from dmstore.storage.fill import fill
-from dmstore.storage.segment import Rows, row_digests
+from dmstore.schema.schema import known_outputs
+from dmstore.storage.acts.fill import fill
+from dmstore.storage.table.segment import Rows, row_digests
 
 SIZES = {
     "small": (20_000, 2_000, 512),
@@ -84,9 +84,9 @@ def make(
 _CHILD = """
 import json, resource, sys, time
 from dmstore import open_study
-from dmstore.memory import parse
+from dmstore.core.memory import parse
 from dmstore.regression import fit
-from dmstore.regression.path import Parameters
+from dmstore.regression.solvers.lasso import Parameters
 spent, last = {}, [time.perf_counter()]
 def progress(what, done, total):
     now = time.perf_counter()

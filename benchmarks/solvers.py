@@ -8,11 +8,11 @@ import time
 import numpy as np
 
 from benchmarks.fit import problem
-from dmstore import bits
-from dmstore.regression import solvers
-from dmstore.regression.design import make_design, make_moments
-from dmstore.regression.path import Designs, Outputs, Parameters
-from dmstore.threads import cores
+from dmstore.core import bits
+from dmstore.core.threads import cores
+from dmstore.regression.problem.design import make_design, make_moments
+from dmstore.regression.solvers import registry
+from dmstore.regression.solvers.lasso import Designs, Outputs, Parameters
 
 RUNS, TRAIN, TARGETS = 20000, 2000, 128
 
@@ -40,7 +40,7 @@ def run() -> dict[str, float]:
     parameters = Parameters(halves=False)
     found, seconds = {}, {}
     for name in ("gram", "torch"):
-        solve = solvers.load(name)
+        solve = registry.load(name)
         solve(*small, parameters, threads=cores())
         start = time.perf_counter()
         found[name] = solve(designs, outputs, parameters, threads=cores())

@@ -19,7 +19,7 @@ _context = multiprocessing.get_context("forkserver")
 
 def timed(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> float:
     """Seconds until processes, one for each of `arguments`, are all done."""
-    _context.set_forkserver_preload(["zarr", "numpy", "dmstore.training", "dmstore.torture"])
+    _context.set_forkserver_preload(["zarr", "numpy", "dmstore.training", "dmstore.upkeep.torture"])
     processes = [_context.Process(target=target, args=a) for a in arguments]
     start = time.perf_counter()
     for process in processes:

@@ -11,13 +11,14 @@ import time
 
 import numpy as np
 
-from dmstore import bits
-from dmstore.regression import bit_planes, stages
-from dmstore.regression.design import make_design, make_moments, padded
-from dmstore.regression.own_runs import OwnGroups
-from dmstore.regression.path import Designs, Outputs, Parameters, fit_block
-from dmstore.regression.work import Work
-from dmstore.threads import cores
+from dmstore.core import bits
+from dmstore.core.threads import cores
+from dmstore.regression.fitting import stages
+from dmstore.regression.kernels import bit_planes
+from dmstore.regression.problem.design import make_design, make_moments, padded
+from dmstore.regression.problem.own_runs import OwnGroups
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.lasso import Designs, Outputs, Parameters, fit_block
 
 SIZES = {"small": (20_000, 5_000, 64), "medium": (50_000, 10_000, 32), "paper": (50_000, 50_000, 4)}
 

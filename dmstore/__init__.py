@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from dmstore import regression as regression
     from dmstore import sharing as sharing
     from dmstore import training as training
-    from dmstore.creation import create_study as create_study
     from dmstore.errors import DmstoreError as DmstoreError
-    from dmstore.study import Study as Study
-    from dmstore.study import open_study as open_study
+    from dmstore.study.creation import create_study as create_study
+    from dmstore.study.study import Study as Study
+    from dmstore.study.study import open_study as open_study
 
 __version__ = "0.1.0"
 
@@ -39,9 +39,9 @@ __all__ = [
 
 _LAZY = {
     "DmstoreError": "dmstore.errors",
-    "Study": "dmstore.study",
-    "create_study": "dmstore.creation",
-    "open_study": "dmstore.study",
+    "Study": "dmstore.study.study",
+    "create_study": "dmstore.study.creation",
+    "open_study": "dmstore.study.study",
 }
 _LAZY_MODULES = ("analysis", "regression", "sharing", "training")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import schema
 from dmstore.errors import ExistsError, InputError
-from dmstore.storage import groups
-from dmstore.study import Study
+from dmstore.schema import schema
+from dmstore.storage.table import groups
+from dmstore.study.study import Study
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,7 +65,7 @@ def check(
     ExistsError
         If another result is kept under this name and class.
     """
-    from dmstore.analysis.effect import effect
+    from dmstore.analysis.comparison.effect import effect
     from dmstore.training.counterfactual import probabilities
 
     schema.check_name(name.replace(" ", "_"), "transformation")

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.algorithm import ANCHOR
-from dmstore.creation import create_study
+from dmstore.core.threads import cores
 from dmstore.errors import ExistsError, IncompleteError, InputError, MissingDependencyError
-from dmstore.plan import Part
-from dmstore.study import Study, open_study
-from dmstore.threads import cores
+from dmstore.study.algorithm import ANCHOR
+from dmstore.study.creation import create_study
+from dmstore.study.plan import Part
+from dmstore.study.study import Study, open_study
 
 TITLE = "Handwritten digits with a planted mark"
 A, B = "plain", "pasted"
@@ -229,9 +229,9 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     from dmstore.analysis import compare, evaluate
     from dmstore.analysis import report as write_report
     from dmstore.counterfactual import check
-    from dmstore.maintenance import compact_study, verify_study
     from dmstore.regression import fit
     from dmstore.training.transformations import paste
+    from dmstore.upkeep.maintenance import compact_study, verify_study
 
     compact_study(study)
     problems = list(verify_study(study))

@@ -12,7 +12,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 import dmstore
-from dmstore.analysis import fit_plot
+from dmstore.analysis.pages import fit_plot
 
 
 def main(demo: str) -> None:

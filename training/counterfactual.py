@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.study import Study
-from dmstore.threads import blas_threads
+from dmstore.core.threads import blas_threads
+from dmstore.study.study import Study
 from dmstore.training.worker import full_models
 
 Transformation = Callable[[NDArray[np.uint8], float], NDArray[np.uint8]]

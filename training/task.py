@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.algorithm import Run
 from dmstore.errors import InputError
+from dmstore.study.algorithm import Run
 from dmstore.training.outputs import FUNCTIONS
 
 if TYPE_CHECKING:
-    from dmstore.study import Study
+    from dmstore.study.study import Study
 
 Models = dict[str, NDArray[Any]]
 

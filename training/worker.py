@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dmstore import plan, schema
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
-from dmstore.plan import Part
-from dmstore.storage import groups
-from dmstore.study import Study
-from dmstore.threads import blas_threads
+from dmstore.schema import schema
+from dmstore.storage.table import groups
+from dmstore.study import plan
+from dmstore.study.plan import Part
+from dmstore.study.study import Study
 from dmstore.training.task import Models, ModelTask, make_task
 from dmstore.training.writer import RunWriter
 

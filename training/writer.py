@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.algorithm import Algorithm, Run
 from dmstore.errors import ConflictError, DmstoreError, InputError
-from dmstore.ingest import column_key, concatenate
-from dmstore.outputs import TargetOutputs
-from dmstore.plan import Part
-from dmstore.storage import retract, segment
-from dmstore.storage.segment import Rows
-from dmstore.study import Study, open_study
+from dmstore.intake.worker_files import column_key, concatenate
+from dmstore.storage.acts import retract
+from dmstore.storage.table import segment
+from dmstore.storage.table.segment import Rows
+from dmstore.study.algorithm import Algorithm, Run
+from dmstore.study.plan import Part
+from dmstore.study.study import Study, open_study
+from dmstore.study.target_outputs import TargetOutputs
 
 FLUSH_RUNS = 64
 FLUSH_SECONDS = 600.0

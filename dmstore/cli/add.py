@@ -76,7 +76,7 @@ def command(
     Example:
       dmstore add cifar.dm plain --runs 10000 --task dmstore.training.tasks:dense --config plain.json
     """
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     opened = open_study(study)
     if task:
@@ -142,7 +142,7 @@ def _try_task(study: Any, algorithm: Any) -> None:
 
 
 def _read(path: str | None) -> dict[str, Any]:
-    from dmstore import strictjson
+    from dmstore.core import strictjson
     from dmstore.errors import InputError
 
     if path is None:

@@ -32,7 +32,7 @@ def command(study: str, set_name: str, source: str, name: str | None, as_json: b
       dmstore annotate cifar.dm test captions.txt --name caption
     """
     from dmstore.readers.columns import in_order, read_columns
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     opened = open_study(study)
     ids = opened.ids(set_name)

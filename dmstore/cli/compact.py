@@ -17,8 +17,8 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
 
     Safe at any time, from several hosts at once, while workers write.
     """
-    from dmstore.maintenance import compact_study
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
+    from dmstore.upkeep.maintenance import compact_study
 
     bars: dict[str, output.Progress] = {}
 

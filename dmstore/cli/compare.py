@@ -167,7 +167,7 @@ def command(
 
 def _of_study(items: tuple[str, ...], settings: dict[str, Any]) -> xr.Dataset:
     from dmstore.analysis import compare
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     study, a, b = items
     return compare(open_study(study), a, b, **settings)

@@ -77,7 +77,7 @@ def command(
     import functools
 
     from dmstore.counterfactual import check
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
     from dmstore.training.transformations import paste
 
     opened = open_study(study)

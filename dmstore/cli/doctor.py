@@ -25,7 +25,7 @@ def command(path: str, as_json: bool) -> None:
     Example:
       dmstore doctor s3://my-bucket/studies
     """
-    from dmstore.doctor import diagnose
+    from dmstore.upkeep.doctor import diagnose
 
     found = diagnose(path)
     safe = {what: found.safe(what) for what in _SAFE}

@@ -119,11 +119,11 @@ def command(
       dmstore evaluate digits.dm plain --scores trak-folder --scores influence.npy
     """
     from dmstore.analysis import benchmark, learning_curve
-    from dmstore.analysis.benchmark import summarise
-    from dmstore.analysis.curve import SHARES, check_curve
-    from dmstore.analysis.curve_summary import keep_curve
-    from dmstore.analysis.evaluate import keep
-    from dmstore.study import open_study
+    from dmstore.analysis.evaluation.benchmark import summarise
+    from dmstore.analysis.evaluation.curve_summary import keep_curve
+    from dmstore.analysis.evaluation.evaluate import keep
+    from dmstore.analysis.evaluation.learning_curve import SHARES, check_curve
+    from dmstore.study.study import open_study
 
     settings = _options(files, each)
     idle = [name for name in ("targets", "shares") if options.given(name) and not curve]

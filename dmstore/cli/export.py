@@ -65,7 +65,7 @@ def command(
       dmstore export cifar.dm plain --to npy plain-runs
     """
     from dmstore.exporters.export import export
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     progress = output.Progress("export", quiet=quiet)
     done = export(

@@ -36,7 +36,7 @@ def command(
       dmstore extend cifar.dm plain --total 10000
       dmstore extend cifar.dm plain --runs 2000
     """
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     if (runs is None) == (total is None):
         msg = "give either --runs, how many to add, or --total, how many to have in all"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dmstore.cli import options, output
-from dmstore.regression.solvers import MODULES
+from dmstore.regression.solvers.registry import MODULES
 
 _STATUS = {
     "fitted": "fitted",
@@ -138,8 +138,8 @@ def command(
     Blocks of targets land one by one; the same command after a kill goes on where it was.
     """
     from dmstore.regression import fit
-    from dmstore.regression.parameters import Parameters, parse_grid
-    from dmstore.study import open_study
+    from dmstore.regression.problem.parameters import Parameters, parse_grid
+    from dmstore.study.study import open_study
 
     given = [
         name
@@ -213,7 +213,7 @@ def command(
 
 def _warn(summary: dict[str, Any], *, walked: bool) -> None:
     """Say on stderr what a reader of the numbers must know; `walked` if each target had a path of its own."""
-    from dmstore.regression.path import FEWEST_RUNS
+    from dmstore.regression.solvers.lasso import FEWEST_RUNS
 
     status, targets = summary["status"], summary["targets"]
     if status["not_converged"]:

@@ -99,9 +99,9 @@ def command(
       dmstore ingest cifar.dm plain results/*.npz
       dmstore ingest cifar.dm plain training-store --create
     """
-    from dmstore.ingest import ingest
+    from dmstore.intake.worker_files import ingest
     from dmstore.readers.source import Request
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     if not create and (examples or seed is not None):
         message = "--examples and --seed go with --create"
@@ -119,7 +119,7 @@ def command(
             click.echo(line, err=True)
 
     if create:
-        from dmstore.adoption import adopt
+        from dmstore.intake.adopt import adopt
 
         opened = adopt(
             study,

@@ -35,7 +35,7 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
     Example:
       dmstore init cifar.dm --examples cifar.npz --seed 1
     """
-    from dmstore.creation import create_study
+    from dmstore.study.creation import create_study
 
     made = create_study(study, examples, seed=seed, about={"title": title} if title else None)
     document = made.document

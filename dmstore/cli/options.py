@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from dmstore.plan import Part
+    from dmstore.study.plan import Part
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -33,7 +33,7 @@ class _Part(click.ParamType["Part"]):
         self, value: object, parameter: click.Parameter | None, context: click.Context | None
     ) -> Part:
         from dmstore.errors import InputError
-        from dmstore.plan import Part
+        from dmstore.study.plan import Part
 
         try:
             return Part.parse(str(value))

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from dmstore.errors import plain
-from dmstore.summary import counted as counted
-from dmstore.summary import size as size
+from dmstore.study.display import counted as counted
+from dmstore.study.display import size as size
 
 
 def emit(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:

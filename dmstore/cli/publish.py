@@ -55,7 +55,7 @@ def command(
     """
     from dmstore.sharing.contents import Selection
     from dmstore.sharing.publishing import publish
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     selection = Selection(
         algorithms,

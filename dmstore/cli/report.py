@@ -15,8 +15,8 @@ from dmstore.cli import options, output
 @options.as_json
 def command(study: str, a: str, b: str, quiet: bool, as_json: bool) -> None:
     """Write the page that shows the newest comparison of A and B: one HTML file."""
-    from dmstore.analysis.report import report, rests_on_retracted
-    from dmstore.study import open_study
+    from dmstore.analysis.pages.report import report, rests_on_retracted
+    from dmstore.study.study import open_study
 
     opened = open_study(study)
     progress = output.Progress("report", quiet=quiet, delay=2)

@@ -13,7 +13,7 @@ def _conditions(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
     from dmstore.errors import InputError
-    from dmstore.selection import Condition
+    from dmstore.study.selection import Condition
 
     try:
         for text in value:
@@ -57,8 +57,8 @@ def command(
     Example:
       dmstore retract cifar.dm high-noise --where host=node17 --reason "bad memory"
     """
-    from dmstore.retraction import restore_runs, retract_runs
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
+    from dmstore.upkeep.retraction import restore_runs, retract_runs
 
     if not (reason or dry_run):
         msg = "say why with --reason"
@@ -91,7 +91,7 @@ def _there(algorithm: Any, where: tuple[str, ...]) -> list[str]:
     """Values that the columns of the conditions have, for who mistyped one."""
     import numpy as np
 
-    from dmstore.selection import Condition
+    from dmstore.study.selection import Condition
 
     view = algorithm.table.view()
     lines = []

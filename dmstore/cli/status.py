@@ -16,8 +16,8 @@ from dmstore.cli import options, output
 @options.as_json
 def command(study: str, algorithm: str | None, as_json: bool) -> None:
     """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do."""
-    from dmstore.maintenance import status
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
+    from dmstore.upkeep.maintenance import status
 
     found = status(open_study(study), algorithm)
     output.emit(found, list(_lines(found)), as_json=as_json)
@@ -40,7 +40,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    from dmstore.retraction import retracted_text
+    from dmstore.upkeep.retraction import retracted_text
 
     planned = (
         f" of {entry['planned']} planned" if entry["planned"] is not None else " (foreign masks)"

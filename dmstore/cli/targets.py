@@ -26,7 +26,7 @@ def command(study: str, set_name: str, source: str, as_json: bool) -> None:
     Example:
       dmstore targets cifar.dm shifted shifted.npz
     """
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
 
     opened = open_study(study)
     done = opened.add_targets(set_name, source)

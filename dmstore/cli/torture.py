@@ -60,7 +60,7 @@ def command(
     Example:
       dmstore torture /mnt/nfs/scratch --seconds 300
     """
-    from dmstore.torture import torture
+    from dmstore.upkeep.torture import torture
 
     progress = output.Progress("kills", quiet=quiet)
     found = torture(

@@ -11,7 +11,7 @@ import click
 from dmstore.cli import options, output
 
 if TYPE_CHECKING:
-    from dmstore.plan import Part
+    from dmstore.study.plan import Part
 
 
 @click.command("train")
@@ -38,7 +38,7 @@ def command(
     Example, as a SLURM array of 100:
       dmstore train cifar.dm plain --part $SLURM_ARRAY_TASK_ID/100
     """
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
     from dmstore.training.worker import train
 
     # A task may live beside the scripts that it belongs to.

@@ -23,8 +23,8 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
 
     Tagged bases and those of unfinished fits stay.
     """
-    from dmstore.maintenance import vacuum_study
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
+    from dmstore.upkeep.maintenance import vacuum_study
 
     done = vacuum_study(open_study(study), algorithm, grace=grace)
     removed = [name for result in done.values() for name in result.removed]

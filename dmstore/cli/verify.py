@@ -16,9 +16,9 @@ def command(study: str, algorithm: str | None, as_json: bool) -> None:
 
     STUDY may be a URL. A published study is checked against its index.json too.
     """
-    from dmstore.maintenance import verify_study
     from dmstore.sharing.checking import check_index, read_index
-    from dmstore.study import open_study
+    from dmstore.study.study import open_study
+    from dmstore.upkeep.maintenance import verify_study
 
     opened = open_study(study)
     problems = list(verify_study(opened, algorithm))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.algorithm import Algorithm
 from dmstore.errors import IncompleteError, NotFoundError
 from dmstore.exporters.stream import Stream, whole
-from dmstore.storage import log
-from dmstore.storage.view import BLOCK, View
-from dmstore.study import Study
+from dmstore.storage.table import log
+from dmstore.storage.table.view import BLOCK, View
+from dmstore.study.algorithm import Algorithm
+from dmstore.study.study import Study
 
 # The chunks of `weight`: a part of a chunk costs as much to read as all of it.
 _TARGETS, _UNITS = 256, 8192

@@ -12,7 +12,7 @@ from dmstore.exporters.datamodels import Datamodels
 from dmstore.exporters.place import building
 from dmstore.exporters.source import Source
 from dmstore.exporters.stream import Progress, own_names
-from dmstore.study import Study
+from dmstore.study.study import Study
 
 # Formats, and the options that mean something in each.
 FORMATS = {

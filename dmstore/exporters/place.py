@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmstore.errors import DmstoreError, ExistsError, InputError
-from dmstore.storage.beside import beside
-from dmstore.storage.objects import storage_error
+from dmstore.storage.objects.build_aside import beside
+from dmstore.storage.objects.objects import storage_error
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import plan, schema
-from dmstore.study import Study
+from dmstore.schema import schema
+from dmstore.study import plan
+from dmstore.study.study import Study
 
 
 def write(path: Path, study: Study, algorithm: str) -> int:

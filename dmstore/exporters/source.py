@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dmstore
-from dmstore import plan, schema
-from dmstore.algorithm import Algorithm
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters.stream import Stream, whole
-from dmstore.storage import log, tag
-from dmstore.storage.view import BLOCK, View
-from dmstore.study import Study
+from dmstore.schema import schema
+from dmstore.storage.acts import tag
+from dmstore.storage.table import log
+from dmstore.storage.table.view import BLOCK, View
+from dmstore.study import plan
+from dmstore.study.algorithm import Algorithm
+from dmstore.study.study import Study
 
 # What follows from the masks and the plan, and so is made again by whatever reads the rows back.
 _DERIVED = ("row_digest", "mask_id", "repeat")

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dmstore import schema
+from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.npz import NpzReader
-from dmstore.plan import MOST_RUNS
 from dmstore.readers import zarrs
 from dmstore.readers.files import MemoryArray, RowArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
@@ -29,6 +27,8 @@ from dmstore.readers.source import (
     find_outputs,
     positions,
 )
+from dmstore.schema import schema
+from dmstore.study.plan import MOST_RUNS
 
 FORMAT = "arrays"
 _MASKS = ("mask", "masks", "mask_packed", "masks_packed")

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import strictjson
+from dmstore.core import strictjson
 from dmstore.errors import InputError
-from dmstore.plan import MOST_RUNS
 from dmstore.readers.files import file_size
 from dmstore.readers.source import (
     ArraySource,
@@ -27,6 +26,7 @@ from dmstore.readers.source import (
     find_outputs,
     positions,
 )
+from dmstore.study.plan import MOST_RUNS
 
 FORMAT = "beton"
 _VERSION = 2

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import strictjson
+from dmstore.core import strictjson
+from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.npz import NpzReader
 from dmstore.readers.files import NUMBERS, TEXTS, open_npy
 
 # Texts of a million examples.

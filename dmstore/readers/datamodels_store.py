@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import strictjson
+from dmstore.core import strictjson
 from dmstore.errors import InputError
 from dmstore.readers.files import NUMBERS, FileArray, check_inside, open_npy
 from dmstore.readers.source import ArraySource, Request, find_columns, find_outputs, positions

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.npy import read_header
 from dmstore.errors import InputError
-from dmstore.npy import read_header
-from dmstore.plan import MOST_RUNS
+from dmstore.study.plan import MOST_RUNS
 
 NUMBERS, TEXTS = "biuf", "US"
 LARGEST_ROW = 1 << 30

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import examples as example_sets
-from dmstore.algorithm import ANCHOR
-from dmstore.study import open_study
+from dmstore.study import examples as example_sets
+from dmstore.study.algorithm import ANCHOR
+from dmstore.study.study import open_study
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Labels:
-    """Examples of a comparison; a :class:`dmstore.study.Study` has the same three attributes.
+    """Examples of a comparison; a :class:`dmstore.study.study.Study` has the same three attributes.
 
     Attributes
     ----------

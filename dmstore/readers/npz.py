@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import bits
-from dmstore.algorithm import Algorithm
+from dmstore.core import bits
+from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.npz import NpzReader
-from dmstore.outputs import TargetOutputs
-from dmstore.storage import segment
-from dmstore.storage.segment import Rows
-from dmstore.storage.table import Table
+from dmstore.storage.table import segment
+from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.table import Table
+from dmstore.study.algorithm import Algorithm
+from dmstore.study.target_outputs import TargetOutputs
 
 
 def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:

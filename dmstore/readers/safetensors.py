@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmstore import strictjson
+from dmstore.core import strictjson
 from dmstore.errors import InputError
 from dmstore.readers.files import FileArray, check_size, file_size
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.npy import Header
+from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.npy import Header
-from dmstore.npz import NpzReader
 from dmstore.readers import trak
 from dmstore.readers.files import FileArray, open_npy
 from dmstore.readers.safetensors import open_safetensors

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import bits, schema
+from dmstore.core import bits
 from dmstore.errors import InputError
-from dmstore.plan import MAX_RUN
 from dmstore.readers.files import RowArray
-from dmstore.storage.segment import MAX_ROWS, Rows
+from dmstore.schema import schema
+from dmstore.storage.table.segment import MAX_ROWS, Rows
+from dmstore.study.plan import MAX_RUN
 
 if TYPE_CHECKING:
-    from dmstore.algorithm import Algorithm
+    from dmstore.study.algorithm import Algorithm
 
 BLOCK_BYTES = 64 << 20
 

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import schema
-from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import InputError
-from dmstore.plan import MAX_RUN
 from dmstore.readers.source import Output, Request
-from dmstore.storage import segment
-from dmstore.storage.segment import Rows
-from dmstore.study import Study, open_study
-from dmstore.summary import counted, first_few
+from dmstore.schema import schema
+from dmstore.storage.table import segment
+from dmstore.storage.table.segment import Rows
+from dmstore.study.algorithm import ANCHOR, Algorithm
+from dmstore.study.display import counted, first_few
+from dmstore.study.plan import MAX_RUN
+from dmstore.study.study import Study, open_study
 
 FORMAT = "study"
 _OWN = ("seed", "time", "host")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.npy import Header
 from dmstore.errors import InputError
-from dmstore.npy import Header
 from dmstore.readers import torch_pickle
 from dmstore.readers.torch_pickle import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dmstore import strictjson
+from dmstore.core import strictjson
 from dmstore.errors import InputError
 
 _LARGEST = 10_000_000

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import strictjson
+from dmstore.core import strictjson
 from dmstore.errors import InputError
-from dmstore.plan import MOST_RUNS
 from dmstore.readers.files import LARGEST_ROW, check_inside, stretches
+from dmstore.study.plan import MOST_RUNS
 
 _CODECS = {
     *("bytes", "endian", "transpose", "blosc", "zstd", "gzip", "zlib", "crc32c", "crc32"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmstore import annotation
 from dmstore.sharing import blocks
-from dmstore.storage import groups
-from dmstore.storage import index as indexes
-from dmstore.storage.objects import Objects
-from dmstore.storage.published import IndexedObjects
-from dmstore.study import Study
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.published import IndexedObjects
+from dmstore.storage.table import groups
+from dmstore.study import annotation
+from dmstore.study.study import Study
 
 # An array in a stored group: where it lies, and what it is called there.
 Place = tuple[str, str]

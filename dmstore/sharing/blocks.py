@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dmstore.errors import FormatError
-from dmstore.storage.objects import LocalObjects, Objects
-from dmstore.storage.published import BLOCK, IndexedObjects
-from dmstore.storage.remote import RemoteObjects, explain
+from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.remote import RemoteObjects, explain
+from dmstore.storage.published.published import BLOCK, IndexedObjects
 
 
 def read(objects: Objects, name: str) -> Iterator[bytes]:

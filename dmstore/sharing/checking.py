@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from dmstore.errors import DmstoreError, FormatError
 from dmstore.sharing import blocks
-from dmstore.storage import index as indexes
-from dmstore.storage.archive import ZipObjects
-from dmstore.storage.index import INDEX, Index
-from dmstore.storage.objects import Objects
-from dmstore.storage.published import IndexedObjects
-from dmstore.storage.verify import Problem
+from dmstore.storage.acts.verify import Problem
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.archive import ZipObjects
+from dmstore.storage.published.index import INDEX, Index
+from dmstore.storage.published.published import IndexedObjects
 
 
 def read_index(objects: Objects) -> Index | None:

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmstore import schema
-from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import NotFoundError
-from dmstore.maintenance import later_outputs
+from dmstore.schema import schema
 from dmstore.sharing import blocks, documents, examples
-from dmstore.storage import log, tag
-from dmstore.storage.objects import Objects
-from dmstore.study import Study
+from dmstore.storage.acts import tag
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.table import log
+from dmstore.study.algorithm import ANCHOR, Algorithm
+from dmstore.study.study import Study
+from dmstore.upkeep.maintenance import later_outputs
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.algorithm import ANCHOR, Algorithm
 from dmstore.errors import InputError, NotFoundError
-from dmstore.maintenance import later_outputs
 from dmstore.sharing import annotation_difference
-from dmstore.storage import tag
-from dmstore.storage.snapshot import content_id
-from dmstore.study import Study, open_study
+from dmstore.storage.acts import tag
+from dmstore.storage.table.snapshot import content_id
+from dmstore.study.algorithm import ANCHOR, Algorithm
+from dmstore.study.study import Study, open_study
+from dmstore.upkeep.maintenance import later_outputs
 
 _PART = re.compile(
     r"(?P<algorithm>[A-Za-z0-9_][A-Za-z0-9._-]*)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dmstore import schema
-from dmstore.storage.objects import Objects
+from dmstore.schema import schema
+from dmstore.storage.objects.objects import Objects
 
 _STATED = ("title", "authors", "licence", "citation", "doi")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dmstore import annotation, target_sets
-from dmstore import examples as example_sets
-from dmstore.storage import groups
-from dmstore.storage.objects import LocalObjects, Objects
-from dmstore.study import Study
+from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.table import groups
+from dmstore.study import annotation, target_sets
+from dmstore.study import examples as example_sets
+from dmstore.study.study import Study
 
 
 def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[str, bytes]]:

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmstore.algorithm import ANCHOR
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
-from dmstore.maintenance import compact_study, later_outputs, verify_study
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
 from dmstore.sharing.staging import Staging, check_free
-from dmstore.storage import index as indexes
-from dmstore.storage import log
-from dmstore.storage.archive import ZipObjects
-from dmstore.storage.compact import compact
-from dmstore.storage.index import FOR_PEOPLE, INDEX, Entry, Index
-from dmstore.storage.objects import LocalObjects, Objects, storage_error
-from dmstore.storage.published import ReadOnly
-from dmstore.storage.remote import RemoteObjects, is_url
-from dmstore.study import Study
+from dmstore.storage.acts.compact import compact
+from dmstore.storage.objects.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.objects.remote import RemoteObjects, is_url
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.archive import ZipObjects
+from dmstore.storage.published.index import FOR_PEOPLE, INDEX, Entry, Index
+from dmstore.storage.published.published import ReadOnly
+from dmstore.storage.table import log
+from dmstore.study.algorithm import ANCHOR
+from dmstore.study.study import Study
+from dmstore.upkeep.maintenance import compact_study, later_outputs, verify_study
 
 # In a bucket: says that what is there is of an unfinished publication. Hidden from every listing.
 _MARK = ".publishing.part"

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dmstore import schema
-from dmstore.algorithm import ANCHOR
 from dmstore.errors import (
     CorruptionError,
     FormatError,
@@ -20,19 +18,22 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
-from dmstore.maintenance import later_outputs, verify_study
+from dmstore.schema import schema
 from dmstore.sharing import blocks
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
-from dmstore.storage import index as indexes
-from dmstore.storage import log, metadata
-from dmstore.storage.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
 from dmstore.storage.location import open_location
-from dmstore.storage.objects import Objects
-from dmstore.storage.remote import is_url
-from dmstore.storage.strict import zip_in_memory
-from dmstore.storage.table import Table
-from dmstore.study import Study, open_study
+from dmstore.storage.objects import metadata
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.remote import is_url
+from dmstore.storage.objects.strict import zip_in_memory
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
+from dmstore.storage.table import log
+from dmstore.storage.table.table import Table
+from dmstore.study.algorithm import ANCHOR
+from dmstore.study.study import Study, open_study
+from dmstore.upkeep.maintenance import later_outputs, verify_study
 
 _THREADS = 8
 MOST_BRANCHES = 2**29

@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from dmstore.errors import ConflictError, ExistsError, InputError
-from dmstore.storage import index as indexes
-from dmstore.storage.beside import naming
-from dmstore.storage.index import Entry
-from dmstore.storage.objects import LocalObjects, is_temporary, storage_error
+from dmstore.storage.objects.build_aside import naming
+from dmstore.storage.objects.objects import LocalObjects, is_temporary, storage_error
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.index import Entry
 
 
 def check_free(target: Path) -> None:

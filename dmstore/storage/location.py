@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmstore.storage.index import INDEX
-from dmstore.storage.objects import LocalObjects, Objects
+from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.published.index import INDEX
 
 
 def open_location(path: str | Path, anchor: str | None = None) -> Objects:
@@ -27,20 +27,20 @@ def open_location(path: str | Path, anchor: str | None = None) -> Objects:
     MissingDependencyError
         If a URL is given and obstore is not installed.
     """
-    from dmstore.storage import remote
+    from dmstore.storage.objects import remote
 
     if not remote.is_url(path):
         local = Path(path)
         if local.suffix == ".zip" and local.is_file():
-            from dmstore.storage.archive import ZipObjects
+            from dmstore.storage.published.archive import ZipObjects
 
             return ZipObjects(path)
         if (local / INDEX).is_file():
-            from dmstore.storage.published import PublishedDirectory
+            from dmstore.storage.published.published import PublishedDirectory
 
             return PublishedDirectory(path)
         return LocalObjects(path, anchor=anchor)
-    from dmstore.storage import published
+    from dmstore.storage.published import published
 
     url = str(path)
     if url.startswith(("http://", "https://")):

@@ -23,9 +23,9 @@ import numpy as np
 import dmstore
 from dmstore.analysis import compare
 from dmstore.regression import fit
-from dmstore.storage import tag
-from dmstore.storage.compact import compact
-from dmstore.storage.segment import Rows
+from dmstore.storage.acts import tag
+from dmstore.storage.acts.compact import compact
+from dmstore.storage.table.segment import Rows
 
 TRAIN, TARGET, RUNS = 16, 5, 60
 COMPARED = ("direction", "cosine", "delta", "subpopulation", "included")
@@ -91,7 +91,7 @@ def make_first(path):
 def make_later(study):
     """A retraction, a later target set with outputs, and an annotation added later."""
     from dmstore.analysis import evaluate
-    from dmstore.retraction import retract_runs
+    from dmstore.upkeep.retraction import retract_runs
 
     retract_runs(study.algorithm("plain"), ["run>=10", "run<13"], reason="a faulty host")
     columns = {

@@ -16,7 +16,7 @@ from dmstore.errors import InputError
 from dmstore.training.task import Classifier, Models
 
 if TYPE_CHECKING:
-    from dmstore.study import Study
+    from dmstore.study.study import Study
 
 _MEMORY = 256 << 20
 

@@ -1,0 +1,118 @@
+"""ModelDiff from end to end: two fitted algorithms of a study to distinguishing subpopulations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+
+import xarray as xr
+
+from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.errors import InputError
+from dmstore.schema import schema
+from dmstore.storage.table import groups, log
+from dmstore.study.study import Study
+
+
+def compare(
+    study: Study,
+    a: str,
+    b: str,
+    *,
+    components: int = 10,
+    top: int = 16,
+    heavy: int = 50,
+    center: bool = True,
+    random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Compare two algorithms of a study, and keep the result.
+
+    Parameters
+    ----------
+    study : Study
+    a, b : str
+        Fitted algorithms.
+    components : int
+        Directions each way.
+    top : int
+        Targets in a subpopulation.
+    heavy : int
+        Heaviest train units to list for a direction.
+    center : bool
+        Whether PCA subtracts the mean residual.
+    random_state : int
+    progress : callable, optional
+        Called with steps done and steps in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        As in ``comparison.group.json``: directions, projections, explained variance and Delta(u)
+        each way, cosine similarities with their ceiling, subpopulations and contrasts.
+
+    Raises
+    ------
+    InputError
+        If A is B, or they explain different outputs or targets.
+    NotFoundError
+        If one is not in the study or has no finished fit.
+
+    References
+    ----------
+    ModelDiff, section 3 and Appendices A, D, F.1, F.2.
+    """
+    if a == b:
+        msg = f"comparing {a!r} with itself tells nothing; name two algorithms"
+        raise InputError(msg)
+    parameters = ComparisonParameters(components, top, heavy, center, random_state)
+    parameters.check()
+    fits = [study.newest_fit(name) for name in (a, b)]
+    for key in ("output", "target_set"):
+        if fits[0][key] != fits[1][key]:
+            msg = f"{a!r} was fitted on {key} {fits[0][key]!r}, {b!r} on {fits[1][key]!r}; fit both on the same"
+            raise InputError(msg)
+    stated = {
+        "fits": [fit["fit"] for fit in fits],
+        "parameters": asdict(parameters),
+        "study": study.uuid,
+        "algorithms": [a, b],
+        "format_version": schema.FORMAT_VERSION,
+    }
+    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    where = f"comparisons/{name}/"
+    if not study.objects.exists(f"{where}complete.json"):
+        document = {
+            "comparison": name,
+            "study": study.uuid,
+            "algorithms": [a, b],
+            "fits": [fit["fit"] for fit in fits],
+            "content_ids": [fit["content_id"] for fit in fits],
+            "parameters": asdict(parameters),
+            "created": log.utc_now(),
+            "software": log.software(),
+        }
+        study.objects.put_if_absent(
+            f"{where}comparison.json", schema.dump_document("comparison", document)
+        )
+        found = modeldiff(
+            study.datamodels(a, fits[0]["fit"]).load(),
+            study.datamodels(b, fits[1]["fit"]).load(),
+            names=(a, b),
+            label=study.label(),
+            parameters=parameters,
+            progress=progress,
+        )
+        path = f"comparison-{uuid.uuid4().hex[:8]}.zarr"
+        groups.write_directory(
+            study.objects, f"{where}{path}", schema.group_spec("comparison"), stored_arrays(found)
+        )
+        complete = {"path": path, "created": log.utc_now()}
+        if not study.objects.put_if_absent(
+            f"{where}complete.json", schema.dump_document("complete", complete)
+        ):
+            study.objects.delete(f"{where}{path}")
+    return study.comparison(a, b, name)

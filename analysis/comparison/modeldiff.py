@@ -1,0 +1,226 @@
+"""ModelDiff on the datamodels of two algorithms, wherever they come from: no store, no files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dmstore.analysis.geometry.influence import relative_influence
+from dmstore.analysis.geometry.normalize import normalize
+from dmstore.analysis.geometry.pca import delta, explained_variance, leading, pca
+from dmstore.analysis.geometry.residual import residual
+from dmstore.analysis.geometry.similarity import cosine
+from dmstore.analysis.geometry.subpopulation import subpopulation
+from dmstore.errors import InputError
+from dmstore.schema import schema
+
+_FOUND_AGAIN = 0.5
+# Which quarters of the masks directions are found on.
+_PAIRS = tuple(itertools.permutations(range(4), 2))
+
+
+@dataclass(frozen=True)
+class ComparisonParameters:
+    """How to compare; see :func:`modeldiff`."""
+
+    components: int = 10
+    top: int = 16
+    heavy: int = 50
+    center: bool = True
+    random_state: int = 0
+
+    def check(self) -> None:
+        """Refuse counts below 1 (InputError)."""
+        if min(self.components, self.top, self.heavy) < 1:
+            msg = f"components {self.components}, top {self.top}, heavy {self.heavy}: all must be 1 or more"
+            raise InputError(msg)
+
+
+def modeldiff(
+    a: xr.Dataset,
+    b: xr.Dataset,
+    *,
+    names: tuple[str, str],
+    label: NDArray[np.int64] | None = None,
+    parameters: ComparisonParameters | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Residuals, directions, subpopulations and similarity of two sets of datamodels, both ways.
+
+    Parameters
+    ----------
+    a, b : Dataset
+        ``weight`` (target, train), coordinates ``target`` and ``train`` where they are known.
+        ``weight_half`` (half, target, train) and ``weight_quarter`` (quarter, target, train), from
+        parts of the masks, where both have them: without, what needs them (``cosine_cross``,
+        ``cosine_ceiling``, ``delta_out``, ``delta_null``, ``found_again``) is absent.
+    names : pair of str
+        What to call the algorithms.
+    label : (target,) int, optional
+        Classes, to match the contrasts by; any other target serves without.
+    parameters : ComparisonParameters, optional
+    progress : callable, optional
+        Called with steps done and steps in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        As in ``comparison.group.json``.
+
+    Raises
+    ------
+    InputError
+        If train units or targets differ, or fewer than two targets have both datamodels.
+    """
+    parameters = parameters or ComparisonParameters()
+    parameters.check()
+    data = (a, b)
+    weight = [one["weight"].transpose("target", "train") for one in data]
+    unit = [normalize(one) for one in weight]
+    classes = np.zeros(weight[0].sizes["target"], dtype=np.int64) if label is None else label
+    parts = all("weight_quarter" in one for one in data)
+    included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
+    unit_parts = [_parts(one, included) for one in data] if parts else []
+    per: dict[str, list[NDArray[Any]]] = {}
+    steps = itertools.count(1)
+
+    def advance() -> None:
+        if progress:
+            progress(next(steps), 2 * (1 + len(_PAIRS) * parts))
+
+    for own, other in ((0, 1), (1, 0)):
+        made = _one_way(weight[own], weight[other], unit[own], unit[other], classes, parameters)
+        direction = xr.DataArray(made["direction"], dims=("component", "train"))
+        made["explained_variance"] = np.stack(
+            [explained_variance(one[included], direction).values for one in weight], axis=1
+        )
+        advance()
+        if parts:
+            made |= _out_of_sample(unit_parts[own], unit_parts[other], made["direction"], advance)
+        made["direction"] = made["direction"].astype(np.float32)
+        for key, value in made.items():
+            per.setdefault(key, []).append(value)
+    count = min(len(value) for value in per["direction"])
+    arrays = {
+        key: np.stack([value[:count] if value.ndim else value for value in values])
+        for key, values in per.items()
+    }
+    arrays |= {"cosine": cosine(*weight).values, "included": included}
+    if all("weight_half" in one for one in data):
+        half = [[one["weight_half"].isel(half=h) for h in (0, 1)] for one in data]
+        cross = [cosine(half[0][h], half[1][1 - h]).values for h in (0, 1)]
+        arrays["cosine_cross"] = np.mean(cross, axis=0)
+        arrays["cosine_ceiling"] = np.stack([cosine(*halves).values for halves in half])
+    spec = schema.group_spec("comparison").arrays
+    return xr.Dataset(
+        {key: (spec[key].dims, value) for key, value in arrays.items()},
+        coords={
+            "algorithm": list(names),
+            "on": list(names),
+            **{dim: weight[0][dim] for dim in ("target", "train") if dim in weight[0].coords},
+        },
+    )
+
+
+def stored_arrays(comparison: xr.Dataset) -> dict[str, NDArray[Any]]:
+    """The arrays of a comparison that ``comparison.group.json`` names, as they are stored."""
+    return {
+        name: comparison[name].values
+        for name in schema.group_spec("comparison").arrays
+        if name in comparison.variables
+    }
+
+
+def _one_way(
+    own: xr.DataArray,
+    other: xr.DataArray,
+    unit_own: xr.DataArray,
+    unit_other: xr.DataArray,
+    label: NDArray[np.int64],
+    parameters: ComparisonParameters,
+) -> dict[str, NDArray[Any]]:
+    """Directions of one algorithm's residuals, and what follows from each."""
+    found = pca(
+        residual(own, other),
+        components=parameters.components,
+        center=parameters.center,
+        random_state=parameters.random_state,
+    )
+    direction = found["direction"]
+    members = subpopulation(
+        found["projection"], label, top=parameters.top, random_state=parameters.random_state
+    )
+    order = np.argsort(-np.abs(direction.values), axis=1, kind="stable")[:, : parameters.heavy]
+    influence = [
+        relative_influence(unit_own, unit_other, top[top >= 0]).values
+        for top in members["subpopulation"].values[:, 0]
+    ]
+    return {
+        "direction": direction.values,
+        "projection": found["projection"].values.astype(np.float32),
+        "residual_variance": found["residual_variance"].values,
+        "delta": delta(own, other, direction).values,
+        "subpopulation": members["subpopulation"].values,
+        "contrast": members["contrast"].values,
+        "heaviest": order.astype(np.int64),
+        "relative_influence": np.array(influence, dtype=np.float32),
+    }
+
+
+def _parts(data: xr.Dataset, included: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Unit datamodels of each quarter of the masks: (quarter, target, train)."""
+    quarters = data["weight_quarter"].isel(target=included)
+    return np.stack(
+        [normalize(quarters.isel(quarter=q)).values for q in range(quarters.sizes["quarter"])]
+    )
+
+
+def _out_of_sample(
+    own: NDArray[np.float64],
+    other: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, NDArray[Any]]:
+    """Delta(u) of directions found on some runs, measured on others; and what chance alone gives.
+
+    Directions come from quarter i of the one algorithm's masks against quarter j of the other's,
+    and are matched to those of the whole fit; the gap is measured on the two quarters that are
+    left, in both orders. For the null the algorithm is compared with itself in the same way: its
+    largest gap, over all choices and all directions, is noise alone, the noise that a run's
+    targets share included.
+    """
+    gaps = np.full((len(_PAIRS), len(direction)), np.nan)
+    null = 0.0
+    for row, (i, j) in enumerate(_PAIRS):
+        k, m = (q for q in range(4) if q not in (i, j))
+        found = _directions(own[i], other[j], len(direction))
+        likeness = np.abs(direction @ found.T)
+        match = likeness.argmax(axis=1)
+        gap = (_explained(own[k], found) - _explained(other[m], found)) / 2
+        gap += (_explained(own[m], found) - _explained(other[k], found)) / 2
+        again = likeness.max(axis=1) >= _FOUND_AGAIN
+        gaps[row, again] = gap[match[again]]
+        noise = _directions(own[i], own[j], len(direction))
+        null = max(null, float(np.abs(_explained(own[k], noise) - _explained(own[m], noise)).max()))
+        advance()
+    seen = ~np.isnan(gaps)
+    count = seen.sum(axis=0)
+    mean = np.divide(
+        np.nansum(gaps, axis=0), count, out=np.full(len(direction), np.nan), where=count > 0
+    )
+    return {"delta_out": mean, "found_again": count / len(_PAIRS), "delta_null": np.array(null)}
+
+
+def _directions(a: NDArray[np.float64], b: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    rest = a - (a * b).sum(axis=1, keepdims=True) * b
+    return leading(rest - rest.mean(axis=0), min(count, *rest.shape), 0, exact=False)
+
+
+def _explained(rows: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(((rows @ direction.T) ** 2).mean(axis=0))

@@ -1,0 +1,351 @@
+"""ModelDiff from attribution scores alone: two files to a result directory, no runs, no study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.analysis.pages.page import Subject, render
+from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
+from dmstore.readers.labels import Labels, positions, read_labels
+from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
+from dmstore.readers.units import Units
+from dmstore.schema import schema
+from dmstore.storage.objects.build_aside import beside
+from dmstore.storage.objects.objects import LocalObjects, storage_error
+from dmstore.storage.table import groups, log
+
+_LONGEST_NAME = 40
+_DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
+_NOTE = (
+    "no runs behind the scores: ceiling, gap out of sample and chance level are not known; directions and "
+    "similarities do not depend on a uniform factor in the scores, bias and magnitudes do"
+)
+
+Pair = Sequence[Any]
+
+
+def compare_scores(
+    a: str | Path,
+    b: str | Path,
+    examples: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    names: Pair = (None, None),
+    key: Pair = (None, None),
+    experiment: Pair = (None, None),
+    orientation: Pair = (None, None),
+    units: Pair = (None, None),
+    alpha: Pair = (None, None),
+    runs: Pair = (None, None),
+    components: int = 10,
+    top: int = 16,
+    heavy: int = 50,
+    center: bool = True,
+    random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Compare two files of attribution scores, and keep the result with its report.
+
+    The same call again finds its own result. Without runs there are no halves and quarters of the
+    masks: ``cosine_ceiling``, ``cosine_cross``, ``delta_out``, ``delta_null`` and ``found_again``
+    are absent, so that nothing is told from chance.
+
+    Parameters
+    ----------
+    a, b : path
+        Score files (:func:`dmstore.readers.scores.open_scores`) over the same train units and targets.
+    examples : path, optional
+        An ``.npz`` examples file or a study: ids, labels, class names, images. Positions without.
+    out : path, optional
+        Directory of the result; ``A-against-B-<id>`` in the working directory by default.
+    names, key, experiment, orientation, units, alpha, runs : pair
+        One value a file, None where nothing is said: what to call the algorithm (its file's name);
+        the matrix in the file; TRAK's experiment; ``target-train`` or ``train-target``; ``raw`` or
+        ``standardised``; the share that a run saw (.5); a folder of runs to measure the units with.
+    components, top, heavy, center, random_state
+        As in :func:`dmstore.analysis.compare`.
+    progress : callable, optional
+        Called with steps done and steps in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        As in ``comparison.group.json``, with ids, ``target_label`` where labels are known, and the
+        attributes ``comparison``, ``path`` (of the directory), ``report`` and ``sources``.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used, or the two do not fit each other or the examples.
+    ExistsError
+        If there is something else at `out`.
+    """
+    parameters = ComparisonParameters(components, top, heavy, center, random_state)
+    parameters.check()
+    files = [
+        open_scores(path, key=k, experiment=e)
+        for path, k, e in zip((a, b), key, experiment, strict=True)
+    ]
+    given = read_labels(examples) if examples is not None else None
+    decided = _orientations(files, orientation, given)
+    labels = given or positions(*_sizes(files[0], decided[0])[::-1])
+    data = [
+        labelled(
+            file,
+            orientation=decided[row],
+            units=_units(file, units[row], alpha[row], runs[row]),
+            train=labels.train["train"].values,
+            targets=labels.targets["target"].values,
+        )
+        for row, file in enumerate(files)
+    ]
+    called = _names((a, b), files, names)
+    sources = [dict(one.attrs) for one in data]
+    if all(sources[0][k] == sources[1][k] for k in ("sha256", "array")):
+        msg = f"{a} and {b} hold the same scores; comparing them tells nothing, give two different files"
+        raise InputError(msg)
+    stated = {
+        "algorithms": called,
+        "sources": sources,
+        "examples": labels.about,
+        "parameters": asdict(parameters),
+        "format_version": schema.FORMAT_VERSION,
+    }
+    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    place = Path(out) if out is not None else Path(_directory(called, name))
+    if not _is_there(place, name):
+        found = modeldiff(
+            data[0],
+            data[1],
+            names=(called[0], called[1]),
+            label=labels.targets["label"].values if "label" in labels.targets else None,
+            parameters=parameters,
+            progress=progress,
+        )
+        document = {
+            "comparison": name,
+            **{k: stated[k] for k in ("algorithms", "sources", "examples", "parameters")},
+            "created": log.utc_now(),
+            "software": log.software(),
+        }
+        _keep(place, name, found, document, labels)
+    return _load(place, labels)
+
+
+def _sizes(file: ScoreFile, decided: tuple[str, str]) -> tuple[int, int]:
+    """Targets and train units of a file."""
+    rows, columns = file.shape
+    return (rows, columns) if decided[0] == "target-train" else (columns, rows)
+
+
+def _orientations(
+    files: list[ScoreFile], given: Pair, labels: Labels | None
+) -> list[tuple[str, str]]:
+    """Orientation of both files, from what is said, the examples, the formats, or each other."""
+    if labels is not None:
+        train, targets = labels.train.sizes["train"], labels.targets.sizes["target"]
+        return [
+            decide_orientation(file, given=said, train=train, targets=targets)
+            for file, said in zip(files, given, strict=True)
+        ]
+    # The file that says most goes first; its sizes then decide for the other.
+    first, second = sorted(
+        (0, 1),
+        key=lambda row: (
+            given[row] is None,
+            files[row].bias_length is None,
+            not files[row].convention,
+        ),
+    )
+    decided = {first: decide_orientation(files[first], given=given[first])}
+    targets, train = _sizes(files[first], decided[first])
+    decided[second] = decide_orientation(
+        files[second], given=given[second], train=train, targets=targets
+    )
+    return [decided[0], decided[1]]
+
+
+def _units(file: ScoreFile, kind: str | None, alpha: float | None, runs: Any) -> Units:
+    default = "standardised" if file.is_standardised_by_default else None
+    if kind is not None and runs is not None:
+        msg = f"{file.path}: units are either given ({kind}) or measured with runs ({runs}); leave one out"
+        raise InputError(msg)
+    if alpha is not None and (runs is not None or (kind or default) != "standardised"):
+        msg = f"{file.path}: alpha {alpha} is for standardised weights alone; add --units standardised or leave it out"
+        raise InputError(msg)
+    return Units(
+        kind=kind or default,
+        alpha=0.5 if alpha is None else alpha,
+        given=kind is not None,
+        runs=None if runs is None else Path(runs),
+    )
+
+
+def _names(paths: Pair, files: list[ScoreFile], given: Pair) -> list[str]:
+    """What to call the algorithms: as given, else by file, and by folder where files are called the same."""
+    stems = [file.path.name.removesuffix(file.path.suffix) for file in files]
+    if stems[0] == stems[1]:
+        stems = [
+            f"{Path(path).absolute().parent.name}-{stem}"
+            for path, stem in zip((file.path for file in files), stems, strict=True)
+        ]
+    found = [
+        str(said) if said is not None else _printable(stem)
+        for said, stem in zip(given, stems, strict=True)
+    ]
+    for text in found:
+        if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
+            msg = (
+                f"name {text[:60]!r} is not allowed; use 1 to {_LONGEST_NAME} printable characters"
+            )
+            raise InputError(msg)
+    if found[0] == found[1]:
+        msg = f"both {paths[0]} and {paths[1]} would be called {found[0]!r}; give two different --name"
+        raise InputError(msg)
+    return found
+
+
+def _printable(text: str) -> str:
+    kept = "".join(c if c.isprintable() else "_" for c in text)
+    return kept if len(kept) <= _LONGEST_NAME else f"{kept[: _LONGEST_NAME - 1]}…"
+
+
+def _directory(names: list[str], name: str) -> str:
+    plain = [re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or "scores" for text in names]
+    return f"{plain[0]}-against-{plain[1]}-{name[:8]}"
+
+
+def _is_there(place: Path, name: str) -> bool:
+    """Whether this comparison is at `place`; ExistsError if something else is."""
+    if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
+        return False
+    try:
+        document = schema.load_document(
+            "score_comparison", (place / _DOCUMENT).read_bytes(), str(place / _DOCUMENT)
+        )
+    except (OSError, ValueError):
+        document = {}
+    if document.get("comparison") != name:
+        msg = f"{place}: holds something else than this comparison; choose another --out"
+        raise ExistsError(msg)
+    return True
+
+
+def _keep(
+    place: Path, name: str, found: xr.Dataset, document: dict[str, Any], labels: Labels
+) -> None:
+    """Build the directory beside its place and rename it there: whole or not at all.
+
+    What a killed comparison with the same result left beside it is removed after a day.
+    """
+    try:
+        with beside(place) as building:
+            building.mkdir(parents=True)
+            objects = LocalObjects(building)
+            groups.write_directory(
+                objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
+            )
+            objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
+            objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
+            try:
+                building.rename(place)
+            except OSError as error:
+                # The same command elsewhere may have been faster: then its result is this one.
+                if not _is_there(place, name):
+                    raise storage_error(error, place) from error
+        descriptor = os.open(place.absolute().parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    except OSError as error:
+        if isinstance(error, DmstoreError):
+            raise
+        raise storage_error(error, place) from error
+
+
+def _load(place: Path, labels: Labels) -> xr.Dataset:
+    """A kept result, labelled; its page is written again if it was lost."""
+    objects = LocalObjects(place)
+    document = schema.load_document(
+        "score_comparison", objects.get(_DOCUMENT), str(place / _DOCUMENT)
+    )
+    import zarr
+
+    spec = schema.group_spec("comparison")
+    sizes = {"train": labels.train.sizes["train"], "target": labels.targets.sizes["target"]}
+    where = str(place / _ARRAYS)
+    try:
+        group = zarr.open_group(objects.reader(_ARRAYS), mode="r", zarr_format=3)
+        schema.check_group(group, spec, sizes, where)
+        arrays = groups.read(objects, _ARRAYS)
+    except FileNotFoundError:
+        msg = f"{where}: is gone or incomplete; delete {place} and compare again"
+        raise CorruptionError(msg) from None
+    found = xr.Dataset(
+        {k: (spec.arrays[k].dims, v) for k, v in arrays.items() if k in spec.arrays},
+        coords={"train": labels.train["train"], "target": labels.targets["target"]},
+    )
+    if "label" in labels.targets:
+        found = found.assign_coords(target_label=("target", labels.targets["label"].values))
+    if not objects.exists(_PAGE):
+        objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
+    return found.assign_attrs(
+        {
+            "comparison": document["comparison"],
+            "path": str(place),
+            "report": str(place / _PAGE),
+            "sources": document["sources"],
+        }
+    )
+
+
+def _subject(document: dict[str, Any], labels: Labels) -> Subject:
+    """What the page says beside the result."""
+    cards, provenance = (
+        [],
+        [("comparison", document["comparison"]), ("from", f"scores alone: {_NOTE}")],
+    )
+    for name, source in zip(document["algorithms"], document["sources"], strict=True):
+        cards.append(
+            {
+                "title": f"What is {name}?",
+                "rows": [
+                    ("file", source["file"]),
+                    ("kind", source["format"]),
+                    ("units", source["units"].partition(" (")[0]),
+                    ("all-zero datamodels", str(source["zero_rows"])),
+                    ("LDS, ceiling", "not known without runs"),
+                ],
+            }
+        )
+        shape = " x ".join(map(str, source["shape"]))
+        provenance += [
+            (
+                f"{name}: file",
+                f"{source['file']}, {source['format']}, array {source['array']} {source['dtype']} {shape}, "
+                f"sha256 {source['sha256']}",
+            ),
+            (f"{name}: orientation", source["orientation"]),
+            (f"{name}: units", source["units"]),
+        ]
+    examples = ", ".join(f"{k} {v}" for k, v in document["examples"].items())
+    provenance += [
+        ("examples", examples or "none given: positions only"),
+        ("parameters", ", ".join(f"{k} {v}" for k, v in document["parameters"].items())),
+    ]
+    return Subject(
+        title=document["examples"].get("source", "scores alone"),
+        examples=labels,
+        cards=cards,
+        provenance=provenance,
+        scores_only=True,
+    )

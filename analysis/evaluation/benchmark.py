@@ -1,0 +1,439 @@
+"""A store as a benchmark: a fit, baselines and outside scores judged by the same runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.analysis.evaluation import rank_statistics
+from dmstore.analysis.evaluation.baselines import NAMES
+from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
+from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
+from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
+from dmstore.core.threads import blas_threads, cores
+from dmstore.errors import InputError, NotFoundError
+from dmstore.study.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FIT = "fit"
+# Not "method": that is a parameter of xarray's `sel`.
+_DIM = "predictor"
+_PER_TARGET = ("lds", "lds_low", "lds_high", "kendall", "pearson", "r2", "mse")
+_PER_METHOD = ("mean_lds", "mean_lds_low", "mean_lds_high", "gap", "gap_low", "gap_high")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is judged.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"fit", "scores", "baseline"}
+    predicted : (target, mask) float64
+    runs : float
+        Runs that it was made from; NaN where nobody says.
+    seen : str
+        Why its figures are no evidence: it has seen the runs that it is judged by. Empty if not.
+    about : str
+    in_units : bool
+        Whether predictions are in output units, so that errors mean something.
+    """
+
+    name: str
+    kind: str
+    predicted: NDArray[np.float64]
+    runs: float
+    seen: str
+    about: str = ""
+    in_units: bool = True
+
+
+def benchmark(
+    study: Study,
+    algorithm: str,
+    *,
+    scores: Sequence[Any] | Mapping[str, Any] = (),
+    options: Sequence[Mapping[str, str | None]] = (),
+    fit: str | None = None,
+    output: str | None = None,
+    baselines: bool = True,
+    resamples: int = 1000,
+    random_state: int = 0,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Judge a fit, baselines and outside scores by runs that nothing was fitted on.
+
+    A method predicts an output by the sum of its scores over the train units that a mask has; the
+    linear datamodeling score (LDS) of a target is the Spearman correlation, over the eval masks, of
+    predictions and outputs, repeats of a mask averaged (Park et al. 2023).
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+        Whose runs judge.
+    scores : sequence or mapping of name to path, DataArray, Dataset or (target, train) array
+        Attribution scores of any origin; see :func:`dmstore.analysis.evaluation.score_matrix.read_scores`.
+    options : sequence of mapping
+        For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file.
+    fit : str, optional
+        The newest complete one by default (of `output`, where it is given); may be missing where there are scores.
+    output : str, optional
+        What to predict: that of the fit by default, ``margin`` without a fit.
+    baselines : bool
+        Whether to judge :func:`dmstore.analysis.evaluation.baselines.baselines` beside it.
+    resamples : int
+        Bootstrap resamples of the eval masks, the same for all methods.
+    random_state : int
+    force : bool
+        Judge by runs that were fitted on where there are no others, or by runs that a score file
+        says it was fitted on. The result says so.
+    threads : int, optional
+        All cores by default.
+    progress : callable, optional
+        Called with runs read and runs to read, for the baselines.
+
+    Returns
+    -------
+    xarray.Dataset
+        (``predictor``, ``target``) float64: ``lds``, ``lds_low``, ``lds_high`` (95 %, masks
+        resampled), ``kendall`` (tau-b), ``pearson``, and in output units, NaN elsewhere, ``mse`` and
+        ``r2`` (less than 1 by the error over the variance between eval masks). (``target``,):
+        ``ceiling`` (:func:`dmstore.analysis.evaluation.rank_statistics.noise_ceiling`), NaN without repeats.
+        (``predictor``,): ``mean_lds`` over targets with its interval; ``gap``, the fit's mean LDS
+        less this one's, with its interval from the same resamples; ``runs`` made from, NaN where not
+        known; ``kind``, ``seen`` and ``about``. Targets with a constant output are NaN
+        throughout; constant predictions, and those of targets without a datamodel, have correlation 0. Attributes state the runs.
+
+    Raises
+    ------
+    NotFoundError
+        If there is neither a finished fit nor scores.
+    InputError
+        If scores do not fit the study, fewer than 5 masks can be scored on, or a method has seen
+        the runs (without `force`).
+
+    References
+    ----------
+    Park et al. 2023, TRAK: Attributing Model Behavior at Scale. Ilyas et al. 2022, Datamodels.
+    """
+    if resamples < 1:
+        msg = f"{resamples} resamples are not allowed; give at least 1"
+        raise InputError(msg)
+    try:
+        document: Mapping[str, Any] = study.newest_fit(
+            algorithm, fit, output if fit is None else None
+        )
+    except NotFoundError:
+        if not len(scores) or fit is not None or algorithm not in study.algorithms:
+            raise
+        document = {}
+    if document and output not in (None, document["output"]):
+        msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
+        raise InputError(msg)
+    said = output or document.get("output", "margin")
+    runs = study.runs(algorithm)
+    target_set = runs.attrs["target_set"]
+    truth = read_truth(runs, said, unit=study.target_train(target_set), force=force)
+    used = int((runs["split"].values != "eval").sum())
+    with blas_threads(threads or cores()):
+        methods = [_fit(study, algorithm, document, runs, truth)] if document else []
+        methods += _outside(
+            study, algorithm, scores, options, target_set, runs.attrs["content_id"], truth
+        )
+        _refuse(methods, force=force)
+        if baselines:
+            found = predict_baselines(
+                runs,
+                said,
+                truth.mask,
+                labels=_labels(study, target_set),
+                unit=truth.unit,
+                progress=progress,
+            )
+            seen = "were computed on these runs" if truth.fitted else ""
+            methods += [
+                Method(name, "baseline", values, used, seen) for name, values in found.items()
+            ]
+        result = judge(methods, truth, resamples, random_state)
+    labels = {k: v for k, v in study.labels(target_set).items() if k in ("target", "target_label")}
+    return result.assign_coords(labels).assign_attrs(
+        {
+            "study": study.uuid,
+            "algorithm": algorithm,
+            "fit": document.get("fit", ""),
+            "output": said,
+            "content_id": runs.attrs["content_id"],
+            "eval_runs": len(truth.run),
+            "eval_masks": len(truth.mask),
+            "repeated_masks": truth.repeated,
+            "on_fitted_runs": int(truth.fitted),
+            "resamples": resamples,
+            "random_state": random_state,
+        }
+    )
+
+
+def _fit(
+    study: Study, algorithm: str, document: Mapping[str, Any], runs: xr.Dataset, truth: Truth
+) -> Method:
+    datamodels = study.datamodels(algorithm, document["fit"])
+    kept = document["runs"]["eval"]
+    seen = "was fitted on these runs" if truth.fitted else ""
+    if (
+        document["content_id"] == runs.attrs["content_id"]
+        and kept < (runs["split"].values == "eval").sum()
+    ):
+        seen = f"kept only {kept} of these runs for evaluation, as its fit.json says"
+    predicted = predict(datamodels["weight"], truth.mask) + datamodels["bias"].values[:, None]
+    made_from = document["runs"]["train"] + document["runs"]["holdout"]
+    return Method(FIT, "fit", predicted, made_from, seen, document["fit"])
+
+
+def _outside(
+    study: Study,
+    algorithm: str,
+    scores: Sequence[Any] | Mapping[str, Any],
+    options: Sequence[Mapping[str, str | None]],
+    target_set: str,
+    content_id: str,
+    truth: Truth,
+) -> list[Method]:
+    items = list(scores.values()) if isinstance(scores, Mapping) else list(scores)
+    given = list(scores) if isinstance(scores, Mapping) else [None] * len(items)
+    if options and len(options) != len(items):
+        msg = f"{len(options)} sets of options for {len(items)} score files; give one each"
+        raise InputError(msg)
+    alpha = study.algorithm(algorithm).alpha
+    read: list[Scores] = [
+        read_scores(
+            study, item, target_set, name=name, alpha=alpha, **(options[row] if options else {})
+        )
+        for row, (name, item) in enumerate(zip(given, items, strict=True))
+    ]
+    names = distinct([one.name for one in read], [FIT, *NAMES], items)
+    return [
+        Method(
+            name,
+            "scores",
+            predict(one.weight, truth.mask) + (0 if one.bias is None else one.bias[:, None]),
+            np.nan if one.fitted is None else len(one.fitted),
+            one.overlap(study.uuid, content_id, truth.run),
+            str(one.about.get("units", "")),
+            in_units=one.bias is not None,
+        )
+        for name, one in zip(names, read, strict=True)
+    ]
+
+
+def _refuse(methods: Sequence[Method], *, force: bool) -> None:
+    bad = [method for method in methods if method.seen]
+    if bad and not force:
+        kind = "scores " if bad[0].kind == "scores" else ""
+        msg = (
+            f"{kind}{bad[0].name!r} {bad[0].seen}, so scoring them here is no evidence; "
+            f"leave them out, or score all the same with --force"
+        )
+        raise InputError(msg)
+
+
+def _labels(study: Study, target_set: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Classes of train units and targets, where there are any."""
+    if "label" not in study.train or "label" not in study.target_set(target_set):
+        return None
+    train = study.label("train")
+    return (train, study.label(target_set)) if len(np.unique(train)) > 1 else None
+
+
+def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state: int) -> xr.Dataset:
+    """All figures of some methods on the same runs; see :func:`benchmark`.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+    truth : Truth
+    resamples, random_state : int
+
+    Returns
+    -------
+    xarray.Dataset
+        Without labels.
+    """
+    import xarray as xr
+
+    targets = truth.values.shape[1]
+    found = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
+    weight = rank_statistics.resampling(len(truth.mask), resamples, random_state)
+    sums, varied = np.zeros((resamples, len(methods))), 0
+    for part, outputs in truth.blocks():
+        unit = truth.unit[part]
+        groups = [(np.flatnonzero(unit < 0), np.ones(len(truth.mask), dtype=bool))]
+        # A run that saw a unit says nothing of it as a target.
+        groups += [
+            (np.array([row]), ~truth.mask[:, unit[row]]) for row in np.flatnonzero(unit >= 0)
+        ]
+        for rows, used in groups:
+            count, draws = _judge_some(
+                methods, outputs[rows][:, used], part.start + rows, used, weight, found
+            )
+            varied += count
+            sums += draws
+    summary = _means(found["lds"], sums / max(varied, 1), methods) if varied else {}
+    text = {"kind": "kind", "seen": "seen", "about": "about"}
+    return xr.Dataset(
+        {
+            **{name: ((_DIM, "target"), values) for name, values in found.items()},
+            "ceiling": ("target", truth.ceiling(random_state)),
+            **{
+                name: (_DIM, summary.get(name, np.full(len(methods), np.nan)))
+                for name in _PER_METHOD
+            },
+            "runs": (_DIM, np.array([method.runs for method in methods], dtype=float)),
+        },
+        coords={
+            _DIM: np.array([method.name for method in methods], dtype=str),
+            **{
+                name: (_DIM, np.array([getattr(m, source) for m in methods], dtype=str))
+                for name, source in text.items()
+            },
+        },
+    )
+
+
+def _judge_some(
+    methods: Sequence[Method],
+    outputs: NDArray[np.float64],
+    columns: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    found: dict[str, NDArray[np.float64]],
+) -> tuple[int, NDArray[np.float64]]:
+    """Figures of some targets on the masks that are used, written to `found`.
+
+    Returns
+    -------
+    int
+        Targets whose outputs vary.
+    (resample, method) float64
+        Sums of their LDS under each resample.
+    """
+    sums = np.zeros((len(weight), len(methods)))
+    varies = np.ptp(outputs, axis=1) > 0 if outputs.size else np.zeros(len(outputs), dtype=bool)
+    if not varies.any() or used.sum() < FEWEST:
+        return 0, sums
+    columns, outputs = columns[varies], outputs[varies]
+    if not used.all():
+        total = weight[:, used].sum(axis=1, keepdims=True)
+        weight = np.where(total > 0, weight[:, used] / np.where(total > 0, total, 1), 0.0)
+    ranked = rank_statistics.ranks(outputs)
+    spread = rank_statistics.spread(weight, ranked)
+    for row, method in enumerate(methods):
+        predicted = method.predicted[columns][:, used]
+        # A target without a datamodel has no bias: nothing is predicted, so there is nothing to rank.
+        silent = ~np.isfinite(predicted).all(axis=1)
+        predicted[silent] = 0.0
+        own = rank_statistics.ranks(predicted)
+        draws = rank_statistics.resampled(weight, own, ranked, spread)
+        lds = rank_statistics.pearson(own, ranked)
+        low, high = rank_statistics.interval(draws, lds)
+        figures = {
+            "lds": lds,
+            "lds_low": np.maximum(low, -1),
+            "lds_high": np.minimum(high, 1),
+            "kendall": rank_statistics.kendall(predicted, outputs),
+            "pearson": rank_statistics.pearson(predicted, outputs),
+        }
+        if method.in_units:
+            error = mse(predicted, outputs)
+            error[silent] = np.nan
+            figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
+        for name, values in figures.items():
+            found[name][row, columns] = values
+        sums[:, row] += draws.sum(axis=1)
+    return len(columns), sums
+
+
+def _means(
+    lds: NDArray[np.float64], draws: NDArray[np.float64], methods: Sequence[Method]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean LDS over targets and how far the first fit is ahead, with intervals."""
+    mean = np.nanmean(lds, axis=1)
+    low, high = rank_statistics.interval(draws, mean)
+    found = {
+        "mean_lds": mean,
+        "mean_lds_low": np.maximum(low, -1),
+        "mean_lds_high": np.minimum(high, 1),
+    }
+    fits = [row for row, method in enumerate(methods) if method.kind == "fit"]
+    if fits:
+        ahead = draws[:, fits[:1]] - draws
+        gap = mean[fits[0]] - mean
+        low, high = rank_statistics.interval(ahead, gap)
+        found |= {"gap": gap, "gap_low": low, "gap_high": high}
+    return found
+
+
+def summarise(result: xr.Dataset) -> dict[str, Any]:
+    """The table of a benchmark as plain numbers; None where a figure is not known.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From :func:`benchmark`.
+
+    Returns
+    -------
+    dict
+        ``methods``: a list, best mean LDS first, of ``method``, ``kind``, ``lds``, ``lds_low``,
+        ``lds_high`` (mean over targets), ``lds_median``, medians over targets ``kendall``,
+        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs`` and
+        ``seen``; ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
+        ``eval_runs``, ``eval_masks``, ``repeated_masks``, ``on_fitted_runs``, ``targets``.
+    """
+    methods = []
+    for row in range(result.sizes[_DIM]):
+        one = result.isel({_DIM: row})
+        entry: dict[str, Any] = {
+            "method": str(one[_DIM].item()),
+            "kind": str(one["kind"].item()),
+        }
+        for short, name in zip(("lds", "lds_low", "lds_high"), _PER_METHOD[:3], strict=True):
+            entry[short] = number(one[name].item())
+        entry["lds_median"] = number(_median(one["lds"].values))
+        entry |= {k: number(_median(one[k].values)) for k in ("kendall", "pearson", "r2", "mse")}
+        entry |= {k: number(one[k].item()) for k in _PER_METHOD[3:]}
+        runs = one["runs"].item()
+        entry |= {"runs": int(runs) if np.isfinite(runs) else None, "seen": str(one["seen"].item())}
+        methods.append(entry)
+    methods.sort(key=lambda entry: -np.inf if entry["lds"] is None else entry["lds"], reverse=True)
+    ceiling = result["ceiling"].values
+    known = np.isfinite(ceiling)
+    return {
+        "methods": methods,
+        "ceiling": float(ceiling[known].mean()) if known.any() else None,
+        "ceiling_targets": int(known.sum()),
+        **{
+            k: int(result.attrs[k])
+            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs")
+        },
+        "targets": int(np.isfinite(result["lds"].values).any(axis=0).sum()),
+    }
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else np.nan
+
+
+def number(value: Any) -> float | None:
+    """A number for JSON; None where it is not finite."""
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,136 @@
+"""The numbers of a learning curve, and where they are kept beside a fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.analysis.evaluation.benchmark import number
+from dmstore.schema import schema
+from dmstore.storage.published.published import ReadOnly
+from dmstore.storage.table import log
+from dmstore.study.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
+    """A learning curve as plain numbers; None where a figure is not known.
+
+    Parameters
+    ----------
+    curve : xarray.Dataset
+        From :func:`dmstore.analysis.learning_curve`.
+
+    Returns
+    -------
+    dict
+        ``steps``: a list of ``runs``, ``lds``, ``lds_low``, ``lds_high`` (mean over targets), medians
+        over targets ``r2``, ``holdout_r2`` and ``nonzeros``, ``worst_kkt``, and ``cosine``: mean with the
+        datamodels of each other step, in order; ``cosine_low``: the 5 % quantile; ``explained``: for each
+        other step, the shares of its variance along the components of this one. ``targets``, ``skipped``
+        steps of too few runs, ``eval_masks``.
+    """
+    steps = []
+    for row, runs in enumerate(curve["runs"].values.tolist()):
+        one = curve.isel(runs=row)
+        entry: dict[str, Any] = {"runs": runs}
+        for short in ("lds", "lds_low", "lds_high"):
+            entry[short] = number(one[f"mean_{short}"].item())
+        entry |= {k: _quantile(one[k].values, 0.5) for k in ("r2", "holdout_r2", "nonzeros")}
+        entry["worst_kkt"] = number(one["kkt"].values.max())
+        cosine = one["cosine"].values
+        entry["cosine"] = [number(_mean(values)) for values in cosine]
+        entry["cosine_low"] = [_quantile(values, 0.05) for values in cosine]
+        entry["explained"] = [
+            [number(share) for share in shares] for shares in one["explained_variance"].values
+        ]
+        steps.append(entry)
+    return {
+        "steps": steps,
+        "targets": curve.sizes["target"],
+        "skipped": int(curve.attrs["skipped"]),
+        "eval_masks": int(curve.attrs["eval_masks"]),
+    }
+
+
+def _mean(values: NDArray[Any]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _quantile(values: NDArray[Any], share: float) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, share)) if len(finite) else None
+
+
+def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
+    """The numbers of a learning curve, stored beside the fit, so that a report shows them.
+
+    Without a fit, and in a published study, they are returned alone.
+
+    Parameters
+    ----------
+    study : Study
+    curve : xarray.Dataset
+        From :func:`dmstore.analysis.learning_curve`.
+
+    Returns
+    -------
+    dict
+        As of :func:`summarise_curve`.
+    """
+    attrs, results = curve.attrs, summarise_curve(curve)
+    if attrs["fit"] and not isinstance(study.objects, ReadOnly):
+        parameters = {
+            **{k: attrs[k] for k in ("resamples", "random_state", "shares")},
+            "targets": results["targets"],
+        }
+        stated = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+        document = {
+            "fit": attrs["fit"],
+            "study": study.uuid,
+            "algorithm": attrs["algorithm"],
+            "content_id": attrs["content_id"],
+            "eval_runs": attrs["eval_runs"],
+            "parameters": parameters,
+            "results": results,
+            "created": log.utc_now(),
+            "software": log.software(),
+        }
+        name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
+        # Made again it is the newest again.
+        study.objects.replace(name, schema.dump_document("evaluation", document))
+    return results
+
+
+def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
+    """The newest learning curve that was kept beside a fit, as of :func:`summarise_curve`.
+
+    One of the runs that the fit stands on goes before those of more or other runs.
+    """
+    folder, _, start = _place(algorithm, fit).rpartition("/")
+    found = [
+        schema.load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
+        for name in study.objects.children(f"{folder}/")
+        if name.startswith(start) and name.endswith(".json")
+    ]
+    content_id = study.newest_fit(algorithm, fit)["content_id"]
+    newest = max(
+        found,
+        key=lambda document: (
+            document["content_id"] == content_id,
+            str(document.get("created", "")),
+        ),
+        default=None,
+    )
+    return newest["results"] if newest else None
+
+
+def _place(algorithm: str, fit: str) -> str:
+    return f"datamodels/{algorithm}/{fit}/curve-"

@@ -1,0 +1,117 @@
+"""Statistical quality of a fit in a few numbers, kept beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmstore.analysis.evaluation.benchmark import FIT, benchmark, number, summarise
+from dmstore.schema import schema
+from dmstore.storage.published.published import ReadOnly
+from dmstore.storage.table import log
+from dmstore.study.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_KEPT = (
+    *("lds", "lds_low", "lds_high", "lds_median", "r2", "holdout_r2"),
+    *("kendall", "pearson", "mse", "ceiling", "eval_runs", "eval_masks", "targets"),
+)
+
+
+def evaluate(
+    study: Study,
+    algorithm: str,
+    *,
+    fit: str | None = None,
+    resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    """LDS of a fit on the eval runs, with a bootstrap interval; computed once a snapshot.
+
+    :func:`dmstore.analysis.benchmark` gives the same for every target, with baselines and
+    outside scores beside it.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    fit : str, optional
+        The newest complete one by default.
+    resamples : int
+        Bootstrap resamples of the eval masks.
+    random_state : int
+
+    Returns
+    -------
+    dict
+        ``lds`` (mean over targets), ``lds_low`` and ``lds_high`` (95 %), ``lds_median``, medians over
+        targets ``r2``, ``mse``, ``kendall`` and ``pearson`` on eval runs, ``ceiling`` (mean; None
+        without repeats), ``holdout_r2`` (median), ``eval_runs``, ``eval_masks``, ``targets``.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no finished fit.
+    InputError
+        If there are fewer than 5 eval masks, or the fit has seen them.
+    """
+    named = study.newest_fit(algorithm, fit)["fit"]
+    parameters = {"resamples": resamples, "random_state": random_state}
+    name = _name(algorithm, named, study.view(algorithm).content_id)
+    if study.objects.exists(name):
+        kept = schema.load_document("evaluation", study.objects.get(name), name)
+        if kept.get("parameters") == parameters and kept["results"].keys() >= set(_KEPT):
+            return {"algorithm": algorithm, "fit": kept["fit"], **kept["results"]}
+    result = benchmark(
+        study, algorithm, fit=named, baselines=False, resamples=resamples, random_state=random_state
+    )
+    return keep(study, result)
+
+
+def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
+    """The numbers of the fit in a benchmark, stored beside the fit where the study can be written.
+
+    Parameters
+    ----------
+    study : Study
+    result : xarray.Dataset
+        From :func:`dmstore.analysis.benchmark`, with a fit.
+
+    Returns
+    -------
+    dict
+        As of :func:`evaluate`.
+    """
+    attrs = result.attrs
+    table = summarise(result)
+    own = next(entry for entry in table["methods"] if entry["method"] == FIT)
+    holdout = study.datamodels(attrs["algorithm"], attrs["fit"])["holdout_r2"].values
+    finite = holdout[np.isfinite(holdout)]
+    figures = {
+        **own,
+        **table,
+        "holdout_r2": number(np.median(finite)) if len(finite) else None,
+    }
+    results = {key: figures[key] for key in _KEPT}
+    if not (own["seen"] or isinstance(study.objects, ReadOnly)):
+        document = {
+            "fit": attrs["fit"],
+            "study": study.uuid,
+            "algorithm": attrs["algorithm"],
+            "content_id": attrs["content_id"],
+            "eval_runs": results["eval_runs"],
+            "parameters": {key: attrs[key] for key in ("resamples", "random_state")},
+            "results": results,
+            "created": log.utc_now(),
+            "software": log.software(),
+        }
+        name = _name(attrs["algorithm"], attrs["fit"], attrs["content_id"])
+        study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
+    return {"algorithm": attrs["algorithm"], "fit": attrs["fit"], **results}
+
+
+def _name(algorithm: str, fit: str, content_id: str) -> str:
+    return f"datamodels/{algorithm}/{fit}/evaluation-{content_id[:16]}.json"

@@ -1,0 +1,253 @@
+"""Attribution scores from outside, held against a study before they are scored on its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import InputError
+from dmstore.readers.scores import decide_orientation, labelled, open_scores
+from dmstore.readers.units import Units
+from dmstore.study.study import Study
+
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score matrix that fits a study.
+
+    Attributes
+    ----------
+    name : str
+    weight : (target, train) float
+    bias : (target,) float or None
+        Where it is known and predictions are in output units.
+    about : dict
+        Where it came from: ``file``, ``sha256``, ``units``, and so on.
+    fitted : (run,) int64 or None
+        Runs that it says it was fitted on.
+    origin : dict
+        ``study`` and ``content_id`` that it says it was fitted on, as far as it does.
+    """
+
+    name: str
+    weight: NDArray[Any]
+    bias: NDArray[np.float64] | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    fitted: NDArray[np.int64] | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def overlap(self, study: str, content_id: str, run: NDArray[np.int64]) -> str:
+        """Why these scores must not be judged by some runs; empty if nothing speaks against it.
+
+        Parameters
+        ----------
+        study : str
+            Its uuid: fits of a study never see the runs that it reserves.
+        content_id : str
+            Of the algorithm's runs.
+        run : (run,) int64
+            The runs to score on.
+        """
+        if self.fitted is not None:
+            common = np.intersect1d(self.fitted, run)
+            if len(common):
+                return (
+                    f"say that they were fitted on {len(common)} of these runs ({_first(common)})"
+                )
+        elif self.origin.get("content_id") == content_id and self.origin.get("study") != study:
+            return (
+                f"say that they were fitted on the same runs in another study "
+                f"({self.origin.get('study', 'not named')[:12]}), which reserves others"
+            )
+        return ""
+
+
+def read_scores(
+    study: Study,
+    item: Any,
+    target_set: str,
+    *,
+    name: str | None = None,
+    alpha: float | None = None,
+    key: str | None = None,
+    experiment: str | None = None,
+    orientation: str | None = None,
+    units: str | None = None,
+) -> Scores:
+    """Read a score matrix and hold its shape and ids against a study.
+
+    Parameters
+    ----------
+    study : Study
+    item : path, DataArray, Dataset or (target, train) array
+        A file (:func:`dmstore.readers.scores.open_scores`), or data: a Dataset needs ``weight``.
+        Of a file, arrays ``target_id`` and ``train_id`` are compared with the study's ids, and
+        ``fitted_runs`` lists the ids of runs that were fitted on; of labelled data, coordinates
+        and the attribute ``fitted_runs``.
+    target_set : str
+    name : str, optional
+        What to call it; its file's name by default.
+    alpha : float, optional
+        Share of the training set that a run saw, for standardised weights.
+    key, experiment, orientation, units : str, optional
+        As in :func:`dmstore.analysis.compare_scores`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used; the message names it and the remedy.
+    """
+    if isinstance(item, str | Path):
+        return _from_file(study, item, target_set, name, alpha, key, experiment, orientation, units)
+    return _from_data(study, item, target_set, name or "scores")
+
+
+def _from_file(
+    study: Study,
+    path: str | Path,
+    target_set: str,
+    name: str | None,
+    alpha: float | None,
+    key: str | None,
+    experiment: str | None,
+    orientation: str | None,
+    units: str | None,
+) -> Scores:
+    file = open_scores(path, key=key, experiment=experiment)
+    train, targets = study.ids("train"), study.ids(target_set)
+    decided = decide_orientation(file, given=orientation, train=len(train), targets=len(targets))
+    for what, ids in (("train_id", train), ("target_id", targets)):
+        said = file.vector(what)
+        if said is not None:
+            _check_ids(str(file.path), what, said, ids)
+    kind = units or ("standardised" if file.is_standardised_by_default else None)
+    found = labelled(
+        file,
+        orientation=decided,
+        units=Units(kind, alpha=alpha or 0.5, given=units is not None),
+        train=train,
+        targets=targets,
+    )
+    in_units = found.attrs["units"].startswith(("raw", "converted"))
+    bias = np.asarray(found["bias"].values, dtype=float) if "bias" in found and in_units else None
+    fitted = file.vector("fitted_runs")
+    stem = file.path.name.removesuffix(file.path.suffix)
+    return Scores(
+        name or _printable(stem),
+        found["weight"].values,
+        bias,
+        {k: v for k, v in found.attrs.items() if k != "zero_rows"},
+        None if fitted is None else _run_ids(fitted, str(file.path)),
+        file.about,
+    )
+
+
+def _from_data(study: Study, item: Any, target_set: str, name: str) -> Scores:
+    """Labelled data, or a plain (target, train) array."""
+    import xarray as xr
+
+    attrs, bias = {}, None
+    train, targets = study.ids("train"), study.ids(target_set)
+    if isinstance(item, xr.Dataset):
+        if "weight" not in item:
+            msg = f"{name}: has no 'weight' ({', '.join(map(str, item.data_vars))}); give the array itself"
+            raise InputError(msg)
+        attrs = dict(item.attrs)
+        bias = np.asarray(item["bias"].values, dtype=float) if "bias" in item else None
+        item = item["weight"]
+    if isinstance(item, xr.DataArray):
+        attrs = {**item.attrs, **attrs}
+        if set(item.dims) != {"target", "train"}:
+            msg = f"{name}: has dims {tuple(item.dims)}; scores have 'target' and 'train'"
+            raise InputError(msg)
+        item = item.transpose("target", "train")
+        _check_shape(name, item.shape, targets, train)
+        for what, ids in (("train", train), ("target", targets)):
+            if what in item.coords:
+                _check_ids(name, what, item[what].values, ids)
+        item = item.values
+    weight = np.asarray(item)
+    _check_shape(name, weight.shape, targets, train)
+    if weight.dtype.kind not in "fiu" or not np.isfinite(weight).all():
+        msg = f"{name}: scores of dtype {weight.dtype} must be finite numbers; leave nothing out"
+        raise InputError(msg)
+    fitted = attrs.get("fitted_runs")
+    return Scores(
+        name,
+        weight,
+        bias,
+        {"units": "as given"},
+        None if fitted is None else _run_ids(np.asarray(fitted), name),
+        {k: str(attrs[k]) for k in ("study", "content_id") if k in attrs},
+    )
+
+
+def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -> list[str]:
+    """Names for several score files: each its own, longer where files are called alike.
+
+    Raises
+    ------
+    InputError
+        If two files remain that cannot be told apart.
+    """
+    found = [
+        f"{_printable(Path(path).absolute().parent.name)}-{name}"
+        if isinstance(path, str | Path) and (names.count(name) > 1 or name in taken)
+        else name
+        for name, path in zip(names, paths, strict=True)
+    ]
+    for name in found:
+        if found.count(name) > 1 or name in taken:
+            msg = f"two methods would be called {name!r}; give the files different names"
+            raise InputError(msg)
+    return found
+
+
+def _check_shape(
+    name: str, shape: tuple[int, ...], targets: NDArray[np.str_], train: NDArray[np.str_]
+) -> None:
+    if shape != (len(targets), len(train)):
+        turned = shape == (len(train), len(targets))
+        msg = (
+            f"{name}: scores of shape {shape} do not fit {len(targets)} targets and {len(train)} train units; "
+            f"{'transpose them' if turned else 'give scores of this study'}"
+        )
+        raise InputError(msg)
+
+
+def _check_ids(where: str, what: str, said: NDArray[Any], ids: NDArray[np.str_]) -> None:
+    texts = np.asarray(said).astype(str)
+    if texts.shape != ids.shape:
+        msg = f"{where}: {what} has shape {texts.shape}, but the study has {len(ids)}; give scores of this study"
+        raise InputError(msg)
+    wrong = np.flatnonzero(texts != ids)
+    if len(wrong):
+        place = int(wrong[0])
+        msg = (
+            f"{where}: {what} differs from the study's ids at {len(wrong)} places, first {texts[place][:40]!r} where the "
+            f"study has {str(ids[place])[:40]!r} (position {place}); put the scores into the study's order"
+        )
+        raise InputError(msg)
+
+
+def _run_ids(values: NDArray[Any], where: str) -> NDArray[np.int64]:
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        msg = f"{where}: fitted_runs is {values.dtype} of shape {values.shape}; it must list run ids, one integer each"
+        raise InputError(msg)
+    return values.astype(np.int64)
+
+
+def _first(values: NDArray[np.int64]) -> str:
+    return ", ".join(str(v) for v in values[:3].tolist()) + (", …" if len(values) > 3 else "")
+
+
+def _printable(text: str) -> str:
+    kept = "".join(c if c.isprintable() else "_" for c in text)
+    return kept if len(kept) <= _LONGEST_NAME else f"{kept[: _LONGEST_NAME - 1]}…"

@@ -1,0 +1,161 @@
+"""Step 3 of ModelDiff: distinguishing training directions, and how much they explain."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dmstore.analysis.geometry.normalize import normalize
+from dmstore.errors import InputError
+
+_EXACT = 3000
+
+
+def pca(
+    residuals: xr.Dataset, *, components: int = 10, center: bool = True, random_state: int = 0
+) -> xr.Dataset:
+    """Principal components of residual datamodels (paper Eq. 4).
+
+    Parameters
+    ----------
+    residuals : Dataset
+        From :func:`dmstore.analysis.residual`.
+    components : int
+    center : bool
+        Subtract the mean residual first, as PCA does; without, a difference that is common to all
+        targets can be a direction too.
+    random_state : int
+        For the randomised solver, used where both dims exceed 3000.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``direction`` (component, train) unit vectors, signed so that the target furthest along
+        each lies on its positive side; ``projection`` (component, target), uncentred, NaN for
+        excluded targets; ``residual_variance`` (component,) share of the residuals' variance.
+
+    Raises
+    ------
+    InputError
+        If fewer than two targets are included, or `components` is not positive.
+    """
+    rows = residuals["residual"].transpose("target", "train")
+    included = residuals["included"].values.astype(bool)
+    values = np.asarray(rows.values, dtype=np.float64)[included]
+    if len(values) < 2 or components < 1:
+        msg = f"{len(values)} targets with non-zero datamodels and {components} components: both must be larger; train more runs"
+        raise InputError(msg)
+    shifted = values - values.mean(axis=0) if center else values
+    count = min(components, *shifted.shape)
+    directions = leading(shifted, count, random_state)
+    singular = np.linalg.norm(shifted @ directions.T, axis=0)
+    total = float((shifted**2).sum())
+    along = values @ directions.T
+    furthest = along[np.argmax(np.abs(along), axis=0), np.arange(count)]
+    sign = np.where(furthest < 0, -1.0, 1.0)
+    directions = directions * sign[:, None]
+    projection = np.full((count, len(included)), np.nan)
+    projection[:, included] = (along * sign).T
+    return xr.Dataset(
+        {
+            "direction": (("component", "train"), directions),
+            "projection": (("component", "target"), projection),
+            "residual_variance": (
+                "component",
+                singular**2 / total if total > 0 else np.zeros(count),
+            ),
+        },
+        coords={name: rows.coords[name] for name in ("train", "target") if name in rows.coords},
+        attrs={"center": int(center), "components": count},
+    )
+
+
+def leading(
+    rows: NDArray[np.float64], count: int, random_state: int, *, exact: bool = True
+) -> NDArray[np.float64]:
+    """Leading right singular vectors.
+
+    Parameters
+    ----------
+    rows : (target, train) float64
+    count : int
+    random_state : int
+        For the randomised solver, used where both dims exceed 3000.
+    exact : bool
+        False takes the randomised solver at any size, with fewer iterations.
+
+    Returns
+    -------
+    (component, train) float64
+        Orthonormal.
+    """
+    targets, train = rows.shape
+    if not exact or min(targets, train) > _EXACT:
+        from sklearn.utils.extmath import randomized_svd
+
+        found = randomized_svd(rows, count, n_iter=7 if exact else 3, random_state=random_state)[2]
+        return np.asarray(found)
+    if train <= targets:
+        return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T)
+    # The smaller Gram matrix has the same spectrum; QR restores what squaring costs in angles.
+    left = np.linalg.eigh(rows @ rows.T)[1][:, ::-1][:, :count]
+    q, r = np.linalg.qr(rows.T @ left)
+    return np.asarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T)
+
+
+def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:
+    """Share of datamodels' variance along directions: mean over targets of (unit row . u)^2.
+
+    Uncentred, as in Proposition 1; all-zero rows are left out.
+
+    Parameters
+    ----------
+    weight : (target, train) float
+    direction : (component, train) float
+
+    Returns
+    -------
+    (component,) float64
+    """
+    unit = normalize(weight).values
+    directions = direction.transpose("component", "train").values.astype(np.float64)
+    return xr.DataArray(
+        explained(unit[(unit != 0).any(axis=1)], directions),
+        dims="component",
+        name="explained_variance",
+    )
+
+
+def explained(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over unit rows (target, train) of their squares along directions (component, train).
+
+    NaN without rows.
+    """
+    if not len(rows):
+        return np.full(len(directions), np.nan)
+    found: NDArray[np.float64] = ((rows @ directions.T) ** 2).mean(axis=0)
+    return found
+
+
+def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:
+    """Explained variance gap of Proposition 1 on unit rows, as a mean over targets that have a
+    datamodel under both algorithms.
+
+    On raw rows, the difference in sensitivity of Appendix A is a quarter of the gap: with inclusion
+    probabilities (1 + u_i) / 2 an output shifts by (theta . u) / 2.
+
+    Parameters
+    ----------
+    a, b : (target, train) float
+    direction : (component, train) float
+
+    Returns
+    -------
+    (component,) float64
+    """
+    common = (a != 0).any("train") & (b != 0).any("train")
+    gap = explained_variance(a.where(common, 0), direction) - explained_variance(
+        b.where(common, 0), direction
+    )
+    return gap.rename("delta")

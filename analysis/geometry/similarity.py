@@ -1,0 +1,47 @@
+"""How alike two algorithms are on the whole (paper Appendix F.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from dmstore.analysis.geometry.normalize import normalize
+from dmstore.errors import InputError
+
+
+def check_aligned(a: xr.DataArray, b: xr.DataArray) -> None:
+    """Refuse datamodels over other train units or targets.
+
+    Raises
+    ------
+    InputError
+        Naming the dim that differs.
+    """
+    for dim in ("target", "train"):
+        same = a.sizes[dim] == b.sizes[dim] and (
+            dim not in a.coords
+            or dim not in b.coords
+            or np.array_equal(a[dim].values, b[dim].values)
+        )
+        if not same:
+            msg = f"the two algorithms do not have the same {dim} ids; compare algorithms of one study"
+            raise InputError(msg)
+
+
+def cosine(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
+    """Cosine similarity of the datamodels of each target.
+
+    Parameters
+    ----------
+    a, b : (target, train) float
+
+    Returns
+    -------
+    (target,) float64
+        NaN where either datamodel is all zero.
+    """
+    check_aligned(a, b)
+    unit_a, unit_b = normalize(a), normalize(b)
+    value = (unit_a * unit_b).sum("train")
+    nonzero = (unit_a != 0).any("train") & (unit_b != 0).any("train")
+    return value.where(nonzero).rename("cosine")

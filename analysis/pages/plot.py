@@ -1,0 +1,264 @@
+"""Figures of a comparison: each function draws on matplotlib axes and returns them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dmstore.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#1b7f5c", "#b8382b")
+GREY = "#6b7280"
+_BETWEEN = "#64748b"
+
+
+def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in the style of the report, outside of pyplot's state."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = "figures need matplotlib; pip install 'dmstore[analysis]'"
+        raise MissingDependencyError(msg) from error
+    made = Figure(figsize=(width, height), layout="constrained")
+    axes = made.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return made, axes
+
+
+def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
+    """Variance that distinguishing directions explain under either algorithm (Figure 3, left)."""
+    axes = axes if axes is not None else figure()[1]
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    names = [str(name) for name in comparison["algorithm"].values]
+    explained = comparison["explained_variance"].values * 100
+    top = max(float(explained.max()) * 1.3, 1e-4)
+    low = max(float(explained[explained > 0].min(initial=top)) * 0.6, top * 1e-4)
+    axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
+    for row, own in enumerate(names):
+        other = names[1 - row]
+        axes.scatter(
+            explained[row, :, 0],
+            explained[row, :, 1],
+            s=42,
+            color=COLORS[row],
+            alpha=0.85,
+            edgecolor="white",
+            linewidth=0.6,
+            label=f"{'AB'[row]}: directions of {own} less {other}",
+        )
+        for component in range(min(5, explained.shape[1])):
+            axes.annotate(
+                f"{'AB'[row]}{component + 1}",
+                explained[row, component],
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=9,
+                color=COLORS[row],
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, top)
+    axes.set_ylim(low, top)
+    ticks = [
+        t
+        for power in range(-5, 3)
+        for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
+        if low <= t <= top
+    ]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(f"variance explained under {names[0]} (%)")
+    axes.set_ylabel(f"variance explained under {names[1]} (%)")
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=1)
+    return axes
+
+
+def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
+    """Cosine similarity of the two datamodels of each target, beside the ceiling (Appendix F.1)."""
+    axes = axes if axes is not None else figure()[1]
+    names = [str(name) for name in comparison["algorithm"].values]
+    between = comparison["cosine_cross"] if "cosine_cross" in comparison else comparison["cosine"]
+    series = [(f"{names[0]} with {names[1]}", between.values, _BETWEEN)]
+    if "cosine_ceiling" in comparison:
+        series += [
+            (f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
+            for row, name in enumerate(names)
+        ]
+    finite = [(label, values[np.isfinite(values)], color) for label, values, color in series]
+    everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
+    low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
+    bins = np.linspace(min(low, 0.9), 1.0, 41)
+    for label, values, color in finite:
+        mean = f"{values.mean() + 0.0:.2f}".replace("-0.00", "0.00") if len(values) else "none"
+        # Only the comparison is filled: three fills on top of each other hide one another.
+        filled = color == _BETWEEN
+        axes.hist(
+            values,
+            bins=bins.tolist(),
+            histtype="stepfilled" if filled else "step",
+            alpha=0.45 if filled else 1.0,
+            color=color,
+            linewidth=0 if filled else 1.6,
+            label=f"{label}: mean {mean}",
+        )
+    axes.set_xlabel("cosine similarity of datamodels")
+    axes.set_ylabel("targets")
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1)
+    return axes
+
+
+def counterfactual(
+    result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class"
+) -> Axes:
+    """Effect of a transformation over its intensities, with 95 % intervals (Figure 4)."""
+    axes = axes if axes is not None else figure()[1]
+    x = result["intensity"].values
+    for row, name in enumerate(result["algorithm"].values):
+        low, high = result["effect_low"].values[row] * 100, result["effect_high"].values[row] * 100
+        axes.fill_between(x, low, high, color=COLORS[row % 2], alpha=0.18, linewidth=0)
+        axes.plot(
+            x,
+            result["effect"].values[row] * 100,
+            color=COLORS[row % 2],
+            marker="o",
+            markersize=4,
+            label=str(name),
+        )
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_xlabel("intensity of the transformation")
+    axes.set_ylabel(f"change of P({label}), points")
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    return axes
+
+
+def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = None) -> Axes:
+    """LDS over the number of runs that datamodels are fitted on, with 95 % intervals.
+
+    Parameters
+    ----------
+    curves : mapping
+        Name of an algorithm to numbers from :func:`dmstore.analysis.evaluation.curve_summary.summarise_curve`.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        runs, lds, low, high, r2 = (
+            _column(curve, key) for key in ("runs", "lds", "lds_low", "lds_high", "r2")
+        )
+        axes.fill_between(runs, low, high, color=color, alpha=0.18, linewidth=0)
+        axes.plot(runs, lds, color=color, marker="o", markersize=4, label=f"{name}: LDS")
+        axes.plot(runs, r2, color=color, linestyle="--", label=f"{name}: median R², eval runs")
+    _runs_axis(axes, curves)
+    axes.set_ylabel("agreement with eval runs")
+    legend_above(axes, 8)
+    return axes
+
+
+def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = None) -> Axes:
+    """Cosine similarity with the datamodels from most runs (Appendix F.3): mean and 5 % quantile.
+
+    Parameters
+    ----------
+    curves : mapping
+        As of :func:`learning_curve`.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        runs, mean, low = (_column(curve, key) for key in ("runs", "cosine", "cosine_low"))
+        axes.plot(runs, mean, color=color, marker="o", markersize=4, label=f"{name}: mean")
+        axes.plot(runs, low, color=color, linestyle=":", label=f"{name}: 5 % of targets lie below")
+    _runs_axis(axes, curves)
+    axes.set_ylabel("cosine with datamodels from all runs")
+    legend_above(axes, 8)
+    return axes
+
+
+def explained_by_samples(
+    curves: Mapping[str, Mapping[str, Any]], step: int, axes: Axes | None = None
+) -> Axes:
+    """Variance of datamodels from different numbers of runs along the components of one (Figure 21).
+
+    Parameters
+    ----------
+    curves : mapping
+        As of :func:`learning_curve`, each with ``explained``.
+    step : int
+        Whose principal components: 0 of the fewest runs, -1 of all.
+    axes : matplotlib axes, optional
+    """
+    axes = axes if axes is not None else figure()[1]
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        steps = curve["steps"]
+        for place, (shares, other) in enumerate(zip(steps[step]["explained"], steps, strict=True)):
+            known = [np.nan if share is None else share for share in shares]
+            axes.plot(
+                np.arange(1, len(known) + 1),
+                known,
+                color=color,
+                alpha=0.3 + 0.7 * (place + 1) / len(steps),
+                marker="o",
+                markersize=3,
+                linewidth=1.0,
+                label=f"{name}: {other['runs']:,} runs",
+            )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(
+        "principal component of datamodels from " + ("fewest" if step == 0 else "all") + " runs"
+    )
+    axes.set_ylabel("share of variance explained")
+    legend_above(axes, 8)
+    return axes
+
+
+def legend_above(axes: Axes, size: int) -> None:
+    """A legend in two columns above the axes, where it hides nothing."""
+    axes.legend(
+        frameon=False, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+    )
+
+
+def _column(curve: Mapping[str, Any], key: str) -> NDArray[np.float64]:
+    """One number a step: of a list, the last; NaN where it is not known."""
+    values = (step[key] for step in curve["steps"])
+    last = [value[-1] if isinstance(value, list) else value for value in values]
+    return np.array([np.nan if value is None else value for value in last], dtype=float)
+
+
+def _runs_axis(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    # The numbers of two algorithms lie close together; those of the first are enough.
+    ticks = _column(next(iter(curves.values())), "runs")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("runs fitted on")
+
+
+def svg(axes: Axes) -> str:
+    """The figure of some axes as an SVG element, texts kept as texts."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "dmstore", "font.family": "sans-serif"}
+    with mpl.rc_context(style):
+        figure: Any = axes.get_figure()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

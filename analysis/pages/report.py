@@ -1,0 +1,204 @@
+"""The report of a comparison of a study: one HTML page with everything inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import xarray as xr
+
+from dmstore.analysis.evaluation.curve_summary import kept_curve
+from dmstore.analysis.evaluation.evaluate import evaluate
+from dmstore.analysis.pages.fit_plot import NEEDED
+from dmstore.analysis.pages.page import Subject, render
+from dmstore.errors import InputError
+from dmstore.schema import schema
+from dmstore.storage.objects.objects import LocalObjects
+from dmstore.storage.table import groups
+from dmstore.study import results
+from dmstore.study.study import Study
+from dmstore.upkeep.retraction import retracted_since, retracted_text
+
+
+def report(study: Study, a: str, b: str, progress: Callable[[int, int], None] | None = None) -> str:
+    """Write the report of the newest comparison of two algorithms.
+
+    Parameters
+    ----------
+    study : Study
+    a, b : str
+        Compared algorithms, in either order.
+    progress : callable, optional
+        Called with steps done and steps in all.
+
+    Returns
+    -------
+    str
+        Path of ``report.html`` inside the comparison.
+
+    Raises
+    ------
+    NotFoundError
+        If they have not been compared.
+    MissingDependencyError
+        Without the extra ``analysis``.
+    """
+    comparison = study.comparison(a, b).load()
+    where = f"comparisons/{comparison.attrs['comparison']}/"
+    subject = _subject(study, comparison, where, progress)
+    html = render(comparison, subject)
+    if progress:
+        progress(3, 3)
+    objects = study.objects
+    objects.replace(f"{where}report.html", html.encode())
+    return (
+        str(objects.path(f"{where}report.html"))
+        if isinstance(objects, LocalObjects)
+        else f"{objects.url}/{where}report.html"
+    )
+
+
+def rests_on_retracted(study: Study, a: str, b: str) -> list[str]:
+    """A line for each fit of the newest comparison whose runs were retracted since."""
+    document = results.newest_comparison(study.objects, a, b)
+    return [
+        f"{name}: {text}"
+        for name, fit in zip(document["algorithms"], document["fits"], strict=True)
+        for text in _retracted(study, name, fit)
+    ]
+
+
+def _retracted(study: Study, name: str, fit: str) -> list[str]:
+    document = study.newest_fit(name, fit)
+    count = retracted_since(study.algorithm(name), document)
+    return [retracted_text(document["version"], count)] if count else []
+
+
+def _subject(
+    study: Study,
+    comparison: xr.Dataset,
+    where: str,
+    progress: Callable[[int, int], None] | None,
+) -> Subject:
+    names = [str(name) for name in comparison["algorithm"].values]
+    document = schema.load_document(
+        "comparison", study.objects.get(f"{where}comparison.json"), where
+    )
+    about = study.objects.children("about/")
+    title = (
+        schema.load_document("about", study.objects.get(f"about/{about[-1]}"), "about").get("title")
+        if about
+        else None
+    )
+    cards = []
+    for name, fit in zip(names, document["fits"], strict=True):
+        cards.append(_card(study, name, fit))
+        if progress:
+            progress(len(cards), 3)
+    curves = {
+        name: curve
+        for name, fit in zip(names, document["fits"], strict=True)
+        if (curve := kept_curve(study, name, fit))
+    }
+    return Subject(
+        title=title or study.path.rstrip("/").rpartition("/")[2],
+        examples=study,
+        cards=cards,
+        provenance=_provenance(study, document, names),
+        effects=counterfactuals(study, where),
+        curves=curves,
+        fits={
+            name: study.datamodels(name, fit)[list(NEEDED)].load()
+            for name, fit in zip(names, document["fits"], strict=True)
+        },
+    )
+
+
+def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
+    """What says whether to trust an algorithm's datamodels."""
+    runs = study.newest_fit(name, fit)["runs"]
+    rows = [("runs fitted on", str(runs["train"] + runs["holdout"]))]
+    rows += [("retracted since", text) for text in _retracted(study, name, fit)]
+    try:
+        found = evaluate(study, name, fit=fit)
+    except InputError as error:
+        rows.append(("LDS", f"not known: {error}"))
+    else:
+        rows += [
+            (
+                f"LDS on {found['eval_runs']} eval runs",
+                "not known: no target could be scored"
+                if found["lds"] is None
+                else f"{found['lds']:.2f} ({found['lds_low']:.2f} to {found['lds_high']:.2f})",
+            ),
+            *(
+                [("noise ceiling of the LDS", f"{found['ceiling']:.2f}")]
+                if found["ceiling"] is not None
+                else []
+            ),
+            (
+                "holdout R², median target",
+                "none" if found["holdout_r2"] is None else f"{found['holdout_r2']:.2f}",
+            ),
+        ]
+    return {"title": f"Can {name} be trusted?", "rows": rows}
+
+
+def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
+    """Counterfactual checks kept beside a comparison."""
+    found = []
+    for child in study.objects.children(where):
+        if child.startswith("counterfactual-") and child.endswith(".zarr.zip"):
+            arrays = groups.read(study.objects, f"{where}{child}")
+            dims = ("algorithm", "intensity")
+            result = xr.Dataset(
+                {k: (dims, arrays[k]) for k in ("effect", "effect_low", "effect_high")},
+                coords={"algorithm": arrays["algorithm"], "intensity": arrays["intensity"]},
+            )
+            name, _, label = (
+                child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
+            )
+            number = int(label) if label.isdigit() and int(label) < len(study.class_names) else None
+            found.append(
+                {
+                    "name": name.replace("_", " "),
+                    "class": study.class_names[number] if number is not None else label,
+                    "result": result,
+                    "rows": [
+                        {
+                            "algorithm": str(a),
+                            "effect": float(result["effect"][i, -1]) * 100,
+                            "low": float(result["effect_low"][i, -1]) * 100,
+                            "high": float(result["effect_high"][i, -1]) * 100,
+                        }
+                        for i, a in enumerate(result["algorithm"].values)
+                    ],
+                }
+            )
+    return found
+
+
+def _provenance(study: Study, document: dict[str, Any], names: list[str]) -> list[tuple[str, str]]:
+    rows = [
+        ("study", study.uuid),
+        ("comparison", document["comparison"]),
+        ("parameters", ", ".join(f"{k} {v}" for k, v in document["parameters"].items())),
+    ]
+    for name, fit in zip(names, document["fits"], strict=True):
+        entry = study.newest_fit(name, fit)
+        declared = study.algorithm(name).document
+        rows += [
+            (f"{name}: task", f"{declared['task']} {declared['config'] or ''}".strip()),
+            (
+                f"{name}: sampling",
+                f"{declared['sampling']}, alpha {declared['alpha']}, masks {declared['masks']}",
+            ),
+            (f"{name}: snapshot", f"version {entry['version']}, content id {entry['content_id']}"),
+            (
+                f"{name}: fit",
+                f"{fit}, output {entry['output']}; "
+                + ", ".join(f"{k} {v}" for k, v in entry["parameters"].items()),
+            ),
+            (f"{name}: software", entry.get("software", "not recorded")),
+        ]
+    return rows

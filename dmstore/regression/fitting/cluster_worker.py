@@ -1,0 +1,245 @@
+"""What a worker of a cluster does for a fit: tasks that may be done again, anywhere.
+
+A worker process does one task at a time with all its threads, and keeps the masks and the designs
+of the pass at hand from one task to the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dmstore
+from dmstore.core.memory import available, peak
+from dmstore.core.threads import blas_threads
+from dmstore.errors import DmstoreError, InputError
+from dmstore.regression.fitting import stages
+from dmstore.regression.fitting.fit_document import view_of
+from dmstore.regression.fitting.gram_tiles import Tiles
+from dmstore.regression.fitting.memory_plan import on_scratch
+from dmstore.regression.fitting.run_groups import Runs
+from dmstore.regression.fitting.stages import Stage
+from dmstore.regression.fitting.study_fit import Fitting
+from dmstore.regression.problem.design import Design, gram_dtype, unit_counts
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.lasso import Parameters
+from dmstore.schema import schema
+
+# Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
+_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit, as a worker needs to know it.
+
+    Attributes
+    ----------
+    version : str
+        Of dmstore, where the fit was begun.
+    study : str
+        Absolute path, or URL.
+    document : dict
+        ``fit.json``.
+    parts : int
+        Parts of the masks that runs are grouped by.
+    parameters : Parameters
+    threads, memory : int, optional
+        At most so many; what the worker has by default.
+    """
+
+    version: str
+    study: str
+    document: dict[str, Any]
+    parts: int
+    parameters: Parameters
+    threads: int | None
+    memory: int | None
+
+
+def look(job: Job) -> tuple[int, int, str]:
+    """How many stages this worker can hold Grams of, and the side and dtype of a Gram."""
+    with _working(job) as ready:
+        return ready.room, len(ready.words[0]), ready.dtype
+
+
+def count(job: Job, tiles: Tiles, group: Sequence[Stage], first: int, last: int) -> None:
+    """Count one tile of the Grams of a pass."""
+    with _working(job) as ready:
+        tiles.count(group, ready.words, first, last, threads=ready.fitting.threads)
+
+
+def fit_block(
+    job: Job, tiles: Tiles | None, group: Sequence[Stage], done: int, number: int, have: int
+) -> int:
+    """Take a block through the stages of a pass, and store it.
+
+    Parameters
+    ----------
+    job : Job
+    tiles : Tiles, optional
+        Where the Grams are counted; else they are counted here.
+    group : sequence of Stage
+        Of the pass.
+    done : int
+        Stages of this pass and those before.
+    number : int
+        Of the block.
+    have : int
+        Stages that the block has been through.
+
+    Returns
+    -------
+    int
+        Bytes that this worker has had at most.
+    """
+    with _working(job) as ready:
+        fitting = ready.fitting
+        blocks = fitting.blocks()
+        blocks.note(number, have)
+        if blocks.there(number, done):
+            return peak()
+        designs = ready.designs(group, tiles)
+        try:
+            fitting.block(
+                blocks,
+                number,
+                fitting.steps,
+                done,
+                group,
+                designs,
+                ready.holdout,
+                ready.words,
+                ready.work,
+            )
+        except FileNotFoundError:
+            # Another worker, that was taken for dead, finished the block and deleted what it had; or another
+            # driver of the same fit is further.
+            blocks.look()
+            if blocks.stages(number) < done and not blocks.there(number, done):
+                raise
+        return peak()
+
+
+def forget() -> None:
+    """Free what this worker keeps, unless it is at work."""
+    global _kept
+    if _LOCK.acquire(blocking=False):
+        _kept = None
+        _LOCK.release()
+
+
+class _Ready:
+    """What a worker process keeps between tasks."""
+
+    def __init__(self, job: Job, worker: Any) -> None:
+        self.job = job
+        if job.version != dmstore.__version__:
+            msg = f"worker {worker.address} has dmstore {dmstore.__version__}, the fit was begun by {job.version}; install the same version for all"
+            raise InputError(msg)
+        document = job.document
+        where = f"datamodels/{document['algorithm']}/{document['fit']}/"
+        study, algorithm = self._algorithm(job, where, worker.address)
+        threads = min(worker.state.nthreads, job.threads or worker.state.nthreads)
+        limit = worker.memory_manager.memory_limit
+        memory = job.memory or available()
+        memory = min(memory, int(_SHARE * limit)) if limit else memory
+        view = view_of(algorithm, document, where)
+        runs = Runs(algorithm, view, parts=job.parts, folds=job.parameters.folds)
+        self.fitting = Fitting(
+            algorithm=algorithm,
+            runs=runs,
+            unit=study.target_train(algorithm.target_set),
+            where=where,
+            output=document["output"],
+            parameters=job.parameters,
+            threads=threads,
+            memory=memory,
+            scratch=None,
+            progress=None,
+        )
+        self.words = runs.words(threads)
+        self.holdout = stages.check_designs(self.fitting.steps, self.words, self.fitting.sizes)
+        self._room = self.fitting.room(self.words)
+        self.dtype = np.dtype(gram_dtype(int(unit_counts(self.words).max(initial=0)))).name
+        self.work = Work(threads, memory=self._room.working)
+        self._pass: tuple[Sequence[Stage], Tiles | None] | None = None
+        self._designs: list[Design] = []
+
+    @staticmethod
+    def _algorithm(job: Job, where: str, address: str) -> Any:
+        reason = "it sees another study there"
+        try:
+            study = dmstore.open_study(job.study)
+            found = study.objects.get(f"{where}fit.json")
+            if schema.load_document("fit", found, where) == job.document:
+                return study, study.algorithm(job.document["algorithm"])
+        except (DmstoreError, FileNotFoundError) as error:
+            reason = str(error)
+        msg = f"worker {address} does not see the study at {job.study} ({reason}); keep it where all workers see it under the same path"
+        raise InputError(msg)
+
+    def designs(self, group: Sequence[Stage], tiles: Tiles | None) -> list[Design]:
+        """The designs of a pass."""
+        if not self.fitting.shared:
+            return []
+        if self._pass == (group, tiles):
+            return self._designs
+        before = None
+        # Grams that are mapped are those of all workers: only what this one counted is its own.
+        if self._pass and len(self._designs) == 1 and self._pass[1] is None and tiles is None:
+            before = self._pass[0][-1], self._designs[0]
+        self._pass, self._designs = None, []
+        sizes = self.fitting.sizes
+        if tiles is not None:
+            self._designs = tiles.designs(group, sizes)
+        else:
+            self._designs = stages.make_designs(
+                group,
+                self.words,
+                sizes,
+                self._allocator(len(group)),
+                before,
+                threads=self.fitting.threads,
+            )
+        self._pass = group, tiles
+        return self._designs
+
+    @property
+    def room(self) -> int:
+        """How many stages make a pass."""
+        return self._room.stages
+
+    def _allocator(self, grams: int) -> Callable[[int, Any], NDArray[Any]]:
+        # Passes are made for the worker that was looked at first; another may have less memory.
+        return self._room.allocate if grams <= self.room else partial(on_scratch, None)
+
+
+_LOCK = threading.Lock()
+_kept: _Ready | None = None
+
+
+@contextmanager
+def _working(job: Job) -> Iterator[_Ready]:
+    """What is kept for a job, by one task at a time."""
+    from distributed import get_worker
+
+    global _kept
+    worker = get_worker()
+    with _LOCK:
+        if _kept is None or _kept.job != job:
+            # Two fits have no room beside one another.
+            _kept = None
+            _kept = _Ready(job, worker)
+        with blas_threads(_kept.fitting.threads):
+            yield _kept
+        if worker.status.name == "paused":
+            # It is at its limit, and takes the next task only once it is below.
+            _kept = None

@@ -1,0 +1,150 @@
+"""Which runs of a pinned view are for what, and what a fit reads of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.core import bits
+from dmstore.errors import InputError
+from dmstore.regression.kernels.popcount import LANES
+from dmstore.regression.problem.design import Moments, Words, make_moments
+from dmstore.storage.table.view import BLOCK, View
+from dmstore.study.algorithm import Algorithm
+
+# Threads that unpack masks: each holds one shard's rows of one chunk's columns.
+_READERS = 8
+SPLITS = ("train", "holdout", "eval")
+
+
+class Runs:
+    """The runs of a view in groups that no statistic is taken apart of.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    view : View
+        Of a base alone.
+    parts : int
+        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+    folds : int
+        Folds that choose lam; 0 where the holdout runs do.
+
+    Attributes
+    ----------
+    count : dict
+        Runs of each split: ``train``, ``holdout``, ``eval``.
+    rows : list of (run,) int64
+        Rows of each group: the train runs of each part, then the holdout runs of each part; or the
+        runs of each part in the first fold, then in the second, and so on.
+    """
+
+    def __init__(self, algorithm: Algorithm, view: View, *, parts: int, folds: int = 0) -> None:
+        self._view = view
+        self._train = algorithm.train
+        mask_id = view.read(["mask_id"])["mask_id"]
+        split = algorithm.split(mask_id)
+        part = algorithm.quarter(mask_id) % parts
+        if folds:
+            fold = algorithm.fold(mask_id, folds)
+            sets = [(split != "eval") & (fold == number) for number in range(folds)]
+        else:
+            sets = [split == name for name in ("train", "holdout")]
+        self.rows = [
+            np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
+        ]
+        self.count = {name: int((split == name).sum()) for name in SPLITS}
+        if folds and not all(chosen.any() for chosen in sets):
+            msg = f"algorithm {algorithm.name!r}: {folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
+            raise InputError(msg)
+        if not folds and not (self.count["train"] and self.count["holdout"]):
+            msg = (
+                f"algorithm {algorithm.name!r}: of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
+                f"to choose lam; both are needed, so train more runs"
+            )
+            raise InputError(msg)
+        self._starts = np.arange(0, len(view), BLOCK)
+        # Rows of a block fill words of their own; the bits that are left over stay 0.
+        self._inside = [
+            np.split(rows, np.searchsorted(rows, self._starts[1:])) for rows in self.rows
+        ]
+        self._order = [self._rows_of(inside) for inside in self._inside]
+
+    def _rows_of(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The row that each bit of a group's words stands for, -1 for none."""
+        used = [np.full(-(-len(rows) // bits.WORD) * bits.WORD, -1, np.int64) for rows in inside]
+        for order, rows in zip(used, inside, strict=True):
+            order[: len(rows)] = rows
+        count = sum(map(len, used))
+        whole = max(1, -(-count // (LANES * bits.WORD))) * LANES * bits.WORD
+        return np.concatenate([*used, np.full(whole - count, -1, np.int64)])
+
+    def words(
+        self, threads: int = 1, progress: Callable[[int, int], None] | None = None
+    ) -> list[Words]:
+        """Masks of each group, packed along runs; one unpacked piece a thread is in memory.
+
+        Returns
+        -------
+        list of (train, words) uint64
+        """
+        found = [
+            np.zeros((self._train, len(order) // bits.WORD), dtype=np.uint64)
+            for order in self._order
+        ]
+        tiles = self._view.tiles("mask")
+        width = tiles.chunk[1]
+        pieces = list(itertools.product(range(len(self._starts)), range(0, self._train, width)))
+        places = [
+            np.cumsum([0, *(-(-len(rows) // bits.WORD) for rows in inside)])
+            for inside in self._inside
+        ]
+
+        def work(piece: tuple[int, int]) -> None:
+            block, column = piece
+            start = int(self._starts[block])
+            columns = slice(column, min(column + width, self._train))
+            masks = tiles.read((slice(start, min(start + BLOCK, len(self._view))), columns))
+            for group, inside in enumerate(self._inside):
+                low, high = places[group][block], places[group][block + 1]
+                found[group][columns, low:high] = bits.pack_runs(masks[inside[block] - start])
+
+        with ThreadPoolExecutor(min(max(1, threads), _READERS)) as pool:
+            for done, _ in enumerate(pool.map(work, pieces), 1):
+                if progress:
+                    progress(done, len(pieces))
+        return found
+
+    def column(self, output: str, start: int, stop: int) -> NDArray[Any]:
+        """One output of all runs on some targets: (run, target)."""
+        return self._view.tiles(output).read((slice(None), slice(start, stop)))
+
+    def bits(self, group: int, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """A column of outputs in the order of the bits of a group's words.
+
+        Returns
+        -------
+        values : (bit, target)
+            Anything where a bit stands for no run.
+        used : (bit,) bool
+            Whether it stands for one.
+        """
+        order = self._order[group]
+        return values[np.maximum(order, 0)], order >= 0
+
+    def moments(
+        self,
+        group: int,
+        words: Words,
+        values: NDArray[Any],
+        shift: NDArray[np.float64],
+        threads: int = 1,
+    ) -> Moments:
+        """Products of one group's masks with a column of outputs; see :func:`make_moments`."""
+        said, used = self.bits(group, values)
+        return make_moments(words, said, shift, used=used, threads=threads)

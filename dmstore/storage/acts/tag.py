@@ -1,0 +1,84 @@
+"""Tags: names for committed bases, which vacuum then keeps."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from dmstore.errors import ExistsError, FormatError, IncompleteError
+from dmstore.schema import schema
+from dmstore.storage.acts.compact import require_exclusive
+from dmstore.storage.table import log, protocol
+from dmstore.storage.table.protocol import Children, Delete, Steps
+from dmstore.storage.table.table import Table
+
+
+def create(table: Table, name: str) -> dict[str, Any]:
+    """Tag the base in force.
+
+    Returns
+    -------
+    dict
+        The tag: ``name``, ``version``, ``base``, ``runs``, ``content_id``.
+
+    Raises
+    ------
+    InputError
+        If the name is not allowed.
+    ExistsError
+        If the tag exists; tags never move.
+    IncompleteError
+        If there is no base yet, or another took its place at the same moment.
+    """
+    schema.check_name(name, "tag")
+    return table.run(create_steps(table.prefix, name))
+
+
+def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
+    """What tagging does; see :func:`create`."""
+    taken = {other.removesuffix(".json").lower() for other in (yield Children(f"{prefix}tags/"))}
+    manifest = yield from log.newest_steps(prefix)
+    if manifest.base is None:
+        msg = f"tag {name!r}: there is no base yet; run 'dmstore compact' first"
+        raise IncompleteError(msg)
+    yield from require_exclusive(prefix)
+    tag = {
+        "name": name,
+        "version": manifest.version,
+        "base": manifest.base.path,
+        "runs": manifest.base.runs,
+        "content_id": manifest.base.content_id,
+        "token": uuid.uuid4().hex,
+        "created": log.utc_now(),
+    }
+    where = f"{prefix}tags/{name}.json"
+    made = name.lower() not in taken and (
+        yield from protocol.create(where, schema.dump_document("tag", tag))
+    )
+    if not made:
+        msg = f"tag {name!r} exists; tags never move, choose another name"
+        raise ExistsError(msg)
+    # While the base is in force, every vacuum that could take it later sees the tag before: once it is
+    # not, one may have decided by a listing of tags that is as old as that.
+    newest = yield from log.newest_steps(prefix)
+    if newest.base is None or newest.base.path != manifest.base.path:
+        yield Delete(where)
+        msg = f"tag {name!r}: the runs were compacted at the same moment; run the command again"
+        raise IncompleteError(msg)
+    return tag
+
+
+def read_all(table: Table) -> list[dict[str, Any]]:
+    """All tags, by name."""
+    names = [
+        name for name in table.objects.children(f"{table.prefix}tags/") if name.endswith(".json")
+    ]
+    found = []
+    for name in names:
+        where = f"{table.prefix}tags/{name}"
+        document = schema.load_document("tag", table.objects.get(where), where)
+        if f"{document['name']}.json" != name:
+            msg = f"{where}: says that it is tag {document['name'][:40]!a}, so it does not belong here; remove it"
+            raise FormatError(msg)
+        found.append(document)
+    return found

@@ -1,0 +1,348 @@
+"""A published study, read only: on any static web server, in a directory or in a bucket.
+
+What is there is told by the index, so that no listing is needed; of an array only the byte ranges that
+a query needs are fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, BinaryIO, Self, TypeVar
+
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from dmstore.errors import CorruptionError, StorageError, StudyNotFoundError
+from dmstore.storage.objects.guard import Guard
+from dmstore.storage.objects.objects import LocalObjects, ObjectInfo, check_length
+from dmstore.storage.objects.remote import RemoteObjects, connect, explain
+from dmstore.storage.objects.strict import zip_in_memory
+from dmstore.storage.published import index as indexes
+from dmstore.storage.published.index import INDEX, Index
+
+BLOCK = 1 << 22
+# Objects kept from a server that sends whole objects only.
+_KEPT = 1 << 28
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class ReadOnly:
+    """Refuses whatever would change a published study."""
+
+    url: str
+
+    def _refused(self) -> StorageError:
+        return StorageError(
+            f"{self.url}: a published study is read-only; 'dmstore pull' makes a copy that you can write to"
+        )
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """Refused."""
+        raise self._refused()
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Refused."""
+        raise self._refused()
+
+    def delete(self, name: str) -> None:
+        """Refused."""
+        raise self._refused()
+
+    def now(self) -> float:
+        """Refused."""
+        raise self._refused()
+
+    def writer(self, prefix: str) -> Store:
+        """Refused."""
+        raise self._refused()
+
+    def sync(self, prefix: str) -> None:
+        """Refused."""
+        raise self._refused()
+
+
+class PublishedDirectory(ReadOnly, LocalObjects):
+    """A published study in a directory."""
+
+
+class PublishedBucket(ReadOnly, RemoteObjects):  # type: ignore[misc]
+    """A published study in a bucket."""
+
+
+class IndexedObjects(ReadOnly):
+    """Objects that an index lists and that can be read in part; see :class:`Objects`.
+
+    Attributes
+    ----------
+    index : Index
+    """
+
+    index: Index
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of an object."""
+        raise NotImplementedError
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """All bytes of an object, block by block."""
+        size = self._size(name)
+        for start in range(0, size, BLOCK):
+            yield self.read(name, start, min(start + BLOCK, size))
+
+    def _size(self, name: str) -> int:
+        if name not in self.index.entries:
+            msg = f"{self.url}/{name}"
+            raise FileNotFoundError(msg)
+        return self.index.entries[name].size
+
+    def entries(self, prefix: str) -> list[ObjectInfo]:
+        """See :meth:`Objects.entries`; the times are zero."""
+        found = self.index.entries
+        return [
+            ObjectInfo(name, found[name].size, 0.0) for name in found if name.startswith(prefix)
+        ]
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """See :meth:`Objects.leftovers`: there are none."""
+        return []
+
+    def children(self, prefix: str) -> list[str]:
+        """See :meth:`Objects.children`."""
+        prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+        names = (name for name in self.index.entries if name.startswith(prefix))
+        return sorted({name.removeprefix(prefix).partition("/")[0] for name in names})
+
+    def exists(self, name: str) -> bool:
+        """See :meth:`Objects.exists`."""
+        return name in self.index.entries
+
+    def get(self, name: str) -> bytes:
+        """See :meth:`Objects.get`; CorruptionError if the bytes are not those of the index."""
+        check_length(name, self._size(name), self.url)
+        content = b"".join(self.blocks(name))
+        entry = self.index.entries[name]
+        if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
+            msg = f"{self.url}/{name}: is not what the index says; it was published again meanwhile (open it again) or is damaged (run 'dmstore verify')"
+            raise CorruptionError(msg)
+        return content
+
+    def open(self, name: str) -> BinaryIO:
+        """See :meth:`Objects.open`."""
+        return io.BytesIO(self.get(name))
+
+    def tail(self, name: str, length: int) -> bytes:
+        """See :meth:`Objects.tail`."""
+        size = self._size(name)
+        return self.read(name, max(0, size - length), size)
+
+    def reader(self, name: str) -> Store:
+        """See :meth:`Objects.reader`."""
+        if name.endswith(".zip"):
+            return zip_in_memory(self.get(name), f"{self.url}/{name}")
+        return IndexedStore(self, name)
+
+
+class HttpObjects(IndexedObjects):
+    """A published study on a web server.
+
+    A server that cannot send a part of an object (``python -m http.server``) works too: whole objects
+    are fetched then, and the last ones kept.
+
+    Parameters
+    ----------
+    url : str
+        ``https://`` (or ``http://``) of the directory that holds ``index.json``.
+
+    Raises
+    ------
+    StudyNotFoundError
+        If there is no index.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url, self._store = connect(url)
+        self._whole: dict[str, bytes] = {}
+        self._parts = True
+        self._lock = threading.Lock()
+        try:
+            raw = b"".join(self._stream(INDEX, indexes.LONGEST))
+        except FileNotFoundError:
+            remedy = "make one with 'dmstore publish'"
+            if self.url.endswith(".zip"):
+                remedy = "fetch an archive first, and then open or pull the file"
+            msg = f"{self.url}: no {INDEX} there, so it is no published study; {remedy}"
+            raise StudyNotFoundError(msg) from None
+        self.index = indexes.load(raw, f"{self.url}/{INDEX}")
+
+    def _call(self, name: str, function: Callable[[], T]) -> T:
+        from obstore.exceptions import NotSupportedError
+
+        try:
+            return function()
+        except FileNotFoundError:
+            msg = f"{self.url}/{name}"
+            raise FileNotFoundError(msg) from None
+        except NotSupportedError:
+            raise _WholeOnlyError from None
+        except Exception as error:  # noqa: BLE001 - the client has many classes of its own
+            msg = f"{self.url}/{name}: {explain(error)}; check the URL and the connection, then run the same command again"
+            raise StorageError(msg) from None
+
+    def _stream(self, name: str, most: int) -> Iterator[bytes]:
+        import obstore
+
+        reply = self._call(name, lambda: obstore.get(self._store, name))
+        stream = iter(reply.stream(min_chunk_size=BLOCK))
+        size = 0
+        while (block := self._call(name, lambda: next(stream, None))) is not None:
+            size += len(block)
+            if size > most:
+                msg = f"{self.url}/{name}: is longer than the {most} bytes expected; it was changed or damaged"
+                raise CorruptionError(msg)
+            yield bytes(block)
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """All bytes of an object, block by block."""
+        yield from self._stream(name, self._size(name))
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of an object."""
+        import obstore
+
+        size = self._size(name)
+        if stop <= start:
+            return b""
+        if self._parts:
+            try:
+                return bytes(
+                    self._call(
+                        name, lambda: obstore.get_range(self._store, name, start=start, end=stop)
+                    )
+                )
+            except _WholeOnlyError:
+                self._parts = False
+                _log.warning(
+                    "%s: this server sends whole objects only; 'dmstore pull' makes a faster copy",
+                    self.url,
+                )
+        if (start, stop) == (0, size):
+            return b"".join(self.blocks(name))
+        with self._lock:
+            if name not in self._whole:
+                content = self.get(name)
+                kept = sum(map(len, self._whole.values())) + size
+                while self._whole and kept > _KEPT:
+                    kept -= len(self._whole.pop(next(iter(self._whole))))
+                self._whole[name] = content
+            return self._whole[name][start:stop]
+
+
+class _WholeOnlyError(Exception):
+    """The server cannot send a part of an object."""
+
+
+class IndexedStore(Store):
+    """A read-only zarr store on what lies below a prefix; a missing chunk is an error.
+
+    Parameters
+    ----------
+    objects : IndexedObjects
+    prefix : str
+        Without a slash at its end.
+    """
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = True
+
+    def __init__(self, objects: IndexedObjects, prefix: str, *, read_only: bool = True) -> None:
+        super().__init__(read_only=read_only)
+        self._objects = objects
+        self._prefix = f"{prefix}/"
+        self._guard = Guard(f"{objects.url}/{prefix}")
+
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002
+        """The same store; it cannot be made writable."""
+        if not read_only:
+            raise self._objects._refused()
+        return type(self)(self._objects, self._prefix[:-1])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IndexedStore) and (self._objects.url, self._prefix) == (
+            other._objects.url,
+            other._prefix,
+        )
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a key; see :meth:`Guard.check`."""
+        name = self._prefix + key
+        entry = self._objects.index.entries.get(name)
+        if entry is None:
+            return self._guard.check(key, None, byte_range)
+        if byte_range is None:
+            self._guard.check_size(key, entry.size)
+            content = await asyncio.to_thread(self._objects.get, name)
+        else:
+            start, stop = _bounds(byte_range, entry.size)
+            content = await asyncio.to_thread(self._objects.read, name, start, stop)
+        return self._guard.check(key, prototype.buffer.from_bytes(content), byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Any
+    ) -> list[Buffer | None]:
+        """Read several ranges."""
+        reads = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
+        return list(await asyncio.gather(*reads))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a key."""
+        return self._objects.exists(self._prefix + key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Refused."""
+        raise self._objects._refused()
+
+    async def delete(self, key: str) -> None:
+        """Refused."""
+        raise self._objects._refused()
+
+    async def list(self) -> AsyncIterator[str]:
+        """All keys."""
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """All keys that begin with a prefix."""
+        for info in self._objects.entries(self._prefix + prefix):
+            yield info.name.removeprefix(self._prefix)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """First parts of the keys below a prefix."""
+        for name in self._objects.children((self._prefix + prefix).rstrip("/")):
+            yield name
+
+
+def _bounds(byte_range: ByteRequest, size: int) -> tuple[int, int]:
+    """First byte, and the one after the last, of what is asked for."""
+    match byte_range:
+        case RangeByteRequest(start, stop):
+            return start, min(stop, size)
+        case OffsetByteRequest(start):
+            return start, size
+        case SuffixByteRequest(length):
+            return max(0, size - length), size
+    raise TypeError(byte_range)

@@ -1,0 +1,179 @@
+"""The log of a table: numbered manifests. Creating the next one is the only commit there is."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dmstore
+from dmstore.schema import schema
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.table.protocol import Children, Exists, Get, Steps, T, create, drive, perform
+
+_ENTRY = re.compile(r"([0-9]{20})\.json")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A committed base: its path below the table, number of runs, and content id."""
+
+    path: str
+    runs: int
+    content_id: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A state of a table. Version 0 is the empty table, which has no file.
+
+    Attributes
+    ----------
+    absorbed : tuple of str
+        Segments, still stored, whose rows are all in the base.
+    removed : tuple of str
+        Objects that vacuum decided to delete: readers must not look at them again.
+    retracted : tuple of (int, str)
+        Rows (run id, digest) that no view shows any more.
+    conflicts : tuple of (int, str)
+        Rows that lost against another row of the same id when the base was made.
+    reason : str
+        Why rows were retracted, for people.
+    """
+
+    version: int = 0
+    action: str = "compact"
+    base: Base | None = None
+    absorbed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    retracted: tuple[tuple[int, str], ...] = field(default=())
+    conflicts: tuple[tuple[int, str], ...] = field(default=())
+    reason: str = ""
+
+
+def entry_name(prefix: str, version: int) -> str:
+    """Name of a log entry."""
+    return f"{prefix}log/{version:020d}.json"
+
+
+def numbers(children: Iterable[str]) -> list[int]:
+    """Versions among the names of a log, oldest first."""
+    matches = map(_ENTRY.fullmatch, children)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def decode(raw: bytes, where: str) -> Manifest:
+    """A manifest from its bytes.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged or of another format.
+    """
+    document = schema.load_document("manifest", raw, where)
+    base = document["base"]
+    return Manifest(
+        version=document["version"],
+        action=document["action"],
+        base=Base(**base) if base else None,
+        absorbed=tuple(document["absorbed"]),
+        removed=tuple(document["removed"]),
+        retracted=_pairs(document["retracted"]),
+        conflicts=_pairs(document["conflicts"]),
+        reason=document.get("reason", ""),
+    )
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Bytes of a manifest, which no other commit has: a token tells a lost reply from a lost race."""
+    document: dict[str, Any] = {
+        "version": manifest.version,
+        "action": manifest.action,
+        "base": asdict(manifest.base) if manifest.base else None,
+        "absorbed": list(manifest.absorbed),
+        "removed": list(manifest.removed),
+        "retracted": _entries(manifest.retracted),
+        "conflicts": _entries(manifest.conflicts),
+        "reason": manifest.reason,
+        "token": uuid.uuid4().hex,
+        "created": utc_now(),
+        "host": platform.node(),
+        "software": software(),
+    }
+    return schema.dump_document("manifest", document)
+
+
+def read_steps(prefix: str, version: int) -> Steps[Manifest]:
+    """Read one manifest."""
+    if version == 0:
+        return Manifest()
+    name = entry_name(prefix, version)
+    return decode((yield Get(name)), name)
+
+
+def newest_steps(prefix: str) -> Steps[Manifest]:
+    """The manifest in force. A listing may be old, but whether the next name exists is not."""
+    version = max(numbers((yield Children(f"{prefix}log/"))), default=0)
+    while (yield from moved(prefix, version)):
+        version += 1
+    return (yield from read_steps(prefix, version))
+
+
+def moved(prefix: str, version: int) -> Steps[bool]:
+    """Whether a version after this one is committed."""
+    return bool((yield Exists(entry_name(prefix, version + 1))))
+
+
+def commit_steps(prefix: str, manifest: Manifest) -> Steps[bool]:
+    """Create a manifest; False if another one has taken its version.
+
+    An error means that it is not known whether the manifest is there: nothing that it refers to may
+    be deleted then.
+    """
+    return (yield from create(entry_name(prefix, manifest.version), encode(manifest)))
+
+
+def versions(objects: Objects, prefix: str) -> list[int]:
+    """All committed versions, oldest first."""
+    return numbers(objects.children(f"{prefix}log/"))
+
+
+def read(objects: Objects, prefix: str, version: int) -> Manifest:
+    """Read one manifest."""
+    return _on(objects, read_steps(prefix, version))
+
+
+def newest(objects: Objects, prefix: str) -> Manifest:
+    """The manifest in force."""
+    return _on(objects, newest_steps(prefix))
+
+
+def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
+    """Create a manifest; see :func:`commit_steps`."""
+    return _on(objects, commit_steps(prefix, manifest))
+
+
+def _on(objects: Objects, steps: Steps[T]) -> T:
+    return drive(steps, lambda operation: perform(operation, objects))
+
+
+def utc_now() -> str:
+    """The host's time in ISO form, for people to read; nothing is decided by it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+
+
+def software() -> str:
+    """Name and version of this software, for provenance."""
+    return f"dmstore {dmstore.__version__}"
+
+
+def _pairs(entries: list[Mapping[str, Any]]) -> tuple[tuple[int, str], ...]:
+    return tuple((entry["run"], entry["digest"]) for entry in entries)
+
+
+def _entries(pairs: tuple[tuple[int, str], ...]) -> list[dict[str, Any]]:
+    return [{"run": run, "digest": digest} for run, digest in pairs]

@@ -1,0 +1,408 @@
+"""An algorithm of a study: its declaration, its plan, its masks, and the table of its runs."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.core import bits
+from dmstore.errors import (
+    ConflictError,
+    FormatError,
+    InputError,
+    NotFoundError,
+    StudyNotFoundError,
+)
+from dmstore.schema import schema
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.published.index import ORIGIN
+from dmstore.storage.table import log
+from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.table import Table
+from dmstore.study import declaration, display, plan
+from dmstore.study.plan import Block, Part
+
+ANCHOR = "study.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to train.
+
+    Attributes
+    ----------
+    id : int
+    mask : (train,) bool
+        What it may see.
+    seed : int
+        Its own training seed.
+    mask_id, repeat : int
+    """
+
+    id: int
+    mask: NDArray[np.bool_]
+    seed: int
+    mask_id: int
+    repeat: int
+
+
+class Algorithm:
+    """A named way to train, with the runs made by it.
+
+    Parameters
+    ----------
+    objects : Objects
+        The study's storage.
+    study : mapping
+        The study's document.
+    document : mapping
+        The algorithm's document.
+    """
+
+    def __init__(
+        self, objects: Objects, study: Mapping[str, Any], document: Mapping[str, Any]
+    ) -> None:
+        self.objects = objects
+        self.document = dict(document)
+        self.name: str = document["name"]
+        self.uuid: str = document["uuid"]
+        self.alpha: float | None = document["alpha"]
+        self.planned = document["sampling"] == "planned"
+        self.outputs: dict[str, dict[str, Any]] = dict(document["outputs"])
+        self.target_set: str = document["target_set"]
+        self.train: int = study["train"]["count"]
+        self.prefix = f"algorithms/{self.name}/"
+        self._seed: int = study["seed"]
+        # Blocks of a plan never change, so each is read once.
+        self._blocks: dict[str, Block] = {}
+        self._study: str = study["uuid"]
+        self._key = plan.mask_key(
+            self._seed, self.name if document["masks"] == "independent" else None
+        )
+        sizes = {
+            "train": self.train,
+            "target": study["targets"][self.target_set]["count"],
+            "class": study.get("classes", 0),
+        }
+        self.table = Table(
+            objects,
+            f"{self.prefix}runs/",
+            schema.group_spec("runs", self.outputs),
+            sizes,
+            {"study": self._study, "algorithm": self.name, "table": "runs"},
+        )
+
+    def blocks(self) -> list[Block]:
+        """The blocks of the plan, oldest first; empty for foreign sampling."""
+        found = set(self.objects.children(f"{self.prefix}plans/"))
+        # A listing may be old, but whether the next block is there is not.
+        while self.objects.exists(f"{self.prefix}plans/{len(found) + 1:04d}.json"):
+            found.add(f"{len(found) + 1:04d}.json")
+        names = sorted(
+            (n for n in found if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
+        )
+        for name in names:
+            if name not in self._blocks:
+                where = f"{self.prefix}plans/{name}"
+                document = schema.load_document("plan", self.objects.get(where), where)
+                self._blocks[name] = Block(
+                    *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
+                )
+        blocks = [self._blocks[name] for name in names]
+        if sum(block.runs for block in blocks) > plan.MOST_RUNS:
+            msg = f"{self.prefix}plans: more than {plan.MOST_RUNS} runs are planned; do not use this study"
+            raise FormatError(msg)
+        return blocks
+
+    def planned_count(self) -> int:
+        """Number of runs planned."""
+        return sum(block.runs for block in self.blocks())
+
+    def extend(self, runs: int, *, repeats: int = 1) -> Block:
+        """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
+
+        Raises
+        ------
+        InputError
+            If the algorithm is foreign or a number is not positive.
+        ConflictError
+            If another host extended the plan at the same moment.
+        """
+        return self._extend(self.blocks(), runs, repeats)
+
+    def extend_to(self, total: int, *, repeats: int = 1) -> Block | None:
+        """Add a block of runs so that the plan has so many in all; the same call again adds nothing.
+
+        Returns
+        -------
+        Block or None
+            None if the plan had so many already.
+
+        Raises
+        ------
+        InputError
+            If the algorithm is foreign, a number is not positive, or more runs are planned already.
+        ConflictError
+            If another host extended the plan at the same moment.
+        """
+        blocks = self.blocks()
+        planned = sum(block.runs for block in blocks)
+        if self.planned and planned > total:
+            msg = f"algorithm {self.name!r} has {planned} runs planned, more than {total}; a plan never shrinks, so give {planned} or more"
+            raise InputError(msg)
+        if self.planned and planned == total:
+            return None
+        return self._extend(blocks, total - planned, repeats)
+
+    def _extend(self, blocks: list[Block], runs: int, repeats: int) -> Block:
+        if not self.planned:
+            msg = f"algorithm {self.name!r} has foreign sampling, so it has no plan to extend; ingest its runs"
+            raise InputError(msg)
+        if not (1 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
+            msg = f"{runs} runs with {repeats} repeats: both must be 1 to {plan.MOST_RUNS}"
+            raise InputError(msg)
+        try:
+            block = plan.next_block(blocks, self._branch(), runs, repeats)
+        except OverflowError:
+            msg = (
+                f"{runs} runs more are more than a plan can hold ({plan.BRANCH} a copy of a study)"
+            )
+            raise InputError(msg) from None
+        self._add_block(block, len(blocks) + 1)
+        return block
+
+    def _branch(self) -> int:
+        """0 in the first place of a study; in a pulled copy the number that it drew."""
+        if not self.objects.exists(ORIGIN):
+            return 0
+        document = schema.load_document("origin", self.objects.get(ORIGIN), ORIGIN)
+        return int(document["branch"])
+
+    def _add_block(self, block: Block, number: int) -> None:
+        document = {
+            "block": number,
+            **asdict(block),
+            "token": uuid.uuid4().hex,
+            "created": log.utc_now(),
+        }
+        name = f"{self.prefix}plans/{number:04d}.json"
+        if not self.objects.put_if_absent(name, schema.dump_document("plan", document)):
+            msg = f"{name}: the plan was extended at the same moment; look with 'dmstore status' and try again"
+            raise ConflictError(msg)
+
+    def adopt(self, blocks: Sequence[Block]) -> list[Block]:
+        """Add the blocks of a copy of the study that the plan does not have.
+
+        Raises
+        ------
+        ConflictError
+            If one shares run or mask ids with another block: two labs planned them, each in a plain
+            copy of the study. ('dmstore pull' makes copies whose ids stay apart.)
+        """
+        own = self.blocks()
+        fresh = [block for block in blocks if block not in own]
+        for block in fresh:
+            for other in own:
+                if plan.overlap(block, other):
+                    msg = (
+                        f"algorithm {self.name!r}: runs {block.first_run} to {block.stop - 1} were planned there and "
+                        f"runs {other.first_run} to {other.stop - 1} here, with some of the same ids; "
+                        f"ingest into an algorithm with '--sampling foreign'"
+                    )
+                    raise ConflictError(msg)
+        for number, block in enumerate(fresh, len(own) + 1):
+            self._add_block(block, number)
+        return fresh
+
+    def masks(self, mask_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Planned masks: (mask, train) bool."""
+        assert self.alpha is not None
+        return plan.make_masks(self._key, mask_ids, self.train, self.alpha)
+
+    def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
+        """Mask, seed, mask id and repeat of planned runs."""
+        blocks = self.blocks()
+        mask_id = plan.masks_of(run_ids, blocks)
+        repeat = plan.repeats_of(run_ids, blocks)
+        self._check_planned(run_ids, mask_id, f"algorithm {self.name!r}")
+        masks = self.masks(mask_id)
+        return [
+            Run(
+                int(run),
+                masks[i],
+                plan.training_seed(self._seed, self.name, int(run)),
+                int(mask_id[i]),
+                int(repeat[i]),
+            )
+            for i, run in enumerate(run_ids)
+        ]
+
+    def pending(self, part: Part | None = None) -> NDArray[np.int64]:
+        """Planned run ids that no view shows yet.
+
+        Raises
+        ------
+        InputError
+            If the algorithm is foreign.
+        """
+        if not self.planned:
+            msg = f"algorithm {self.name!r} has foreign sampling, so nothing is planned; ingest its runs"
+            raise InputError(msg)
+        return self.missing(self.table.view().run, part)
+
+    def missing(self, run: NDArray[np.int64], part: Part | None = None) -> NDArray[np.int64]:
+        """Planned run ids that are not in `run`; none of a foreign algorithm."""
+        wanted = plan.planned_runs(self.blocks(), part)
+        return wanted[~np.isin(wanted, run)]
+
+    def split(self, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
+        """What runs are for: ``train``, ``holdout``, ``eval``."""
+        return plan.split_of(self._seed, mask_ids)
+
+    def quarter(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which quarter of the masks (0 to 3) runs are in."""
+        return plan.quarter_of(self._seed, mask_ids)
+
+    def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+        """Which of so many folds runs are in, where lam is chosen by folds."""
+        return plan.fold_of(self._seed, mask_ids, folds)
+
+    def complete(self, rows: Rows, where: str, *, planned_masks: bool = False) -> Rows:
+        """Check rows from outside and add what the plan says of them.
+
+        Parameters
+        ----------
+        rows : Rows
+        where : str
+            For error texts.
+        planned_masks : bool
+            The masks are the very ones that :meth:`describe` made for these runs.
+
+        Raises
+        ------
+        InputError
+            If arrays do not fit the declaration, an id is not planned, or a mask is not the plan's.
+        """
+        for name in rows.columns.keys() - {"seed", "time", "host"}:
+            schema.check_column_name(name, where)
+        if len({name.lower() for name in rows.columns}) != len(rows.columns):
+            msg = f"{where}: two columns differ in case alone; give them different names"
+            raise InputError(msg)
+        rows = self.table.check(rows, where)
+        count = len(rows)
+        if self.planned:
+            blocks = self.blocks()
+            mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
+            self._check_planned(rows.run, mask_id, where)
+            wrong = [] if planned_masks else self._wrong_rows(rows, mask_id)
+            if wrong:
+                msg = (
+                    f"{where}: run {rows.run[wrong[0]]} has a mask that is not the plan's; train with "
+                    f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere"
+                )
+                raise InputError(msg)
+            seeds = [plan.training_seed(self._seed, self.name, int(run)) for run in rows.run]
+            seed = rows.columns.get("seed", np.array(seeds, dtype=np.uint64))
+        else:
+            mask_id = plan.foreign_mask_ids(bits.pack_rows(rows.arrays["mask"]))
+            repeat = np.zeros(count, dtype=np.int32)
+            seed = rows.columns.get("seed", np.zeros(count, dtype=np.uint64))
+        columns = {
+            **rows.columns,
+            "mask_id": mask_id,
+            "repeat": repeat,
+            "seed": seed,
+        }
+        for name in ("time", "host"):
+            if name not in columns:
+                msg = f"{where}: no {name!r}"
+                raise InputError(msg)
+        return Rows(rows.run, rows.arrays, columns)
+
+    def _wrong_rows(self, rows: Rows, mask_id: NDArray[np.int64]) -> list[int]:
+        return [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
+
+    def _check_planned(
+        self, run: NDArray[np.int64], mask_id: NDArray[np.int64], where: str
+    ) -> None:
+        for row in np.flatnonzero(mask_id < 0)[:1]:
+            msg = (
+                f"{where}: run {run[row]} is not in the plan of {self.name!r} "
+                f"({self.planned_count()} runs); extend it with 'dmstore extend'"
+            )
+            raise InputError(msg)
+
+    def wrong_masks(
+        self, run: NDArray[np.int64], mask_id: NDArray[np.int64], masks: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, int]]:
+        """Rows whose mask is not the plan's: (row, run id)."""
+        for row, (number, mask) in enumerate(zip(mask_id, masks, strict=True)):
+            if not np.array_equal(self.masks([int(number)])[0], mask):
+                yield row, int(run[row])
+
+    def check_rows(
+        self, run: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
+    ) -> Iterator[tuple[int, str]]:
+        """The plan's check of stored rows, for verification: (run id, what is wrong).
+
+        Mask ids and repeats are checked too: they say which runs are for what.
+        """
+        if self.planned:
+            blocks = self.blocks()
+            mask_id, repeat = plan.masks_of(run, blocks), plan.repeats_of(run, blocks)
+            for number in run[mask_id < 0]:
+                yield int(number), "not in the plan"
+            known = mask_id >= 0
+            for _, number in self.wrong_masks(run[known], mask_id[known], arrays["mask"][known]):
+                yield number, "mask is not the plan's"
+        else:
+            mask_id = plan.foreign_mask_ids(bits.pack_rows(arrays["mask"]))
+            repeat = np.zeros(len(run), dtype=np.int32)
+        wrong = (arrays["mask_id"] != mask_id) | (arrays["repeat"] != repeat)
+        for number in run[wrong & (mask_id >= 0)]:
+            yield int(number), "mask id or repeat is not that of its mask"
+
+    def _facts(self) -> display.Facts:
+        return display.guarded(lambda: display.of_algorithm(self), f"dmstore algorithm {self.name}")
+
+    def __repr__(self) -> str:
+        return display.as_text(self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.as_html(self._facts())
+
+
+def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Algorithm:
+    """Open an algorithm.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has none of this name.
+    FormatError
+        If its document is damaged, of another study, or of another format.
+    """
+    schema.check_name(name, "algorithm")
+    where = f"algorithms/{name}/algorithm.json"
+    try:
+        document = schema.load_document("algorithm", objects.get(where), where)
+    except (FileNotFoundError, NotADirectoryError):
+        if not objects.exists(ANCHOR):
+            msg = f"{objects.url}: {ANCHOR} is gone, so the study was deleted or moved"
+            raise StudyNotFoundError(msg) from None
+        known = ", ".join(objects.children("algorithms/")) or "none yet"
+        msg = (
+            f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"
+        )
+        raise NotFoundError(msg) from None
+    if document["study"] != study["uuid"]:
+        msg = f"{where}: belongs to study {document['study']}, not to this one"
+        raise InputError(msg)
+    declaration.check(document, name, study["targets"], where)
+    return Algorithm(objects, study, document)

@@ -1,0 +1,179 @@
+"""Making a study: examples checked, ids frozen, the whole of it there at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import DmstoreError, ExistsError, InputError
+from dmstore.schema import schema
+from dmstore.storage.location import open_location
+from dmstore.storage.objects.build_aside import beside
+from dmstore.storage.objects.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.objects.remote import is_url
+from dmstore.storage.table import log
+from dmstore.study import annotation
+from dmstore.study import examples as example_sets
+from dmstore.study.algorithm import ANCHOR
+from dmstore.study.study import Study, open_study
+
+
+def create_study(
+    path: str | Path,
+    examples: str | Path | Mapping[str, NDArray[Any]],
+    *,
+    seed: int | None = None,
+    about: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+) -> Study:
+    """Create a study. What a killed call for the same path left beside it is removed after a day.
+
+    Parameters
+    ----------
+    path : path or str
+        A directory that does not exist yet or is empty, or a URL of an object store.
+    examples : path or mapping
+        An ``.npz`` file or arrays: ``train_label`` (train,) and ``target_label`` (target,) integers, or
+        ids alone where the labels are not known; optional ``train_image`` and ``target_image`` (example, height, width[, 3]) uint8,
+        ``class_name`` (class,) text, ``train_id``, ``target_id``, ``target_train`` (the train
+        example that a target is, or -1), and further ``train_*`` and ``target_*`` columns.
+    seed : int, optional
+        0 to 2**63-1; masks, splits and training seeds follow from it. Drawn at random if not given.
+    about : mapping, optional
+        ``title``, ``authors``, ``licence``, ``citation``, ``doi``.
+    classes : int, optional
+        Number of classes, where neither names nor labels tell it.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ExistsError
+        If there is something at the path.
+    InputError
+        If the examples cannot be used.
+    StorageError
+        If the file system refuses; nothing is left behind then.
+    """
+    target = Path(path)
+    if isinstance(examples, Mapping):
+        arrays, where = dict(examples), "examples"
+    else:
+        arrays, where = example_sets.read_npz(examples), str(examples)
+    sets = example_sets.check({name: np.asarray(values) for name, values in arrays.items()}, where)
+    if seed is None:
+        seed = secrets.randbits(63)
+    if not 0 <= seed < 2**63:
+        msg = f"seed {seed} is not allowed; give 0 to 2**63 - 1"
+        raise InputError(msg)
+    document = _document(sets, seed, classes)
+    if is_url(path):
+        return _create_remote(str(path), sets, document, about)
+    _check_free(target)
+    try:
+        with beside(target) as building:
+            building.mkdir(parents=True)
+            _build(LocalObjects(building), sets, document, about)
+            # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
+            building.rename(target)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    except OSError as error:
+        _check_free(target)
+        if isinstance(error, DmstoreError):
+            raise
+        raise storage_error(error, target) from error
+    return open_study(target)
+
+
+def _create_remote(
+    url: str,
+    sets: Mapping[str, Mapping[str, NDArray[Any]]],
+    document: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+) -> Study:
+    """Build the study here, then put object after object there, ``study.json`` last."""
+    objects = open_location(url)
+    if objects.exists(ANCHOR):
+        msg = f"{objects.url}: a study exists there; choose another path"
+        raise ExistsError(msg)
+    with tempfile.TemporaryDirectory() as folder:
+        built = LocalObjects(folder)
+        _build(built, sets, document, about)
+        names = [info.name for info in built.entries("") if info.name != ANCHOR]
+        for name in (*names, ANCHOR):
+            # Examples are the same bytes whoever puts them, so an unfinished attempt may be repeated;
+            # what is for people says when it was made.
+            content = built.get(name)
+            if name.startswith("about/"):
+                objects.replace(name, content)
+            elif not objects.put_if_absent(name, content) and (
+                name == ANCHOR or (name in names and objects.get(name) != content)
+            ):
+                msg = f"{objects.url}/{name}: exists with other content; choose another path"
+                raise ExistsError(msg)
+    return open_study(url)
+
+
+def _check_free(target: Path) -> None:
+    if (target / ANCHOR).exists():
+        msg = f"{target}: a study exists there; choose another path"
+        raise ExistsError(msg)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        msg = f"{target}: not empty and no study; choose a new path"
+        raise ExistsError(msg)
+
+
+def _document(
+    sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int, classes: int | None
+) -> dict[str, Any]:
+    def describe(ids: NDArray[Any]) -> dict[str, Any]:
+        return {"count": len(ids), "sha256": example_sets.id_hash(ids)}
+
+    labels = [
+        int(sets[name]["label"].max()) + 1 for name in ("train", "test") if "label" in sets[name]
+    ]
+    known = len(sets["class"]["name"]) if "name" in sets["class"] else max(labels, default=0)
+    return {
+        "uuid": uuid.uuid4().hex,
+        "seed": seed,
+        "created": log.utc_now(),
+        "software": log.software(),
+        "train": describe(sets["train"]["id"]),
+        "targets": {"test": describe(sets["test"]["id"])},
+        "classes": known or classes or 0,
+    }
+
+
+def _build(
+    objects: Objects,
+    sets: Mapping[str, Mapping[str, NDArray[Any]]],
+    document: Mapping[str, Any],
+    about: Mapping[str, Any] | None,
+) -> None:
+    for name in ("train", "test"):
+        columns = sets[name]
+        example_sets.write_set(
+            objects, name, columns["id"], columns.get("train") if name == "test" else None
+        )
+        for column, values in columns.items():
+            if column != "id" and not (name == "test" and column == "train"):
+                annotation.write_directory(objects, name, column, values)
+    if "name" in sets["class"]:
+        annotation.write_directory(objects, "class", "name", sets["class"]["name"])
+    objects.put_if_absent(
+        "about/0001.json",
+        schema.dump_document("about", {"created": log.utc_now(), **(about or {})}),
+    )
+    objects.put_if_absent(ANCHOR, schema.dump_document("study", document))

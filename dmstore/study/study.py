@@ -1,0 +1,446 @@
+"""A study: one training set, its target sets, its algorithms, and what was computed from them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.schema import schema
+from dmstore.storage.location import open_location
+from dmstore.storage.objects.objects import Objects, storage_error
+from dmstore.storage.table import groups
+from dmstore.study import algorithm as algorithms
+from dmstore.study import annotation, display, results, target_sets
+from dmstore.study import examples as example_sets
+from dmstore.study.add import add_algorithm
+from dmstore.study.algorithm import ANCHOR, Algorithm
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dmstore.study.runs_view import RunsView
+    from dmstore.study.target import Target
+    from dmstore.study.target_outputs import TargetOutputs
+
+
+def open_study(path: str | Path) -> Study:
+    """Open a study.
+
+    Parameters
+    ----------
+    path : path or str
+        The study's directory, or its ``s3://``, ``gs://``, ``az://``, ``memory://`` or ``https://`` URL.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyNotFoundError
+        If there is no study.
+    FormatError
+        If it is damaged or of a newer format.
+    """
+    objects = open_location(path, anchor=ANCHOR)
+    try:
+        raw = objects.get(ANCHOR)
+    except (FileNotFoundError, NotADirectoryError):
+        msg = f"{objects.url}: no study there (no {ANCHOR}); make one with 'dmstore init'"
+        raise StudyNotFoundError(msg) from None
+    except OSError as error:
+        if isinstance(error, DmstoreError):
+            raise
+        raise storage_error(error, f"{objects.url}/{ANCHOR}") from error
+    return Study(objects, schema.load_document("study", raw, f"{objects.url}/{ANCHOR}"))
+
+
+class Study:
+    """An opened study. Make one with :func:`open_study` or :func:`create_study`.
+
+    Attributes
+    ----------
+    objects : Objects
+        Its storage.
+    document : dict
+        ``study.json``.
+    """
+
+    def __init__(self, objects: Objects, document: Mapping[str, Any]) -> None:
+        self.objects = objects
+        self.document = dict(document)
+        self.uuid: str = document["uuid"]
+        self.seed: int = document["seed"]
+        # Ids and annotations do not change, so each set is opened once.
+        self._sets: dict[str, xr.Dataset] = {}
+
+    @property
+    def path(self) -> str:
+        """Where the study is."""
+        return self.objects.url
+
+    @property
+    def algorithms(self) -> list[str]:
+        """Names of the algorithms."""
+        return [
+            name
+            for name in self.objects.children("algorithms/")
+            if self.objects.exists(f"algorithms/{name}/algorithm.json")
+        ]
+
+    @functools.cached_property
+    def class_names(self) -> list[str]:
+        """Names of the classes; their numbers where the study has no names."""
+        where = annotation.names(self.objects, "class").get("name")
+        if where:
+            return [str(name) for name in groups.read(self.objects, where, ["value"])["value"]]
+        return [str(number) for number in range(self.document.get("classes", 0))]
+
+    def class_number(self, text: str) -> int:
+        """Number of a class given by its name or number; InputError if there is none."""
+        if text in self.class_names:
+            return self.class_names.index(text)
+        if text.isdecimal() and int(text) < len(self.class_names):
+            return int(text)
+        msg = f"class {text!r} is not in the study; it has {', '.join(self.class_names)} (classes 0 to {len(self.class_names) - 1})"
+        raise InputError(msg)
+
+    @property
+    def train(self) -> xr.Dataset:
+        """The train units: ids and annotations, dim ``train``."""
+        return self._set("train", "train")
+
+    @property
+    def targets(self) -> xr.Dataset:
+        """The target set ``test``: ids and annotations, dim ``target``."""
+        return self._set("test", "target")
+
+    @property
+    def classes(self) -> xr.Dataset:
+        """The classes: names and annotations, dim ``class``."""
+        return self._set("class", "class")
+
+    def target_set(self, name: str) -> xr.Dataset:
+        """A named target set: ids and annotations, dim ``target``."""
+        return self._set(name, "target")
+
+    def label(self, name: str = "test") -> NDArray[np.int64]:
+        """Class of each example of a set: (example,) int64; all 0 where it has no labels."""
+        examples = self.train if name == "train" else self.target_set(name)
+        if "label" in examples:
+            return np.asarray(examples["label"].values, dtype=np.int64)
+        return np.zeros(len(self.ids(name)), dtype=np.int64)
+
+    @property
+    def target_sets(self) -> dict[str, dict[str, Any]]:
+        """All target sets: name to ``count``, ``sha256``, ``path`` and ``later`` (added later)."""
+        return target_sets.read_all(self.objects, self.document)
+
+    def _set(self, name: str, dim: str) -> xr.Dataset:
+        if name not in self._sets:
+            own = self._entry(name).get("later") and self._entry(name)["path"]
+            ids = self.ids(name)
+            self._sets[name] = annotation.dataset(self.objects, name, ids, dim, own or None)
+        return self._sets[name]
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """Count, hash of the ids, and place of a set."""
+        if name in ("train", "class"):
+            count = self.document.get("classes", 0)
+            entry = self.document["train"] if name == "train" else {"count": count}
+            return {**entry, "path": f"examples/{name}.zarr"}
+        return target_sets.require(self.objects, self.document, name)
+
+    def ids(self, name: str) -> NDArray[np.str_]:
+        """Ids of a set, names of the classes for ``class``: (example,) str."""
+        if name == "class":
+            return schema.text(self.class_names)
+        entry = self._entry(name)
+        try:
+            return example_sets.read_ids(
+                self.objects, entry["path"], entry["count"], entry["sha256"]
+            )
+        except FileNotFoundError:
+            msg = f"{self.path}: {entry['path']} is gone; the study was deleted or damaged"
+            raise StudyNotFoundError(msg) from None
+
+    def target_train(self, name: str = "test") -> NDArray[np.int64]:
+        """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
+        ids = self.ids(name)
+        found = groups.read(self.objects, self._entry(name)["path"])
+        return np.asarray(found.get("target_train", np.full(len(ids), -1)), dtype=np.int64)
+
+    def annotate(
+        self, set_name: str, columns: Mapping[str, Any] | None = None, /, **more: Any
+    ) -> dict[str, str]:
+        """Add labels, groups, images, texts or numbers to a set. They never change after that.
+
+        Parameters
+        ----------
+        set_name : str
+            ``train``, ``test``, another target set, or ``class``.
+        columns, **more
+            Name to one value an example (of ``class``: a class), in the order of the set's ids.
+            All are checked before the first is written; each is there whole or not at all.
+
+        Returns
+        -------
+        dict
+            Name to ``new``, or ``present`` where the very same values were there already.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        InputError
+            If a column cannot be stored, or is not one value an example.
+        ExistsError
+            If an annotation of the name is there with other values.
+        """
+        count = self._entry(set_name)["count"]
+        classes = self.document.get("classes", 0)
+        given = {**(columns or {}), **more}
+        checked = annotation.check(set_name, count, given, classes, f"annotation of {set_name}")
+        own = self._set(set_name, "target") if set_name not in ("train", "class") else {}
+        for name in sorted(
+            checked.keys() & own.keys() - annotation.names(self.objects, set_name).keys()
+        ):
+            msg = f"annotation {name!r} of {set_name!r} came with the set; annotations never change, choose another name"
+            raise ExistsError(msg)
+        done = annotation.add(self.objects, set_name, checked)
+        self._sets.pop(set_name, None)
+        self.__dict__.pop("class_names", None)
+        return done
+
+    def add_targets(self, name: str, examples: str | Path | Mapping[str, Any]) -> str:
+        """Add a target set, on which outputs of existing runs can be stored.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, ``.`` and ``_``.
+        examples : path or mapping
+            An ``.npz`` file or arrays: ``label`` (target,) integers; optional ``image``, ``id``,
+            ``train`` (the train unit that a target is, or -1) and further columns, each with or
+            without ``target_`` before it.
+
+        Returns
+        -------
+        str
+            ``new``, or ``present`` if the set is there with the same content.
+
+        Raises
+        ------
+        InputError
+            If the name or the examples cannot be used.
+        ExistsError
+            If there is another set of that name.
+        """
+        if isinstance(examples, Mapping):
+            return target_sets.add(self.objects, self.document, name, examples, "examples")
+        arrays = example_sets.read_npz(examples)
+        return target_sets.add(self.objects, self.document, name, arrays, str(examples))
+
+    def add_algorithm(
+        self,
+        name: str,
+        *,
+        alpha: float | None = 0.5,
+        runs: int = 0,
+        repeats: int = 1,
+        sampling: str = "planned",
+        masks: str = "shared",
+        outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
+        task: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Algorithm:
+        """Add an algorithm.
+
+        Parameters
+        ----------
+        name : str
+        alpha : float
+            Share of the training set that a run sees, strictly between 0 and 1.
+        runs : int
+            Runs to plan now; more can be added with :meth:`Algorithm.extend`.
+        repeats : int
+            Runs that share a mask.
+        sampling : {"planned", "foreign"}
+            Whether masks are the plan's or made elsewhere.
+        masks : {"shared", "independent"}
+            Whether mask m is the same for all algorithms of the study.
+        outputs : sequence of str or mapping
+            What a run says on each target; see :func:`dmstore.study.declaration.declare_outputs`.
+        task : str, optional
+            ``package.module:function`` that makes the training task.
+        config : mapping, optional
+            Passed to the task.
+
+        Raises
+        ------
+        InputError, ExistsError
+            If a value is not allowed or the name is taken.
+        """
+        return add_algorithm(
+            self.objects,
+            self.document,
+            name,
+            alpha=alpha,
+            runs=runs,
+            repeats=repeats,
+            sampling=sampling,
+            masks=masks,
+            outputs=outputs,
+            task=task,
+            config=config,
+        )
+
+    def algorithm(self, name: str) -> Algorithm:
+        """Open an algorithm; NotFoundError if the study has none of this name."""
+        return algorithms.open_algorithm(self.objects, self.document, name)
+
+    def runs(self, algorithm: str) -> xr.Dataset:
+        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``,
+        which see (:attr:`dmstore.study.runs_view.RunsView.dataset`).
+        """
+        return self.view(algorithm).dataset
+
+    def outputs(self, algorithm: str, target_set: str) -> xr.Dataset:
+        """The runs that have outputs on a target set, pinned: ``view(algorithm, target_set).dataset``.
+
+        The same as :meth:`runs` with the outputs and labels of that set; attribute ``pending`` is the
+        number of stored runs that have no outputs there yet.
+        """
+        return self.view(algorithm, target_set).dataset
+
+    def view(self, algorithm: str, target_set: str | None = None) -> RunsView:
+        """A pinned view of an algorithm's runs, with ``dataset``, ``pending`` and ``refresh()``.
+
+        Parameters
+        ----------
+        algorithm : str
+        target_set : str, optional
+            Show outputs on this set, of the runs that have them.
+        """
+        from dmstore.study.runs_view import RunsView
+
+        opened = self.algorithm(algorithm)
+        if target_set in (None, opened.target_set):
+            return RunsView(self, opened, None)
+        return RunsView(self, opened, self.target_outputs(algorithm, str(target_set)))
+
+    def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
+        """The table of an algorithm's outputs on a target set that was added later.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        InputError
+            If outputs on the set are part of the runs themselves.
+        """
+        from dmstore.study.target_outputs import TargetOutputs
+
+        opened = self.algorithm(algorithm)
+        if target_set == opened.target_set:
+            msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"
+            raise InputError(msg)
+        entry = target_sets.require(self.objects, self.document, target_set)
+        return TargetOutputs(opened, target_set, entry["count"])
+
+    def labels(self, target_set: str = "test") -> dict[str, Any]:
+        """Coordinates that name train units and targets: ids and labels."""
+        targets = self.target_set(target_set)
+        found: dict[str, Any] = {
+            "train": self.train["train"].values,
+            "target": targets["target"].values,
+        }
+        for dim, examples in (("train", self.train), ("target", targets)):
+            if "label" in examples:
+                found[f"{dim}_label"] = (dim, examples["label"].values)
+        return found
+
+    def fits(self, algorithm: str) -> list[dict[str, Any]]:
+        """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
+        self.algorithm(algorithm)
+        return results.fits(self.objects, algorithm)
+
+    def newest_fit(
+        self, algorithm: str, fit: str | None = None, output: str | None = None
+    ) -> dict[str, Any]:
+        """The newest complete fit (of an output), or the one named; NotFoundError if there is none."""
+        self.algorithm(algorithm)
+        return results.newest_fit(self.objects, algorithm, fit, output)
+
+    def datamodels(self, algorithm: str, fit: str | None = None) -> xr.Dataset:
+        """The datamodels of an algorithm: its newest complete fit, or the one named.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``weight`` (target, train), ``bias``, ``lam``, certificates; lazy.
+        """
+        document = self.newest_fit(algorithm, fit)
+        result = results.opened(
+            self.objects, f"datamodels/{algorithm}/{document['fit']}/", "datamodels"
+        )
+        labels = self.labels(document["target_set"])
+        result = result.assign_coords(labels)
+        return result.assign_attrs(
+            {k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")}
+        )
+
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Documents of finished comparisons, oldest first."""
+        return results.comparisons(self.objects)
+
+    def comparison(self, a: str, b: str, comparison: str | None = None) -> xr.Dataset:
+        """The newest comparison of algorithms `a` and `b` (in either order).
+
+        Raises
+        ------
+        NotFoundError
+            If they have not been compared.
+        """
+        for name in (a, b):
+            self.algorithm(name)
+        document = results.newest_comparison(self.objects, a, b, comparison)
+        result = results.opened(
+            self.objects, f"comparisons/{document['comparison']}/", "comparison"
+        )
+        return result.assign_coords(self.labels()).assign_attrs(
+            {"comparison": document["comparison"], "algorithms": document["algorithms"]}
+        )
+
+    def tree(self) -> xr.DataTree:
+        """Everything as one lazy tree: ``train``, ``targets``, ``target_sets/SET``, ``runs/NAME``,
+        ``outputs/NAME/SET``, ``datamodels/NAME``, ``comparisons/A,B``.
+        """
+        from dmstore.study.tree import study_tree
+
+        return study_tree(self)
+
+    def target(self, target: int | str) -> Target:
+        """One target, by id: its datamodels under every fitted algorithm."""
+        from dmstore.study.target import Target
+
+        index = self.targets.indexes["target"]
+        if target not in index:
+            msg = f"target {target!r} is not in this study"
+            raise NotFoundError(msg)
+        return Target(self, int(index.get_loc(target)))
+
+    def _facts(self) -> display.Facts:
+        return display.guarded(lambda: display.of_study(self), f"dmstore study {self.path}")
+
+    def __repr__(self) -> str:
+        return display.as_text(self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.as_html(self._facts())

@@ -1,0 +1,99 @@
+"""What the README says is run as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Done
+from paths import ROOT
+
+import dmstore
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+def test_first_two_blocks_are_the_two_commands():
+    demo, tests = blocks("bash")[:2]
+    for block in (demo, tests):
+        assert block.count("\n") == 1
+        assert block.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e ")
+    assert demo.rstrip().endswith(".venv/bin/dmstore demo")
+    assert tests.rstrip().endswith(".venv/bin/python -m pytest -q")
+
+
+@pytest.mark.parametrize("count", [180, pytest.param(2000, marks=pytest.mark.slow)])
+def test_steps_by_hand_and_notebook(tmp_path, count):
+    """The commands of "The same by hand", then the Python of the sections after it."""
+    by_hand = README.split("## The same by hand")[1]
+    script = re.search(r"^```bash\n(.*?)^```$", by_hand, re.M | re.S)[1]
+    assert "--runs 2000" in script
+    script = script.replace("--runs 2000", f"--runs {count}")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing wrong" in done.stdout
+    assert len(list(tmp_path.glob("digits.dm/comparisons/*/report.html"))) == 1
+    for language, code in re.findall(
+        r"^```(python|bash)\n(.*?)^```$", README.split("## Your own training loop")[1], re.M | re.S
+    ):
+        text = code.replace("runs=30", "runs=4").replace("--seconds 10", "--seconds 2")
+        command = (
+            [sys.executable, "-W", "error", "-c", text]
+            if language == "python"
+            else ["bash", "-euc", text]
+        )
+        found = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+
+
+def test_worked_examples_of_the_regression_page(tmp_path):
+    page = (ROOT / "docs" / "regression.md").read_text()
+    found = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    assert len(found) == 2
+    study = dmstore.create_study(
+        tmp_path / "digits.dm",
+        {"train_id": np.arange(30).astype(str), "target_id": np.arange(4).astype(str)},
+        seed=0,
+    )
+    study.add_algorithm("plain", sampling="foreign")
+    draw = np.random.default_rng(0)
+    masks = draw.random((400, 30)) < 0.5
+    np.savez(
+        tmp_path / "runs.npz",
+        run=np.arange(400),
+        mask=masks,
+        margin=masks @ draw.normal(size=(30, 4)),
+    )
+    assert Done("ingest", study.path, "plain", tmp_path / "runs.npz").returncode == 0
+    for code in found:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_links_in_the_documents_exist():
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), (document, target)

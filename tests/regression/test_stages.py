@@ -1,0 +1,294 @@
+"""A fit in bounded memory: stages in passes, Grams on scratch, blocks that go on where they were."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import Done, dying
+from sklearn.linear_model import Lasso
+
+import dmstore
+from dmstore.core import memory
+from dmstore.errors import InputError, StorageError
+from dmstore.regression import fit
+from dmstore.regression.fitting import stages, study_fit
+from dmstore.regression.fitting.memory_plan import Room, in_memory
+from dmstore.regression.fitting.run_groups import Runs
+from dmstore.regression.problem.design import gram_dtype
+from dmstore.regression.problem.parameters import Parameters
+from dmstore.schema.schema import known_outputs
+from dmstore.storage.acts.compact import compact
+from dmstore.storage.table.segment import Rows
+
+TRAIN, TARGETS, RUNS = 60, 300, 700
+
+
+@pytest.fixture
+def study(tmp_path):
+    draw = np.random.default_rng(0)
+    made = dmstore.create_study(
+        tmp_path / "fit.dm",
+        {"train_id": np.arange(TRAIN).astype(str), "target_id": np.arange(TARGETS).astype(str)},
+    )
+    algorithm = made.add_algorithm("a", sampling="foreign", alpha=0.5)
+    mask = draw.random((RUNS, TRAIN)) < 0.5
+    weight = draw.normal(size=(TRAIN, TARGETS)) * (draw.random((TRAIN, TARGETS)) < 0.2)
+    margin = (mask @ weight + draw.normal(size=(RUNS, TARGETS))).astype(np.float32)
+    columns = {"time": np.zeros(RUNS, np.int64), "host": np.full(RUNS, "h")}
+    rows = Rows(np.arange(RUNS), {"mask": mask, "margin": margin}, columns)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+    return made
+
+
+def room(monkeypatch, count, allocate=None):
+    """Let there be memory for so many Grams."""
+    monkeypatch.setattr(
+        study_fit.Fitting,
+        "room",
+        lambda self, words: Room(count, allocate or in_memory, 1 << 20),
+    )
+
+
+def arrays(study):
+    found = study.datamodels("a").load()
+    return {name: found[name].values for name in found.data_vars}
+
+
+@pytest.fixture
+def expected(study):
+    fit(study, "a")
+    found = arrays(study)
+    for folder in study.objects.children("datamodels/a/"):
+        study.objects.delete(f"datamodels/a/{folder}")
+    return found
+
+
+def check(study, expected):
+    found = arrays(study)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values, equal_nan=True), name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
+    room(monkeypatch, count)
+    seen = []
+    fit(study, "a", progress=lambda what, done, total: seen.append((what, done, total)))
+    check(study, expected)
+    passes = -(-8 // count)
+    assert sum(what == "count" and done == total for what, done, total in seen) == passes
+    # One estimate for all passes: a path is six refits, and there are two blocks.
+    steps = [(done, total) for what, done, total in seen if what == "fit"]
+    assert {total for _, total in steps} == {2 * (6 + 7)}
+    assert steps[0][0] == 0
+    assert steps[-1][0] == 2 * (6 + 7)
+    assert steps == sorted(steps)
+    # What later passes took the place of is gone.
+    (name,) = study.objects.children("datamodels/a/")
+    blocks = study.objects.children(f"datamodels/a/{name}/blocks/")
+    assert blocks == ["00000.zarr.zip", "00001.zarr.zip"]
+
+
+def test_a_gram_on_scratch_gives_the_same_and_leaves_nothing(
+    study, expected, monkeypatch, tmp_path
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    room(monkeypatch, 1, lambda n, dtype: memory.scratch_array(scratch, (n, n), dtype))
+    fit(study, "a")
+    check(study, expected)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 1), (2, 3), (3, 1)])
+def test_a_killed_fit_goes_on_with_other_memory(study, expected, monkeypatch, first, then):
+    real = stages.run
+    run, _calls = dying(real, 2 if first == 8 else 4)
+    with monkeypatch.context() as patch:
+        room(patch, first)
+        patch.setattr(stages, "run", run)
+        with pytest.raises(KeyboardInterrupt):
+            fit(study, "a")
+    done = []
+    monkeypatch.setattr(
+        stages, "run", lambda group, *a: (done.append(len(group)), real(group, *a))[1]
+    )
+    room(monkeypatch, then)
+    fit(study, "a")
+    check(study, expected)
+    # Two blocks have eight stages each; what was done is not done again.
+    assert sum(done) == 16 - first * (1 if first == 8 else 3)
+
+
+def test_groups_and_words_hold_every_run_once(study):
+    algorithm = study.algorithm("a")
+    compact(algorithm.table)
+    view = algorithm.table.view()
+    runs = Runs(algorithm, view, parts=4)
+    mask, values = view.read(["mask"])["mask"], view.read(["margin"])["margin"].astype(float)
+    words = runs.words(threads=3)
+    shift = values.mean(axis=0)
+    for group, rows in enumerate(runs.rows):
+        gram = stages.count_gram([words[group]])
+        assert np.array_equal(gram, mask[rows].astype(int).T @ mask[rows].astype(int))
+        found = runs.moments(group, words[group], values, shift, threads=2)
+        assert found.runs == len(rows)
+        assert np.allclose(found.product, mask[rows].T @ (values[rows] - shift), atol=1e-9)
+        assert np.allclose(found.square, ((values[rows] - shift) ** 2).sum(axis=0))
+        assert np.array_equal(found.lowest, (values[rows] - shift).min(axis=0))
+    assert sum(map(len, runs.rows)) + runs.count["eval"] == RUNS
+
+
+def test_counts_beyond_16_bits_are_kept():
+    assert gram_dtype(65_535) is np.uint16
+    assert gram_dtype(65_536) is np.int32
+    words = np.full((6, 1032), np.uint64(2**64 - 1))
+    gram = stages.count_gram([words])
+    assert gram.dtype == np.int32
+    assert (gram == 1032 * 64).all()
+
+
+def test_memory_that_is_too_little(study, monkeypatch):
+    with pytest.raises(InputError, match="beside the Grams"):
+        fit(study, "a", memory=10**6)
+    done = Done("fit", study.path, "a", "--memory", "1MB", "-Q")
+    assert done.returncode == 1
+    assert "give that with --memory" in done.stderr
+    assert fit(study, "a").summary["targets"] == TARGETS
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB", "99999999999T"]
+)
+def test_sizes_that_are_none(study, text):
+    with pytest.raises(InputError, match="such as 8GB"):
+        memory.parse(text)
+    done = Done("fit", study.path, "a", f"--memory={text}", "-Q")
+    assert done.returncode in (1, 2)
+    assert "such as 8GB" in done.stderr or "--memory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8GB", 8 * 10**9),
+        ("1.5 g", 15 * 10**8),
+        ("500MiB", 500 * 2**20),
+        ("7", 7),
+        (8e9, 8 * 10**9),
+    ],
+)
+def test_sizes(text, size):
+    assert memory.parse(text) == size
+    assert memory.available() > 10**7
+
+
+def test_scratch_that_is_full(study, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(memory.os, "posix_fallocate", full)
+    room(monkeypatch, 1, lambda n, dtype: memory.scratch_array(tmp_path, (n, n), dtype))
+    with pytest.raises(StorageError, match="--scratch"):
+        fit(study, "a")
+    with pytest.raises(StorageError, match="no-such"):
+        memory.scratch_array(tmp_path / "no-such", (2, 2), np.uint16)
+
+
+@pytest.mark.parametrize("further", ["to the end", "by two stages"])
+@pytest.mark.parametrize("folds", [0, 3])
+def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
+    """One overtakes the other between two of its passes, and deletes what it began with."""
+    parameters = Parameters(folds=folds)
+    room(monkeypatch, 1)
+    fit(study, "a", parameters=parameters)
+    expected = arrays(study)
+    for folder in study.objects.children("datamodels/a/"):
+        study.objects.delete(f"datamodels/a/{folder}")
+    real, kept = study_fit.Fitting.block, []
+
+    def late(self, blocks, number, *rest):
+        if blocks.stages(number) == 1 and not kept:
+            folder = Path(study.path, self.where)
+            with monkeypatch.context() as other:
+                other.setattr(study_fit.Fitting, "block", real)
+                if further == "to the end":
+                    fit(study, "a", parameters=parameters)
+                    (folder / "complete.json").unlink()
+                else:
+                    other.setattr(stages, "run", dying(stages.run, 5)[0])
+                    with pytest.raises(KeyboardInterrupt):
+                        fit(study, "a", parameters=parameters)
+            kept.extend(sorted((folder / "blocks").iterdir()))
+            end = "[01].zarr.zip" if further == "to the end" else "[01]-3.zarr.zip"
+            assert all(path.match(f"*0000{end}") for path in kept)
+        real(self, blocks, number, *rest)
+        if kept:
+            assert len(list(Path(study.path, self.where, "blocks").iterdir())) == 2
+
+    monkeypatch.setattr(study_fit.Fitting, "block", late)
+    fit(study, "a", parameters=parameters)
+    assert len(kept) == 2
+    check(study, expected)
+
+
+def test_a_mapped_gram_is_not_taken_for_the_next_pass(monkeypatch):
+    """As after a fit with scratch on a cluster that was interrupted, and one without."""
+    tasks = pytest.importorskip("dmstore.regression.fitting.cluster_worker")
+    seen = []
+    monkeypatch.setattr(
+        tasks.stages, "make_designs", lambda *a, **k: seen.append(a[4]) or [object()]
+    )
+    ready = tasks._Ready.__new__(tasks._Ready)
+    ready.fitting = SimpleNamespace(shared=True, sizes=[1, 1], threads=1)
+    ready.words, ready._room = [], Room(1, in_memory, 0)
+    tiles = SimpleNamespace(designs=lambda group, sizes: ["mapped"])
+    first, second = stages.all_stages(1, halves=False)
+    ready._pass, ready._designs = None, []
+    assert ready.designs([first], tiles) == ["mapped"]
+    ready.designs([second], None)
+    assert seen == [None]
+    ready.designs([first], None)
+    assert seen[1][0] is second
+
+
+def test_a_refused_fit_leaves_nothing(study, tmp_path):
+    before = sorted(path for path in tmp_path.rglob("*") if "/runs/" not in str(path))
+    with pytest.raises(InputError, match=r"0.01 GB of memory are too little: 0\.\d GB are needed"):
+        fit(study, "a", memory=10_000_000)
+    after = sorted(path for path in tmp_path.rglob("*") if "/runs/" not in str(path))
+    assert [path for path in after if path not in before] == [
+        tmp_path / "fit.dm/datamodels",
+        tmp_path / "fit.dm/datamodels/a",
+    ]
+    with pytest.raises(InputError, match="no such directory"):
+        fit(study, "a", scratch=tmp_path / "nowhere")
+
+
+def test_float16_outputs_are_fitted_as_they_are_stored(tmp_path):
+    draw = np.random.default_rng(3)
+    made = dmstore.create_study(
+        tmp_path / "half.dm", {"train_id": np.arange(40).astype(str), "target_id": ["x", "y"]}
+    )
+    margin = {**known_outputs()["margin"], "dtype": "float16"}
+    algorithm = made.add_algorithm("a", sampling="foreign", outputs={"margin": margin})
+    mask = draw.random((500, 40)) < 0.5
+    outputs = (mask @ draw.normal(size=(40, 2)) + draw.normal(size=(500, 2))).astype(np.float16)
+    columns = {"time": np.zeros(500, np.int64), "host": np.full(500, "h")}
+    rows = Rows(np.arange(500), {"mask": mask, "margin": outputs}, columns)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+    fit(made, "a")
+    runs, found = made.runs("a").load(), made.datamodels("a").load()
+    assert runs.margin.dtype == np.float16
+    used = runs.split.values != "eval"
+    for target in range(2):
+        alpha = float(found.lam[target]) / 2
+        lasso = Lasso(alpha=alpha, tol=1e-12, max_iter=100_000)
+        lasso.fit(
+            runs.mask.values[used].astype(float), runs.margin.values[used, target].astype(float)
+        )
+        assert np.allclose(found.weight[target], lasso.coef_, atol=1e-5)
