@@ -16,7 +16,7 @@ from benchmarks.tools import make_study, margins
 from dmstore.core import bits
 from dmstore.intake.worker_files import ingest  # noqa: F401 - the import is part of what a user has
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 RUNS, TRAIN, TARGET, COLUMNS = 20_000, 50_000, 10_000, 256
 

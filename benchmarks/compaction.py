@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.tools import make_study, margins, measured
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.study.study import open_study
 
 RUNS, TRAIN, TARGET, BATCH = 120_000, 88_400, 3_400, 256

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.tools import make_study, measured
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.study.study import open_study
 from dmstore.upkeep.maintenance import status
 

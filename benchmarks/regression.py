@@ -25,7 +25,7 @@ import numpy as np
 import dmstore
 from dmstore.schema.schema import known_outputs
 from dmstore.storage.acts.fill import fill
-from dmstore.storage.table.segment import Rows, row_digests
+from dmstore.storage.table.rows import Rows, row_digests
 
 SIZES = {
     "small": (20_000, 2_000, 512),

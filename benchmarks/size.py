@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.tools import make_study, margins
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 RUNS, TRAIN, TARGET = 4096, 50_000, 10_000
 

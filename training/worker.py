@@ -10,6 +10,7 @@ from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 from dmstore.schema import schema
 from dmstore.storage.table import groups
+from dmstore.storage.table.rows import MAX_RUN
 from dmstore.study import plan
 from dmstore.study.plan import Part
 from dmstore.study.study import Study
@@ -108,8 +109,7 @@ def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTa
     if not study.objects.exists(name):
         # Seeds of runs that no plan reaches, so that no stored run shares one.
         seeds = [
-            plan.training_seed(study.seed, opened.name, plan.MAX_RUN + number)
-            for number in range(count)
+            plan.training_seed(study.seed, opened.name, MAX_RUN + number) for number in range(count)
         ]
         with blas_threads(1):
             made = task.models(np.ones((count, opened.train), dtype=bool), seeds)

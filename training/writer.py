@@ -6,7 +6,6 @@ import atexit
 import logging
 import numbers
 import os
-import platform
 import signal
 import threading
 import time
@@ -19,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.errors import ConflictError, DmstoreError, InputError
-from dmstore.intake.worker_files import column_key, concatenate
 from dmstore.storage.acts import retract
-from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.plan import Part
 from dmstore.study.study import Study, open_study
@@ -208,7 +206,7 @@ class RunWriter:
             raise InputError(msg)
         count = len(ids)
         columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
-        columns.setdefault("host", np.full(count, platform.node()))
+        columns.setdefault("host", np.full(count, provenance.host()))
         where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
         with self._lock:
             if self._closed:
@@ -232,7 +230,7 @@ class RunWriter:
 
     def _fresh(self, rows: Rows, where: str) -> Rows:
         """The rows that this writer has not taken before."""
-        digests = segment.row_digests(rows.run, rows.arrays, self._sink.table.spec)
+        digests = row_digests(rows.run, rows.arrays, self._sink.table.spec)
         own = [digest.tobytes() for digest in digests]
         known = [self._digests.get(int(run)) for run in rows.run]
         for run, old, new in zip(rows.run, known, own, strict=True):
@@ -321,7 +319,7 @@ class RunWriter:
         """Show rows that were retracted and have now been made again with the same content."""
         digest = rows.digest
         assert digest is not None
-        made = {(int(run), row.tobytes().hex()) for run, row in zip(rows.run, digest, strict=True)}
+        made = set(pairs_of(rows.run, digest))
         table = self._sink.table
         if made & set(table.newest().retracted):
             retract.restore(table, lambda pairs: pairs & made, "made again")

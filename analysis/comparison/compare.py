@@ -10,10 +10,11 @@ from dataclasses import asdict
 
 import xarray as xr
 
+from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
 from dmstore.errors import InputError
 from dmstore.schema import schema
-from dmstore.storage.table import groups, log
+from dmstore.storage.table import groups
 from dmstore.study.study import Study
 
 
@@ -92,8 +93,8 @@ def compare(
             "fits": [fit["fit"] for fit in fits],
             "content_ids": [fit["content_id"] for fit in fits],
             "parameters": asdict(parameters),
-            "created": log.utc_now(),
-            "software": log.software(),
+            "created": provenance.utc_now(),
+            "software": provenance.software(),
         }
         study.objects.put_if_absent(
             f"{where}comparison.json", schema.dump_document("comparison", document)
@@ -110,7 +111,7 @@ def compare(
         groups.write_directory(
             study.objects, f"{where}{path}", schema.group_spec("comparison"), stored_arrays(found)
         )
-        complete = {"path": path, "created": log.utc_now()}
+        complete = {"path": path, "created": provenance.utc_now()}
         if not study.objects.put_if_absent(
             f"{where}complete.json", schema.dump_document("complete", complete)
         ):

@@ -13,6 +13,7 @@ from typing import Any
 
 import xarray as xr
 
+from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
@@ -21,8 +22,9 @@ from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open
 from dmstore.readers.units import Units
 from dmstore.schema import schema
 from dmstore.storage.objects.build_aside import beside
-from dmstore.storage.objects.objects import LocalObjects, storage_error
-from dmstore.storage.table import groups, log
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.refusals import storage_error
+from dmstore.storage.table import groups
 
 _LONGEST_NAME = 40
 _DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
@@ -135,8 +137,8 @@ def compare_scores(
         document = {
             "comparison": name,
             **{k: stated[k] for k in ("algorithms", "sources", "examples", "parameters")},
-            "created": log.utc_now(),
-            "software": log.software(),
+            "created": provenance.utc_now(),
+            "software": provenance.software(),
         }
         _keep(place, name, found, document, labels)
     return _load(place, labels)

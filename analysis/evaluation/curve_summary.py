@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import number
 from dmstore.schema import schema
 from dmstore.storage.published.published import ReadOnly
-from dmstore.storage.table import log
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
             "eval_runs": attrs["eval_runs"],
             "parameters": parameters,
             "results": results,
-            "created": log.utc_now(),
-            "software": log.software(),
+            "created": provenance.utc_now(),
+            "software": provenance.software(),
         }
         name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
         # Made again it is the newest again.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, number, summarise
 from dmstore.schema import schema
 from dmstore.storage.published.published import ReadOnly
-from dmstore.storage.table import log
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
             "eval_runs": results["eval_runs"],
             "parameters": {key: attrs[key] for key in ("resamples", "random_state")},
             "results": results,
-            "created": log.utc_now(),
-            "software": log.software(),
+            "created": provenance.utc_now(),
+            "software": provenance.software(),
         }
         name = _name(attrs["algorithm"], attrs["fit"], attrs["content_id"])
         study.objects.put_if_absent(name, schema.dump_document("evaluation", document))

@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.analysis.pages import fit_plot, plot
 from dmstore.errors import MissingDependencyError
-from dmstore.storage.table import log
 
 _SHOWN = 3
 _HEAVY = 24
@@ -148,7 +148,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "has_out": "delta_out" in comparison,
         "has_labels": "label" in subject.examples.targets,
         "scores_only": subject.scores_only,
-        "software": log.software(),
+        "software": provenance.software(),
     }
 
 

@@ -13,7 +13,7 @@ from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.errors import InputError
 from dmstore.schema import schema
-from dmstore.storage.objects.objects import LocalObjects
+from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import groups
 from dmstore.study import results
 from dmstore.study.study import Study

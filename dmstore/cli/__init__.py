@@ -135,7 +135,7 @@ def _explain(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, DmstoreError):
         return error.kind, str(error), 3 if isinstance(error, IncompleteError) else 1
     if isinstance(error, OSError):
-        from dmstore.storage.objects.objects import storage_error
+        from dmstore.storage.objects.refusals import storage_error
 
         return "storage", str(storage_error(error, error.filename or "storage")), 1
     if isinstance(error, ImportError):

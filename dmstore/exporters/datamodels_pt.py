@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import dmstore
+from dmstore import provenance
 from dmstore.exporters import torchfile
 from dmstore.exporters.datamodels import Datamodels
 from dmstore.exporters.stream import Progress, Stream, metered, whole
@@ -62,7 +62,7 @@ def write(
         "units": "standardised" if standardised else "raw",
         "convention": _STANDARDISED if standardised else _RAW,
         "about": {
-            "software": f"dmstore {dmstore.__version__}",
+            "software": provenance.software(),
             **{key: document[key] for key in ("study", "algorithm", "fit", "output", "content_id")},
         },
     }

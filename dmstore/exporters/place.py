@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import beside
-from dmstore.storage.objects.objects import storage_error
+from dmstore.storage.objects.refusals import storage_error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import dmstore
+from dmstore import provenance
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters.stream import Stream, whole
 from dmstore.schema import schema
@@ -116,7 +116,7 @@ class Source:
         """Where the rows are from and what their outputs mean, for the file beside them."""
         document = self.algorithm.document
         return {
-            "software": f"dmstore {dmstore.__version__}",
+            "software": provenance.software(),
             "study": self.view.table.identity["study"],
             "algorithm": self.algorithm.name,
             "content_id": self.view.content_id(),

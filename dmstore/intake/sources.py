@@ -16,7 +16,7 @@ from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundErr
 from dmstore.readers.source import Source, blocks
 from dmstore.storage.acts.fill import fill
 from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import DIGEST_BYTES, Rows, pairs_of, row_digests
 from dmstore.storage.table.view import BLOCK
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.display import counted, first_few
@@ -251,8 +251,7 @@ def _retracted(
     places = np.flatnonzero(found)
     known = set(pairs)
     digest = _digests(algorithm, source, places, names)
-    for place, row in zip(places, digest, strict=True):
-        found[place] = (int(source.ids[place]), row.tobytes().hex()) in known
+    found[places] = [pair in known for pair in pairs_of(source.ids[places], digest)]
     return found
 
 
@@ -262,7 +261,7 @@ def _digests(
     """Digests that the rows at `places` have or would have here: (place, 16) uint8."""
     if source.digest is not None:
         return source.digest[places]
-    found = [np.empty((0, segment.DIGEST_BYTES), dtype=np.uint8)]
+    found = [np.empty((0, DIGEST_BYTES), dtype=np.uint8)]
     for block in blocks(source, places):
         rows = _read(source, block, names)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -270,7 +269,7 @@ def _digests(
                 spec.name: rows.arrays[spec.name].astype(spec.dtype, copy=False)
                 for spec in algorithm.table.spec.rows()
             }
-        found.append(segment.row_digests(rows.run, arrays, algorithm.table.spec))
+        found.append(row_digests(rows.run, arrays, algorithm.table.spec))
     return np.concatenate(found)
 
 
@@ -311,7 +310,7 @@ def _prepared(
         except InputError as error:
             raise _SourceError(str(error)) from None
         spec = algorithm.table.spec
-        return replace(rows, digest=segment.row_digests(rows.run, rows.arrays, spec))
+        return replace(rows, digest=row_digests(rows.run, rows.arrays, spec))
 
     waiting: deque[tuple[Future[Rows], int]] = deque()
     with ThreadPoolExecutor(_READERS) as pool:

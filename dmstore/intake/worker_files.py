@@ -21,8 +21,7 @@ from dmstore.intake.sources import FAULTS, retracted_text, skipped_text, take
 from dmstore.readers.npz import read_outputs, read_rows
 from dmstore.readers.source import Request, Source
 from dmstore.readers.study import StudySource
-from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.target_outputs import TargetOutputs
@@ -214,7 +213,7 @@ class _Batch:
         self._waiting: list[Rows] = []
 
     def add(self, rows: Rows, where: str, result: Ingest) -> None:
-        digests = segment.row_digests(rows.run, rows.arrays, self._table.spec)
+        digests = row_digests(rows.run, rows.arrays, self._table.spec)
         out = self._are_retracted(rows, digests)
         if out.any():
             # Outputs of another model that says the same have been let in since.
@@ -252,10 +251,7 @@ class _Batch:
             self.flush(result)
 
     def _are_retracted(self, rows: Rows, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        pairs = zip(rows.run, digests, strict=True)
-        return np.array(
-            [(int(n), row.tobytes().hex()) in self._retracted for n, row in pairs], bool
-        )
+        return np.array([pair in self._retracted for pair in pairs_of(rows.run, digests)], bool)
 
     def flush(self, result: Ingest) -> None:
         groups: dict[tuple[tuple[str, str], ...], list[Rows]] = {}
@@ -266,20 +262,3 @@ class _Batch:
             self._table.append(merged)
             result.new += len(merged)
         self._waiting = []
-
-
-def column_key(rows: Rows) -> tuple[tuple[str, str], ...]:
-    """What rows must share to stand in one segment: names and dtypes of their columns."""
-    return tuple(sorted((n, segment.column_dtype(v)) for n, v in rows.columns.items()))
-
-
-def concatenate(parts: Sequence[Rows]) -> Rows:
-    """Rows of the same arrays and columns, one after the other."""
-    return Rows(
-        np.concatenate([part.run for part in parts]),
-        {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
-        None
-        if any(part.digest is None for part in parts)
-        else np.concatenate([part.digest for part in parts if part.digest is not None]),
-    )

@@ -28,7 +28,7 @@ from dmstore.readers.source import (
     positions,
 )
 from dmstore.schema import schema
-from dmstore.study.plan import MOST_RUNS
+from dmstore.storage.table.rows import MOST_RUNS
 
 FORMAT = "arrays"
 _MASKS = ("mask", "masks", "mask_packed", "masks_packed")

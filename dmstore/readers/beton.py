@@ -26,7 +26,7 @@ from dmstore.readers.source import (
     find_outputs,
     positions,
 )
-from dmstore.study.plan import MOST_RUNS
+from dmstore.storage.table.rows import MOST_RUNS
 
 FORMAT = "beton"
 _VERSION = 2

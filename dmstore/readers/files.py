@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmstore.core.npy import read_header
 from dmstore.errors import InputError
-from dmstore.study.plan import MOST_RUNS
+from dmstore.storage.table.rows import MOST_RUNS
 
 NUMBERS, TEXTS = "biuf", "US"
 LARGEST_ROW = 1 << 30

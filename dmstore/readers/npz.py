@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.core import bits
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.target_outputs import TargetOutputs
@@ -84,7 +83,7 @@ def _check_digests(
     """Compare rows with the digests that their worker made, of outputs in the dtypes of its file."""
     spec = algorithm.table.spec
     written = {n: replace(spec.arrays[n], dtype=str(values.dtype)) for n, values in arrays.items()}
-    own = segment.row_digests(run, arrays, replace(spec, arrays={**spec.arrays, **written}))
+    own = row_digests(run, arrays, replace(spec, arrays={**spec.arrays, **written}))
     given = reader.load("row_digest")
     wrong = np.ones(len(run), dtype=bool)
     if given.shape == own.shape and given.dtype == own.dtype:
@@ -138,7 +137,7 @@ def read_outputs(path: str | Path, outputs: TargetOutputs) -> Rows:
 def _stamp(columns: dict[str, NDArray[Any]], count: int) -> None:
     """Time and host of this process where the file has none."""
     columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
-    columns.setdefault("host", np.full(count, platform.node()))
+    columns.setdefault("host", np.full(count, provenance.host()))
 
 
 def _check_identity(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.readers.files import RowArray
 from dmstore.schema import schema
-from dmstore.storage.table.segment import MAX_ROWS, Rows
-from dmstore.study.plan import MAX_RUN
+from dmstore.storage.table.rows import MAX_RUN, Rows
+from dmstore.storage.table.segment import MAX_ROWS
 
 if TYPE_CHECKING:
     from dmstore.study.algorithm import Algorithm
@@ -210,7 +210,7 @@ def stamp(count: int) -> dict[str, NDArray[Any]]:
     """Time and host of an import, for runs that carry none."""
     return {
         "time": np.full(count, time.time_ns() // 1_000_000, dtype=np.int64),
-        "host": np.full(count, platform.node()),
+        "host": np.full(count, provenance.host()),
     }
 
 

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 from dmstore.readers.source import Output, Request
 from dmstore.schema import schema
-from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import MAX_RUN, Rows, pairs_of, row_digests
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted, first_few
-from dmstore.study.plan import MAX_RUN
 from dmstore.study.study import Study, open_study
 
 FORMAT = "study"
@@ -88,8 +86,8 @@ class StudySource:
         digest = np.array([list(bytes.fromhex(text)) for _, text in pairs], dtype=np.uint8)
         own = into.table.view()
         if self.digest is not None:
-            stored = {(int(n), d.tobytes().hex()) for n, d in zip(own.run, own.digest, strict=True)}
-            return sorted(number for number, text in pairs if (number, text) in stored)
+            stored = set(pairs_of(own.run, own.digest))
+            return sorted(pair[0] for pair in pairs if pair in stored)
         if not self._kept:
             run = foreign_ids(self._algorithm.table.identity, run, digest)
         else:
@@ -133,7 +131,7 @@ class StudySource:
         every = [spec.name for spec in self._algorithm.table.spec.rows()]
         columns = [*_OWN, *self._view.columns]
         found = self._read(places, ["run", *every, *columns])
-        digest = segment.row_digests(found["run"], found, self._algorithm.table.spec)
+        digest = row_digests(found["run"], found, self._algorithm.table.spec)
         wrong = np.flatnonzero((digest != self._view.digest[places]).any(axis=1))
         if len(wrong):
             msg = f"{self.path}: run {found['run'][wrong[0]]} does not have its digest; run 'dmstore verify {self.path}'"

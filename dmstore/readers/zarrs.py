@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dmstore.core import strictjson
 from dmstore.errors import InputError
 from dmstore.readers.files import LARGEST_ROW, check_inside, stretches
-from dmstore.study.plan import MOST_RUNS
+from dmstore.storage.table.rows import MOST_RUNS
 
 _CODECS = {
     *("bytes", "endian", "transpose", "blosc", "zstd", "gzip", "zlib", "crc32c", "crc32"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dmstore.errors import FormatError
-from dmstore.storage.objects.objects import LocalObjects, Objects
-from dmstore.storage.objects.remote import RemoteObjects, explain
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.refusals import explain
+from dmstore.storage.objects.remote import RemoteObjects
 from dmstore.storage.published.published import BLOCK, IndexedObjects
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 from dmstore.study import annotation, target_sets
 from dmstore.study import examples as example_sets

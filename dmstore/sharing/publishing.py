@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmstore import provenance
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
 from dmstore.sharing.staging import Staging, check_free
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.objects.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import RemoteObjects, is_url
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.archive import ZipObjects
 from dmstore.storage.published.index import FOR_PEOPLE, INDEX, Entry, Index
 from dmstore.storage.published.published import ReadOnly
-from dmstore.storage.table import log
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study
 from dmstore.upkeep.maintenance import compact_study, later_outputs, verify_study
@@ -164,7 +166,7 @@ class _Sheet:
     def index(self) -> bytes:
         """The index of all entries."""
         index = Index(self.study.uuid, self.contents.algorithms, self.entries)
-        return indexes.dump(index, log.utc_now(), log.software())
+        return indexes.dump(index, provenance.utc_now(), provenance.software())
 
     def summary(self, destination: str | Path, written: int) -> dict[str, Any]:
         """What a call returns."""

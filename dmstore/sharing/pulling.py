@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dmstore import provenance
 from dmstore.errors import (
     CorruptionError,
     FormatError,
@@ -126,8 +127,8 @@ def _origin(source: str | Path, index: Index) -> dict[str, Any]:
         # A URL holds no credentials: it would have been refused.
         "source": str(source).rstrip("/") if is_url(source) else Path(source).absolute().name,
         "study": index.study,
-        "pulled": log.utc_now(),
-        "software": log.software(),
+        "pulled": provenance.utc_now(),
+        "software": provenance.software(),
         "content_ids": {name: entry["content_id"] for name, entry in index.algorithms.items()},
         "branch": 1 + secrets.randbelow(MOST_BRANCHES - 1),
     }

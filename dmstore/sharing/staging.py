@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import naming
-from dmstore.storage.objects.objects import LocalObjects, is_temporary, storage_error
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import is_temporary
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.index import Entry
 

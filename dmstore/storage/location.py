@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.index import INDEX
 
 

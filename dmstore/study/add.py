@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dmstore import provenance
 from dmstore.errors import ExistsError, InputError, NotFoundError
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.table import log
-from dmstore.study import plan
+from dmstore.storage.table.rows import MOST_RUNS
 from dmstore.study.algorithm import Algorithm, open_algorithm
 from dmstore.study.declaration import declare_outputs
 
@@ -61,8 +61,8 @@ def add_algorithm(
     if sampling == "foreign" and runs:
         msg = "foreign sampling has no plan; leave the number of runs out"
         raise InputError(msg)
-    if not (0 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
-        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {plan.MOST_RUNS}"
+    if not (0 <= runs <= MOST_RUNS and 1 <= repeats <= MOST_RUNS):
+        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {MOST_RUNS}"
         raise InputError(msg)
     if target_set not in study["targets"]:
         msg = (
@@ -77,8 +77,8 @@ def add_algorithm(
         "name": name,
         "study": study["uuid"],
         "uuid": uuid.uuid4().hex,
-        "created": log.utc_now(),
-        "software": log.software(),
+        "created": provenance.utc_now(),
+        "software": provenance.software(),
         "alpha": alpha,
         "sampling": sampling,
         "masks": masks,

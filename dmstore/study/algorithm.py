@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.core import bits
 from dmstore.errors import (
     ConflictError,
@@ -22,8 +23,7 @@ from dmstore.errors import (
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.index import ORIGIN
-from dmstore.storage.table import log
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import MOST_RUNS, Rows
 from dmstore.storage.table.table import Table
 from dmstore.study import declaration, display, plan
 from dmstore.study.plan import Block, Part
@@ -115,8 +115,10 @@ class Algorithm:
                     *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
                 )
         blocks = [self._blocks[name] for name in names]
-        if sum(block.runs for block in blocks) > plan.MOST_RUNS:
-            msg = f"{self.prefix}plans: more than {plan.MOST_RUNS} runs are planned; do not use this study"
+        if sum(block.runs for block in blocks) > MOST_RUNS:
+            msg = (
+                f"{self.prefix}plans: more than {MOST_RUNS} runs are planned; do not use this study"
+            )
             raise FormatError(msg)
         return blocks
 
@@ -164,8 +166,8 @@ class Algorithm:
         if not self.planned:
             msg = f"algorithm {self.name!r} has foreign sampling, so it has no plan to extend; ingest its runs"
             raise InputError(msg)
-        if not (1 <= runs <= plan.MOST_RUNS and 1 <= repeats <= plan.MOST_RUNS):
-            msg = f"{runs} runs with {repeats} repeats: both must be 1 to {plan.MOST_RUNS}"
+        if not (1 <= runs <= MOST_RUNS and 1 <= repeats <= MOST_RUNS):
+            msg = f"{runs} runs with {repeats} repeats: both must be 1 to {MOST_RUNS}"
             raise InputError(msg)
         try:
             block = plan.next_block(blocks, self._branch(), runs, repeats)
@@ -189,7 +191,7 @@ class Algorithm:
             "block": number,
             **asdict(block),
             "token": uuid.uuid4().hex,
-            "created": log.utc_now(),
+            "created": provenance.utc_now(),
         }
         name = f"{self.prefix}plans/{number:04d}.json"
         if not self.objects.put_if_absent(name, schema.dump_document("plan", document)):

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.schema import schema
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.build_aside import beside
-from dmstore.storage.objects.objects import LocalObjects, Objects, storage_error
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import is_url
-from dmstore.storage.table import log
 from dmstore.study import annotation
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR
@@ -148,8 +150,8 @@ def _document(
     return {
         "uuid": uuid.uuid4().hex,
         "seed": seed,
-        "created": log.utc_now(),
-        "software": log.software(),
+        "created": provenance.utc_now(),
+        "software": provenance.software(),
         "train": describe(sets["train"]["id"]),
         "targets": {"test": describe(sets["test"]["id"])},
         "classes": known or classes or 0,
@@ -174,6 +176,6 @@ def _build(
         annotation.write_directory(objects, "class", "name", sets["class"]["name"])
     objects.put_if_absent(
         "about/0001.json",
-        schema.dump_document("about", {"created": log.utc_now(), **(about or {})}),
+        schema.dump_document("about", {"created": provenance.utc_now(), **(about or {})}),
     )
     objects.put_if_absent(ANCHOR, schema.dump_document("study", document))

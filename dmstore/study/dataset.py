@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmstore.schema import layout, schema
 from dmstore.storage.table import segment
+from dmstore.storage.table.rows import DIGEST_BYTES
 from dmstore.storage.table.view import Source, View
 
 # Milliseconds that a date of nanoseconds can hold.
@@ -46,7 +47,7 @@ def read_rows(
     ]
     if not parts:
         spec = view.table.spec.arrays[name]
-        sizes = (view.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:])
+        sizes = (view.table.sizes.get(dim, DIGEST_BYTES) for dim in spec.dims[1:])
         return np.empty((0, *sizes), dtype=spec.dtype)[(slice(None), *window)]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return values if np.array_equal(back, np.arange(len(values))) else values[back]

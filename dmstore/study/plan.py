@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.storage.table.rows import MAX_RUN
 
 SPLITS = ("train", "holdout", "eval")
 EVAL_SHARE = 0.05
 HOLDOUT_SHARE = 0.10
-MAX_RUN = 2**62
 # Run ids that one copy of a study can give.
 BRANCH = 2**32
-# Runs of a table: their ids are held in memory.
-MOST_RUNS = 10**7
 
 
 @dataclass(frozen=True)

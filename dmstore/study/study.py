@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.schema import schema
 from dmstore.storage.location import open_location
-from dmstore.storage.objects.objects import Objects, storage_error
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table import groups
 from dmstore.study import algorithm as algorithms
 from dmstore.study import annotation, display, results, target_sets

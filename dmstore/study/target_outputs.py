@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 from dmstore.schema import schema
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.acts.retract import Pairs, Retraction, restore, retract
+from dmstore.storage.acts.retract import Retraction, restore, retract
 from dmstore.storage.table import log
-from dmstore.storage.table.segment import Rows, row_digests
+from dmstore.storage.table.rows import Pairs, Rows, pairs_of, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
 from dmstore.study import plan
@@ -110,10 +110,7 @@ class TargetOutputs:
         if not self._retracted:
             return
         digests = row_digests(rows.run, rows.arrays, self.table.spec)
-        equal = {
-            (int(run), digest.tobytes().hex())
-            for run, digest in zip(rows.run, digests, strict=True)
-        } & self._retracted
+        equal = self._retracted.intersection(pairs_of(rows.run, digests))
         if equal:
             compact(self.table)
             restore(self.table, lambda pairs: pairs & equal, "made again by other models")
@@ -172,7 +169,7 @@ class TargetOutputs:
             rows = stale_rows(self.algorithm.table.view(), view)
             if run_ids is not None:
                 rows = rows[np.isin(view.run[rows], run_ids)]
-            return {(int(view.run[row]), view.digest[row].tobytes().hex()) for row in rows}
+            return set(pairs_of(view.run[rows], view.digest[rows]))
 
         return retract(self.table, choose, reason)
 

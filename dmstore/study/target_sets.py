@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore import provenance
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.table import groups, log
+from dmstore.storage.table import groups
 from dmstore.study import annotation, examples
 
 PLACE = "targets/"
@@ -144,8 +145,8 @@ def add(
         "count": len(columns["id"]),
         "sha256": examples.id_hash(columns["id"]),
         "path": path,
-        "created": log.utc_now(),
-        "software": log.software(),
+        "created": provenance.utc_now(),
+        "software": provenance.software(),
     }
     if objects.put_if_absent(f"{PLACE}{name}.json", schema.dump_document("targets", document)):
         return "new"

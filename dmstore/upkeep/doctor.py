@@ -13,7 +13,8 @@ from pathlib import Path
 from dmstore.errors import DmstoreError, InputError
 from dmstore.storage.location import open_location
 from dmstore.storage.objects import posix, probe
-from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.remote import RemoteObjects
 
 RACES = 20

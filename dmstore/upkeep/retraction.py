@@ -11,8 +11,9 @@ import numpy as np
 from dmstore.errors import CorruptionError, InputError
 from dmstore.schema import schema
 from dmstore.storage.acts import retract
-from dmstore.storage.acts.retract import Pairs, Retraction
+from dmstore.storage.acts.retract import Retraction
 from dmstore.storage.table import log
+from dmstore.storage.table.rows import Pair, Pairs, pairs_of
 from dmstore.storage.table.view import View
 from dmstore.study import target_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
@@ -53,7 +54,7 @@ def retract_runs(
                 raise
             return set()
         usable = True
-        return {(int(view.run[row]), view.digest[row].tobytes().hex()) for row in rows}
+        return set(pairs_of(view.run[rows], view.digest[rows]))
 
     if dry_run:
         view = algorithm.table.view()
@@ -115,7 +116,7 @@ def retracted_since(algorithm: Algorithm, fit: Mapping[str, Any]) -> int:
     try:
         view = table.view_of(log.Manifest(fit["version"], base=base))
         rows = np.flatnonzero(np.isin(view.run, [run for run, _ in retracted]))
-        return len(retracted & {(int(view.run[i]), view.digest[i].tobytes().hex()) for i in rows})
+        return len(retracted.intersection(pairs_of(view.run[rows], view.digest[rows])))
     except (FileNotFoundError, CorruptionError):
         pass
     try:
@@ -151,11 +152,8 @@ def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:
     return found
 
 
-def _pairs(view: View) -> list[tuple[int, str]]:
-    return [
-        (int(run), digest.tobytes().hex())
-        for run, digest in zip(view.run, view.digest, strict=True)
-    ]
+def _pairs(view: View) -> list[Pair]:
+    return pairs_of(view.run, view.digest)
 
 
 @dataclass(frozen=True)

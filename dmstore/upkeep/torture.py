@@ -26,7 +26,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.vacuum import vacuum
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.probe import exclusive
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.creation import create_study
 from dmstore.study.study import open_study

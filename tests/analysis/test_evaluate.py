@@ -22,7 +22,7 @@ from dmstore.analysis.evaluation.learning_curve import _steps
 from dmstore.analysis.evaluation.score_matrix import read_scores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression import fit, lasso_path
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGET = 40, 12
 

@@ -25,7 +25,7 @@ from dmstore.analysis import compare
 from dmstore.regression import fit
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGET, RUNS = 16, 5, 60
 COMPARED = ("direction", "cosine", "delta", "subpopulation", "included")

@@ -23,7 +23,7 @@ from dmstore.intake.worker_files import ingest
 from dmstore.readers.scores import labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 RUNS = 160
 

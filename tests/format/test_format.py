@@ -15,6 +15,7 @@ from paths import ROOT
 
 from dmstore.errors import FormatError
 from dmstore.schema import schema
+from dmstore.storage.table.rows import MAX_RUN
 
 SCHEMAS = ROOT / "store_schemas"
 FILES = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
@@ -61,7 +62,7 @@ def test_numbers_of_the_page_are_those_of_the_code():
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"`eval` where u < {plan.EVAL_SHARE:.2f}" in text
     assert f"`holdout` where u < {plan.EVAL_SHARE:.2f} + {plan.HOLDOUT_SHARE:.2f}" in text
-    assert plan.MAX_RUN == 2**62
+    assert MAX_RUN == 2**62
     assert f"dmstore writes {segment.MAX_ROWS} rows at most" in text
     assert pulling.MOST_BRANCHES == 2**29
     assert algorithm.ANCHOR == "study.json"

@@ -8,9 +8,9 @@ from dmstore.errors import InputError, StorageError
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.vacuum import vacuum
 from dmstore.storage.objects import probe
-from dmstore.storage.objects.objects import LocalObjects
+from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import verify_study

@@ -17,7 +17,7 @@ from dmstore.schema import schema
 from dmstore.sharing import publish
 from dmstore.storage.acts import retract
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.study import plan
 from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study
 from dmstore.upkeep.retraction import retract_runs

@@ -19,10 +19,9 @@ from dmstore.readers.study import StudySource
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.verify import verify
 from dmstore.storage.table import base, segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import MAX_RUN, Rows
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
-from dmstore.study import plan
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.retraction import restore_runs, retract_runs
 
@@ -271,7 +270,7 @@ def test_another_study_of_the_same_examples(study, algorithm, tmp_path):
     assert (found["new"], found["sources"][0]["format"]) == (50, "study")
     view = here.table.view()
     assert view.run.min() >= 0
-    assert view.run.max() < plan.MAX_RUN
+    assert view.run.max() < MAX_RUN
     rows = view.read(["mask", "margin", "seed", "source_run", "accuracy"])
     expected = theirs.table.view().read(["run", "mask", "margin", "seed"])
     for name in ("mask", "margin", "seed"):

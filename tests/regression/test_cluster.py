@@ -23,7 +23,7 @@ from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.stages import all_stages
 from dmstore.regression.problem.design import count_gram, padded
 from dmstore.regression.solvers.lasso import Parameters
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 distributed = pytest.importorskip("distributed")
 TRAIN, TARGETS, RUNS = 80, 1100, 400

@@ -10,7 +10,7 @@ import pytest
 import dmstore
 from dmstore.errors import InputError
 from dmstore.regression.fitting.memory_plan import Need, plan
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 LIVING17 = {
     "words": [88_400 * 1616 * 8, 88_400 * 208 * 8],

@@ -24,7 +24,7 @@ from dmstore.regression.problem.block_arrays import AT_START, CONSTANT, NOT_CONV
 from dmstore.regression.problem.design import Moments, RunPacker, make_design, make_moments
 from dmstore.regression.solvers.lasso import Parameters
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.upkeep.retraction import restore_runs, retract_runs
 
 

@@ -21,7 +21,7 @@ from dmstore.regression.problem.design import gram_dtype
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.schema.schema import known_outputs
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGETS, RUNS = 60, 300, 700
 

@@ -38,7 +38,7 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.location import open_location
 from dmstore.storage.published import index as indexes
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.upkeep.maintenance import verify_study
 
 ABOUT = {

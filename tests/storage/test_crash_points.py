@@ -442,7 +442,7 @@ def content(path):
             Counter(map(str, own))
             if path.suffix != ".zarr"
             else digest(
-                groups.read(dmstore.storage.objects.objects.LocalObjects(path.parent), path.name)
+                groups.read(dmstore.storage.objects.local.LocalObjects(path.parent), path.name)
             )
         )
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -25,8 +25,8 @@ from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.storage.acts import compact as compaction
 from dmstore.storage.acts import tag
-from dmstore.storage.table import log, protocol, segment
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table import log, protocol
+from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.view import View
 from dmstore.upkeep.maintenance import vacuum_study, verify_study
 from dmstore.upkeep.retraction import restore_runs, retract_runs
@@ -79,7 +79,7 @@ class Model:
 def made(algorithm, run, seed):
     """The (run id, digest) pair of a row."""
     rows = make_rows(algorithm, [run], seed)
-    digest = segment.row_digests(rows.run, rows.arrays, algorithm.table.spec)
+    digest = row_digests(rows.run, rows.arrays, algorithm.table.spec)
     return run, digest[0].tobytes().hex()
 
 
@@ -203,7 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
                     following = steps.throw(error)
                     answer = yield following
 
-        protocol.drive(go_on(), self._perform)
+        steps.drive(go_on(), self._perform)
 
     @rule(forget=st.booleans())
     def vacuum(self, forget):

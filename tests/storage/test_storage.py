@@ -26,8 +26,9 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.vacuum import vacuum
 from dmstore.storage.acts.verify import verify
-from dmstore.storage.objects.objects import LocalObjects
-from dmstore.storage.table import log, segment
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.table import log
+from dmstore.storage.table.rows import row_digests
 from dmstore.storage.table.snapshot import content_id
 from dmstore.study.study import open_study
 from dmstore.upkeep import maintenance
@@ -223,7 +224,7 @@ def test_base_is_plain_zarr(algorithm):
 def test_store_size(tmp_path):
     """At most .13 byte a mask element and 3.5 a float32 margin, on margins like real ones."""
     import dmstore
-    from dmstore.storage.table.segment import Rows
+    from dmstore.storage.table.rows import Rows
 
     draw = np.random.default_rng(0)
     study = dmstore.create_study(
@@ -382,7 +383,7 @@ def test_put_if_absent_has_one_winner(tmp_path):
 def test_outputs_table_is_the_same_code(study, algorithm):
     """Outputs on a later target set: another schema, no mask, keyed by run id."""
     from dmstore.schema import schema
-    from dmstore.storage.table.segment import Rows
+    from dmstore.storage.table.rows import Rows
     from dmstore.storage.table.table import Table
 
     spec = schema.group_spec("outputs", {"margin": schema.known_outputs()["margin"]})
@@ -414,12 +415,12 @@ def test_columns_differ_between_segments(algorithm):
 def test_digest_covers_id_mask_and_outputs(algorithm):
     rows = make_rows(algorithm, range(4))
     spec = algorithm.table.spec
-    digest = segment.row_digests(rows.run, rows.arrays, spec)
+    digest = row_digests(rows.run, rows.arrays, spec)
     changed = {**rows.arrays, "prediction": rows.arrays["prediction"] ^ 1}
-    assert (segment.row_digests(rows.run, changed, spec) != digest).any(axis=1).all()
-    assert (segment.row_digests(rows.run + 1, rows.arrays, spec) != digest).any(axis=1).all()
+    assert (row_digests(rows.run, changed, spec) != digest).any(axis=1).all()
+    assert (row_digests(rows.run + 1, rows.arrays, spec) != digest).any(axis=1).all()
     flipped = {**rows.arrays, "mask": ~rows.arrays["mask"]}
-    assert (segment.row_digests(rows.run, flipped, spec) != digest).any(axis=1).all()
+    assert (row_digests(rows.run, flipped, spec) != digest).any(axis=1).all()
 
 
 def test_a_lost_chunk_is_an_error_not_a_fill_value(study, algorithm):

@@ -134,7 +134,7 @@ def test_a_view_is_pinned_and_refreshes(study, algorithm):
 def test_time_is_a_date_whatever_a_clock_said(study, algorithm):
     from helpers import make_rows
 
-    from dmstore.storage.table.segment import Rows
+    from dmstore.storage.table.rows import Rows
 
     rows = make_rows(algorithm, range(4))
     clock = np.array([0, 1_700_000_000_123, -5, 2**61])

@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from dmstore.cli import main
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGET = 37, 23
 

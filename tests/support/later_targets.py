@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 COUNT = 11
 

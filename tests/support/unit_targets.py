@@ -3,7 +3,7 @@
 import numpy as np
 
 import dmstore
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 
 UNIT = np.where(np.arange(300) % 3 == 0, np.arange(300) % 40, -1)
 

@@ -10,7 +10,7 @@ import dmstore
 from dmstore import counterfactual
 from dmstore.errors import ExistsError, InputError
 from dmstore.schema import schema
-from dmstore.storage.table.segment import Rows
+from dmstore.storage.table.rows import Rows
 from dmstore.storage.table.table import Table
 from dmstore.study.plan import Part
 from dmstore.training import outputs, transformations

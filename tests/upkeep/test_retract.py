@@ -12,7 +12,7 @@ from dmstore.errors import InputError
 from dmstore.intake.worker_files import ingest
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.table.segment import Rows, row_digests
+from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import status, vacuum_study, verify_study

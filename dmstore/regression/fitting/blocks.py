@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore import provenance
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.table import groups, log
+from dmstore.storage.table import groups
 
 # Targets of a block: those of a chunk of the outputs and of the weights.
 TARGETS = 256
@@ -172,7 +173,7 @@ def join(
     schema.consolidate(store)
     objects.sync(f"{where}{path}")
     summary = {**summarise(merged), **cost()}
-    document = {"path": path, "created": log.utc_now(), "summary": summary}
+    document = {"path": path, "created": provenance.utc_now(), "summary": summary}
     if not objects.put_if_absent(
         f"{where}complete.json", schema.dump_document("complete", document)
     ):

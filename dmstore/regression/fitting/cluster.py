@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import dmstore
+from dmstore import provenance
 from dmstore.core.memory import available
 from dmstore.core.threads import cores
 from dmstore.errors import DmstoreError, IncompleteError, InputError, MissingDependencyError
@@ -25,7 +25,7 @@ from dmstore.regression.fitting.cluster_worker import Job
 from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.passes import Ahead
 from dmstore.regression.fitting.study_fit import Fitting
-from dmstore.storage.objects.objects import LocalObjects
+from dmstore.storage.objects.local import LocalObjects
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -80,7 +80,7 @@ def fit_blocks(
     objects = fitting.algorithm.objects
     with _sigterm(), _connected(address, threads, memory) as (client, memory):
         job = Job(
-            version=dmstore.__version__,
+            version=provenance.version(),
             study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
             document=document,
             parts=len(fitting.sizes) // (fitting.parameters.folds or 2),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import dmstore
+from dmstore import provenance
 from dmstore.core.memory import available, peak
 from dmstore.core.threads import blas_threads
 from dmstore.errors import DmstoreError, InputError
@@ -31,6 +31,7 @@ from dmstore.regression.problem.design import Design, gram_dtype, unit_counts
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.lasso import Parameters
 from dmstore.schema import schema
+from dmstore.study.study import open_study
 
 # Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
 _SHARE = 0.7
@@ -141,8 +142,8 @@ class _Ready:
 
     def __init__(self, job: Job, worker: Any) -> None:
         self.job = job
-        if job.version != dmstore.__version__:
-            msg = f"worker {worker.address} has dmstore {dmstore.__version__}, the fit was begun by {job.version}; install the same version for all"
+        if job.version != provenance.version():
+            msg = f"worker {worker.address} has dmstore {provenance.version()}, the fit was begun by {job.version}; install the same version for all"
             raise InputError(msg)
         document = job.document
         where = f"datamodels/{document['algorithm']}/{document['fit']}/"
@@ -177,7 +178,7 @@ class _Ready:
     def _algorithm(job: Job, where: str, address: str) -> Any:
         reason = "it sees another study there"
         try:
-            study = dmstore.open_study(job.study)
+            study = open_study(job.study)
             found = study.objects.get(f"{where}fit.json")
             if schema.load_document("fit", found, where) == job.document:
                 return study, study.algorithm(job.document["algorithm"])

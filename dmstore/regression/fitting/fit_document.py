@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from dmstore import provenance
 from dmstore.errors import (
     CorruptionError,
     DmstoreError,
@@ -19,7 +20,7 @@ from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.solvers.lasso import FEWEST_RUNS, Parameters
 from dmstore.schema import schema
 from dmstore.storage.acts.compact import compact
-from dmstore.storage.objects.objects import LocalObjects
+from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import log
 from dmstore.storage.table.view import View
 from dmstore.study.algorithm import Algorithm
@@ -151,6 +152,6 @@ def describe(
         "target_set": algorithm.target_set,
         "output": output,
         "parameters": parameters.document(),
-        "created": log.utc_now(),
-        "software": log.software(),
+        "created": provenance.utc_now(),
+        "software": provenance.software(),
     }

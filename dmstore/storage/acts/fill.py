@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.storage.acts.compact import discard, new_path, overtaken
-from dmstore.storage.table import base, log, segment
+from dmstore.storage.table import base, log
 from dmstore.storage.table.base import Progress
 from dmstore.storage.table.protocol import Call, CheckBase, Exclusive, FillBase, Steps
-from dmstore.storage.table.segment import Rows, SegmentInfo
+from dmstore.storage.table.rows import DIGEST_BYTES, Rows, column_dtype
+from dmstore.storage.table.segment import SegmentInfo
 from dmstore.storage.table.snapshot import BaseRows, content_id, snapshot_steps
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import BLOCK
@@ -102,8 +103,8 @@ def _fill(
     stream = iter(rows)
     first = next(stream, None)
     if first is None:
-        return BaseRows(np.empty(0, np.int64), np.empty((0, segment.DIGEST_BYTES), np.uint8))
-    columns = {n: segment.column_dtype(v) for n, v in first.columns.items()}
+        return BaseRows(np.empty(0, np.int64), np.empty((0, DIGEST_BYTES), np.uint8))
+    columns = {n: column_dtype(v) for n, v in first.columns.items()}
     spec = table.spec.with_columns(columns)
     narrow: dict[str, list[NDArray[Any]]] = {}
 

@@ -9,13 +9,13 @@ from dmstore.errors import StorageError
 from dmstore.storage.acts.compact import require_exclusive
 from dmstore.storage.table import log
 from dmstore.storage.table.protocol import Call, Steps
+from dmstore.storage.table.rows import Pairs
 from dmstore.storage.table.segment import SegmentInfo
 from dmstore.storage.table.snapshot import Snapshot, snapshot_steps
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
 
 _ATTEMPTS = 10
-Pairs = set[tuple[int, str]]
 
 
 @dataclass(frozen=True)

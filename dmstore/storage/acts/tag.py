@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from dmstore import provenance
 from dmstore.errors import ExistsError, FormatError, IncompleteError
 from dmstore.schema import schema
 from dmstore.storage.acts.compact import require_exclusive
@@ -49,7 +50,7 @@ def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
         "runs": manifest.base.runs,
         "content_id": manifest.base.content_id,
         "token": uuid.uuid4().hex,
-        "created": log.utc_now(),
+        "created": provenance.utc_now(),
     }
     where = f"{prefix}tags/{name}.json"
     made = name.lower() not in taken and (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmstore.errors import DmstoreError
-from dmstore.storage.objects.objects import storage_error
+from dmstore.storage.objects.refusals import storage_error
 
 # Whoever builds for longer without writing a byte is taken for dead.
 GRACE = 86400.0

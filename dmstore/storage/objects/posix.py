@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from dmstore.storage.table import protocol
+from dmstore.storage.objects import steps
 
 T = TypeVar("T")
 
@@ -179,7 +179,7 @@ def _quietly(call: SystemCall) -> Calls[None]:
 
 def drive(calls: Calls[T], perform: Callable[[Any], Any] | None = None) -> T:
     """Run calls to their end on this machine, or on whatever `perform` stands for."""
-    return protocol.drive(calls, perform or perform_call)
+    return steps.drive(calls, perform or perform_call)
 
 
 def perform_call(call: SystemCall) -> Any:

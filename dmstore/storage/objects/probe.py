@@ -9,7 +9,8 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 from dmstore.errors import StorageError
-from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
 
 RACERS = 8
 _known: weakref.WeakKeyDictionary[Objects, bool] = weakref.WeakKeyDictionary()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dmstore.errors import InputError, MissingDependencyError, StorageError, StudyNotFoundError
 from dmstore.storage.objects.objects import ObjectInfo, check_length, is_temporary
+from dmstore.storage.objects.refusals import explain
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -27,8 +28,6 @@ _ATTEMPTS = 5
 # What the client itself repeats before it reports an error.
 RETRIES = 4
 _PATIENCE = datetime.timedelta(seconds=60)
-# Names of variables whose values must not appear in any text.
-_SECRETS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "ACCOUNT_KEY", "SAS", "CREDENTIAL")
 _memory: dict[str, Any] = {}
 T = TypeVar("T")
 
@@ -85,15 +84,6 @@ def connect(url: str) -> tuple[str, Any]:
     except Exception as error:  # noqa: BLE001 - clients have no one class for what they raise
         msg = f"{shown}: {explain(error)}"
         raise StorageError(msg) from None
-
-
-def explain(error: BaseException) -> str:
-    """One short line of what a server said, with every secret of the environment taken out."""
-    text = " ".join(str(error).split()).partition(" Debug source:")[0][:300] or type(error).__name__
-    for name, value in os.environ.items():
-        if len(value) >= 4 and any(word in name.upper() for word in _SECRETS):
-            text = text.replace(value, "…")
-    return text
 
 
 class RemoteObjects:

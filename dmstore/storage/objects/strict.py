@@ -160,7 +160,7 @@ def _refusals(where: str, key: str) -> Iterator[None]:
     """Turn what a client raises into one line."""
     from obstore.exceptions import BaseError
 
-    from dmstore.storage.objects.remote import explain
+    from dmstore.storage.objects.refusals import explain
 
     try:
         yield

@@ -25,8 +25,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from dmstore.errors import CorruptionError, StorageError, StudyNotFoundError
 from dmstore.storage.objects.guard import Guard
-from dmstore.storage.objects.objects import LocalObjects, ObjectInfo, check_length
-from dmstore.storage.objects.remote import RemoteObjects, connect, explain
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import ObjectInfo, check_length
+from dmstore.storage.objects.refusals import explain
+from dmstore.storage.objects.remote import RemoteObjects, connect
 from dmstore.storage.objects.strict import zip_in_memory
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.index import INDEX, Index

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from dmstore.core import threads
 from dmstore.errors import CorruptionError, DmstoreError
 from dmstore.schema import schema
-from dmstore.storage.objects.objects import storage_error
-from dmstore.storage.table import segment
+from dmstore.storage.objects.refusals import storage_error
+from dmstore.storage.table.rows import DIGEST_BYTES, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.tiles import ShardWriter, open_tiles
 from dmstore.storage.table.view import BLOCK
@@ -98,7 +98,7 @@ def _write(
     progress: Progress | None,
 ) -> None:
     store = table.objects.writer(where)
-    sizes = {**table.sizes, "run": count, "byte": segment.DIGEST_BYTES}
+    sizes = {**table.sizes, "run": count, "byte": DIGEST_BYTES}
     shapes = {name: tuple(sizes[dim] for dim in array.dims) for name, array in spec.arrays.items()}
     group = schema.create_group(store, spec, shapes, attrs=table.identity)
     wide = [array.name for array in spec.rows()]
@@ -191,6 +191,6 @@ def bad_rows(
     spec: schema.GroupSpec, run: NDArray[np.int64], digest: NDArray[np.uint8], arrays: Arrays
 ) -> NDArray[np.int64]:
     """Run ids whose content does not match their digest."""
-    wrong = (segment.row_digests(run, arrays, spec) != digest).any(axis=1)
+    wrong = (row_digests(run, arrays, spec) != digest).any(axis=1)
     found: NDArray[np.int64] = run[wrong]
     return found

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import dmstore
+from dmstore import provenance
+from dmstore.provenance import software, utc_now
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.table.protocol import Children, Exists, Get, Steps, T, create, drive, perform
+from dmstore.storage.objects.steps import drive
+from dmstore.storage.table.protocol import Children, Exists, Get, Steps, T, create, perform
 
 _ENTRY = re.compile(r"([0-9]{20})\.json")
 
@@ -101,7 +101,7 @@ def encode(manifest: Manifest) -> bytes:
         "reason": manifest.reason,
         "token": uuid.uuid4().hex,
         "created": utc_now(),
-        "host": platform.node(),
+        "host": provenance.host(),
         "software": software(),
     }
     return schema.dump_document("manifest", document)
@@ -159,16 +159,6 @@ def commit(objects: Objects, prefix: str, manifest: Manifest) -> bool:
 
 def _on(objects: Objects, steps: Steps[T]) -> T:
     return drive(steps, lambda operation: perform(operation, objects))
-
-
-def utc_now() -> str:
-    """The host's time in ISO form, for people to read; nothing is decided by it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-
-
-def software() -> str:
-    """Name and version of this software, for provenance."""
-    return f"dmstore {dmstore.__version__}"
 
 
 def _pairs(entries: list[Mapping[str, Any]]) -> tuple[tuple[int, str], ...]:

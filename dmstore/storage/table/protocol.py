@@ -149,22 +149,6 @@ Operation: TypeAlias = (
 Steps: TypeAlias = Generator[Operation, Any, T]
 
 
-def drive(steps: Generator[Any, Any, T], perform: Callable[[Any], Any]) -> T:
-    """Run steps to their end: perform each operation, send its result or throw its error."""
-    try:
-        operation = next(steps)
-        while True:
-            try:
-                result = perform(operation)
-            except BaseException as error:  # noqa: BLE001 - the steps decide what an error means
-                operation = steps.throw(error)
-            else:
-                operation = steps.send(result)
-    except StopIteration as stop:
-        found: T = stop.value
-        return found
-
-
 def perform(operation: Operation, objects: Objects) -> Any:
     """Do a storage operation (not one on rows) on a real storage."""
     match operation:

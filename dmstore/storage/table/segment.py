@@ -10,19 +10,17 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import dmstore
-from dmstore.core import bits
+from dmstore import provenance
 from dmstore.errors import CorruptionError, FormatError, InputError
 from dmstore.schema import schema
 from dmstore.storage.objects import guard
 from dmstore.storage.table import chunks
-from dmstore.study.plan import MAX_RUN
+from dmstore.storage.table.rows import DIGEST_BYTES, MAX_RUN, Rows, column_dtype, row_digests
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 1024
 # Bytes of one array of a segment: codecs take 2 GiB, and readers take a segment whole.
 MAX_BYTES = 256 << 20
-DIGEST_BYTES = 16
-# Bytes put together for hashing at a time.
-_HASHED = 4 << 20
 # The end record of a zip and its longest comment.
 _LONGEST = 65535
 _TAIL = 22 + _LONGEST
@@ -42,39 +37,6 @@ _TAIL = 22 + _LONGEST
 
 class CommentTooLongError(InputError):
     """The ids and columns of a batch do not fit into the comment of a zip: store fewer at a time."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Finished rows in memory.
-
-    Attributes
-    ----------
-    run : (run,) int64
-    arrays : mapping
-        What the digest covers: ``mask`` (run, train) bool, and each output (run, target[, class]).
-    columns : mapping
-        Everything else, one value a run.
-    digest : (run, 16) uint8, optional
-        Where it has been computed; whoever stores rows reads them back and compares.
-    """
-
-    run: NDArray[np.int64]
-    arrays: Mapping[str, NDArray[Any]]
-    columns: Mapping[str, NDArray[Any]]
-    digest: NDArray[np.uint8] | None = None
-
-    def __len__(self) -> int:
-        return len(self.run)
-
-    def take(self, index: Any) -> Rows:
-        """Some of the rows."""
-        return Rows(
-            self.run[index],
-            {k: v[index] for k, v in self.arrays.items()},
-            {k: v[index] for k, v in self.columns.items()},
-            None if self.digest is None else self.digest[index],
-        )
 
 
 @dataclass(frozen=True)
@@ -90,56 +52,6 @@ class SegmentInfo:
         return len(self.run)
 
 
-def row_digests(
-    run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], spec: schema.GroupSpec
-) -> NDArray[np.uint8]:
-    """Digest of each row: blake2b-128 over id, packed mask bits, output bytes, little-endian.
-
-    Parameters
-    ----------
-    run : (run,) int64
-    arrays : mapping
-        The arrays of :meth:`GroupSpec.rows`.
-    spec : GroupSpec
-
-    Returns
-    -------
-    (run, 16) uint8
-    """
-    parts: list[NDArray[Any]] = [run.astype("<i8")]
-    for array in spec.rows():
-        values = arrays[array.name]
-        if array.dtype == "bool":
-            parts.append(bits.pack_rows(values))
-        else:
-            parts.append(
-                np.ascontiguousarray(values, dtype=np.dtype(array.dtype).newbyteorder("<"))
-            )
-    # One buffer a row: hashing gives other threads way only where it gets much at once.
-    flat = [np.ascontiguousarray(part).view(np.uint8).reshape(len(run), -1) for part in parts]
-    digests = np.empty((len(run), DIGEST_BYTES), dtype=np.uint8)
-    step = max(1, _HASHED // max(1, sum(part.shape[1] for part in flat)))
-    for start in range(0, len(run), step):
-        joined = np.hstack([part[start : start + step] for part in flat])
-        for row, content in enumerate(joined, start):
-            digests[row] = np.frombuffer(
-                blake2b(content, digest_size=DIGEST_BYTES).digest(), np.uint8
-            )
-    return digests
-
-
-def column_dtype(values: NDArray[Any]) -> str:
-    """The stored dtype of a further per-run column: float64, int64, bool or string."""
-    kind = values.dtype.kind
-    if kind == "f":
-        return "float64"
-    if kind == "b":
-        return "bool"
-    if kind in "iu":
-        return "int64"
-    return "string"
-
-
 def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> bytes:
     """Build a segment's zip in memory."""
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
@@ -151,7 +63,7 @@ def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> b
         "run": rows.run.tolist(),
         "digest": digest.tobytes().hex(),
         "columns": extra,
-        "software": f"dmstore {dmstore.__version__}",
+        "software": provenance.software(),
     }
     short = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     if len(short) > _LONGEST:

@@ -14,7 +14,8 @@ from dmstore.errors import CorruptionError, FormatError, StudyNotFoundError
 from dmstore.storage.objects.objects import ObjectInfo
 from dmstore.storage.table import log
 from dmstore.storage.table.protocol import Call, Entries, ReadBase, ReadInfos, Steps
-from dmstore.storage.table.segment import DIGEST_BYTES, SegmentInfo
+from dmstore.storage.table.rows import DIGEST_BYTES, pairs_of
+from dmstore.storage.table.segment import SegmentInfo
 
 _ATTEMPTS = 50
 
@@ -80,7 +81,7 @@ class Snapshot:
             for number in range(len(runs))
             if bounds[number] < bounds[number + 1]
         )
-        conflicts = tuple(sorted((int(run[i]), digest[i].tobytes().hex()) for i in losers))
+        conflicts = tuple(sorted(pairs_of(run[losers], digest[losers])))
         conflicted = frozenset(tail[place[i] - 1].name for i in losers if place[i])
         return cls(
             manifest, base, tuple(tail), run[kept], digest[kept], places, conflicts, conflicted
@@ -168,8 +169,8 @@ def resolve(
     keep = np.ones(len(run), dtype=bool)
     if retracted:
         ids = np.fromiter({pair[0] for pair in retracted}, dtype=np.int64)
-        for i in np.flatnonzero(np.isin(run, ids)):
-            keep[i] = (int(run[i]), digest[i].tobytes().hex()) not in retracted
+        named = np.flatnonzero(np.isin(run, ids))
+        keep[named] = [pair not in retracted for pair in pairs_of(run[named], digest[named])]
     rows = np.flatnonzero(keep)
     words = np.ascontiguousarray(digest[rows]).view(">u8").reshape(len(rows), 2)
     order = np.lexsort((rows, words[:, 1], words[:, 0], ~in_base[rows], run[rows]))

@@ -27,9 +27,11 @@ from dmstore.schema import schema
 from dmstore.storage.objects import guard
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.probe import exclusive
+from dmstore.storage.objects.steps import drive
 from dmstore.storage.table import chunks, log, protocol, segment
 from dmstore.storage.table.protocol import Steps, T
-from dmstore.storage.table.segment import Rows, SegmentInfo
+from dmstore.storage.table.rows import DIGEST_BYTES, Rows, row_digests
+from dmstore.storage.table.segment import SegmentInfo
 from dmstore.storage.table.snapshot import (
     BaseRows,
     Snapshot,
@@ -126,7 +128,7 @@ class Table:
 
     def shapes(self, names: Sequence[str], count: int) -> dict[str, tuple[int, ...]]:
         """Shapes of arrays and columns of so many rows."""
-        sizes = {**self.sizes, "run": count, "byte": segment.DIGEST_BYTES}
+        sizes = {**self.sizes, "run": count, "byte": DIGEST_BYTES}
         dims = {name: array.dims for name, array in self.spec.arrays.items()}
         return {n: tuple(sizes[dim] for dim in dims.get(n, ("run",))) for n in names}
 
@@ -210,7 +212,7 @@ class Table:
         """Read a segment back from its bytes before it is stored."""
         info = segment.parse_info(name, content, self.identity)
         arrays = chunks.read_group(io.BytesIO(content), name, ["run", *rows.arrays])
-        digest = segment.row_digests(arrays["run"], arrays, self.spec)
+        digest = row_digests(arrays["run"], arrays, self.spec)
         if not np.array_equal(digest, info.digest):
             msg = (
                 f"{name}: the rows do not read back as they were written; check this host's memory"
@@ -219,7 +221,7 @@ class Table:
 
     def run(self, steps: Steps[T], perform: Callable[[Any], Any] | None = None) -> T:
         """Run steps of the protocol on this table's storage."""
-        return protocol.drive(steps, perform or self.perform)
+        return drive(steps, perform or self.perform)
 
     def perform(self, operation: Any) -> Any:
         """Do one operation of the protocol."""
@@ -293,7 +295,7 @@ class Table:
             raise FileNotFoundError(where)
         with guard.readable(where):
             group = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
-            sizes = {**self.sizes, "byte": segment.DIGEST_BYTES}
+            sizes = {**self.sizes, "byte": DIGEST_BYTES}
             schema.check_group(group, self.spec, sizes, where)
         return group
 

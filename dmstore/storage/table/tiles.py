@@ -24,7 +24,8 @@ from zarr.core.sync import sync
 from dmstore.errors import CorruptionError, MissingChunkError
 from dmstore.storage.objects import guard, metadata
 from dmstore.storage.objects.frames import check_blosc
-from dmstore.storage.objects.objects import LocalObjects, Objects
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table.chunks import encode_chunk
 
 if TYPE_CHECKING:

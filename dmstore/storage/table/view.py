@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dmstore.schema import schema
 from dmstore.storage.objects import guard
 from dmstore.storage.table import log, segment
+from dmstore.storage.table.rows import DIGEST_BYTES
 from dmstore.storage.table.segment import SegmentInfo
 from dmstore.storage.table.tiles import Tiles, open_tiles
 
@@ -181,7 +182,7 @@ class View:
         return self._tiles[name]
 
     def _empty(self, spec: schema.ArraySpec, rows: int) -> NDArray[Any]:
-        shape = (rows, *(self.table.sizes.get(dim, segment.DIGEST_BYTES) for dim in spec.dims[1:]))
+        shape = (rows, *(self.table.sizes.get(dim, DIGEST_BYTES) for dim in spec.dims[1:]))
         return np.empty(shape, dtype=object if spec.dtype == "string" else spec.dtype)
 
     def _read_source(

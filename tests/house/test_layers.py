@@ -1,0 +1,227 @@
+"""The house: which room may import which, no circles, the package list, and what ``import dmstore`` loads."""
+
+import ast
+import configparser
+import functools
+import subprocess
+import sys
+
+import pytest
+from paths import ROOT
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "ffcv",
+    "fast_l1",
+    "open_clip",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "numba",
+    "distributed",
+    "PIL",
+    "jinja2",
+}
+# Rooms that are made of a heavy package; everywhere else it is imported inside functions.
+MAY_IMPORT = {
+    "dmstore.regression.kernels": {"numba"},
+    **{
+        f"dmstore.regression.solvers.torch_{part}": {"torch"}
+        for part in ("design", "steps", "solver")
+    },
+}
+# Rooms (or modules that stand in no room) from the ground floor up. A module imports from its own
+# room and from the floors below it, and from no other room on its own floor.
+FLOORS = [
+    ["errors", "store_schemas"],
+    ["provenance", "core"],
+    ["schema"],
+    ["storage.objects"],
+    ["storage.table", "storage.published"],
+    ["storage.acts", "storage.location"],
+    ["study"],
+    ["readers", "upkeep", "exporters", "regression.kernels"],
+    ["intake", "sharing", "regression.problem"],
+    ["regression.solvers"],
+    ["regression.fitting"],
+    ["training", "analysis.geometry"],
+    ["analysis.evaluation", "analysis.comparison"],
+    ["analysis.pages"],
+    ["demo", "cli"],
+    ["__main__"],
+]
+FLOOR = {f"dmstore.{room}": floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Doors of rooms with rooms inside: they hold nothing but names for users.
+DOORS = {"dmstore", "dmstore.storage", "dmstore.regression", "dmstore.analysis"}
+SOURCES = {
+    "dmstore": ROOT / "dmstore",
+    "dmstore.training": ROOT / "training",
+    "dmstore.analysis": ROOT / "analysis",
+    "dmstore.store_schemas": ROOT / "store_schemas",
+}
+
+
+def modules():
+    for package, folder in SOURCES.items():
+        for path in sorted(folder.rglob("*.py")):
+            relative = path.relative_to(folder)
+            if package == "dmstore" and f"dmstore.{relative.parts[0]}" in SOURCES:
+                continue
+            parts = [package, *relative.with_suffix("").parts]
+            yield ".".join(parts).removesuffix(".__init__"), path
+
+
+MODULES = dict(modules())
+
+
+def room(name):
+    """The room that a module stands in: the longest of its prefixes that is one."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
+    return next((prefix for prefix in prefixes if prefix in FLOOR), None)
+
+
+def imports(path):
+    """Names imported, but for type checking, and whether outside of functions."""
+    tree = ast.parse(path.read_text())
+    checking = {
+        id(n)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for n in ast.walk(node)
+    }
+    inside = {
+        id(n)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        for n in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in checking:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, id(node) not in inside
+
+
+def module_of(name):
+    """The module that an imported name is, or is in."""
+    while name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+@functools.cache
+def arrows():
+    """Module to the modules that it imports anywhere, also inside functions."""
+    return {
+        name: {
+            module_of(target)
+            for target, _ in imports(path)
+            if target.partition(".")[0] == "dmstore"
+        }
+        - {name}
+        for name, path in MODULES.items()
+    }
+
+
+def circle(graph):
+    """A circle in a graph of names, as a list that ends where it begins; None if there is none."""
+    done, way = set(), []
+
+    def walk(name):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return None
+        way.append(name)
+        for target in sorted(graph.get(name, ())):
+            if found := walk(target):
+                return found
+        done.add(way.pop())
+        return None
+
+    return next((found for name in sorted(graph) if (found := walk(name))), None)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_from_the_floors_below(name):
+    own = room(name)
+    assert own or name in DOORS, f"{name} stands in no room of FLOORS"
+    for target in arrows()[name]:
+        other = room(target)
+        if target == "dmstore":
+            assert name in ("dmstore.provenance", "dmstore.cli"), f"{name} imports the front door"
+        elif own and other != own:
+            assert other, f"{name} imports {target} by the door of its house"
+            assert FLOOR[other] < FLOOR[own], f"{name} imports {target}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circle(arrows()) is None
+
+
+def test_a_circle_would_be_found():
+    graph = dict(arrows())
+    graph["dmstore.storage.table.log"] = graph["dmstore.storage.table.log"] | {
+        "dmstore.storage.table.view"
+    }
+    assert {"dmstore.storage.table.log", "dmstore.storage.table.view"} <= set(circle(graph))
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set(), "d": {"a", "b"}}) is None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_packages_are_imported_inside_functions(name):
+    top = {target.split(".")[0] for target, outside in imports(MODULES[name]) if outside}
+    assert not (top & HEAVY) - MAY_IMPORT.get(name, MAY_IMPORT.get(room(name), set()))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in MODULES.items() if path.stem == "__init__"]
+)
+def test_a_room_says_what_it_is_for(name):
+    text = ast.get_docstring(ast.parse(MODULES[name].read_text())) or ""
+    if name in FLOOR:
+        for word in ("Imports:", "To add"):
+            assert word in text, f"{name}: its docstring has no line {word!r}"
+    assert len(text) > 20
+
+
+def test_import_loads_nothing_heavy():
+    code = "import sys, dmstore; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not set(loaded) & (HEAVY | {"numpy", "zarr", "xarray"})
+
+
+def test_package_list_is_the_folders():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    found = [name for name, path in MODULES.items() if path.name == "__init__.py"]
+    assert listed == sorted(found)
+
+
+def test_links_serve_the_checkout():
+    for name in ("training", "analysis", "store_schemas"):
+        assert (ROOT / "dmstore" / name).resolve() == ROOT / name
+
+
+def test_modules_stay_small():
+    long = {
+        name: count
+        for name, path in MODULES.items()
+        if (count := len(path.read_text().splitlines())) > 450
+    }
+    assert long == {}
+
+
+def test_few_modules_stand_beside_the_rooms():
+    assert len(list((ROOT / "dmstore").glob("*.py"))) <= 6
