@@ -13,6 +13,7 @@ from dmstore.sharing import blocks, documents, examples
 from dmstore.storage.acts import tag
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
+from dmstore.study.about import read_about
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
 from dmstore.upkeep.maintenance import later_outputs
@@ -105,7 +106,7 @@ def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Con
                 # The report shows images and names.
                 whole = selection.images and selection.ids
                 items += [i for i in found if whole or not i.name.endswith("/report.html")]
-    newest = documents.read_about(objects) | {k: v for k, v in about.items() if v}
+    newest = read_about(objects) | {k: v for k, v in about.items() if v}
     return Contents(items, algorithms, newest)
 
 

@@ -8,18 +8,7 @@ from typing import Any
 
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-
-_STATED = ("title", "authors", "licence", "citation", "doi")
-
-
-def read_about(objects: Objects) -> dict[str, Any]:
-    """The newest about document's ``title``, ``authors``, ``licence``, ``citation``, ``doi``."""
-    names = [name for name in objects.children("about/") if name.endswith(".json")]
-    if not names:
-        return {}
-    where = f"about/{max(names)}"
-    document = schema.load_document("about", objects.get(where), where)
-    return {key: document[key] for key in _STATED if document.get(key)}
+from dmstore.study.about import read_about
 
 
 def about_items(objects: Objects, stated: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,24 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.core import bits
 from dmstore.errors import (
-    ConflictError,
-    FormatError,
+    ExistsError,
     InputError,
     NotFoundError,
     StudyNotFoundError,
 )
 from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.published.index import ORIGIN
-from dmstore.storage.table.rows import MOST_RUNS, Rows
+from dmstore.storage.table import log
+from dmstore.storage.table.rows import Rows
 from dmstore.storage.table.table import Table
-from dmstore.study import declaration, display, plan
+from dmstore.study import declaration, plan
+from dmstore.study.display import Displayed, Facts, counted, size
 from dmstore.study.plan import Block, Part
+from dmstore.study.stored_plan import StoredPlan
 
 ANCHOR = "study.json"
+# Segments whose ids are read for a line of text: each costs one small read.
+_MOST_SEGMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Run:
     repeat: int
 
 
-class Algorithm:
+class Algorithm(Displayed):
     """A named way to train, with the runs made by it.
 
     Parameters
@@ -79,8 +81,7 @@ class Algorithm:
         self.train: int = study["train"]["count"]
         self.prefix = f"algorithms/{self.name}/"
         self._seed: int = study["seed"]
-        # Blocks of a plan never change, so each is read once.
-        self._blocks: dict[str, Block] = {}
+        self._plan = StoredPlan(objects, self.prefix, self.name, planned=self.planned)
         self._study: str = study["uuid"]
         self._key = plan.mask_key(
             self._seed, self.name if document["masks"] == "independent" else None
@@ -100,27 +101,7 @@ class Algorithm:
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
-        found = set(self.objects.children(f"{self.prefix}plans/"))
-        # A listing may be old, but whether the next block is there is not.
-        while self.objects.exists(f"{self.prefix}plans/{len(found) + 1:04d}.json"):
-            found.add(f"{len(found) + 1:04d}.json")
-        names = sorted(
-            (n for n in found if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
-        )
-        for name in names:
-            if name not in self._blocks:
-                where = f"{self.prefix}plans/{name}"
-                document = schema.load_document("plan", self.objects.get(where), where)
-                self._blocks[name] = Block(
-                    *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
-                )
-        blocks = [self._blocks[name] for name in names]
-        if sum(block.runs for block in blocks) > MOST_RUNS:
-            msg = (
-                f"{self.prefix}plans: more than {MOST_RUNS} runs are planned; do not use this study"
-            )
-            raise FormatError(msg)
-        return blocks
+        return self._plan.blocks()
 
     def planned_count(self) -> int:
         """Number of runs planned."""
@@ -136,7 +117,7 @@ class Algorithm:
         ConflictError
             If another host extended the plan at the same moment.
         """
-        return self._extend(self.blocks(), runs, repeats)
+        return self._plan.extend(runs, repeats)
 
     def extend_to(self, total: int, *, repeats: int = 1) -> Block | None:
         """Add a block of runs so that the plan has so many in all; the same call again adds nothing.
@@ -153,50 +134,7 @@ class Algorithm:
         ConflictError
             If another host extended the plan at the same moment.
         """
-        blocks = self.blocks()
-        planned = sum(block.runs for block in blocks)
-        if self.planned and planned > total:
-            msg = f"algorithm {self.name!r} has {planned} runs planned, more than {total}; a plan never shrinks, so give {planned} or more"
-            raise InputError(msg)
-        if self.planned and planned == total:
-            return None
-        return self._extend(blocks, total - planned, repeats)
-
-    def _extend(self, blocks: list[Block], runs: int, repeats: int) -> Block:
-        if not self.planned:
-            msg = f"algorithm {self.name!r} has foreign sampling, so it has no plan to extend; ingest its runs"
-            raise InputError(msg)
-        if not (1 <= runs <= MOST_RUNS and 1 <= repeats <= MOST_RUNS):
-            msg = f"{runs} runs with {repeats} repeats: both must be 1 to {MOST_RUNS}"
-            raise InputError(msg)
-        try:
-            block = plan.next_block(blocks, self._branch(), runs, repeats)
-        except OverflowError:
-            msg = (
-                f"{runs} runs more are more than a plan can hold ({plan.BRANCH} a copy of a study)"
-            )
-            raise InputError(msg) from None
-        self._add_block(block, len(blocks) + 1)
-        return block
-
-    def _branch(self) -> int:
-        """0 in the first place of a study; in a pulled copy the number that it drew."""
-        if not self.objects.exists(ORIGIN):
-            return 0
-        document = schema.load_document("origin", self.objects.get(ORIGIN), ORIGIN)
-        return int(document["branch"])
-
-    def _add_block(self, block: Block, number: int) -> None:
-        document = {
-            "block": number,
-            **asdict(block),
-            "token": uuid.uuid4().hex,
-            "created": provenance.utc_now(),
-        }
-        name = f"{self.prefix}plans/{number:04d}.json"
-        if not self.objects.put_if_absent(name, schema.dump_document("plan", document)):
-            msg = f"{name}: the plan was extended at the same moment; look with 'dmstore status' and try again"
-            raise ConflictError(msg)
+        return self._plan.extend_to(total, repeats)
 
     def adopt(self, blocks: Sequence[Block]) -> list[Block]:
         """Add the blocks of a copy of the study that the plan does not have.
@@ -207,20 +145,7 @@ class Algorithm:
             If one shares run or mask ids with another block: two labs planned them, each in a plain
             copy of the study. ('dmstore pull' makes copies whose ids stay apart.)
         """
-        own = self.blocks()
-        fresh = [block for block in blocks if block not in own]
-        for block in fresh:
-            for other in own:
-                if plan.overlap(block, other):
-                    msg = (
-                        f"algorithm {self.name!r}: runs {block.first_run} to {block.stop - 1} were planned there and "
-                        f"runs {other.first_run} to {other.stop - 1} here, with some of the same ids; "
-                        f"ingest into an algorithm with '--sampling foreign'"
-                    )
-                    raise ConflictError(msg)
-        for number, block in enumerate(fresh, len(own) + 1):
-            self._add_block(block, number)
-        return fresh
+        return self._plan.adopt(blocks)
 
     def masks(self, mask_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Planned masks: (mask, train) bool."""
@@ -370,14 +295,48 @@ class Algorithm:
         for number in run[wrong & (mask_id >= 0)]:
             yield int(number), "mask id or repeat is not that of its mask"
 
-    def _facts(self) -> display.Facts:
-        return display.guarded(lambda: display.of_algorithm(self), f"dmstore algorithm {self.name}")
+    def rows_stored(self) -> str:
+        """Runs stored, of how many planned: exact while few segments wait, else what waits is counted apart."""
+        table = self.table
+        manifest = log.newest(table.objects, table.prefix)
+        hidden = {*manifest.absorbed, *manifest.removed}
+        waiting = [name for name in table.segment_names() if name not in hidden]
+        base = manifest.base.runs if manifest.base else 0
+        if not waiting:
+            found = str(base)
+        elif len(waiting) <= _MOST_SEGMENTS:
+            found = str(len(table.view()))
+        else:
+            found = f"{base} and {counted(len(waiting), 'segment')}"
+        return f"{found} of {self.planned_count()}" if self.planned else found
 
-    def __repr__(self) -> str:
-        return display.as_text(self._facts())
+    def stored_bytes(self) -> int:
+        """Bytes of all that is stored of the algorithm's runs."""
+        return sum(info.size for info in self.objects.entries(self.prefix))
 
-    def _repr_html_(self) -> str:
-        return display.as_html(self._facts())
+    def _facts(self) -> Facts:
+        """Runs done of planned, alpha, outputs, size."""
+        require_study(self.objects)
+        return Facts(
+            self._title(),
+            [
+                ("runs", self.rows_stored()),
+                ("alpha", f"{self.alpha}, {self.document['sampling']} sampling"),
+                ("outputs", ", ".join(sorted(self.outputs))),
+                ("stored", size(self.stored_bytes())),
+            ],
+        )
+
+    def _title(self) -> str:
+        """What it is called where it is displayed."""
+        return f"dmstore algorithm {self.name}"
+
+
+def require_study(objects: Objects) -> None:
+    """Refuse to go on where the study is gone: StudyNotFoundError."""
+    if not objects.exists(ANCHOR):
+        msg = f"{objects.url}: {ANCHOR} is gone, so the study was deleted or moved"
+        raise StudyNotFoundError(msg)
 
 
 def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Algorithm:
@@ -395,9 +354,7 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
     try:
         document = schema.load_document("algorithm", objects.get(where), where)
     except (FileNotFoundError, NotADirectoryError):
-        if not objects.exists(ANCHOR):
-            msg = f"{objects.url}: {ANCHOR} is gone, so the study was deleted or moved"
-            raise StudyNotFoundError(msg) from None
+        require_study(objects)
         known = ", ".join(objects.children("algorithms/")) or "none yet"
         msg = (
             f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"
@@ -408,3 +365,69 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
         raise InputError(msg)
     declaration.check(document, name, study["targets"], where)
     return Algorithm(objects, study, document)
+
+
+def add_algorithm(
+    objects: Objects,
+    study: Mapping[str, Any],
+    name: str,
+    *,
+    alpha: float | None = 0.5,
+    runs: int = 0,
+    repeats: int = 1,
+    sampling: str = "planned",
+    masks: str = "shared",
+    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
+    target_set: str = "test",
+    task: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Algorithm:
+    """Add an algorithm to a study; see :meth:`dmstore.study.study.Study.add_algorithm`."""
+    schema.check_name(name, "algorithm")
+    taken = {
+        other.lower(): other
+        for other in objects.children("algorithms/")
+        if objects.exists(f"algorithms/{other}/algorithm.json")
+    }
+    if taken.get(name.lower(), name) != name:
+        raise _exists(taken[name.lower()])
+    declared = declaration.declare(
+        study,
+        alpha=alpha,
+        runs=runs,
+        repeats=repeats,
+        sampling=sampling,
+        masks=masks,
+        outputs=outputs,
+        target_set=target_set,
+        task=task,
+        config=config,
+    )
+    document = {
+        "name": name,
+        "study": study["uuid"],
+        "uuid": uuid.uuid4().hex,
+        "created": provenance.utc_now(),
+        "software": provenance.software(),
+        **declared,
+    }
+    raw = schema.dump_document("algorithm", document)
+    if name.lower() in taken:
+        # A killed call may have declared the algorithm and planned no runs yet.
+        algorithm = open_algorithm(objects, study, name)
+        same = all(algorithm.document[key] == value for key, value in declared.items())
+        if not same or not runs or algorithm.blocks():
+            raise _exists(name)
+    elif objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
+        algorithm = Algorithm(objects, study, document)
+    else:
+        raise _exists(name)
+    if runs:
+        algorithm.extend(runs, repeats=repeats)
+    return algorithm
+
+
+def _exists(name: str) -> ExistsError:
+    return ExistsError(
+        f"algorithm {name!r} exists in this study; choose another name, or extend it"
+    )

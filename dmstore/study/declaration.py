@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dmstore.errors import FormatError, InputError
+import numpy as np
+
+from dmstore.errors import FormatError, InputError, NotFoundError
 from dmstore.schema import schema
+from dmstore.storage.table.rows import MOST_RUNS
 
 
 def declare_outputs(
@@ -47,6 +50,69 @@ def declare_outputs(
             msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
             raise InputError(msg)
     return declared
+
+
+def declare(
+    study: Mapping[str, Any],
+    *,
+    alpha: float | None,
+    runs: int,
+    repeats: int,
+    sampling: str,
+    masks: str,
+    outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    target_set: str,
+    task: str | None,
+    config: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a new algorithm's document says of it, checked; see :meth:`dmstore.study.study.Study.add_algorithm`.
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed.
+    NotFoundError
+        If the study has no such target set.
+    """
+    if sampling not in ("planned", "foreign") or masks not in ("shared", "independent"):
+        msg = f"sampling {sampling!r} with masks {masks!r}: use planned or foreign, shared or independent"
+        raise InputError(msg)
+    if alpha is None and sampling == "planned":
+        msg = "planned sampling needs alpha, the share of the training set that a run sees"
+        raise InputError(msg)
+    count = study["train"]["count"]
+    if alpha is not None and not 0 < alpha < 1:
+        msg = f"alpha {alpha} is not allowed; it must lie strictly between 0 and 1"
+        raise InputError(msg)
+    if alpha is not None and sampling == "planned" and int(np.floor(alpha * count)) < 1:
+        msg = (
+            f"alpha {alpha} of {count} train examples is less than one example; use a larger alpha"
+        )
+        raise InputError(msg)
+    if sampling == "foreign" and runs:
+        msg = "foreign sampling has no plan; leave the number of runs out"
+        raise InputError(msg)
+    if not (0 <= runs <= MOST_RUNS and 1 <= repeats <= MOST_RUNS):
+        msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {MOST_RUNS}"
+        raise InputError(msg)
+    if target_set not in study["targets"]:
+        msg = (
+            f"target set {target_set!r} is not in this study; it has {', '.join(study['targets'])}"
+        )
+        raise NotFoundError(msg)
+    declared = declare_outputs(outputs)
+    if not study.get("classes") and any("class" in entry["dims"] for entry in declared.values()):
+        msg = "an output with a value a class needs class names in the study"
+        raise InputError(msg)
+    return {
+        "alpha": alpha,
+        "sampling": sampling,
+        "masks": masks,
+        "target_set": target_set,
+        "outputs": declared,
+        "task": task,
+        "config": dict(config or {}),
+    }
 
 
 def check(document: Mapping[str, Any], name: str, sets: Collection[str], where: str) -> None:

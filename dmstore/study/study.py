@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import DmstoreError, ExistsError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.errors import DmstoreError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.schema import schema
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
-from dmstore.storage.table import groups
 from dmstore.study import algorithm as algorithms
-from dmstore.study import annotation, display, results, target_sets
-from dmstore.study import examples as example_sets
-from dmstore.study.add import add_algorithm
-from dmstore.study.algorithm import ANCHOR, Algorithm
+from dmstore.study import results, target_sets
+from dmstore.study.about import read_about
+from dmstore.study.algorithm import ANCHOR, Algorithm, add_algorithm, require_study
+from dmstore.study.display import Displayed, Facts, size
+from dmstore.study.example_sets import ExampleSets
+from dmstore.study.examples import read_npz
+from dmstore.study.runs_view import RunsView
+from dmstore.study.target import Target
+from dmstore.study.target_outputs import TargetOutputs
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from dmstore.study.runs_view import RunsView
-    from dmstore.study.target import Target
-    from dmstore.study.target_outputs import TargetOutputs
 
 
 def open_study(path: str | Path) -> Study:
@@ -62,7 +61,7 @@ def open_study(path: str | Path) -> Study:
     return Study(objects, schema.load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
 
-class Study:
+class Study(Displayed):
     """An opened study. Make one with :func:`open_study` or :func:`create_study`.
 
     Attributes
@@ -78,8 +77,7 @@ class Study:
         self.document = dict(document)
         self.uuid: str = document["uuid"]
         self.seed: int = document["seed"]
-        # Ids and annotations do not change, so each set is opened once.
-        self._sets: dict[str, xr.Dataset] = {}
+        self._sets = ExampleSets(objects, self.document)
 
     @property
     def path(self) -> str:
@@ -95,13 +93,10 @@ class Study:
             if self.objects.exists(f"algorithms/{name}/algorithm.json")
         ]
 
-    @functools.cached_property
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes; their numbers where the study has no names."""
-        where = annotation.names(self.objects, "class").get("name")
-        if where:
-            return [str(name) for name in groups.read(self.objects, where, ["value"])["value"]]
-        return [str(number) for number in range(self.document.get("classes", 0))]
+        return self._sets.class_names
 
     def class_number(self, text: str) -> int:
         """Number of a class given by its name or number; InputError if there is none."""
@@ -115,67 +110,38 @@ class Study:
     @property
     def train(self) -> xr.Dataset:
         """The train units: ids and annotations, dim ``train``."""
-        return self._set("train", "train")
+        return self._sets["train"]
 
     @property
     def targets(self) -> xr.Dataset:
         """The target set ``test``: ids and annotations, dim ``target``."""
-        return self._set("test", "target")
+        return self._sets["test"]
 
     @property
     def classes(self) -> xr.Dataset:
         """The classes: names and annotations, dim ``class``."""
-        return self._set("class", "class")
+        return self._sets["class"]
 
     def target_set(self, name: str) -> xr.Dataset:
         """A named target set: ids and annotations, dim ``target``."""
-        return self._set(name, "target")
+        return self._sets[name]
 
     def label(self, name: str = "test") -> NDArray[np.int64]:
         """Class of each example of a set: (example,) int64; all 0 where it has no labels."""
-        examples = self.train if name == "train" else self.target_set(name)
-        if "label" in examples:
-            return np.asarray(examples["label"].values, dtype=np.int64)
-        return np.zeros(len(self.ids(name)), dtype=np.int64)
+        return self._sets.label(name)
 
     @property
     def target_sets(self) -> dict[str, dict[str, Any]]:
         """All target sets: name to ``count``, ``sha256``, ``path`` and ``later`` (added later)."""
-        return target_sets.read_all(self.objects, self.document)
-
-    def _set(self, name: str, dim: str) -> xr.Dataset:
-        if name not in self._sets:
-            own = self._entry(name).get("later") and self._entry(name)["path"]
-            ids = self.ids(name)
-            self._sets[name] = annotation.dataset(self.objects, name, ids, dim, own or None)
-        return self._sets[name]
-
-    def _entry(self, name: str) -> dict[str, Any]:
-        """Count, hash of the ids, and place of a set."""
-        if name in ("train", "class"):
-            count = self.document.get("classes", 0)
-            entry = self.document["train"] if name == "train" else {"count": count}
-            return {**entry, "path": f"examples/{name}.zarr"}
-        return target_sets.require(self.objects, self.document, name)
+        return self._sets.all_targets()
 
     def ids(self, name: str) -> NDArray[np.str_]:
         """Ids of a set, names of the classes for ``class``: (example,) str."""
-        if name == "class":
-            return schema.text(self.class_names)
-        entry = self._entry(name)
-        try:
-            return example_sets.read_ids(
-                self.objects, entry["path"], entry["count"], entry["sha256"]
-            )
-        except FileNotFoundError:
-            msg = f"{self.path}: {entry['path']} is gone; the study was deleted or damaged"
-            raise StudyNotFoundError(msg) from None
+        return self._sets.ids(name)
 
     def target_train(self, name: str = "test") -> NDArray[np.int64]:
         """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
-        ids = self.ids(name)
-        found = groups.read(self.objects, self._entry(name)["path"])
-        return np.asarray(found.get("target_train", np.full(len(ids), -1)), dtype=np.int64)
+        return self._sets.target_train(name)
 
     def annotate(
         self, set_name: str, columns: Mapping[str, Any] | None = None, /, **more: Any
@@ -204,20 +170,7 @@ class Study:
         ExistsError
             If an annotation of the name is there with other values.
         """
-        count = self._entry(set_name)["count"]
-        classes = self.document.get("classes", 0)
-        given = {**(columns or {}), **more}
-        checked = annotation.check(set_name, count, given, classes, f"annotation of {set_name}")
-        own = self._set(set_name, "target") if set_name not in ("train", "class") else {}
-        for name in sorted(
-            checked.keys() & own.keys() - annotation.names(self.objects, set_name).keys()
-        ):
-            msg = f"annotation {name!r} of {set_name!r} came with the set; annotations never change, choose another name"
-            raise ExistsError(msg)
-        done = annotation.add(self.objects, set_name, checked)
-        self._sets.pop(set_name, None)
-        self.__dict__.pop("class_names", None)
-        return done
+        return self._sets.annotate(set_name, {**(columns or {}), **more})
 
     def add_targets(self, name: str, examples: str | Path | Mapping[str, Any]) -> str:
         """Add a target set, on which outputs of existing runs can be stored.
@@ -245,7 +198,7 @@ class Study:
         """
         if isinstance(examples, Mapping):
             return target_sets.add(self.objects, self.document, name, examples, "examples")
-        arrays = example_sets.read_npz(examples)
+        arrays = read_npz(examples)
         return target_sets.add(self.objects, self.document, name, arrays, str(examples))
 
     def add_algorithm(
@@ -329,12 +282,15 @@ class Study:
         target_set : str, optional
             Show outputs on this set, of the runs that have them.
         """
-        from dmstore.study.runs_view import RunsView
-
         opened = self.algorithm(algorithm)
-        if target_set in (None, opened.target_set):
-            return RunsView(self, opened, None)
-        return RunsView(self, opened, self.target_outputs(algorithm, str(target_set)))
+        own = target_set in (None, opened.target_set)
+        outputs = None if own else self.target_outputs(algorithm, str(target_set))
+        shown = opened.target_set if own else str(target_set)
+
+        def names() -> dict[str, Any]:
+            return {**self.labels(shown), "class": self.class_names}
+
+        return RunsView(opened, outputs, self.uuid, names)
 
     def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
@@ -346,8 +302,6 @@ class Study:
         InputError
             If outputs on the set are part of the runs themselves.
         """
-        from dmstore.study.target_outputs import TargetOutputs
-
         opened = self.algorithm(algorithm)
         if target_set == opened.target_set:
             msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"
@@ -357,15 +311,7 @@ class Study:
 
     def labels(self, target_set: str = "test") -> dict[str, Any]:
         """Coordinates that name train units and targets: ids and labels."""
-        targets = self.target_set(target_set)
-        found: dict[str, Any] = {
-            "train": self.train["train"].values,
-            "target": targets["target"].values,
-        }
-        for dim, examples in (("train", self.train), ("target", targets)):
-            if "label" in examples:
-                found[f"{dim}_label"] = (dim, examples["label"].values)
-        return found
+        return self._sets.labels(target_set)
 
     def fits(self, algorithm: str) -> list[dict[str, Any]]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
@@ -429,19 +375,50 @@ class Study:
 
     def target(self, target: int | str) -> Target:
         """One target, by id: its datamodels under every fitted algorithm."""
-        from dmstore.study.target import Target
-
         index = self.targets.indexes["target"]
         if target not in index:
             msg = f"target {target!r} is not in this study"
             raise NotFoundError(msg)
-        return Target(self, int(index.get_loc(target)))
+        position = int(index.get_loc(target))
 
-    def _facts(self) -> display.Facts:
-        return display.guarded(lambda: display.of_study(self), f"dmstore study {self.path}")
+        def weights() -> dict[str, NDArray[np.float32]]:
+            fitted = [
+                name for name in self.algorithms if any(f["complete"] for f in self.fits(name))
+            ]
+            rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
+            return {name: np.asarray(row.values) for name, row in rows.items()}
 
-    def __repr__(self) -> str:
-        return display.as_text(self._facts())
+        return Target(target, weights, self.train["train"].values, self.label("train"))
 
-    def _repr_html_(self) -> str:
-        return display.as_html(self._facts())
+    @property
+    def about(self) -> dict[str, Any]:
+        """The newest title, authors, licence and citation; empty if there are none."""
+        return read_about(self.objects)
+
+    def _facts(self) -> Facts:
+        """Its sets, its algorithms with their runs, fits and sizes, comparisons."""
+        require_study(self.objects)
+        rows: list[tuple[str, ...]] = []
+        for name in self.algorithms:
+            algorithm = self.algorithm(name)
+            fits = [fit["complete"] for fit in self.fits(name)]
+            unfinished = "" if all(fits) else f" and {len(fits) - sum(fits)} unfinished"
+            stored, size_ = algorithm.rows_stored(), size(algorithm.stored_bytes())
+            rows.append((name, stored, f"{algorithm.alpha}", f"{sum(fits)}{unfinished}", size_))
+        compared = ", ".join(" and ".join(entry["algorithms"]) for entry in self.comparisons())
+        lines = [
+            ("title", str(self.about.get("title") or "")),
+            ("train units", f"{self.document['train']['count']}"),
+            (
+                "targets",
+                ", ".join(f"{e['count']} in {name}" for name, e in self.target_sets.items()),
+            ),
+            ("algorithms", "" if rows else "none yet"),
+            ("compared", compared),
+        ]
+        header = ("algorithm", "runs", "alpha", "fits", "stored")
+        return Facts(self._title(), [line for line in lines if line[1]], header, rows)
+
+    def _title(self) -> str:
+        """What it is called where it is displayed."""
+        return f"dmstore study {self.path}"

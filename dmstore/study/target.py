@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dmstore.study.study import Study
-
 
 class Target:
-    """One target of a study."""
+    """One target of a study; see :meth:`dmstore.study.study.Study.target`.
 
-    def __init__(self, study: Study, position: int) -> None:
-        self.study = study
-        self.position = position
+    Attributes
+    ----------
+    id : int or str
+    """
+
+    def __init__(
+        self,
+        id: int | str,
+        weights: Callable[[], Mapping[str, NDArray[np.float32]]],
+        train: NDArray[Any],
+        label: NDArray[np.int64],
+    ) -> None:
+        self.id = id
+        # Of each fitted algorithm (train,), read when they are asked for.
+        self._weights = weights
+        self._train = train
+        self._label = label
 
     def top(self, count: int = 10) -> xr.Dataset:
         """Its most influential train units under each fitted algorithm.
@@ -35,21 +49,16 @@ class Target:
         """
         import xarray as xr
 
-        names = [
-            name
-            for name in self.study.algorithms
-            if any(f["complete"] for f in self.study.fits(name))
-        ]
         units, weights, labels = [], [], []
-        for name in names:
-            row = self.study.datamodels(name)["weight"].isel(target=self.position).values
+        found = self._weights()
+        for row in found.values():
             order = np.argsort(-np.abs(row), kind="stable")[:count]
-            ids = self.study.train["train"].values[order]
+            ids = self._train[order]
             nothing = -1 if ids.dtype.kind in "iu" else ""
             units.append(np.where(row[order] != 0, ids, nothing))
             weights.append(np.where(row[order] != 0, row[order], np.nan))
-            labels.append(self.study.label("train")[order])
-        shape = (len(names), min(count, self.study.document["train"]["count"]))
+            labels.append(self._label[order])
+        shape = (len(found), min(count, len(self._train)))
         dims = ("algorithm", "rank")
         return xr.Dataset(
             {
@@ -58,7 +67,7 @@ class Target:
                 "label": (dims, np.reshape(labels, shape)),
             },
             coords={
-                "algorithm": names,
-                "target": self.study.targets["target"].values[self.position],
+                "algorithm": list(found),
+                "target": self.id,
             },
         )

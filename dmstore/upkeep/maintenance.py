@@ -19,7 +19,6 @@ from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
 from dmstore.study import annotation, plan
 from dmstore.study.algorithm import Algorithm
-from dmstore.study.display import about
 from dmstore.study.examples import read_ids
 from dmstore.study.plan import Block
 from dmstore.study.study import Study
@@ -73,7 +72,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     return {
         "study": study.path,
         "uuid": study.uuid,
-        "title": about(study).get("title"),
+        "title": study.about.get("title"),
         "train": study.document["train"]["count"],
         "targets": {name: entry["count"] for name, entry in sets.items()},
         "annotations": {

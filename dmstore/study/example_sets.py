@@ -1,0 +1,113 @@
+"""The sets of examples of a study, opened: ids, labels, annotations, and the units that targets are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.errors import ExistsError, StudyNotFoundError
+from dmstore.schema import schema
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.table import groups
+from dmstore.study import annotation, target_sets
+from dmstore.study.examples import read_ids
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class ExampleSets:
+    """Train units, target sets and classes of a study; each set is opened once.
+
+    Parameters
+    ----------
+    objects : Objects
+        The study's storage.
+    document : mapping
+        ``study.json``.
+    """
+
+    def __init__(self, objects: Objects, document: Mapping[str, Any]) -> None:
+        self._objects = objects
+        self._document = document
+        # Ids and annotations do not change but by annotate.
+        self._opened: dict[str, xr.Dataset] = {}
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        if name not in self._opened:
+            entry = self.entry(name)
+            own = entry["path"] if entry.get("later") else None
+            dim = name if name in ("train", "class") else "target"
+            self._opened[name] = annotation.dataset(self._objects, name, self.ids(name), dim, own)
+        return self._opened[name]
+
+    def all_targets(self) -> dict[str, dict[str, Any]]:
+        """All target sets: name to ``count``, ``sha256``, ``path`` and ``later``."""
+        return target_sets.read_all(self._objects, self._document)
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """Count, hash of the ids, and place of a set; NotFoundError if there is none."""
+        if name in ("train", "class"):
+            count = self._document.get("classes", 0)
+            entry = self._document["train"] if name == "train" else {"count": count}
+            return {**entry, "path": f"examples/{name}.zarr"}
+        return target_sets.require(self._objects, self._document, name)
+
+    @functools.cached_property
+    def class_names(self) -> list[str]:
+        """Names of the classes; their numbers where the study has no names."""
+        where = annotation.names(self._objects, "class").get("name")
+        if where:
+            return [str(name) for name in groups.read(self._objects, where, ["value"])["value"]]
+        return [str(number) for number in range(self._document.get("classes", 0))]
+
+    def ids(self, name: str) -> NDArray[np.str_]:
+        """Ids of a set: (example,) str."""
+        if name == "class":
+            return schema.text(self.class_names)
+        entry = self.entry(name)
+        try:
+            return read_ids(self._objects, entry["path"], entry["count"], entry["sha256"])
+        except FileNotFoundError:
+            msg = f"{self._objects.url}: {entry['path']} is gone; the study was deleted or damaged"
+            raise StudyNotFoundError(msg) from None
+
+    def label(self, name: str) -> NDArray[np.int64]:
+        """Class of each example of a set: (example,) int64; all 0 where it has no labels."""
+        if "label" in self[name]:
+            return np.asarray(self[name]["label"].values, dtype=np.int64)
+        return np.zeros(len(self.ids(name)), dtype=np.int64)
+
+    def target_train(self, name: str) -> NDArray[np.int64]:
+        """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
+        entry = self.entry(name)
+        found = groups.read(self._objects, entry["path"])
+        nothing = np.full(entry["count"], -1)
+        return np.asarray(found.get("target_train", nothing), dtype=np.int64)
+
+    def labels(self, target_set: str) -> dict[str, Any]:
+        """Coordinates that name train units and targets: ids and labels."""
+        found: dict[str, Any] = {}
+        for dim, name in (("train", "train"), ("target", target_set)):
+            found[dim] = self[name][dim].values
+            if "label" in self[name]:
+                found[f"{dim}_label"] = (dim, self[name]["label"].values)
+        return found
+
+    def annotate(self, name: str, columns: Mapping[str, Any]) -> dict[str, str]:
+        """Add annotations to a set; see :meth:`dmstore.study.study.Study.annotate`."""
+        count, classes = self.entry(name)["count"], self._document.get("classes", 0)
+        checked = annotation.check(name, count, columns, classes, f"annotation of {name}")
+        own = self[name] if name not in ("train", "class") else {}
+        came = own.keys() - annotation.names(self._objects, name).keys()
+        for taken in sorted(checked.keys() & came):
+            msg = f"annotation {taken!r} of {name!r} came with the set; annotations never change, choose another name"
+            raise ExistsError(msg)
+        done = annotation.add(self._objects, name, checked)
+        self._opened.pop(name, None)
+        self.__dict__.pop("class_names", None)
+        return done
