@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import dmstore
-from dmstore.schema.schema import known_outputs
+from dmstore.schema.group_specs import known_outputs
 from dmstore.storage.acts.fill import fill
 from dmstore.storage.table.rows import Rows, row_digests
 

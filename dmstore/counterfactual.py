@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import ExistsError, InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
+from dmstore.schema.names import check_name
 from dmstore.storage.table import groups
 from dmstore.study.study import Study
 
@@ -68,7 +69,7 @@ def check(
     from dmstore.analysis.comparison.effect import effect
     from dmstore.training.counterfactual import probabilities
 
-    schema.check_name(name.replace(" ", "_"), "transformation")
+    check_name(name.replace(" ", "_"), "transformation")
     comparison = study.comparison(a, b).attrs["comparison"]
     if not 0 <= label < len(study.class_names):
         msg = f"class {label} is not in the study; it has classes 0 to {len(study.class_names) - 1}"
@@ -106,7 +107,7 @@ def check(
         **{key: found[key].values for key in ("effect", "effect_low", "effect_high")},
     }
     where = f"comparisons/{comparison}/counterfactual-{name.replace(' ', '_')}-on-{label}.zarr.zip"
-    written = groups.write_zip(study.objects, where, schema.group_spec("counterfactual"), arrays)
+    written = groups.write_zip(study.objects, where, group_spec("counterfactual"), arrays)
     if not written and not _same(groups.read(study.objects, where), arrays):
         msg = (
             f"{study.path}/{where}: another counterfactual is kept under {name!r}; results never "

@@ -8,7 +8,7 @@ import numpy as np
 
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
 from dmstore.storage.table import groups
 from dmstore.storage.table.rows import MAX_RUN
 from dmstore.study import plan
@@ -122,7 +122,7 @@ def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTa
             for key, value in arrays.items()
             if key != "seed"
         }
-        groups.write_zip(study.objects, name, schema.group_spec("models"), arrays, dims=dims)
+        groups.write_zip(study.objects, name, group_spec("models"), arrays, dims=dims)
     arrays = groups.read(study.objects, name)
     return task, {
         key.removeprefix("parameter_"): value for key, value in arrays.items() if key != "seed"

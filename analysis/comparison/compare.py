@@ -13,7 +13,8 @@ import xarray as xr
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
 from dmstore.errors import InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION, dump_document
+from dmstore.schema.group_specs import group_spec
 from dmstore.storage.table import groups
 from dmstore.study.study import Study
 
@@ -81,7 +82,7 @@ def compare(
         "parameters": asdict(parameters),
         "study": study.uuid,
         "algorithms": [a, b],
-        "format_version": schema.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
     }
     name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     where = f"comparisons/{name}/"
@@ -97,7 +98,7 @@ def compare(
             "software": provenance.software(),
         }
         study.objects.put_if_absent(
-            f"{where}comparison.json", schema.dump_document("comparison", document)
+            f"{where}comparison.json", dump_document("comparison", document)
         )
         found = modeldiff(
             study.datamodels(a, fits[0]["fit"]).load(),
@@ -109,11 +110,11 @@ def compare(
         )
         path = f"comparison-{uuid.uuid4().hex[:8]}.zarr"
         groups.write_directory(
-            study.objects, f"{where}{path}", schema.group_spec("comparison"), stored_arrays(found)
+            study.objects, f"{where}{path}", group_spec("comparison"), stored_arrays(found)
         )
         complete = {"path": path, "created": provenance.utc_now()}
         if not study.objects.put_if_absent(
-            f"{where}complete.json", schema.dump_document("complete", complete)
+            f"{where}complete.json", dump_document("complete", complete)
         ):
             study.objects.delete(f"{where}{path}")
     return study.comparison(a, b, name)

@@ -18,7 +18,7 @@ from dmstore.analysis.geometry.residual import residual
 from dmstore.analysis.geometry.similarity import cosine
 from dmstore.analysis.geometry.subpopulation import subpopulation
 from dmstore.errors import InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
 
 _FOUND_AGAIN = 0.5
 # Which quarters of the masks directions are found on.
@@ -117,7 +117,7 @@ def modeldiff(
         cross = [cosine(half[0][h], half[1][1 - h]).values for h in (0, 1)]
         arrays["cosine_cross"] = np.mean(cross, axis=0)
         arrays["cosine_ceiling"] = np.stack([cosine(*halves).values for halves in half])
-    spec = schema.group_spec("comparison").arrays
+    spec = group_spec("comparison").arrays
     return xr.Dataset(
         {key: (spec[key].dims, value) for key, value in arrays.items()},
         coords={
@@ -132,7 +132,7 @@ def stored_arrays(comparison: xr.Dataset) -> dict[str, NDArray[Any]]:
     """The arrays of a comparison that ``comparison.group.json`` names, as they are stored."""
     return {
         name: comparison[name].values
-        for name in schema.group_spec("comparison").arrays
+        for name in group_spec("comparison").arrays
         if name in comparison.variables
     }
 

@@ -20,7 +20,8 @@ from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputErro
 from dmstore.readers.labels import Labels, positions, read_labels
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
+from dmstore.schema.group_specs import check_group, group_spec
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.refusals import storage_error
@@ -121,7 +122,7 @@ def compare_scores(
         "sources": sources,
         "examples": labels.about,
         "parameters": asdict(parameters),
-        "format_version": schema.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
     }
     name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     place = Path(out) if out is not None else Path(_directory(called, name))
@@ -232,7 +233,7 @@ def _is_there(place: Path, name: str) -> bool:
     if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
         return False
     try:
-        document = schema.load_document(
+        document = load_document(
             "score_comparison", (place / _DOCUMENT).read_bytes(), str(place / _DOCUMENT)
         )
     except (OSError, ValueError):
@@ -254,11 +255,9 @@ def _keep(
         with beside(place) as building:
             building.mkdir(parents=True)
             objects = LocalObjects(building)
-            groups.write_directory(
-                objects, _ARRAYS, schema.group_spec("comparison"), stored_arrays(found)
-            )
+            groups.write_directory(objects, _ARRAYS, group_spec("comparison"), stored_arrays(found))
             objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
-            objects.put_if_absent(_DOCUMENT, schema.dump_document("score_comparison", document))
+            objects.put_if_absent(_DOCUMENT, dump_document("score_comparison", document))
             try:
                 building.rename(place)
             except OSError as error:
@@ -277,17 +276,15 @@ def _keep(
 def _load(place: Path, labels: Labels) -> xr.Dataset:
     """A kept result, labelled; its page is written again if it was lost."""
     objects = LocalObjects(place)
-    document = schema.load_document(
-        "score_comparison", objects.get(_DOCUMENT), str(place / _DOCUMENT)
-    )
+    document = load_document("score_comparison", objects.get(_DOCUMENT), str(place / _DOCUMENT))
     import zarr
 
-    spec = schema.group_spec("comparison")
+    spec = group_spec("comparison")
     sizes = {"train": labels.train.sizes["train"], "target": labels.targets.sizes["target"]}
     where = str(place / _ARRAYS)
     try:
         group = zarr.open_group(objects.reader(_ARRAYS), mode="r", zarr_format=3)
-        schema.check_group(group, spec, sizes, where)
+        check_group(group, spec, sizes, where)
         arrays = groups.read(objects, _ARRAYS)
     except FileNotFoundError:
         msg = f"{where}: is gone or incomplete; delete {place} and compare again"

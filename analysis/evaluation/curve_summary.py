@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import number
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
 
@@ -105,7 +105,7 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
         }
         name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
         # Made again it is the newest again.
-        study.objects.replace(name, schema.dump_document("evaluation", document))
+        study.objects.replace(name, dump_document("evaluation", document))
     return results
 
 
@@ -116,7 +116,7 @@ def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
     """
     folder, _, start = _place(algorithm, fit).rpartition("/")
     found = [
-        schema.load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
+        load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
         for name in study.objects.children(f"{folder}/")
         if name.startswith(start) and name.endswith(".json")
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, number, summarise
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
 
@@ -62,7 +62,7 @@ def evaluate(
     parameters = {"resamples": resamples, "random_state": random_state}
     name = _name(algorithm, named, study.view(algorithm).content_id)
     if study.objects.exists(name):
-        kept = schema.load_document("evaluation", study.objects.get(name), name)
+        kept = load_document("evaluation", study.objects.get(name), name)
         if kept.get("parameters") == parameters and kept["results"].keys() >= set(_KEPT):
             return {"algorithm": algorithm, "fit": kept["fit"], **kept["results"]}
     result = benchmark(
@@ -109,7 +109,7 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
             "software": provenance.software(),
         }
         name = _name(attrs["algorithm"], attrs["fit"], attrs["content_id"])
-        study.objects.put_if_absent(name, schema.dump_document("evaluation", document))
+        study.objects.put_if_absent(name, dump_document("evaluation", document))
     return {"algorithm": attrs["algorithm"], "fit": attrs["fit"], **results}
 
 

@@ -12,7 +12,7 @@ from dmstore.analysis.evaluation.evaluate import evaluate
 from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.errors import InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import groups
 from dmstore.study import results
@@ -81,12 +81,10 @@ def _subject(
     progress: Callable[[int, int], None] | None,
 ) -> Subject:
     names = [str(name) for name in comparison["algorithm"].values]
-    document = schema.load_document(
-        "comparison", study.objects.get(f"{where}comparison.json"), where
-    )
+    document = load_document("comparison", study.objects.get(f"{where}comparison.json"), where)
     about = study.objects.children("about/")
     title = (
-        schema.load_document("about", study.objects.get(f"about/{about[-1]}"), "about").get("title")
+        load_document("about", study.objects.get(f"about/{about[-1]}"), "about").get("title")
         if about
         else None
     )

@@ -14,7 +14,7 @@ from dmstore.cli import options, output
 @options.as_json
 def command(study: str, algorithm: str, name: str, as_json: bool) -> None:
     """Call the current state of ALGORITHM's runs NAME. Tags never move, and vacuum keeps their bases."""
-    from dmstore.schema.schema import check_name
+    from dmstore.schema.names import check_name
     from dmstore.storage.acts import tag
     from dmstore.storage.acts.compact import compact
     from dmstore.study.study import open_study

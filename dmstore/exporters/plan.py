@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document
 from dmstore.study import plan
 from dmstore.study.study import Study
 
@@ -39,7 +39,7 @@ def write(path: Path, study: Study, algorithm: str) -> int:
             for spec in opened.table.spec.outputs()
         },
     }
-    path.write_bytes(schema.dump_document("worker", document))
+    path.write_bytes(dump_document("worker", document))
     return opened.planned_count()
 
 

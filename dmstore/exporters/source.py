@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core.texts import text
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters.stream import Stream, whole
-from dmstore.schema import schema
 from dmstore.storage.acts import tag
 from dmstore.storage.table import log
 from dmstore.storage.table.view import BLOCK, View
@@ -105,7 +105,7 @@ class Source:
             whole(
                 name,
                 ("run",),
-                schema.text(found[name][self.rows])
+                text(found[name][self.rows])
                 if spec.arrays[name].dtype == "string"
                 else found[name][self.rows],
             )

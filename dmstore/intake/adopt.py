@@ -14,7 +14,8 @@ from dmstore import readers
 from dmstore.core import bits
 from dmstore.errors import ExistsError, InputError
 from dmstore.readers.source import Output, Request, Source, blocks
-from dmstore.schema import schema
+from dmstore.schema.group_specs import known_outputs
+from dmstore.schema.names import check_name
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.creation import create_study
@@ -61,7 +62,7 @@ def adopt(
     InputError
         If the source or the examples cannot be used, or do not fit each other or the study.
     """
-    schema.check_name(name, "algorithm")
+    check_name(name, "algorithm")
     kind = readers.sniff(source) if format == "auto" else format
     if kind in (readers.NPZ, "study"):
         msg = f"{source}: workers' files and studies go into a study that is there; make it with 'dmstore init' and 'dmstore add', without --create"
@@ -179,7 +180,7 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
 
 def _declare(name: str, output: Output) -> dict[str, Any]:
     """The declaration of an output: what is known of its name, in the dtype of the source."""
-    known = schema.known_outputs().get(name)
+    known = known_outputs().get(name)
     dims = ["run", "target", *(["class"] if output.classes else [])]
     if known is not None and known["dims"] == dims:
         return {**known, "dtype": output.dtype}

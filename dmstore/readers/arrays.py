@@ -27,7 +27,7 @@ from dmstore.readers.source import (
     find_outputs,
     positions,
 )
-from dmstore.schema import schema
+from dmstore.schema.group_specs import known_outputs
 from dmstore.storage.table.rows import MOST_RUNS
 
 FORMAT = "arrays"
@@ -120,7 +120,7 @@ def _train(width: int, request: Request, *, packed: bool, where: str) -> int:
 
 def _wanted(name: str, request: Request) -> bool:
     """Whether an array is one that the runs cannot do without."""
-    known = {*KEYS, *schema.known_outputs()} if not request.outputs else set()
+    known = {*KEYS, *known_outputs()} if not request.outputs else set()
     return name in known or name in request.outputs.values() or name == request.mask
 
 

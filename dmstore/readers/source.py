@@ -16,7 +16,7 @@ from dmstore import provenance
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.readers.files import RowArray
-from dmstore.schema import schema
+from dmstore.schema.names import check_column_name
 from dmstore.storage.table.rows import MAX_RUN, Rows
 from dmstore.storage.table.segment import MAX_ROWS
 
@@ -319,7 +319,7 @@ _DECLARABLE = {"float16", "float32", "float64", "int8", "int16", "int32", "int64
 
 def _usable_name(name: str) -> bool:
     try:
-        schema.check_column_name(name, "output")
+        check_column_name(name, "output")
     except InputError:
         return False
     return re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
@@ -334,7 +334,7 @@ def find_columns(
     for name, values in arrays.items():
         try:
             if name not in ("seed", "time"):
-                schema.check_column_name(name, where)
+                check_column_name(name, where)
         except InputError:
             notes.append(f"{name} cannot be the name of a column; left out")
             continue

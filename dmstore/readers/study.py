@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dmstore.errors import InputError
 from dmstore.readers.source import Output, Request
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.table.rows import MAX_RUN, Rows, pairs_of, row_digests
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted, first_few
@@ -184,7 +184,7 @@ def open_source(path: Path, request: Request) -> StudySource:
     if Path(study.path).resolve() == Path(into.objects.url).resolve():
         msg = f"{path}: is this study itself; name another"
         raise InputError(msg)
-    own = schema.load_document("study", into.objects.get(ANCHOR), ANCHOR)
+    own = load_document("study", into.objects.get(ANCHOR), ANCHOR)
     for what, mine, theirs in (
         ("train units", own["train"], study.document["train"]),
         (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmstore.errors import NotFoundError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.sharing import blocks, documents, examples
 from dmstore.storage.acts import tag
 from dmstore.storage.objects.objects import Objects
@@ -167,7 +167,7 @@ def _base(
 
 def _manifest(raw: bytes, where: str) -> bytes:
     """A log entry without what a published study does not have: segments, and the maker's host."""
-    document = schema.load_document("manifest", raw, where)
+    document = load_document("manifest", raw, where)
     document = {**document, "absorbed": [], "removed": []}
     document.pop("host", None)
     return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
@@ -189,7 +189,7 @@ def _fits(
 def _result(objects: Objects, where: str) -> list[Item]:
     """A finished result: its documents and zips, and the group that ``complete.json`` names."""
     place = f"{where}complete.json"
-    named = schema.load_document("complete", objects.get(place), place)["path"]
+    named = load_document("complete", objects.get(place), place)["path"]
     items = [Item(info.name, objects) for info in objects.entries(where)]
     group = f"{where}{named}/"
     return [i for i in items if i.name.startswith(group) or "/" not in i.name[len(where) :]]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document
 from dmstore.storage.objects.objects import Objects
 from dmstore.study.about import read_about
 
@@ -20,7 +20,7 @@ def about_items(objects: Objects, stated: Mapping[str, Any]) -> tuple[dict[str, 
     if after != before or not names:
         number = max((int(n[:-5]) for n in names if n[:-5].isdecimal()), default=0) + 1
         # No time in it: publishing again gives the same bytes.
-        new[f"about/{number:04d}.json"] = schema.dump_document("about", after)
+        new[f"about/{number:04d}.json"] = dump_document("about", after)
     return new, [f"about/{name}" for name in names]
 
 

@@ -19,7 +19,7 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.sharing import blocks
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
@@ -108,7 +108,7 @@ def _pull(
         msg = f"{objects.url}: {text}; nothing was pulled, tell those who published it"
         raise CorruptionError(msg) from error
     origin = _origin(source, index)
-    staging.write(ORIGIN, [schema.dump_document("origin", origin)])
+    staging.write(ORIGIN, [dump_document("origin", origin)])
     staging.finish()
     return {
         "study": open_study(staging.target).path,
@@ -197,7 +197,7 @@ def _check(staging: Staging, index: Index) -> None:
             metadata.layouts(objects.get(info.name), info.name)
         elif info.name.endswith(".zip"):
             _check_zip(objects, info.name)
-    study = Study(objects, schema.load_document("study", objects.get(ANCHOR), ANCHOR))
+    study = Study(objects, load_document("study", objects.get(ANCHOR), ANCHOR))
     if study.uuid != index.study:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
         raise CorruptionError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.objects.objects import Objects
 
 _STATED = ("title", "authors", "licence", "citation", "doi")
@@ -16,5 +16,5 @@ def read_about(objects: Objects) -> dict[str, Any]:
     if not names:
         return {}
     where = f"about/{max(names)}"
-    document = schema.load_document("about", objects.get(where), where)
+    document = load_document("about", objects.get(where), where)
     return {key: document[key] for key in _STATED if document.get(key)}

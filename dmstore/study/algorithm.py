@@ -18,7 +18,9 @@ from dmstore.errors import (
     NotFoundError,
     StudyNotFoundError,
 )
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.group_specs import group_spec
+from dmstore.schema.names import check_column_name, check_name
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
 from dmstore.storage.table.rows import Rows
@@ -94,7 +96,7 @@ class Algorithm(Displayed):
         self.table = Table(
             objects,
             f"{self.prefix}runs/",
-            schema.group_spec("runs", self.outputs),
+            group_spec("runs", self.outputs),
             sizes,
             {"study": self._study, "algorithm": self.name, "table": "runs"},
         )
@@ -217,7 +219,7 @@ class Algorithm(Displayed):
             If arrays do not fit the declaration, an id is not planned, or a mask is not the plan's.
         """
         for name in rows.columns.keys() - {"seed", "time", "host"}:
-            schema.check_column_name(name, where)
+            check_column_name(name, where)
         if len({name.lower() for name in rows.columns}) != len(rows.columns):
             msg = f"{where}: two columns differ in case alone; give them different names"
             raise InputError(msg)
@@ -349,10 +351,10 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
     FormatError
         If its document is damaged, of another study, or of another format.
     """
-    schema.check_name(name, "algorithm")
+    check_name(name, "algorithm")
     where = f"algorithms/{name}/algorithm.json"
     try:
-        document = schema.load_document("algorithm", objects.get(where), where)
+        document = load_document("algorithm", objects.get(where), where)
     except (FileNotFoundError, NotADirectoryError):
         require_study(objects)
         known = ", ".join(objects.children("algorithms/")) or "none yet"
@@ -383,7 +385,7 @@ def add_algorithm(
     config: Mapping[str, Any] | None = None,
 ) -> Algorithm:
     """Add an algorithm to a study; see :meth:`dmstore.study.study.Study.add_algorithm`."""
-    schema.check_name(name, "algorithm")
+    check_name(name, "algorithm")
     taken = {
         other.lower(): other
         for other in objects.children("algorithms/")
@@ -411,7 +413,7 @@ def add_algorithm(
         "software": provenance.software(),
         **declared,
     }
-    raw = schema.dump_document("algorithm", document)
+    raw = dump_document("algorithm", document)
     if name.lower() in taken:
         # A killed call may have declared the algorithm and planned no runs yet.
         algorithm = open_algorithm(objects, study, name)

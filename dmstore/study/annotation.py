@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore.core.texts import text
 from dmstore.errors import ExistsError, FormatError, InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import GroupSpec, check_group, consolidate, group_spec
+from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups, segment
 from dmstore.study import examples
@@ -50,7 +52,7 @@ def parse(child: str) -> tuple[str, str] | None:
         return None
     set_name, _, column = child.removesuffix(suffix).partition("-")
     try:
-        schema.check_name(column, "annotation")
+        check_name(column, "annotation")
     except InputError:
         return None
     return None if column in examples.RESERVED else (set_name, column)
@@ -88,7 +90,7 @@ def check(
     what = "classes" if set_name == "class" else "examples"
     checked = {}
     for name, given in columns.items():
-        schema.check_name(name, f"{where}: annotation")
+        check_name(name, f"{where}: annotation")
         if name.lower() in examples.RESERVED:
             msg = f"{where}: {name!r} is a reserved name; call the annotation something else"
             raise InputError(msg)
@@ -173,9 +175,7 @@ def dims_of(first: str, values: NDArray[Any]) -> tuple[str, ...]:
     return (first, *inner)
 
 
-def sized(
-    spec: schema.GroupSpec, pattern: str, arrays: Mapping[str, NDArray[Any]]
-) -> schema.GroupSpec:
+def sized(spec: GroupSpec, pattern: str, arrays: Mapping[str, NDArray[Any]]) -> GroupSpec:
     """A spec in which each of `arrays`, all of the entry `pattern`, has chunks of a good size."""
     entry = spec.arrays[pattern]
     most = int(max((entry.chunks or {}).values(), default=1))
@@ -188,7 +188,7 @@ def sized(
 
 
 def _fill(store: Any, set_name: str, values: NDArray[Any]) -> None:
-    spec = sized(schema.group_spec("annotation"), "value", {"value": values})
+    spec = sized(group_spec("annotation"), "value", {"value": values})
     first = "class" if set_name == "class" else "example"
     dims = {"value": dims_of(first, values)}
     groups.fill(store, spec, {"value": values}, whole=False, dims=dims)
@@ -205,7 +205,7 @@ def write_directory(objects: Objects, set_name: str, name: str, values: NDArray[
     where = f"{PLACE}{set_name}-{name}.zarr"
     store = objects.writer(where)
     _fill(store, set_name, values)
-    schema.consolidate(store)
+    consolidate(store)
     objects.sync(where)
 
 
@@ -240,7 +240,7 @@ def read(
 
     with examples.opened(objects, where) as group:
         kind = "annotation" if name == "value" else "examples"
-        schema.check_group(group, schema.group_spec(kind), {}, where)
+        check_group(group, group_spec(kind), {}, where)
         array = group[name]
         if not array.ndim or array.shape[0] != count:
             msg = f"{where}: {name} has shape {array.shape}, but there are {count} examples"
@@ -248,7 +248,7 @@ def read(
         inner = tuple(array.metadata.dimension_names[1:])
         if array.ndim == 1:
             values = np.asarray(array[:])
-            return inner, schema.text(values) if values.dtype.kind in "OT" else values
+            return inner, text(values) if values.dtype.kind in "OT" else values
         lazy = _Stored(objects, where, name, array)
         token = hashlib.blake2b(f"{objects.url}\0{where}\0{name}".encode(), digest_size=16)
         label = f"dmstore-{name}-{token.hexdigest()}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.errors import DmstoreError, ExistsError, InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
@@ -176,6 +176,6 @@ def _build(
         annotation.write_directory(objects, "class", "name", sets["class"]["name"])
     objects.put_if_absent(
         "about/0001.json",
-        schema.dump_document("about", {"created": provenance.utc_now(), **(about or {})}),
+        dump_document("about", {"created": provenance.utc_now(), **(about or {})}),
     )
-    objects.put_if_absent(ANCHOR, schema.dump_document("study", document))
+    objects.put_if_absent(ANCHOR, dump_document("study", document))

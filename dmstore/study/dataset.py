@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.schema import layout, schema
+from dmstore.core.texts import text
+from dmstore.schema.group_specs import ArraySpec, array_layout
 from dmstore.storage.table import segment
 from dmstore.storage.table.rows import DIGEST_BYTES
 from dmstore.storage.table.view import Source, View
@@ -85,7 +86,7 @@ def _scattered(
 class _Rows:
     """Chosen rows of one array of a view, as an array: read on demand, no file stays open."""
 
-    def __init__(self, view: View, spec: schema.ArraySpec, position: NDArray[np.int64]) -> None:
+    def __init__(self, view: View, spec: ArraySpec, position: NDArray[np.int64]) -> None:
         self._view = view
         self._name = spec.name
         self._position = position
@@ -133,7 +134,7 @@ def lazy_array(view: View, name: str, position: NDArray[np.int64] | None = None)
     if position is None:
         position = np.arange(len(view), dtype=np.int64)
     lazy = _Rows(view, spec, position)
-    chunks, _ = layout.array_layout(spec, lazy.shape)
+    chunks, _ = array_layout(spec, lazy.shape)
     if not len(position):
         return da.zeros(lazy.shape, chunks=chunks, dtype=spec.dtype)
     token = _token(view, name, position)
@@ -168,7 +169,7 @@ def coordinates(view: View, known: Mapping[str, NDArray[Any]]) -> dict[str, Any]
         if name == "time":
             values = as_dates(values)
         elif spec.arrays[name].dtype == "string":
-            values = schema.text(values)
+            values = text(values)
         found[name] = (spec.arrays[name].dims, values)
     return found
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dmstore.errors import FormatError, InputError, NotFoundError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import known_outputs
+from dmstore.schema.names import check_column_name
 from dmstore.storage.table.rows import MOST_RUNS
 
 
@@ -34,7 +35,7 @@ def declare_outputs(
     if isinstance(outputs, Mapping):
         declared = {name: dict(entry) for name, entry in outputs.items()}
     else:
-        known = schema.known_outputs()
+        known = known_outputs()
         declared = {}
         for text in outputs:
             name, _, dtype = text.partition(":")
@@ -45,7 +46,7 @@ def declare_outputs(
                 raise InputError(msg)
             declared[name] = {**known[name], **({"dtype": dtype} if dtype else {})}
     for name, entry in declared.items():
-        schema.check_column_name(name, "output")
+        check_column_name(name, "output")
         if list(entry.get("dims", ()))[:2] != ["run", "target"]:
             msg = f"output {name!r} has dims {entry.get('dims')}; they begin with run, target"
             raise InputError(msg)

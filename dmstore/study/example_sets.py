@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.texts import text
 from dmstore.errors import ExistsError, StudyNotFoundError
-from dmstore.schema import schema
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 from dmstore.study import annotation, target_sets
@@ -68,7 +68,7 @@ class ExampleSets:
     def ids(self, name: str) -> NDArray[np.str_]:
         """Ids of a set: (example,) str."""
         if name == "class":
-            return schema.text(self.class_names)
+            return text(self.class_names)
         entry = self.entry(name)
         try:
             return read_ids(self._objects, entry["path"], entry["count"], entry["sha256"])

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.npz import NpzReader
+from dmstore.core.texts import text
 from dmstore.errors import FormatError, InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import check_group, consolidate, create_group, group_spec
+from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import segment
 
@@ -88,7 +90,7 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
 def _text(values: NDArray[Any], where: str) -> NDArray[Any]:
     """Texts as they are stored, from text or UTF-8 bytes."""
     try:
-        found = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else schema.text(values)
+        found = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else text(values)
         for value in found:
             str(value).encode()
     except UnicodeError:
@@ -130,7 +132,7 @@ def check_column(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
     InputError
         If the name or the values cannot be stored.
     """
-    schema.check_name(name, f"{where}: column")
+    check_name(name, f"{where}: column")
     if values.ndim == 0:
         msg = f"{where} has shape {values.shape}, expected one value an example"
         raise InputError(msg)
@@ -245,14 +247,14 @@ def write_set(
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the ids of a set; `train` is ``target_train``."""
-    spec = schema.group_spec("examples")
+    spec = group_spec("examples")
     store = objects.writer(f"examples/{name}.zarr")
     shapes = {"id": ids.shape, **({"target_train": train.shape} if train is not None else {})}
-    group: Any = schema.create_group(store, spec, shapes, attrs=attrs)
+    group: Any = create_group(store, spec, shapes, attrs=attrs)
     group["id"][:] = ids.astype(object)
     if train is not None:
         group["target_train"][:] = train
-    schema.consolidate(store)
+    consolidate(store)
     objects.sync(f"examples/{name}.zarr")
 
 
@@ -275,8 +277,8 @@ def read_ids(objects: Objects, where: str, count: int, digest: str) -> NDArray[A
         If they are not those that the set was made with.
     """
     with opened(objects, where) as group:
-        schema.check_group(group, schema.group_spec("examples"), {"example": count}, where)
-        ids = schema.text(group["id"][:])
+        check_group(group, group_spec("examples"), {"example": count}, where)
+        ids = text(group["id"][:])
         withheld = group.attrs.get("ids") == WITHHELD
     if withheld and np.array_equal(ids, np.arange(count).astype(str)):
         return ids

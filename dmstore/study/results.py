@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from dmstore.core.texts import text
 from dmstore.errors import FormatError, NotFoundError, StudyNotFoundError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
+from dmstore.schema.group_specs import check_group, group_spec
 from dmstore.storage.objects import guard
 from dmstore.storage.objects.objects import Objects
 from dmstore.study.annotation import portable
@@ -21,7 +23,7 @@ def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
     for name in objects.children(f"datamodels/{algorithm}/"):
         where = f"datamodels/{algorithm}/{name}"
         if objects.exists(f"{where}/fit.json"):
-            document = schema.load_document("fit", objects.get(f"{where}/fit.json"), where)
+            document = load_document("fit", objects.get(f"{where}/fit.json"), where)
             # Both become parts of names.
             if (document["fit"], document["algorithm"]) != (name, algorithm):
                 msg = f"{where}: says that it is fit {document['fit'][:40]!a} of {document['algorithm']!r}, so it does not belong here; remove it"
@@ -63,7 +65,7 @@ def comparisons(objects: Objects) -> list[dict[str, Any]]:
     for name in objects.children("comparisons/"):
         where = f"comparisons/{name}/comparison.json"
         if objects.exists(f"comparisons/{name}/complete.json"):
-            document = schema.load_document("comparison", objects.get(where), where)
+            document = load_document("comparison", objects.get(where), where)
             if document["comparison"] != name:
                 msg = f"{where}: says that it is comparison {document['comparison'][:40]!a}, so it does not belong here; remove it"
                 raise FormatError(msg)
@@ -93,7 +95,7 @@ def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
 
     where = f"{directory}complete.json"
     try:
-        complete = schema.load_document("complete", objects.get(where), where)
+        complete = load_document("complete", objects.get(where), where)
     except FileNotFoundError:
         msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
         raise StudyNotFoundError(msg) from None
@@ -102,10 +104,10 @@ def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
         with guard.readable(where):
             store = objects.reader(where)
             group = zarr.open_group(store, mode="r", zarr_format=3)
-            schema.check_group(group, schema.group_spec(kind), {}, where)
+            check_group(group, group_spec(kind), {}, where)
             found: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
             texts = {
-                name: (array.dims, schema.text(array.values))
+                name: (array.dims, text(array.values))
                 for name, array in found.variables.items()
                 if array.dtype.kind in "OT"
             }

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from dmstore import provenance
 from dmstore.errors import ConflictError, FormatError, InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.index import ORIGIN
 from dmstore.storage.table.rows import MOST_RUNS
@@ -51,7 +51,7 @@ class StoredPlan:
         for name in names:
             if name not in self._blocks:
                 where = f"{self._prefix}plans/{name}"
-                document = schema.load_document("plan", self._objects.get(where), where)
+                document = load_document("plan", self._objects.get(where), where)
                 self._blocks[name] = Block(
                     *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
                 )
@@ -97,7 +97,7 @@ class StoredPlan:
         """0 in the first place of a study; in a pulled copy the number that it drew."""
         if not self._objects.exists(ORIGIN):
             return 0
-        document = schema.load_document("origin", self._objects.get(ORIGIN), ORIGIN)
+        document = load_document("origin", self._objects.get(ORIGIN), ORIGIN)
         return int(document["branch"])
 
     def _add_block(self, block: Block, number: int) -> None:
@@ -108,7 +108,7 @@ class StoredPlan:
             "created": provenance.utc_now(),
         }
         name = f"{self._prefix}plans/{number:04d}.json"
-        if not self._objects.put_if_absent(name, schema.dump_document("plan", document)):
+        if not self._objects.put_if_absent(name, dump_document("plan", document)):
             msg = f"{name}: the plan was extended at the same moment; look with 'dmstore status' and try again"
             raise ConflictError(msg)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError, InputError, NotFoundError, StudyNotFoundError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
@@ -58,7 +58,7 @@ def open_study(path: str | Path) -> Study:
         if isinstance(error, DmstoreError):
             raise
         raise storage_error(error, f"{objects.url}/{ANCHOR}") from error
-    return Study(objects, schema.load_document("study", raw, f"{objects.url}/{ANCHOR}"))
+    return Study(objects, load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
 
 class Study(Displayed):

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
+from dmstore.schema.names import check_column_name
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.retract import Retraction, restore, retract
 from dmstore.storage.table import log
@@ -40,7 +41,7 @@ class TargetOutputs:
         self.table = Table(
             algorithm.objects,
             f"{algorithm.prefix}outputs/{target_set}/",
-            schema.group_spec("outputs", algorithm.outputs),
+            group_spec("outputs", algorithm.outputs),
             {"target": count, "class": algorithm.table.sizes["class"]},
             {**algorithm.table.identity, "table": f"outputs/{target_set}"},
         )
@@ -73,7 +74,7 @@ class TargetOutputs:
             was retracted.
         """
         for name in rows.columns.keys() - {"time", "host", "run_digest"}:
-            schema.check_column_name(name, where)
+            check_column_name(name, where)
         lower = [name.lower() for name in rows.columns.keys() - {"run_digest"}]
         if len(set(lower)) != len(lower) or "run_digest" in lower:
             msg = (

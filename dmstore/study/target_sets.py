@@ -17,7 +17,8 @@ from zarr.storage import MemoryStore
 
 from dmstore import provenance
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.group_specs import group_spec
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 from dmstore.study import annotation, examples
@@ -58,7 +59,7 @@ def read_all(objects: Objects, study: Mapping[str, Any]) -> dict[str, dict[str, 
         where = f"{PLACE}{child}"
         if not child.endswith(".json"):
             continue
-        document = schema.load_document("targets", objects.get(where), where)
+        document = load_document("targets", objects.get(where), where)
         if document["study"] != study["uuid"] or f"{document['name']}.json" != child:
             msg = f"{where}: is of target set {document['name']!r} of study {document['study']}, so it does not belong here; remove it"
             raise FormatError(msg)
@@ -148,7 +149,7 @@ def add(
         "created": provenance.utc_now(),
         "software": provenance.software(),
     }
-    if objects.put_if_absent(f"{PLACE}{name}.json", schema.dump_document("targets", document)):
+    if objects.put_if_absent(f"{PLACE}{name}.json", dump_document("targets", document)):
         return "new"
     # Another host was faster; the group just written is named by nothing, and vacuum deletes it.
     _require_same(objects, require(objects, study, name), name, name, columns)
@@ -164,7 +165,7 @@ def _named(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def encode(arrays: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any] | None = None) -> bytes:
     """The zipped group of a target set: ``id``, ``target_train`` and ``annotation_*`` arrays."""
     further = {name: v for name, v in arrays.items() if name.startswith("annotation_")}
-    spec = annotation.sized(schema.group_spec("examples"), "annotation_*", further)
+    spec = annotation.sized(group_spec("examples"), "annotation_*", further)
     dims = {name: annotation.dims_of("example", values) for name, values in further.items()}
     store = MemoryStore()
     groups.fill(store, spec, arrays, whole=False, dims=dims, attrs=attrs)

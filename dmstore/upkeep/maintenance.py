@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import Compaction, compact
 from dmstore.storage.acts.vacuum import GRACE, Vacuum, vacuum
@@ -302,9 +302,7 @@ def _vacuum_unnamed(study: Study, grace: float) -> Vacuum:
     for place in places:
         named = ""
         if objects.exists(f"{place}complete.json"):
-            named = schema.load_document("complete", objects.get(f"{place}complete.json"), place)[
-                "path"
-            ]
+            named = load_document("complete", objects.get(f"{place}complete.json"), place)["path"]
         for child in objects.children(place):
             if not child.endswith(".zarr") or child == named:
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmstore.errors import CorruptionError, InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.storage.acts import retract
 from dmstore.storage.acts.retract import Retraction
 from dmstore.storage.table import log
@@ -75,7 +75,7 @@ def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> Non
     names = objects.children(f"{algorithm.prefix}outputs/")
     if not names:
         return
-    study = schema.load_document("study", objects.get(ANCHOR), ANCHOR)
+    study = load_document("study", objects.get(ANCHOR), ANCHOR)
     for name in names:
         count = target_sets.require(objects, study, name)["count"]
         outputs = TargetOutputs(algorithm, name, count)

@@ -30,7 +30,7 @@ from dmstore.readers.labels import read_labels
 from dmstore.readers.scores import decide_orientation, is_scores, labelled, open_scores
 from dmstore.readers.torch_file import TorchFile
 from dmstore.readers.units import Units
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 
 SCORES = DATA / "scores"
 TARGET, TRAIN = 9, 14
@@ -435,9 +435,7 @@ def test_result_with_everything_known(folder):
         "comparison.zarr",
         "report.html",
     ]
-    document = schema.load_document(
-        "score_comparison", (place / "comparison.json").read_bytes(), "x"
-    )
+    document = load_document("score_comparison", (place / "comparison.json").read_bytes(), "x")
     assert document["sources"][1]["orientation"] == "train-target, by the sizes"
     assert document["examples"]["source"] == "e.npz"
     kept = xr.open_zarr(place / "comparison.zarr")

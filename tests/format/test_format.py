@@ -14,7 +14,8 @@ import pytest
 from paths import ROOT
 
 from dmstore.errors import FormatError
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
+from dmstore.schema.names import reserved_names
 from dmstore.storage.table.rows import MAX_RUN
 
 SCHEMAS = ROOT / "store_schemas"
@@ -67,7 +68,7 @@ def test_numbers_of_the_page_are_those_of_the_code():
     assert pulling.MOST_BRANCHES == 2**29
     assert algorithm.ANCHOR == "study.json"
     names = set(re.findall(r"`([a-z_]+)`", text.split("Neither may be (case aside)")[1][:500]))
-    assert schema.reserved_names() <= names
+    assert reserved_names() <= names
 
 
 # The schema files themselves
@@ -97,7 +98,7 @@ def check_group(content):
 def test_groups_are_what_the_schema_of_groups_says(kind):
     found = GROUPS[kind]
     check_group(found)
-    assert (found["kind"], found["format_version"]) == (kind, schema.FORMAT_VERSION)
+    assert (found["kind"], found["format_version"]) == (kind, FORMAT_VERSION)
     for entry in found["arrays"].values():
         for lengths in ("chunks", "shards"):
             assert "*" in entry["dims"] or set(entry.get(lengths, {})) <= set(entry["dims"])
@@ -178,7 +179,7 @@ def examples(tmp_path_factory):
 
 
 def load(document):
-    return schema.load_document(document["kind"], json.dumps(document).encode(), "here")
+    return load_document(document["kind"], json.dumps(document).encode(), "here")
 
 
 @pytest.mark.parametrize("kind", sorted(DOCUMENTS))
@@ -187,7 +188,7 @@ def test_documents_of_a_real_study_are_valid(examples, kind):
     for document in examples[kind]:
         assert load(document) == document
         stated = {k: v for k, v in document.items() if k not in ("kind", "format_version")}
-        assert json.loads(schema.dump_document(kind, stated)) == document
+        assert json.loads(dump_document(kind, stated)) == document
         assert load({**document, "of_later_days": 1})["of_later_days"] == 1
 
 
@@ -213,7 +214,7 @@ def test_a_document_without_a_required_key_is_refused(examples, kind, path):
         broken = copy.deepcopy(document)
         del take(broken, path)[0][path[-1]]
         with pytest.raises(FormatError, match=r"^here: ") as caught:
-            schema.load_document(kind, json.dumps(broken).encode(), "here")
+            load_document(kind, json.dumps(broken).encode(), "here")
         assert path[-1] in str(caught.value)
 
 
@@ -222,7 +223,7 @@ def test_documents_of_another_kind_or_version_are_refused(examples, kind):
     document = examples[kind][0]
     other = "plan" if kind != "plan" else "study"
     with pytest.raises(FormatError, match="here"):
-        schema.load_document(other, json.dumps(document).encode(), "here")
+        load_document(other, json.dumps(document).encode(), "here")
     with pytest.raises(FormatError, match=r"store format 2\.0.*install a dmstore that reads"):
         load({**document, "format_version": "2.0"})
     for bad in (None, 1, "1", "one", "1.0.0"):

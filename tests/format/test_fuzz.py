@@ -24,7 +24,8 @@ from dmstore.errors import CorruptionError, DmstoreError, FormatError, InputErro
 from dmstore.readers.files import open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
+from dmstore.schema.files import _read
 from dmstore.storage.objects import frames, metadata
 from dmstore.storage.published import index
 from dmstore.storage.table import chunks, segment
@@ -220,14 +221,14 @@ def _json():
 @given(data=st.data())
 def test_documents(kind, data):
     """Also those that are nearly right: each property is what it should be or anything at all."""
-    properties = schema._read(f"{kind}.document.json")["properties"]
+    properties = _read(f"{kind}.document.json")["properties"]
     document = {"format_version": "1.0", "kind": kind} | data.draw(
         st.dictionaries(st.sampled_from(sorted(properties)), _json(), max_size=len(properties))
     )
     raw = json.dumps(document).encode()
     for content in (raw, data.draw(spoiled(raw))):
         try:
-            found = schema.load_document(kind, content, "x.json")
+            found = load_document(kind, content, "x.json")
         except FormatError as error:
             one_line(error)
         else:

@@ -6,11 +6,18 @@ import zarr
 from zarr.storage import MemoryStore
 
 from dmstore.errors import FormatError
-from dmstore.schema import layout, schema
+from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.group_specs import (
+    array_layout,
+    check_group,
+    create_group,
+    group_spec,
+    known_outputs,
+)
 
 
 def made(**changes):
-    spec = schema.group_spec("runs", {"margin": schema.known_outputs()["margin"]})
+    spec = group_spec("runs", {"margin": known_outputs()["margin"]})
     store = MemoryStore()
     shapes = {
         "run": (3,),
@@ -23,7 +30,7 @@ def made(**changes):
         "mask": (3, 9),
         "margin": (3, 4),
     }
-    schema.create_group(store, spec, shapes)
+    create_group(store, spec, shapes)
     return spec, store, zarr.open_group(store)
 
 
@@ -35,7 +42,7 @@ def test_created_arrays_are_what_the_files_say():
         "margin"
     ].shards
     assert np.isnan(group["margin"].fill_value)
-    schema.check_group(group, spec, {"train": 9, "target": 4}, "here")
+    check_group(group, spec, {"train": 9, "target": 4}, "here")
 
 
 @pytest.mark.parametrize(
@@ -45,25 +52,25 @@ def test_created_arrays_are_what_the_files_say():
 def test_opened_groups_are_checked(sizes, words):
     spec, _, group = made()
     with pytest.raises(FormatError, match=words):
-        schema.check_group(group, spec, sizes, "here")
+        check_group(group, spec, sizes, "here")
 
 
 def test_foreign_groups_are_refused():
     spec, _, _ = made()
     plain = zarr.create_group(MemoryStore())
     with pytest.raises(FormatError, match="no valid format_version"):
-        schema.check_group(plain, spec, {}, "here")
+        check_group(plain, spec, {}, "here")
     other = zarr.create_group(MemoryStore(), attributes={"format_version": "1.0", "kind": "fit"})
     with pytest.raises(FormatError, match="kind 'fit'"):
-        schema.check_group(other, spec, {}, "here")
+        check_group(other, spec, {}, "here")
     missing = zarr.create_group(MemoryStore(), attributes={"format_version": "1.0", "kind": "runs"})
     with pytest.raises(FormatError, match="no array 'run'"):
-        schema.check_group(missing, spec, {}, "here")
+        check_group(missing, spec, {}, "here")
 
 
 def test_documents_are_checked_before_they_are_written():
     with pytest.raises(FormatError, match="alpha"):
-        schema.dump_document(
+        dump_document(
             "algorithm",
             {
                 "name": "a",
@@ -73,21 +80,21 @@ def test_documents_are_checked_before_they_are_written():
                 "sampling": "planned",
                 "masks": "shared",
                 "target_set": "test",
-                "outputs": {"margin": schema.known_outputs()["margin"]},
+                "outputs": {"margin": known_outputs()["margin"]},
                 "task": None,
                 "config": {},
             },
         )
     with pytest.raises(FormatError, match="not a JSON object"):
-        schema.load_document("plan", b"[]", "here")
+        load_document("plan", b"[]", "here")
     with pytest.raises(FormatError, match="no valid format_version"):
-        schema.load_document("plan", b"{}", "here")
+        load_document("plan", b"{}", "here")
 
 
 @pytest.mark.parametrize("size", [1, 5, 1024, 5000, 9000])
 def test_shards_hold_whole_chunks(size):
-    spec = schema.group_spec("runs").arrays["mask"]
-    chunks, shards = layout.array_layout(spec, (size, 20000))
+    spec = group_spec("runs").arrays["mask"]
+    chunks, shards = array_layout(spec, (size, 20000))
     assert chunks == (min(size, 1024), 8192)
     assert all(s % c == 0 for s, c in zip(shards, chunks, strict=True))
     assert shards[0] <= 4096

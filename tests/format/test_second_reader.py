@@ -13,7 +13,7 @@ from helpers import examples, fill, make_rows
 from later_targets import targets, write
 
 import dmstore
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION
 from dmstore.sharing import publish
 from dmstore.storage.acts import retract
 from dmstore.storage.acts.compact import compact
@@ -238,5 +238,5 @@ def test_documents_of_unknown_keys_and_minor_versions_are_read(lived):
         document = json.loads(path.read_text())
         path.write_text(json.dumps({**document, "format_version": "1.7", "new": {"deep": [1]}}))
     again = dmstore.open_study(lived.path)
-    assert schema.FORMAT_VERSION == "1.0"
+    assert FORMAT_VERSION == "1.0"
     agree(again, "plain")

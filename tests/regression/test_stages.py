@@ -19,7 +19,7 @@ from dmstore.regression.fitting.memory_plan import Room, in_memory
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.design import gram_dtype
 from dmstore.regression.problem.parameters import Parameters
-from dmstore.schema.schema import known_outputs
+from dmstore.schema.group_specs import known_outputs
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
 

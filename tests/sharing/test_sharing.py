@@ -29,7 +29,7 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.sharing import check_index, diff, publish, pull
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.contents import Selection
@@ -494,9 +494,7 @@ def test_zip_opens_where_it_lies_and_pulls(finished, tmp_path):
 
 def test_pulled_study_goes_on(finished, published, tmp_path):
     made = pull(published, tmp_path / "copy")
-    origin = schema.load_document(
-        "origin", (tmp_path / "copy/origin.json").read_bytes(), "origin.json"
-    )
+    origin = load_document("origin", (tmp_path / "copy/origin.json").read_bytes(), "origin.json")
     assert origin["branch"] == made["branch"]
     assert 1 <= origin["branch"] < 2**29
     assert origin["source"] == "toy"

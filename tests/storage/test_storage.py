@@ -21,7 +21,7 @@ from dmstore.errors import (
     StorageError,
     StudyNotFoundError,
 )
-from dmstore.schema.schema import known_outputs
+from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.vacuum import vacuum
@@ -382,11 +382,10 @@ def test_put_if_absent_has_one_winner(tmp_path):
 
 def test_outputs_table_is_the_same_code(study, algorithm):
     """Outputs on a later target set: another schema, no mask, keyed by run id."""
-    from dmstore.schema import schema
     from dmstore.storage.table.rows import Rows
     from dmstore.storage.table.table import Table
 
-    spec = schema.group_spec("outputs", {"margin": schema.known_outputs()["margin"]})
+    spec = group_spec("outputs", {"margin": known_outputs()["margin"]})
     identity = {"study": study.uuid, "algorithm": "alpha", "table": "outputs/late"}
     table = Table(study.objects, "algorithms/alpha/outputs/late/", spec, {"target": 4}, identity)
     columns = {"time": np.arange(3), "host": np.full(3, "h"), "run_digest": np.arange(3)}

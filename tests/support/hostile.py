@@ -18,6 +18,9 @@ import numpy as np
 from helpers import examples, fill
 from numcodecs import Blosc, Zstd
 
+from dmstore.schema.documents import dump_document
+from dmstore.schema.group_specs import group_spec
+
 BILLION = 10**9
 TRAIN_IDS = "examples/train.zarr"
 
@@ -25,7 +28,6 @@ TRAIN_IDS = "examples/train.zarr"
 def good(path):
     """A study with a base, two segments of a tail, a finished fit, a later target set and an annotation."""
     import dmstore
-    from dmstore.schema import schema
     from dmstore.storage.acts import tag
     from dmstore.storage.acts.compact import compact
     from dmstore.storage.table import groups
@@ -38,7 +40,7 @@ def good(path):
     fill(algorithm, range(20, 40), batch=10)
     study.annotate("train", group=np.arange(37))
     study.add_targets("later", {"label": np.zeros(4, dtype=np.int64)})
-    spec = schema.group_spec("datamodels")
+    spec = group_spec("datamodels")
     sizes = {"target": 23, "train": 37, "path": 2}
     arrays = {
         name: np.ones([sizes[dim] for dim in array.dims], dtype=array.dtype)
@@ -56,7 +58,7 @@ def good(path):
         "complete": {"path": "datamodels-0.zarr"},
     }
     for kind, document in documents.items():
-        raw = schema.dump_document(kind, document)
+        raw = dump_document(kind, document)
         assert study.objects.put_if_absent(f"datamodels/alpha/f1/{kind}.json", raw)
     return study
 

@@ -17,7 +17,7 @@ from commands import run, run_json
 from helpers import TARGET, TRAIN, fill
 
 from dmstore.intake.worker_files import ingest
-from dmstore.schema import schema
+from dmstore.schema.names import reserved_names
 from dmstore.study.algorithm import Run
 from dmstore.training.standalone import dmstore_writer as standalone
 from dmstore.training.standalone.dmstore_writer import Plan, Writer, WriterError, planned_mask
@@ -66,7 +66,7 @@ def test_writer_command_prints_the_file():
 
 
 def test_reserved_names_are_those_of_the_store():
-    assert schema.reserved_names() == standalone.RESERVED
+    assert reserved_names() == standalone.RESERVED
 
 
 @pytest.mark.parametrize("masks", ["shared", "independent"])

@@ -9,7 +9,7 @@ from helpers import examples
 import dmstore
 from dmstore import counterfactual
 from dmstore.errors import ExistsError, InputError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
 from dmstore.storage.table.rows import Rows
 from dmstore.storage.table.table import Table
 from dmstore.study.plan import Part
@@ -48,7 +48,7 @@ def test_a_class_that_does_not_fit_is_refused(label, fits):
     logit[0, 0, label] = 1
     found = outputs.prediction(logit, np.array([0]))
     assert found.tolist() == [[label]]
-    spec = schema.group_spec("outputs", {"prediction": PREDICTION})
+    spec = group_spec("outputs", {"prediction": PREDICTION})
     columns = {"time": np.zeros(1, int), "host": np.array(["h"])}
     columns["run_digest"] = np.zeros(1, np.uint64)
     table = Table(None, "", spec, {"target": 1}, {})

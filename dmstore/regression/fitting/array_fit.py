@@ -23,6 +23,7 @@ from dmstore.regression.problem.own_runs import OwnGroups
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers import registry
 from dmstore.regression.solvers.lasso import FEWEST_RUNS, Parameters
+from dmstore.schema.group_specs import group_spec
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,8 +124,6 @@ def lasso_path(
     """
     import xarray as xr
 
-    from dmstore.schema import schema
-
     parameters = Parameters(
         lams=lams,
         lam_ratio=lam_ratio,
@@ -173,7 +172,7 @@ def lasso_path(
             parameters,
             threads,
         )
-    spec = schema.group_spec("datamodels")
+    spec = group_spec("datamodels")
     return xr.Dataset(
         {
             name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})

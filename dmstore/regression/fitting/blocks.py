@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document
+from dmstore.schema.group_specs import consolidate, create_group, group_spec
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 
@@ -95,7 +96,7 @@ class Blocks:
         start, stop = self.bounds(number)
         arrays = {"target": np.arange(start, stop, dtype=np.int64), **result}
         before = self._done[number]
-        spec = schema.group_spec("datamodels")
+        spec = group_spec("datamodels")
         groups.write_zip(self._objects, self._name(number, stages), spec, arrays)
         self._done[number] = stages
         # Never what was just stored, or goes further.
@@ -135,7 +136,7 @@ def join(
         What the fit took, to be kept with its summary.
     progress : callable, optional
     """
-    spec = schema.group_spec("datamodels")
+    spec = group_spec("datamodels")
     count = count_of(targets)
     path = f"datamodels-{uuid.uuid4().hex[:8]}.zarr"
     store = objects.writer(f"{where}{path}")
@@ -151,7 +152,7 @@ def join(
                 )
                 for name, values in arrays.items()
             }
-            made = schema.create_group(store, spec, shapes)
+            made = create_group(store, spec, shapes)
         for name, values in arrays.items():
             if "train" not in spec.arrays[name].dims:
                 small.setdefault(name, []).append(values)
@@ -170,13 +171,11 @@ def join(
     }
     for name, values in merged.items():
         made[name][...] = values
-    schema.consolidate(store)
+    consolidate(store)
     objects.sync(f"{where}{path}")
     summary = {**summarise(merged), **cost()}
     document = {"path": path, "created": provenance.utc_now(), "summary": summary}
-    if not objects.put_if_absent(
-        f"{where}complete.json", schema.dump_document("complete", document)
-    ):
+    if not objects.put_if_absent(f"{where}complete.json", dump_document("complete", document)):
         objects.delete(f"{where}{path}")
 
 

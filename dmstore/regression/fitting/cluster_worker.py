@@ -30,7 +30,7 @@ from dmstore.regression.fitting.study_fit import Fitting
 from dmstore.regression.problem.design import Design, gram_dtype, unit_counts
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.lasso import Parameters
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.study.study import open_study
 
 # Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
@@ -180,7 +180,7 @@ class _Ready:
         try:
             study = open_study(job.study)
             found = study.objects.get(f"{where}fit.json")
-            if schema.load_document("fit", found, where) == job.document:
+            if load_document("fit", found, where) == job.document:
                 return study, study.algorithm(job.document["algorithm"])
         except (DmstoreError, FileNotFoundError) as error:
             reason = str(error)

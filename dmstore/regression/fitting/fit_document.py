@@ -18,7 +18,7 @@ from dmstore.errors import (
 )
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.solvers.lasso import FEWEST_RUNS, Parameters
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import log
@@ -76,7 +76,7 @@ def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str
     refused before anything is stored, the study is left as it was.
     """
     objects, name = study.objects, f"{where}fit.json"
-    document = schema.dump_document("fit", stated)
+    document = dump_document("fit", stated)
     first = not objects.exists(name) and objects.put_if_absent(name, document)
     try:
         found = load(study, where, stated)
@@ -91,7 +91,7 @@ def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str
                     objects.path(where).rmdir()
         raise
     # Another process at the same fit may have been refused, and have taken it away.
-    objects.put_if_absent(name, schema.dump_document("fit", found))
+    objects.put_if_absent(name, dump_document("fit", found))
 
 
 def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
     """
     name = f"{where}fit.json"
     try:
-        document = schema.load_document("fit", study.objects.get(name), f"{study.path}/{name}")
+        document = load_document("fit", study.objects.get(name), f"{study.path}/{name}")
     except FormatError as error:
         msg = f"{error}, or remove {study.path}/{where} and run the fit again"
         raise CorruptionError(msg) from error
@@ -132,7 +132,7 @@ def describe(
     assert view.manifest.base is not None
     content_id = view.manifest.base.content_id
     stated = {
-        "format_version": schema.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "study": study.uuid,
         "algorithm": algorithm.name,
         "content_id": content_id,

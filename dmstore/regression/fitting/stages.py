@@ -27,7 +27,7 @@ from dmstore.regression.problem.own_runs import OwnGroups
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers import folds, lasso, own_runs, registry
 from dmstore.regression.solvers.lasso import Parameters
-from dmstore.schema import schema
+from dmstore.schema.group_specs import group_spec
 
 Arrays = dict[str, NDArray[Any]]
 # A path takes as long as so many refits.
@@ -282,7 +282,7 @@ def merge(parts: Sequence[tuple[NDArray[np.int64], Arrays]]) -> Arrays:
 
 
 def _axis(name: str) -> int:
-    return schema.group_spec("datamodels").arrays[name].dims.index("target")
+    return group_spec("datamodels").arrays[name].dims.index("target")
 
 
 def _whole(

@@ -28,7 +28,7 @@ from dmstore.regression.problem.own_runs import OwnGroups
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers import registry, unpenalised
 from dmstore.regression.solvers.lasso import Parameters
-from dmstore.schema import schema
+from dmstore.schema.documents import load_document
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import Study
 
@@ -184,7 +184,7 @@ def fit(
 
         join(study.objects, where, opened.table.sizes["target"], cost, progress)
     document = load(study, where, stated)
-    complete = schema.load_document("complete", study.objects.get(f"{where}complete.json"), where)
+    complete = load_document("complete", study.objects.get(f"{where}complete.json"), where)
     summary = {"fit": document["fit"], "algorithm": algorithm, **complete["summary"]}
     return Fit(document, summary, new)
 

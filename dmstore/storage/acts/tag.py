@@ -7,7 +7,8 @@ from typing import Any
 
 from dmstore import provenance
 from dmstore.errors import ExistsError, FormatError, IncompleteError
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.names import check_name
 from dmstore.storage.acts.compact import require_exclusive
 from dmstore.storage.table import log, protocol
 from dmstore.storage.table.protocol import Children, Delete, Steps
@@ -31,7 +32,7 @@ def create(table: Table, name: str) -> dict[str, Any]:
     IncompleteError
         If there is no base yet, or another took its place at the same moment.
     """
-    schema.check_name(name, "tag")
+    check_name(name, "tag")
     return table.run(create_steps(table.prefix, name))
 
 
@@ -54,7 +55,7 @@ def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
     }
     where = f"{prefix}tags/{name}.json"
     made = name.lower() not in taken and (
-        yield from protocol.create(where, schema.dump_document("tag", tag))
+        yield from protocol.create(where, dump_document("tag", tag))
     )
     if not made:
         msg = f"tag {name!r} exists; tags never move, choose another name"
@@ -77,7 +78,7 @@ def read_all(table: Table) -> list[dict[str, Any]]:
     found = []
     for name in names:
         where = f"{table.prefix}tags/{name}"
-        document = schema.load_document("tag", table.objects.get(where), where)
+        document = load_document("tag", table.objects.get(where), where)
         if f"{document['name']}.json" != name:
             msg = f"{where}: says that it is tag {document['name'][:40]!a}, so it does not belong here; remove it"
             raise FormatError(msg)

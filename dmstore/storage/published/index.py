@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmstore.errors import FormatError
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.objects.objects import is_temporary
 
 INDEX = "index.json"
@@ -67,7 +67,7 @@ def load(raw: bytes, where: str) -> Index:
     FormatError
         If it is no index, or a name in it is unsafe, stands there twice or lies inside another object.
     """
-    document = schema.load_document("index", raw, where)
+    document = load_document("index", raw, where)
     entries: dict[str, Entry] = {}
     for item in document["objects"]:
         name = item["name"]
@@ -98,7 +98,7 @@ def check_places(names: Iterable[str], where: str) -> None:
 
 def dump(index: Index, created: str, software: str) -> bytes:
     """Bytes of an index."""
-    return schema.dump_document(
+    return dump_document(
         "index",
         {
             "study": index.study,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dmstore.core import threads
 from dmstore.errors import CorruptionError, DmstoreError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import GroupSpec, consolidate, create_group
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table.rows import DIGEST_BYTES, row_digests
 from dmstore.storage.table.table import Table
@@ -43,7 +43,7 @@ def _most(table: Table) -> int:
 def write(
     table: Table,
     path: str,
-    spec: schema.GroupSpec,
+    spec: GroupSpec,
     blocks: Iterable[Arrays],
     count: int,
     columns: Callable[[], Arrays],
@@ -91,7 +91,7 @@ def write(
 def _write(
     table: Table,
     where: str,
-    spec: schema.GroupSpec,
+    spec: GroupSpec,
     blocks: Iterable[Arrays],
     count: int,
     columns: Callable[[], Arrays],
@@ -100,7 +100,7 @@ def _write(
     store = table.objects.writer(where)
     sizes = {**table.sizes, "run": count, "byte": DIGEST_BYTES}
     shapes = {name: tuple(sizes[dim] for dim in array.dims) for name, array in spec.arrays.items()}
-    group = schema.create_group(store, spec, shapes, attrs=table.identity)
+    group = create_group(store, spec, shapes, attrs=table.identity)
     wide = [array.name for array in spec.rows()]
 
     writers = {name: ShardWriter(store, name) for name in wide}
@@ -121,7 +121,7 @@ def _write(
             array.resize((length, *array.shape[1:]))
         if name not in wide:
             array[...] = narrow[name]
-    schema.consolidate(store)
+    consolidate(store)
     table.objects.sync(where)
 
 
@@ -188,7 +188,7 @@ def each(
 
 
 def bad_rows(
-    spec: schema.GroupSpec, run: NDArray[np.int64], digest: NDArray[np.uint8], arrays: Arrays
+    spec: GroupSpec, run: NDArray[np.int64], digest: NDArray[np.uint8], arrays: Arrays
 ) -> NDArray[np.int64]:
     """Run ids whose content does not match their digest."""
     wrong = (row_digests(run, arrays, spec) != digest).any(axis=1)

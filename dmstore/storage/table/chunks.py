@@ -23,7 +23,7 @@ from numcodecs import Blosc, VLenUTF8, Zstd
 from numpy.typing import NDArray
 
 from dmstore.errors import CorruptionError, FormatError
-from dmstore.schema import schema
+from dmstore.schema.group_specs import ArraySpec, GroupSpec, create_group
 from dmstore.storage.objects import metadata
 from dmstore.storage.objects.frames import check_blosc, zstd_size
 
@@ -41,7 +41,7 @@ class UnknownLayoutError(Exception):
 
 
 def documents(
-    spec: schema.GroupSpec, shapes: Mapping[str, tuple[int, ...]]
+    spec: GroupSpec, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[str, bytes], ...]:
     """The documents of a group with whole arrays, as zarr writes them: (key, content), the group first."""
     wanted = tuple(
@@ -56,15 +56,15 @@ def _documents(
     kind: str,
     key: str,
     columns: bool,  # noqa: FBT001 - a cached function takes no keywords
-    wanted: tuple[tuple[str, schema.ArraySpec, tuple[int, ...]], ...],
+    wanted: tuple[tuple[str, ArraySpec, tuple[int, ...]], ...],
 ) -> tuple[tuple[str, bytes], ...]:
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
-    spec = schema.GroupSpec(kind, key, {name: array for name, array, _ in wanted}, columns, "")
+    spec = GroupSpec(kind, key, {name: array for name, array, _ in wanted}, columns, "")
     store = MemoryStore()
-    schema.create_group(store, spec, {name: shape for name, _, shape in wanted}, whole=True)
+    create_group(store, spec, {name: shape for name, _, shape in wanted}, whole=True)
     keys = sorted(store._store_dict, key=lambda key: (key != "zarr.json", key))
     found = []
     for name in keys:
@@ -74,9 +74,7 @@ def _documents(
     return tuple(found)
 
 
-def encode_group(
-    spec: schema.GroupSpec, arrays: Mapping[str, NDArray[Any]], comment: bytes
-) -> bytes:
+def encode_group(spec: GroupSpec, arrays: Mapping[str, NDArray[Any]], comment: bytes) -> bytes:
     """A ZIP_STORED zarr group of whole arrays, the same bytes for the same content."""
     listed = documents(spec, {name: values.shape for name, values in arrays.items()})
     buffer = io.BytesIO()

@@ -13,7 +13,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from dmstore.schema import schema
+from dmstore.core.texts import text
+from dmstore.schema.group_specs import GroupSpec, consolidate, create_group
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import segment
 
@@ -35,7 +36,7 @@ def zip_bytes(store: MemoryStore, comment: bytes = b"") -> bytes:
 
 def fill(
     store: Any,
-    spec: schema.GroupSpec,
+    spec: GroupSpec,
     arrays: Arrays,
     *,
     whole: bool,
@@ -48,7 +49,7 @@ def fill(
         for name, values in arrays.items()
         if name not in spec.arrays or spec.arrays[name].dtype == "any"
     }
-    group: Any = schema.create_group(
+    group: Any = create_group(
         store,
         spec,
         {n: v.shape for n, v in arrays.items()},
@@ -64,7 +65,7 @@ def fill(
 def write_zip(
     objects: Objects,
     name: str,
-    spec: schema.GroupSpec,
+    spec: GroupSpec,
     arrays: Arrays,
     *,
     dims: Mapping[str, tuple[str, ...]] | None = None,
@@ -78,7 +79,7 @@ def write_zip(
 def write_directory(
     objects: Objects,
     prefix: str,
-    spec: schema.GroupSpec,
+    spec: GroupSpec,
     arrays: Arrays,
     *,
     attrs: Mapping[str, Any] | None = None,
@@ -86,7 +87,7 @@ def write_directory(
     """Write a group below an unused prefix, consolidated and durable."""
     store = objects.writer(prefix)
     fill(store, spec, arrays, whole=False, attrs=attrs)
-    schema.consolidate(store)
+    consolidate(store)
     objects.sync(prefix)
 
 
@@ -99,6 +100,6 @@ def read(objects: Objects, name: str, names: list[str] | None = None) -> dict[st
             names = sorted(zarr.open_group(store, mode="r", zarr_format=3).array_keys())
     found = segment.read_arrays(objects.reader, name, names)
     return {
-        key: schema.text(values) if values.dtype.kind in "OT" else np.asarray(values)
+        key: text(values) if values.dtype.kind in "OT" else np.asarray(values)
         for key, values in found.items()
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from dmstore import provenance
 from dmstore.provenance import software, utc_now
-from dmstore.schema import schema
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.steps import drive
 from dmstore.storage.table.protocol import Children, Exists, Get, Steps, T, create, perform
@@ -74,7 +74,7 @@ def decode(raw: bytes, where: str) -> Manifest:
     FormatError
         If it is damaged or of another format.
     """
-    document = schema.load_document("manifest", raw, where)
+    document = load_document("manifest", raw, where)
     base = document["base"]
     return Manifest(
         version=document["version"],
@@ -104,7 +104,7 @@ def encode(manifest: Manifest) -> bytes:
         "host": provenance.host(),
         "software": software(),
     }
-    return schema.dump_document("manifest", document)
+    return dump_document("manifest", document)
 
 
 def read_steps(prefix: str, version: int) -> Steps[Manifest]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import bits
-from dmstore.schema import schema
+from dmstore.schema.group_specs import GroupSpec
 
 MAX_RUN = 2**62
 # Runs of a table: their ids are held in memory.
@@ -57,7 +57,7 @@ class Rows:
 
 
 def row_digests(
-    run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], spec: schema.GroupSpec
+    run: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], spec: GroupSpec
 ) -> NDArray[np.uint8]:
     """Digest of each row: blake2b-128 over id, packed mask bits, output bytes, little-endian.
 

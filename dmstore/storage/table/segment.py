@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.errors import CorruptionError, FormatError, InputError
-from dmstore.schema import schema
+from dmstore.schema.documents import FORMAT_VERSION, load_document
+from dmstore.schema.group_specs import GroupSpec
+from dmstore.schema.names import check_column_name
 from dmstore.storage.objects import guard
 from dmstore.storage.table import chunks
 from dmstore.storage.table.rows import DIGEST_BYTES, MAX_RUN, Rows, column_dtype, row_digests
@@ -52,12 +54,12 @@ class SegmentInfo:
         return len(self.run)
 
 
-def encode(rows: Rows, spec: schema.GroupSpec, identity: Mapping[str, str]) -> bytes:
+def encode(rows: Rows, spec: GroupSpec, identity: Mapping[str, str]) -> bytes:
     """Build a segment's zip in memory."""
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
     digest = row_digests(rows.run, rows.arrays, spec) if rows.digest is None else rows.digest
     document = {
-        "format_version": schema.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "kind": "segment",
         **identity,
         "run": rows.run.tolist(),
@@ -100,7 +102,7 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
     except ValueError as error:
         msg = f"{name}: {error}, so the file is cut or damaged; restore it from a copy"
         raise CorruptionError(msg) from None
-    comment = schema.load_document("segment", tail[end + 22 :], name, lists=("run",))
+    comment = load_document("segment", tail[end + 22 :], name, lists=("run",))
     for key, value in identity.items():
         if comment[key] != value:
             msg = f"{name}: {key} is {comment[key]}, expected {value}; the file belongs elsewhere"
@@ -119,7 +121,7 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
         raise CorruptionError(msg)
     for column in comment["columns"]:
         try:
-            schema.check_column_name(column, name)
+            check_column_name(column, name)
         except InputError as error:
             raise FormatError(str(error)) from None
     run = np.array(ids, dtype=np.int64)

@@ -23,7 +23,7 @@ from dmstore.errors import (
     InputError,
     StorageError,
 )
-from dmstore.schema import schema
+from dmstore.schema.group_specs import ArraySpec, GroupSpec, check_group
 from dmstore.storage.objects import guard
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.probe import exclusive
@@ -72,7 +72,7 @@ class Table:
         self,
         objects: Objects,
         prefix: str,
-        spec: schema.GroupSpec,
+        spec: GroupSpec,
         sizes: Mapping[str, int],
         identity: Mapping[str, str],
     ) -> None:
@@ -137,7 +137,7 @@ class Table:
         return known.dtype if known else None
 
     def _check_array(
-        self, spec: schema.ArraySpec, values: NDArray[Any], count: int, where: str
+        self, spec: ArraySpec, values: NDArray[Any], count: int, where: str
     ) -> NDArray[Any]:
         expected = (count, *(self.sizes[dim] for dim in spec.dims[1:]))
         if values.shape != expected:
@@ -296,7 +296,7 @@ class Table:
         with guard.readable(where):
             group = zarr.open_group(self.objects.reader(where), mode="r", zarr_format=3)
             sizes = {**self.sizes, "byte": DIGEST_BYTES}
-            schema.check_group(group, self.spec, sizes, where)
+            check_group(group, self.spec, sizes, where)
         return group
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.schema import schema
+from dmstore.schema.group_specs import ArraySpec, GroupSpec
 from dmstore.storage.objects import guard
 from dmstore.storage.table import log, segment
 from dmstore.storage.table.rows import DIGEST_BYTES
@@ -120,7 +120,7 @@ class View:
         """sha256 over the sorted (id, digest) pairs: independent of chunks, order and history."""
         return self.snapshot.content_id()
 
-    def spec(self) -> schema.GroupSpec:
+    def spec(self) -> GroupSpec:
         """The table's spec with the view's further columns."""
         return self.table.spec.with_columns(self.columns)
 
@@ -181,7 +181,7 @@ class View:
             self._tiles[name] = open_tiles(self.table.objects, where, self.base, name)
         return self._tiles[name]
 
-    def _empty(self, spec: schema.ArraySpec, rows: int) -> NDArray[Any]:
+    def _empty(self, spec: ArraySpec, rows: int) -> NDArray[Any]:
         shape = (rows, *(self.table.sizes.get(dim, DIGEST_BYTES) for dim in spec.dims[1:]))
         return np.empty(shape, dtype=object if spec.dtype == "string" else spec.dtype)
 
@@ -205,7 +205,7 @@ def _array(group: zarr.Group | None, name: str) -> Any:
     return group[name]
 
 
-def _base_columns(base: zarr.Group | None, spec: schema.GroupSpec) -> dict[str, str]:
+def _base_columns(base: zarr.Group | None, spec: GroupSpec) -> dict[str, str]:
     assert base is not None
     return {
         name: "string" if array.dtype.kind in "OTU" else str(array.dtype)

@@ -6,33 +6,24 @@ goes through :func:`check_group` and :func:`load_document`.
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
-import json
 import math
-import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dmstore.core import strictjson, validation
-from dmstore.errors import FormatError, InputError, plain
-from dmstore.schema import layout
+from dmstore.errors import FormatError
+from dmstore.schema.documents import FORMAT_VERSION, check_version
+from dmstore.schema.files import read_schema
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
-FORMAT_VERSION = "1.0"
 # Rows of a chunk of a writer's text column in a base.
 TEXT_ROWS = 16384
-NAME_RULE = "letters, digits, '.', '_' and single '-', not starting with '.' or '-'"
-_NAME = re.compile(r"(?!.*--)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
-_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -94,12 +85,6 @@ def _column_fill(dtype: str) -> Any:
     return {"float64": math.nan, "int64": 0, "bool": False, "string": ""}[dtype]
 
 
-@functools.cache
-def _read(name: str) -> Any:
-    path = importlib.resources.files("dmstore.store_schemas").joinpath(name)
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None) -> GroupSpec:
     """Spec of a kind of group, with the algorithm's declared outputs added.
 
@@ -110,7 +95,7 @@ def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None
     outputs : mapping, optional
         Declared outputs as in ``algorithm.json``: name to ``dtype`` and ``dims``.
     """
-    raw = _read(f"{kind}.group.json")
+    raw = read_schema(f"{kind}.group.json")
     arrays = {
         name: ArraySpec(
             name,
@@ -147,140 +132,7 @@ def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None
 
 def known_outputs() -> dict[str, dict[str, Any]]:
     """The output functions that can be declared by name alone."""
-    return dict(_read("outputs.json")["outputs"])
-
-
-def reserved_names() -> set[str]:
-    """Names that an output or a per-run column of a run cannot have."""
-    return {
-        "train_label",
-        "target_label",
-        *group_spec("runs").arrays,
-        "train",
-        "target",
-        "class",
-        "byte",
-        "split",
-        "mask_packed",
-        "study",
-        "algorithm",
-        "label",
-    }
-
-
-def check_name(name: str, what: str) -> str:
-    """Return a valid name of a part of a study.
-
-    Raises
-    ------
-    InputError
-        If the name breaks the rule.
-    """
-    if not _NAME.fullmatch(name):
-        msg = f"{what} name {name!r} is not allowed; use 1 to 100 {NAME_RULE}"
-        raise InputError(msg)
-    return name
-
-
-def check_column_name(name: str, where: str) -> None:
-    """Refuse a name that a per-run column or an output cannot have.
-
-    Raises
-    ------
-    InputError
-        If it is reserved (case aside) or not an identifier.
-    """
-    if name.lower() in {taken.lower() for taken in reserved_names()}:
-        msg = f"{where}: {name!r} is a reserved name; call it something else"
-        raise InputError(msg)
-    if not _COLUMN.fullmatch(name):
-        msg = f"{where}: the name {name!r} is not allowed; use up to 100 letters, digits and '_', a letter first"
-        raise InputError(msg)
-
-
-def check_version(payload: Mapping[str, Any], where: str) -> None:
-    """Refuse an unknown major format version.
-
-    Raises
-    ------
-    FormatError
-        Naming the place, its version and the version that this software reads.
-    """
-    version = payload.get("format_version")
-    if not isinstance(version, str) or not re.fullmatch(r"[0-9]+\.[0-9]+", version):
-        msg = f"{where}: no valid format_version, so this is not a dmstore file or it is damaged"
-        raise FormatError(msg)
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        msg = (
-            f"{where}: written in store format {version}, this dmstore reads format "
-            f"{FORMAT_VERSION}; install a dmstore that reads format {version.split('.')[0]}"
-        )
-        raise FormatError(msg)
-
-
-def dump_document(kind: str, payload: Mapping[str, Any]) -> bytes:
-    """Bytes of a document, checked against its schema before anything is written."""
-    document = {"format_version": FORMAT_VERSION, "kind": kind, **payload}
-    _check_document(kind, document, f"new {kind} document")
-    return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def load_document(
-    kind: str, raw: bytes, where: str, *, lists: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Parse and check a stored document.
-
-    Parameters
-    ----------
-    kind : str
-        Name of a ``*.document.json``.
-    raw : bytes
-    where : str
-        For error texts.
-    lists : tuple of str
-        Long lists, of which only the first item is checked here: the caller checks the rest, faster.
-
-    Raises
-    ------
-    FormatError
-        If it is no JSON object, of another format version, or breaks its schema.
-    """
-    try:
-        document = strictjson.parse(raw)
-    except ValueError as error:
-        msg = f"{where}: not valid JSON ({error}); the file is damaged, restore it from a copy"
-        raise FormatError(msg) from None
-    if not isinstance(document, dict):
-        msg = f"{where}: not a JSON object, so this is not a dmstore document"
-        raise FormatError(msg)
-    check_version(document, where)
-    short = {key: document[key][:1] for key in lists if isinstance(document.get(key), list)}
-    _check_document(kind, {**document, **short}, where)
-    return document
-
-
-def _check_document(kind: str, document: Mapping[str, Any], where: str) -> None:
-    import jsonschema
-
-    validator = _validator(kind)
-    error = next(
-        iter(sorted(validator.iter_errors(document), key=lambda e: list(map(str, e.path)))), None
-    )
-    if isinstance(error, jsonschema.ValidationError):
-        place = "/".join(str(part) for part in error.path) or "document"
-        # Names and values of strangers, of any length.
-        msg = f"{where}: {plain(place)[:100]}: {plain(error.message)[:300]}"
-        raise FormatError(msg)
-
-
-@functools.cache
-def _validator(kind: str) -> Any:
-    return validation.validator(_read(f"{kind}.document.json"))
-
-
-def text(values: Iterable[Any]) -> NDArray[np.str_]:
-    """Texts as a fixed-width array, which xarray and NumPy handle alike."""
-    return np.array([str(value) for value in values], dtype=str)
+    return dict(read_schema("outputs.json")["outputs"])
 
 
 def _compressors(codec: str | None) -> list[Any]:
@@ -289,7 +141,7 @@ def _compressors(codec: str | None) -> list[Any]:
 
     if codec is None:
         return [ZstdCodec(level=1), Crc32cCodec()]
-    entry = _read("codecs.json")["codecs"][codec]
+    entry = read_schema("codecs.json")["codecs"][codec]
     shuffled = BloscCodec(cname=entry["cname"], clevel=entry["clevel"], shuffle=entry["shuffle"])
     return [shuffled, Crc32cCodec()]
 
@@ -354,7 +206,7 @@ def create_group(
         if whole:
             chunks, shards = tuple(max(1, size) for size in shape), None
         else:
-            chunks, shards = layout.array_layout(replace(array, dims=names), shape)
+            chunks, shards = array_layout(replace(array, dims=names), shape)
         # zarr has no scalar fill for an open dtype: its own default (zero, empty) is right there.
         fill = {} if array.dtype == "any" else {"fill_value": _fill(array)}
         is_text = dtype == "string" or (not isinstance(dtype, str) and np.dtype(dtype).kind in "UT")
@@ -436,3 +288,29 @@ def _check_array(found: Any, spec: ArraySpec, sizes: dict[str, int], where: str)
         if sizes.setdefault(dim, size) != size:
             msg = f"{where}: {dim} has length {size}, expected {sizes[dim]}"
             raise FormatError(msg)
+
+
+def _blocks(
+    wanted: Mapping[str, int | str] | None,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    unit: tuple[int, ...] | None = None,
+) -> tuple[int, ...]:
+    """Chunk (or, with `unit`, shard) lengths, never longer than the array rounded up to `unit`."""
+    lengths = []
+    for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+        size = max(size, 1)
+        step = unit[axis] if unit else 1
+        value = (wanted or {}).get(dim, "all")
+        length = size if value == "all" else min(int(value), size)
+        lengths.append(-(-length // step) * step)
+    return tuple(lengths)
+
+
+def array_layout(
+    spec: ArraySpec, shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Chunk and shard shape of an array of a base."""
+    chunks = _blocks(spec.chunks, spec.dims, shape)
+    shards = _blocks(spec.shards, spec.dims, shape, chunks) if spec.shards else None
+    return chunks, shards
