@@ -24,6 +24,7 @@ from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_documen
 from dmstore.schema.group_specs import check_group, group_spec
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table import groups
 
@@ -264,9 +265,7 @@ def _keep(
                 # The same command elsewhere may have been faster: then its result is this one.
                 if not _is_there(place, name):
                     raise storage_error(error, place) from error
-        descriptor = os.open(place.absolute().parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync_path(place.absolute().parent)
     except OSError as error:
         if isinstance(error, DmstoreError):
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import beside
+from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 
 
@@ -38,7 +39,7 @@ def building(dest: str | Path) -> Iterator[Path]:
             _sync(temporary)
             _check_free(target)
             temporary.rename(target)
-        _sync_one(target.absolute().parent)
+        sync_path(target.absolute().parent)
     except DmstoreError:
         raise
     except OSError as error:
@@ -54,13 +55,5 @@ def _check_free(target: Path) -> None:
 def _sync(path: Path) -> None:
     if path.is_dir():
         for child in path.iterdir():
-            _sync_one(child)
-    _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_path(child)
+    sync_path(path)

@@ -12,11 +12,13 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import naming
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import is_temporary
+from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.index import Entry
@@ -143,7 +145,7 @@ class Staging:
         self.sync()
         try:
             self.path.rename(self.target)
-            _fsync(self.target.parent)
+            sync_path(self.target.parent)
         except OSError as error:
             check_free(self.target)
             raise storage_error(error, self.target) from error
@@ -152,18 +154,10 @@ class Staging:
         """Remove it, and make durable what was put at its place."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
-            _fsync(self.target.parent)
+            sync_path(self.target.parent)
 
 
-def _written(file: object, blocks: Iterable[bytes]) -> Iterable[bytes]:
+def _written(file: BinaryIO, blocks: Iterable[bytes]) -> Iterable[bytes]:
     for block in blocks:
-        file.write(block)  # type: ignore[attr-defined]
+        file.write(block)
         yield block
-
-
-def _fsync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import is_url
 from dmstore.study import annotation
@@ -88,9 +89,7 @@ def create_study(
             _build(LocalObjects(building), sets, document, about)
             # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
             building.rename(target)
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync_path(target.parent)
     except OSError as error:
         _check_free(target)
         if isinstance(error, DmstoreError):

@@ -149,7 +149,7 @@ def _file_system(objects: Objects, area: str) -> Iterator[Finding]:
             times.append(time.perf_counter() - start)
         finally:
             os.close(handle)
-    posix.sync_path(path.parent, os.O_DIRECTORY)
+    posix.sync_path(path.parent)
     median = 1000 * statistics.median(times)
     if median < 0.02:
         text = f"returns in {median:.3f} ms, faster than any disk: it may do nothing, so that a power cut loses runs"

@@ -18,8 +18,8 @@ from dmstore.storage.objects.frames import check_blosc, zstd_size
 from dmstore.storage.objects.metadata import Layout
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer
     from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer
 
 _DOCUMENT = "zarr.json"
 # Documents of format 2, which dmstore never writes; zarr looks for them.

@@ -181,7 +181,7 @@ class LocalObjects:
         self.put_if_absent(hidden.relative_to(self.root).as_posix(), content)
         try:
             hidden.replace(path)
-            posix.sync_path(path.parent, os.O_DIRECTORY)
+            posix.sync_path(path.parent)
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -245,8 +245,8 @@ class LocalObjects:
             for directory, _, files in os.walk(top):
                 for file in files:
                     posix.sync_path(Path(directory, file))
-                posix.sync_path(Path(directory), os.O_DIRECTORY)
-            posix.sync_path(top.parent, os.O_DIRECTORY)
+                posix.sync_path(Path(directory))
+            posix.sync_path(top.parent)
         except FileNotFoundError:
             # Somebody deleted it: what that means, the caller knows.
             raise

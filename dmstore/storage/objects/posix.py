@@ -190,7 +190,7 @@ def perform_call(call: SystemCall) -> Any:
         case IsDirectory(path):
             return path.is_dir()
         case SyncDirectory(path):
-            return sync_path(path, os.O_DIRECTORY)
+            return sync_path(path)
         case Open(path):
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         case Write(handle, content):
@@ -220,9 +220,9 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def sync_path(path: Path, flags: int = 0) -> None:
+def sync_path(path: Path) -> None:
     """Fsync of a file or directory by name."""
-    descriptor = os.open(path, os.O_RDONLY | flags)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
-import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from zarr.core.buffer import cpu
-from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
+from zarr.buffer import cpu
+from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from dmstore.core.zips import open_zip
 from dmstore.errors import FormatError, StorageError
 from dmstore.storage.objects.guard import Guard
+from dmstore.storage.objects.zarr_internals import StoredZipStore
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer, BufferPrototype
     from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 
 class StrictLocalStore(LocalStore):
@@ -52,20 +52,12 @@ class StrictLocalStore(LocalStore):
         return self._guard.check(key, found, byte_range)
 
 
-class StrictZipStore(ZipStore):
+class StrictZipStore(StoredZipStore):
     """A zip of stored members; read only."""
 
     def __init__(self, path: Path | str, **options: Any) -> None:
         super().__init__(path, **options)
         self._guard = Guard(str(path))
-
-    def _sync_open(self) -> None:
-        if self._is_open:
-            msg = "the store is open already"
-            raise ValueError(msg)
-        self._lock = threading.RLock()
-        self._zf = open_zip(self.path, stored=True)
-        self._is_open = True
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None

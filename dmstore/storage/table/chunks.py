@@ -58,20 +58,14 @@ def _documents(
     columns: bool,  # noqa: FBT001 - a cached function takes no keywords
     wanted: tuple[tuple[str, ArraySpec, tuple[int, ...]], ...],
 ) -> tuple[tuple[str, bytes], ...]:
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
     from zarr.storage import MemoryStore
+
+    from dmstore.storage.objects.zarr_internals import memory_items
 
     spec = GroupSpec(kind, key, {name: array for name, array, _ in wanted}, columns, "")
     store = MemoryStore()
     create_group(store, spec, {name: shape for name, _, shape in wanted}, whole=True)
-    keys = sorted(store._store_dict, key=lambda key: (key != "zarr.json", key))
-    found = []
-    for name in keys:
-        content = sync(store.get(name, default_buffer_prototype()))
-        assert content is not None
-        found.append((name, content.to_bytes()))
-    return tuple(found)
+    return tuple(memory_items(store))
 
 
 def encode_group(spec: GroupSpec, arrays: Mapping[str, NDArray[Any]], comment: bytes) -> bytes:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from dmstore.core.texts import text
 from dmstore.schema.group_specs import GroupSpec, consolidate, create_group
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.zarr_internals import memory_items
 from dmstore.storage.table import segment
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -26,10 +25,8 @@ def zip_bytes(store: MemoryStore, comment: bytes = b"") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         # The group's document first: who streams the zip learns its format at once.
-        for key in sorted(store._store_dict, key=lambda key: (key != "zarr.json", key)):
-            content = sync(store.get(key, default_buffer_prototype()))
-            assert content is not None
-            archive.writestr(zipfile.ZipInfo(key, (1980, 1, 1, 0, 0, 0)), content.to_bytes())
+        for key, content in memory_items(store):
+            archive.writestr(zipfile.ZipInfo(key, (1980, 1, 1, 0, 0, 0)), content)
         archive.comment = comment
     return buffer.getvalue()
 

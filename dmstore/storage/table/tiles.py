@@ -18,14 +18,13 @@ import google_crc32c
 import numpy as np
 from numcodecs import Blosc
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from dmstore.errors import CorruptionError, MissingChunkError
 from dmstore.storage.objects import guard, metadata
 from dmstore.storage.objects.frames import check_blosc
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.zarr_internals import read_key, write_key
 from dmstore.storage.table.chunks import encode_chunk
 
 if TYPE_CHECKING:
@@ -262,8 +261,7 @@ class ShardWriter:
         raw = index.tobytes()
         pieces += [raw, google_crc32c.value(raw).to_bytes(_CRC, "little")]
         place = "/".join([str(start // outer[0]), *("0" * (len(outer) - 1))])
-        buffer = default_buffer_prototype().buffer.from_bytes(b"".join(pieces))
-        sync(self._store.set(f"{self._name}/c/{place}", buffer))
+        write_key(self._store, f"{self._name}/c/{place}", b"".join(pieces))
 
     def _encode(self, values: NDArray[Any], chunk: tuple[int, ...]) -> bytes | None:
         """One chunk, filled up where the array ends; None where there is nothing of it."""
@@ -282,6 +280,6 @@ class ShardWriter:
 
 
 def _get(store: Store, key: str) -> bytes:
-    found = sync(store.get(key, default_buffer_prototype()))
+    found = read_key(store, key)
     assert found is not None
-    return found.to_bytes()
+    return found
