@@ -1,1 +1,5 @@
-"""The JSON files that state the arrays and documents of the store format, and nothing else."""
+"""The JSON files that state the arrays and documents of the store format, and nothing else.
+
+Imports: nothing.
+To add a kind, a ``*.document.json`` or ``*.group.json``, its table in ``docs/format.md``, and the format version.
+"""

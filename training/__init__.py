@@ -1,4 +1,8 @@
-"""Training: writers of runs, workers that train them, and the tasks that they train."""
+"""Training: writers of runs, workers that train them, and the tasks that they train.
+
+Imports: intake, study and below; never analysis.
+To add a task, a module in ``tasks``; an output function, ``outputs.py``; a transformation of inputs, ``transformations.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The command line. Commands are imported when they are called, so that ``--help`` is fast."""
+"""The command line. Commands are imported when they are called, so that ``--help`` is fast.
+
+Imports: everything.
+To add a command, a file with ``command`` and its line in ``COMMANDS``, tried in ``tests/cli``.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dmstore.cli import options, output
-from dmstore.regression.solvers.registry import MODULES
+from dmstore.regression.problem.solver_names import MODULES
 
 _STATUS = {
     "fitted": "fitted",

@@ -1,8 +1,10 @@
-"""Readers of what holds runs: one format a module, told apart by :func:`sniff`.
+"""Readers of what holds runs or scores: one format a module, told apart by :func:`sniff`.
 
 A format is a module with ``TITLE``, ``sniff(path)``, which is cheap and never raises, and
 ``open_source(path, request)``, which gives a :class:`~dmstore.readers.source.Source`.
-Workers' files (``npz``) are many and small and are taken whole; they are not sources.
+
+Imports: study and below.
+To add a format, a module and its line in ``_MODULES``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Minimise (1/m) sum_i (w.mask_i + b - output_i)^2 + lam |w|_1 for each target (paper Eq. 5 with an
 unpenalised intercept). All targets share one design, so the work is done in Gram space.
+
+Imports: study and below.
+To add a public name, a line in ``_LAZY``; rooms: kernels, problem, solvers, fitting.
 """
 
 from __future__ import annotations

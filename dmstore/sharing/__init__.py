@@ -1,4 +1,8 @@
-"""Sharing between labs: publish a study, pull a copy, check it, and say how two studies differ."""
+"""Sharing between labs: publish a study, pull a copy, check it, and say how two studies differ.
+
+Imports: upkeep, study and below.
+To add what is published, ``contents.py``; what is checked of strangers' files, ``checking.py`` and ``tests/support/hostile.py``.
+"""
 
 from __future__ import annotations
 

@@ -512,7 +512,7 @@ def test_repeating_is_safe_and_other_directories_are_left_alone(folder):
 
 
 def test_a_failure_half_way_leaves_nothing(folder, monkeypatch):
-    from dmstore.analysis.comparison import score_comparison as module
+    from dmstore.analysis.pages import score_comparison as module
 
     monkeypatch.setattr(module, "render", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -521,7 +521,7 @@ def test_a_failure_half_way_leaves_nothing(folder, monkeypatch):
 
 
 def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
-    from dmstore.analysis.comparison import score_comparison as module
+    from dmstore.analysis.pages import score_comparison as module
 
     whole = module.render
     monkeypatch.setattr(module, "_is_there", lambda *_: False)
@@ -540,7 +540,7 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
 
 
 def test_someone_faster_with_something_else(folder, monkeypatch):
-    from dmstore.analysis.comparison import score_comparison as module
+    from dmstore.analysis.pages import score_comparison as module
 
     def first(*_):
         Path("out").mkdir()

@@ -44,16 +44,20 @@ FLOORS = [
     ["readers", "upkeep", "exporters", "regression.kernels"],
     ["intake", "sharing", "regression.problem"],
     ["regression.solvers"],
-    ["regression.fitting"],
+    ["regression.fitting", "storage"],
+    ["regression"],
     ["training", "analysis.geometry"],
     ["analysis.evaluation", "analysis.comparison"],
     ["analysis.pages"],
-    ["demo", "cli"],
+    ["analysis"],
+    ["counterfactual"],
+    ["demo"],
+    ["cli"],
     ["__main__"],
 ]
 FLOOR = {f"dmstore.{room}": floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# Doors of rooms with rooms inside: they hold nothing but names for users.
-DOORS = {"dmstore", "dmstore.storage", "dmstore.regression", "dmstore.analysis"}
+# ``storage``, ``regression`` and ``analysis`` have rooms inside; by their own names they are doors, which
+# hold public names and stand above these rooms.
 SOURCES = {
     "dmstore": ROOT / "dmstore",
     "dmstore.training": ROOT / "training",
@@ -153,13 +157,12 @@ def circle(graph):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_room_imports_from_the_floors_below(name):
     own = room(name)
-    assert own or name in DOORS, f"{name} stands in no room of FLOORS"
+    assert own or name == "dmstore", f"{name} stands in no room of FLOORS"
     for target in arrows()[name]:
         other = room(target)
         if target == "dmstore":
             assert name in ("dmstore.provenance", "dmstore.cli"), f"{name} imports the front door"
         elif own and other != own:
-            assert other, f"{name} imports {target} by the door of its house"
             assert FLOOR[other] < FLOOR[own], f"{name} imports {target}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression.solvers import registry
+from dmstore.regression.problem import solver_names
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Parameters:
             object.__setattr__(self, "lam", self.lam + 0.0)
         for name in self.unused(lam=self.lam is not None, grid=bool(self.lam_grid)):
             object.__setattr__(self, name, getattr(type(self), name))
-        registry.check(self.solver)
+        solver_names.check(self.solver)
         if self.lams < 2 or self.patience < 0 or self.sweeps < 1:
             msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give 2 lams or more (the first leaves no weights; for one of your own, lam), patience 0 or more, and 1 sweep or more"
             raise InputError(msg)

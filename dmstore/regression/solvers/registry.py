@@ -8,29 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError, MissingDependencyError
+from dmstore.errors import MissingDependencyError
+from dmstore.regression.problem.solver_names import MODULES, check
 
 # A solver is called as ``path.fit_block``: designs, outputs, parameters, *, threads, cancelled; it
 # gives the arrays of the ``datamodels`` schema but for ``target``, certified by ``gradient.certify``.
 Solver = Callable[..., dict[str, NDArray[Any]]]
-
-MODULES = {
-    "gram": "dmstore.regression.solvers.lasso",
-    "torch": "dmstore.regression.solvers.torch_solver",
-    "fast_l1": "dmstore.regression.solvers.fast_l1_solver",
-}
-
-
-def check(name: str) -> None:
-    """Refuse a name that is no solver's.
-
-    Raises
-    ------
-    InputError
-    """
-    if name not in MODULES:
-        msg = f"solver {name!r}: there are {', '.join(MODULES)}"
-        raise InputError(msg)
 
 
 def load(name: str) -> Solver:
