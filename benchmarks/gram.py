@@ -19,7 +19,8 @@ import numpy as np
 
 from dmstore.core import bits
 from dmstore.core.threads import blas_threads, cores
-from dmstore.regression.problem.design import count_gram, padded
+from dmstore.regression.problem.design import count_gram
+from dmstore.regression.problem.packing import padded
 
 RUNS, TRAIN = 20_480, 4_096
 REPEATS = 5

@@ -23,8 +23,11 @@ from dmstore.core.threads import blas_threads, cores
 from dmstore.regression import lasso_path
 from dmstore.regression.fitting import stages
 from dmstore.regression.fitting.run_groups import Runs
-from dmstore.regression.problem.design import make_moments, padded
-from dmstore.regression.solvers.lasso import Parameters, Work
+from dmstore.regression.problem.moments import make_moments
+from dmstore.regression.problem.packing import padded
+from dmstore.regression.problem.parameters import Parameters
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.shared import SharedBlock
 
 FIGURE = Path(__file__).parent.parent / "docs" / "growth.svg"
 BASE = {"runs": 16_384, "train": 2_048, "targets": 64, "threads": 1}
@@ -86,11 +89,15 @@ def phases(path: str, threads: int, clock: str) -> dict[str, float]:
             return moments[group]
 
         with _phase(found, "choose", clocks[clock]):
-            result = stages.run(steps[:1], made, holdout, of, shift, parameters, {}, work)
+            designs = stages.by_groups(steps[:1], made, holdout)
+            result = stages.run(steps[:1], SharedBlock(designs, of, shift), parameters, {}, work)
         before = steps[0], made[0]
         made = stages.make_designs(steps[1:], words, sizes, _zeros, before, threads=threads)
         with _phase(found, "refit", clocks[clock]):
-            result = stages.run(steps[1:], made, holdout, of, shift, parameters, result, work)
+            designs = stages.by_groups(steps[1:], made, {})
+            result = stages.run(
+                steps[1:], SharedBlock(designs, of, shift), parameters, result, work
+            )
     return {**found, "nonzeros": float(np.median(result["nonzeros"]))}
 
 

@@ -32,16 +32,13 @@ from benchmarks.regression import SIZES, make
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.kernels import gradient, popcount
 from dmstore.regression.kernels import path as kernels
-from dmstore.regression.problem.design import Design, Moments, make_design
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import Design, make_design
+from dmstore.regression.problem.moments import Moments
+from dmstore.regression.problem.parameters import PATH_TOLERANCE, Parameters
 from dmstore.regression.problem.thread_pool import Work
-from dmstore.regression.solvers.lasso import (
-    PATH_TOLERANCE,
-    Designs,
-    Outputs,
-    Parameters,
-    fit_block,
-    precisions,
-)
+from dmstore.regression.solvers.lasso import fit_block
+from dmstore.regression.solvers.shared import precisions
 
 PROCESSES = 2
 REPEATS = 3

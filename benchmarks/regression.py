@@ -86,7 +86,7 @@ import json, resource, sys, time
 from dmstore import open_study
 from dmstore.core.memory import parse
 from dmstore.regression import fit
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.problem.parameters import Parameters
 spent, last = {}, [time.perf_counter()]
 def progress(what, done, total):
     now = time.perf_counter()

@@ -10,9 +10,11 @@ import numpy as np
 from benchmarks.fit import problem
 from dmstore.core import bits
 from dmstore.core.threads import cores
-from dmstore.regression.problem.design import make_design, make_moments
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import make_design
+from dmstore.regression.problem.moments import make_moments
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.solvers import registry
-from dmstore.regression.solvers.lasso import Designs, Outputs, Parameters
 
 RUNS, TRAIN, TARGETS = 20000, 2000, 128
 

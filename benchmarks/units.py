@@ -15,10 +15,15 @@ from dmstore.core import bits
 from dmstore.core.threads import cores
 from dmstore.regression.fitting import stages
 from dmstore.regression.kernels import bit_planes
-from dmstore.regression.problem.design import make_design, make_moments, padded
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import make_design
+from dmstore.regression.problem.moments import make_moments
 from dmstore.regression.problem.own_runs import OwnGroups
+from dmstore.regression.problem.packing import padded
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
-from dmstore.regression.solvers.lasso import Designs, Outputs, Parameters, fit_block
+from dmstore.regression.solvers.lasso import fit_block
+from dmstore.regression.solvers.own_runs import OwnBlock
 
 SIZES = {"small": (20_000, 5_000, 64), "medium": (50_000, 10_000, 32), "paper": (50_000, 50_000, 4)}
 
@@ -44,7 +49,9 @@ def problem(runs: int, train: int, targets: int) -> tuple[list[np.ndarray], list
 
 
 def own_groups(words: list[np.ndarray], outputs: list[np.ndarray], unit: np.ndarray) -> OwnGroups:
-    return OwnGroups.of(words, outputs, np.concatenate(outputs).mean(axis=0), unit)
+    return OwnGroups.of(
+        words, outputs, np.concatenate(outputs).mean(axis=0), unit, [None] * len(words)
+    )
 
 
 def ordinary(
@@ -73,7 +80,7 @@ def run(size: str = "small") -> dict[str, float]:
     steps = stages.all_stages(1, halves=False)
     warm = problem(600, 80, 4)
     ordinary(*warm, threads)
-    stages.run_own(steps, own_groups(*warm, np.arange(4)), parameters, {}, Work())
+    stages.run(steps, OwnBlock(own_groups(*warm, np.arange(4))), parameters, {}, Work())
     words, outputs = problem(runs, train, targets)
     result = {}
     if size != "paper":
@@ -84,7 +91,7 @@ def run(size: str = "small") -> dict[str, float]:
         }
     groups = own_groups(words, outputs, np.arange(targets))
     start = time.perf_counter()
-    own = stages.run_own(steps, groups, parameters, {}, Work(threads))
+    own = stages.run(steps, OwnBlock(groups), parameters, {}, Work(threads))
     seconds = time.perf_counter() - start
     if size != "paper":
         result["ratio"] = seconds / shared

@@ -14,17 +14,13 @@ from dmstore.analysis.evaluation.eval_runs import mse, predict, read_truth
 from dmstore.analysis.geometry.pca import explained, leading
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
-from dmstore.regression.problem.design import (
-    Design,
-    Moments,
-    RunPacker,
-    Words,
-    count_gram,
-    gram_dtype,
-    make_moments,
-    padded,
-)
-from dmstore.regression.solvers.lasso import FEWEST_RUNS, Designs, Outputs, Parameters, fit_block
+from dmstore.regression.fitting import stages
+from dmstore.regression.problem.design import Design, count_gram, gram_dtype
+from dmstore.regression.problem.moments import Moments, make_moments
+from dmstore.regression.problem.packing import RunPacker, Words, padded
+from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.shared import SharedBlock
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -37,6 +33,7 @@ COMPONENTS = 10
 _RANK = 1e-10
 _BLOCK = 1024
 _GROUPS = ("train", "holdout")
+_STAGES = stages.all_stages(1, halves=False)
 
 
 def learning_curve(
@@ -117,19 +114,15 @@ def learning_curve(
     found: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):
-        for step, (designs, outputs) in enumerate(
+        for step, (sizes, block) in enumerate(
             _samples(runs, said, chosen, shares, random_state, threads)
         ):
             if progress:
                 progress(step, len(shares))
-            if (
-                designs.everything.runs < FEWEST_RUNS
-                or not designs.holdout.runs
-                or not designs.train.runs
-            ):
+            if sum(sizes) < FEWEST_RUNS or not all(sizes):
                 continue
-            counts.append(designs.everything.runs)
-            found.append(fit_block(designs, outputs, settings, threads=threads))
+            counts.append(sum(sizes))
+            found.append(stages.run(_STAGES, block, settings, {}, Work(threads)))
         if progress:
             progress(len(shares), len(shares))
         if not found:
@@ -225,8 +218,8 @@ def _samples(
     shares: Sequence[float],
     random_state: int,
     threads: int,
-) -> Iterator[tuple[Designs, Outputs]]:
-    """Statistics of the first runs, of more, and so on: each the sum of what was and what is new."""
+) -> Iterator[tuple[list[int], SharedBlock]]:
+    """Runs of both groups, and statistics of the first runs, of more, and so on: each the sum of what was and what is new."""
     split, mask_id = runs["split"].values, runs["mask_id"].values
     step = _steps(mask_id, split != "eval", shares, random_state)
     members = [
@@ -256,14 +249,12 @@ def _samples(
         count_gram(new[:1], into=train, threads=threads)
         count_gram(new, into=everything, threads=threads)
         count = [moments.runs for moments in said]
-        yield (
-            Designs(
-                Design(count[0], train),
-                Design(count[1], words=words[1]),
-                Design(sum(count), everything),
-            ),
-            Outputs(said[0], said[1], said[0] + said[1], shift),
-        )
+        designs = {
+            (0,): Design(count[0], train),
+            (1,): Design(count[1], words=words[1]),
+            (0, 1): Design(sum(count), everything),
+        }
+        yield count, SharedBlock(designs, said.__getitem__, shift)
 
 
 def _steps(

@@ -213,7 +213,7 @@ def command(
 
 def _warn(summary: dict[str, Any], *, walked: bool) -> None:
     """Say on stderr what a reader of the numbers must know; `walked` if each target had a path of its own."""
-    from dmstore.regression.solvers.lasso import FEWEST_RUNS
+    from dmstore.regression.problem.parameters import FEWEST_RUNS
 
     status, targets = summary["status"], summary["targets"]
     if status["not_converged"]:

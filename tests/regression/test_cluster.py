@@ -18,11 +18,12 @@ import dmstore
 from dmstore.core import bits
 from dmstore.errors import IncompleteError, InputError, StorageError
 from dmstore.regression import fit
-from dmstore.regression.fitting import cluster, study_fit
+from dmstore.regression.fitting import cluster, engine
 from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.stages import all_stages
-from dmstore.regression.problem.design import count_gram, padded
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.problem.design import count_gram
+from dmstore.regression.problem.packing import padded
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.storage.table.rows import Rows
 
 distributed = pytest.importorskip("distributed")
@@ -156,8 +157,8 @@ def test_a_lost_cluster_keeps_what_is_done(study, made, scheduler, tmp_path, mon
 
 
 def test_local_workers_go_on_with_blocks_that_are_there(study, made, capfd, monkeypatch):
-    run, _calls = dying(study_fit.stages.run, 3)
-    monkeypatch.setattr(study_fit.stages, "run", run)
+    run, _calls = dying(engine.stages.run, 3)
+    monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=PARAMETERS)
     monkeypatch.undo()
@@ -207,7 +208,7 @@ def test_workers_that_cannot_do_it(study, scheduler, monkeypatch):
 def test_a_block_that_ends_workers_ends_the_fit(study, scheduler, monkeypatch):
     running, start = scheduler
     monkeypatch.setattr(cluster, "_DEATHS", 2)
-    monkeypatch.setattr(cluster.tasks, "look", lambda *_: os._exit(3))
+    monkeypatch.setattr(cluster.cluster_worker, "look", lambda *_: os._exit(3))
     start(), start()
     with pytest.raises(IncompleteError, match="2 workers were lost at one task"):
         fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)

@@ -16,10 +16,11 @@ from dmstore import cli
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.regression import fit, lasso_path
-from dmstore.regression.fitting import stages, study_fit
-from dmstore.regression.fitting.array_fit import _folds, _holdout
+from dmstore.regression.fitting import engine, stages
+from dmstore.regression.fitting.array_inputs import _folds, _holdout
 from dmstore.regression.problem.block_arrays import CONSTANT, TOO_FEW_RUNS
-from dmstore.regression.problem.design import count_gram, padded
+from dmstore.regression.problem.design import count_gram
+from dmstore.regression.problem.packing import padded
 from dmstore.regression.problem.parameters import Parameters
 
 
@@ -143,14 +144,14 @@ def test_designs_follow_from_those_before(room):
 def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
     study, masks, margin = make_study(tmp_path / "s", UNIT)
     parameters = Parameters(folds=3, patience=0)
-    run, _calls = dying(study_fit.stages.run, 4)
-    room = study_fit.Fitting.room
+    run, _calls = dying(engine.stages.run, 7)
+    room = engine.Fitting.room
     monkeypatch.setattr(
-        study_fit.Fitting,
+        engine.Fitting,
         "room",
         lambda self, words: dataclasses.replace(room(self, words), stages=1),
     )
-    monkeypatch.setattr(study_fit.stages, "run", run)
+    monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=parameters)
     done = fit(study, "a", parameters=parameters)

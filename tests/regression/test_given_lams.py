@@ -14,7 +14,7 @@ import dmstore
 from dmstore import cli
 from dmstore.errors import InputError
 from dmstore.regression import fit, lasso_path
-from dmstore.regression.fitting import study_fit
+from dmstore.regression.fitting import engine
 from dmstore.regression.problem.block_arrays import AT_END, AT_START, FITTED, TOO_FEW_RUNS
 from dmstore.regression.problem.parameters import Parameters, parse_grid
 from dmstore.regression.solvers import unpenalised
@@ -220,8 +220,8 @@ def test_halves_and_quarters_follow_in_a_study(tmp_path, parameters):
 
 def test_a_killed_fit_of_one_lam_goes_on(tmp_path, monkeypatch):
     study, *_ = make_study(tmp_path / "s", np.full(300, -1), runs=300)
-    run, calls = dying(study_fit.stages.run, 2)
-    monkeypatch.setattr(study_fit.stages, "run", run)
+    run, calls = dying(engine.stages.run, 2)
+    monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=Parameters(lam=0))
     done = fit(study, "a", parameters=Parameters(lam=0))

@@ -16,11 +16,11 @@ from dmstore import cli
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.regression import fit, lasso_path
-from dmstore.regression.fitting import study_fit
+from dmstore.regression.fitting import engine
 from dmstore.regression.problem.block_arrays import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS
-from dmstore.regression.problem.design import padded
 from dmstore.regression.problem.own_runs import OwnRuns
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.problem.packing import padded
+from dmstore.regression.problem.parameters import Parameters
 
 
 def reference(masks, output, lam):
@@ -194,12 +194,12 @@ def test_memory_for_one_gram_gives_the_same(fitted, monkeypatch):
     fit(study, "a")
     expected = study.datamodels("a").load()
     shutil.rmtree(f"{study.path}/datamodels")
-    real = study_fit.Fitting.room
+    real = engine.Fitting.room
 
     def small(self, words):
         return dataclasses.replace(real(self, words), stages=1)
 
-    monkeypatch.setattr(study_fit.Fitting, "room", small)
+    monkeypatch.setattr(engine.Fitting, "room", small)
     fit(study, "a")
     found = study.datamodels("a").load()
     assert np.array_equal(found.lam, expected.lam)
@@ -210,9 +210,9 @@ def test_memory_for_one_gram_gives_the_same(fitted, monkeypatch):
 
 def test_targets_that_are_all_units_need_no_gram_and_a_killed_fit_goes_on(tmp_path, monkeypatch):
     study, masks, margin = make_study(tmp_path / "s", np.arange(300) % 40)
-    monkeypatch.setattr(study_fit.stages, "make_designs", None)
-    run, calls = dying(study_fit.stages.run_own, 2)
-    monkeypatch.setattr(study_fit.stages, "run_own", run)
+    monkeypatch.setattr(engine.stages, "make_designs", None)
+    run, calls = dying(engine.stages.run, 2)
+    monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     done = fit(study, "a")

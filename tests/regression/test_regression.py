@@ -1,6 +1,8 @@
 """The fit: exact Gram, parity with scikit-learn, certificates, hard designs, resume."""
 
+import functools
 import json
+import operator
 import shutil
 import subprocess
 import sys
@@ -18,11 +20,13 @@ import dmstore
 from dmstore.core import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.regression import fit, lasso_path
-from dmstore.regression.fitting import fit_document, stages, study_fit
+from dmstore.regression.fitting import engine, fit_document
 from dmstore.regression.kernels import gradient
 from dmstore.regression.problem.block_arrays import AT_START, CONSTANT, NOT_CONVERGED
-from dmstore.regression.problem.design import Moments, RunPacker, make_design, make_moments
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.problem.design import make_design
+from dmstore.regression.problem.moments import Moments, make_moments
+from dmstore.regression.problem.packing import RunPacker
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
 from dmstore.upkeep.retraction import restore_runs, retract_runs
@@ -315,8 +319,8 @@ def test_parts_are_fits_of_disjoint_runs(fitted):
 
 def test_interrupted_fit_goes_on(fitted, monkeypatch):
     study, *_ = fitted
-    run, calls = dying(study_fit.stages.run, 2)
-    monkeypatch.setattr(study_fit.stages, "run", run)
+    run, calls = dying(engine.stages.run, 2)
+    monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
     with pytest.raises(dmstore.errors.NotFoundError):
@@ -375,7 +379,7 @@ def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
 
     study, *_ = fitted
     monkeypatch.setattr(
-        study_fit.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        engine.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -399,7 +403,7 @@ def test_a_fit_resumes_on_the_base_that_it_began_with(fitted, monkeypatch, tmp_p
     before = algorithm.table.view()
     again = Rows(before.run[:10], *_parts(before, 10))
     monkeypatch.setattr(
-        study_fit.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        engine.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -427,7 +431,7 @@ def _parts(view, count):
 def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
     study, *_ = fitted
     monkeypatch.setattr(
-        study_fit.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+        engine.stages, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a")
@@ -447,7 +451,7 @@ def test_a_resumed_fit_checks_its_document(fitted, monkeypatch):
 def test_a_fit_json_of_another_fit_is_refused(fitted, monkeypatch, name, value):
     study, *_ = fitted
     monkeypatch.setattr(
-        study_fit.Fitting, "run", lambda self: (_ for _ in ()).throw(KeyboardInterrupt)
+        engine.Fitting, "run", lambda self, blocks: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(study, "a", parameters=Parameters(lams=4, halves=False))
@@ -513,7 +517,8 @@ def test_parameters_are_checked():
 
 def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
     """Few runs at a small alpha: a column may be constant within a quarter of them."""
-    from dmstore.regression.solvers.lasso import Designs, Outputs, fit_block
+    from dmstore.regression.problem.block import Designs, Outputs
+    from dmstore.regression.solvers.lasso import fit_block
 
     draw = np.random.default_rng(0)
     masks = draw.random((80, 60)) < 0.08
@@ -524,7 +529,7 @@ def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
     moments = [make_moments(bits.pack_runs(masks[g]), outputs[g], shift) for g in groups]
 
     def total(parts):
-        return stages.add(list(parts))
+        return functools.reduce(operator.add, parts)
 
     everything, said = total(designs), total(moments)
     result = fit_block(

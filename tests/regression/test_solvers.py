@@ -33,7 +33,7 @@ def test_gram_is_the_default_and_names_are_checked():
 
 @pytest.mark.parametrize("name", ["torch", "fast_l1"])
 def test_without_torch_the_text_says_what_to_install(name, monkeypatch):
-    for module in [m for m in sys.modules if m.startswith("dmstore.regression.torch_")]:
+    for module in [m for m in sys.modules if m.startswith("dmstore.regression.solvers.torch_")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
     real = importlib.util.find_spec

@@ -14,10 +14,13 @@ import dmstore
 from dmstore.core import memory
 from dmstore.errors import InputError, StorageError
 from dmstore.regression import fit
-from dmstore.regression.fitting import stages, study_fit
+from dmstore.regression.fitting import engine, stages
+from dmstore.regression.fitting.engine import Ground
 from dmstore.regression.fitting.memory_plan import Room, in_memory
+from dmstore.regression.fitting.passes import Pass
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.design import gram_dtype
+from dmstore.regression.problem.moments import make_moments
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.schema.group_specs import known_outputs
 from dmstore.storage.acts.compact import compact
@@ -46,7 +49,7 @@ def study(tmp_path):
 def room(monkeypatch, count, allocate=None):
     """Let there be memory for so many Grams."""
     monkeypatch.setattr(
-        study_fit.Fitting,
+        engine.Fitting,
         "room",
         lambda self, words: Room(count, allocate or in_memory, 1 << 20),
     )
@@ -128,14 +131,16 @@ def test_groups_and_words_hold_every_run_once(study):
     algorithm = study.algorithm("a")
     compact(algorithm.table)
     view = algorithm.table.view()
-    runs = Runs(algorithm, view, parts=4)
+    runs = Runs(algorithm, view, "margin", parts=4)
     mask, values = view.read(["mask"])["mask"], view.read(["margin"])["margin"].astype(float)
     words = runs.words(threads=3)
-    shift = values.mean(axis=0)
+    said, shift = runs.said(0, values.shape[1]), values.mean(axis=0)
+    assert np.allclose(said.shift, values[np.concatenate(runs.rows)].mean(axis=0))
     for group, rows in enumerate(runs.rows):
         gram = stages.count_gram([words[group]])
         assert np.array_equal(gram, mask[rows].astype(int).T @ mask[rows].astype(int))
-        found = runs.moments(group, words[group], values, shift, threads=2)
+        own, used = said.of(group, slice(None))
+        found = make_moments(words[group], own, shift, used=used, threads=2)
         assert found.runs == len(rows)
         assert np.allclose(found.product, mask[rows].T @ (values[rows] - shift), atol=1e-9)
         assert np.allclose(found.square, ((values[rows] - shift) ** 2).sum(axis=0))
@@ -209,13 +214,13 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
     expected = arrays(study)
     for folder in study.objects.children("datamodels/a/"):
         study.objects.delete(f"datamodels/a/{folder}")
-    real, kept = study_fit.Fitting.block, []
+    real, kept = engine.Fitting.block, []
 
     def late(self, blocks, number, *rest):
         if blocks.stages(number) == 1 and not kept:
-            folder = Path(study.path, self.where)
+            folder = Path(study.path, blocks._where)
             with monkeypatch.context() as other:
-                other.setattr(study_fit.Fitting, "block", real)
+                other.setattr(engine.Fitting, "block", real)
                 if further == "to the end":
                     fit(study, "a", parameters=parameters)
                     (folder / "complete.json").unlink()
@@ -228,9 +233,9 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
             assert all(path.match(f"*0000{end}") for path in kept)
         real(self, blocks, number, *rest)
         if kept:
-            assert len(list(Path(study.path, self.where, "blocks").iterdir())) == 2
+            assert len(list(Path(study.path, blocks._where, "blocks").iterdir())) == 2
 
-    monkeypatch.setattr(study_fit.Fitting, "block", late)
+    monkeypatch.setattr(engine.Fitting, "block", late)
     fit(study, "a", parameters=parameters)
     assert len(kept) == 2
     check(study, expected)
@@ -240,20 +245,22 @@ def test_a_mapped_gram_is_not_taken_for_the_next_pass(monkeypatch):
     """As after a fit with scratch on a cluster that was interrupted, and one without."""
     tasks = pytest.importorskip("dmstore.regression.fitting.cluster_worker")
     seen = []
-    monkeypatch.setattr(
-        tasks.stages, "make_designs", lambda *a, **k: seen.append(a[4]) or [object()]
-    )
+
+    def designs(one, ground, allocate, before):
+        seen.append(before)
+        return [object()]
+
     ready = tasks._Ready.__new__(tasks._Ready)
-    ready.fitting = SimpleNamespace(shared=True, sizes=[1, 1], threads=1)
-    ready.words, ready._room = [], Room(1, in_memory, 0)
+    ready.fitting = SimpleNamespace(runs=SimpleNamespace(sizes=[1, 1]), designs=designs)
+    ready.ground = Ground([], {}, Room(1, in_memory, 0), None)
     tiles = SimpleNamespace(designs=lambda group, sizes: ["mapped"])
-    first, second = stages.all_stages(1, halves=False)
-    ready._pass, ready._designs = None, []
-    assert ready.designs([first], tiles) == ["mapped"]
-    ready.designs([second], None)
+    first, second = (Pass([stage], 1) for stage in stages.all_stages(1, halves=False))
+    ready._pass, ready._made, ready._designs = None, [], {}
+    assert ready.designs(first, tiles) == {first.stages[0].groups: "mapped"}
+    ready.designs(second, None)
     assert seen == [None]
-    ready.designs([first], None)
-    assert seen[1][0] is second
+    ready.designs(first, None)
+    assert seen[1][0] is second.stages[0]
 
 
 def test_a_refused_fit_leaves_nothing(study, tmp_path):

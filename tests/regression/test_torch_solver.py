@@ -9,10 +9,11 @@ from designs import DESIGNS, make, statistics
 
 from dmstore.errors import InputError
 from dmstore.regression import lasso_path
+from dmstore.regression.problem.block import Designs
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.regression.problem.design import Design
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.solvers import lasso, torch_design, torch_solver, torch_steps
-from dmstore.regression.solvers.lasso import Parameters
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=no_cuda)]
@@ -163,7 +164,7 @@ def test_grams_of_other_kinds(kind, tmp_path, monkeypatch):
     if kind == "held on the device":
         real = torch_solver.Covariance
         monkeypatch.setattr(torch_solver, "Covariance", lambda d, v: real(d, v, hold=True))
-    changed = lasso.Designs(
+    changed = Designs(
         *(other(getattr(designs, name), name) for name in ("train", "holdout", "everything"))
     )
     found = torch_solver.fit_block(changed, said, parameters)

@@ -6,10 +6,13 @@ import pytest
 
 from dmstore.core import bits
 from dmstore.regression.kernels import descent, path, working_set
-from dmstore.regression.problem.design import make_design, make_moments, padded
+from dmstore.regression.problem.design import make_design
+from dmstore.regression.problem.moments import centred, make_moments
+from dmstore.regression.problem.packing import padded
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers import lasso
-from dmstore.regression.solvers.lasso import Parameters, precisions
+from dmstore.regression.solvers.shared import SharedBlock, precisions
 
 RUNS, TRAIN, TARGETS, HELD = 1500, 160, 3, 200
 
@@ -116,13 +119,14 @@ def problem(masks):
             make_design(words, len(masks[rows])),
             make_moments(words, outputs[rows], outputs.mean(axis=0)),
         ]
-    return (parts[0], parts[2], parts[1], parts[3], outputs.mean(axis=0))
+    designs = {(0,): parts[0], (1,): parts[2]}
+    return SharedBlock(designs, [parts[1], parts[3]].__getitem__, outputs.mean(axis=0))
 
 
 def fitted(given, patience, memory):
     parameters = Parameters(halves=False, patience=patience)
-    found = lasso.choose_lams(*given, parameters, Work(2, memory=memory))
-    lasso.refit_all(given[0], given[2], given[4], parameters, found, Work(2, memory=memory))
+    found = lasso.choose(given, (0,), (1,), parameters, Work(2, memory=memory))
+    lasso.refit(given, (0,), parameters, found, Work(2, memory=memory))
     return found
 
 
@@ -142,7 +146,7 @@ def test_covariances_beyond_16_bits_are_kept_in_float32(masks):
     twice = np.concatenate([masks, masks[:, :5]], axis=1)
     given = problem(twice)
     design, check, moments, checked, _ = given
-    output, moment = lasso.centred(moments, design.mean, 0)
+    output, moment = centred(moments, design.mean, 0)
     lams = Parameters().path(2 * np.abs(moment).max())
     converged = []
     for kept, dtype, unit in precisions(design.runs):

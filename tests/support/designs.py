@@ -5,8 +5,9 @@ from sklearn.linear_model import lasso_path as sklearn_path
 
 from dmstore.core import bits
 from dmstore.regression.fitting.stages import add
-from dmstore.regression.problem.design import make_design, make_moments
-from dmstore.regression.solvers.lasso import Designs, Outputs
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import make_design
+from dmstore.regression.problem.moments import make_moments
 
 DESIGNS = {
     "plain": {"runs": 600, "train": 80},

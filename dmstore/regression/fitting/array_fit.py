@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmstore.core.memory import available
+from dmstore.core.memory import available, parse
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError
-from dmstore.regression.fitting import stages
+from dmstore.regression.fitting.array_inputs import (
+    aligned,
+    apart,
+    folds_of,
+    in_order,
+    labels,
+    packed,
+    plain,
+    units,
+)
 from dmstore.regression.fitting.blocks import TARGETS
-from dmstore.regression.fitting.memory_plan import in_memory
-from dmstore.regression.fitting.stages import Stage
+from dmstore.regression.fitting.engine import Fitting
+from dmstore.regression.fitting.stages import Arrays, merge
 from dmstore.regression.problem.block_arrays import check_scale
-from dmstore.regression.problem.design import Moments, RunPacker, Words, make_moments, padded
-from dmstore.regression.problem.own_runs import OwnGroups
-from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.problem.packing import Words
+from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
 from dmstore.regression.solvers import registry
-from dmstore.regression.solvers.lasso import FEWEST_RUNS, Parameters
 from dmstore.schema.group_specs import group_spec
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# Rows of a plain array that are packed at a time.
-_ROWS = 1024
-# Share of the memory that Grams of all stages may take together.
-_SHARE = 0.3
 
 
 def lasso_path(
@@ -50,6 +51,8 @@ def lasso_path(
     solver: str = "gram",
     random_state: int = 0,
     threads: int | None = None,
+    memory: int | str | None = None,
+    scratch: str | Path | None = None,
 ) -> xr.Dataset:
     """Datamodels from plain arrays, with no store.
 
@@ -87,6 +90,11 @@ def lasso_path(
         Draws the holdout runs or the folds.
     threads : int, optional
         All cores by default.
+    memory : int or str, optional
+        Bytes that the process may take, or a size such as ``8GB``; most of what is free by default. With less,
+        stages follow one another, and Grams that have no room lie on scratch.
+    scratch : path, optional
+        Directory for these; that of the system for temporary files by default.
 
     Returns
     -------
@@ -104,7 +112,10 @@ def lasso_path(
     ------
     InputError
         For wrong shapes or dtypes, outputs that are NaN or beyond 1e30, fewer than 20 runs, an empty
-        holdout, more folds than masks, or a `target_train` that is no column.
+        holdout, more folds than masks, a `target_train` that is no column, or less memory than a fit needs
+        beside the Grams.
+    StorageError
+        If there is no room on the scratch.
     MissingDependencyError
         If the solver's package or device is not there.
 
@@ -136,11 +147,11 @@ def lasso_path(
         solver=solver,
     )
     registry.load(solver)
-    masks, outputs = _aligned(masks, outputs)
-    holdout = _in_order(holdout, masks, 0, "holdout")
-    target_train = _in_order(target_train, outputs, 1, "target_train")
-    seen: Any = _plain(masks)
-    said: Any = _plain(outputs)
+    masks, outputs = aligned(masks, outputs)
+    holdout = in_order(holdout, masks, 0, "holdout")
+    target_train = in_order(target_train, outputs, 1, "target_train")
+    seen: Any = plain(masks)
+    said: Any = plain(outputs)
     said = said[:, None] if said.ndim == 1 else said
     if seen.ndim != 2 or said.ndim != 2 or 0 in said.shape + seen.shape:
         msg = f"masks {seen.shape} and outputs {said.shape}: expected (run, train) and (run, target), none of them empty"
@@ -158,27 +169,22 @@ def lasso_path(
     if runs < FEWEST_RUNS:
         msg = f"masks and outputs of {runs} runs: at least {FEWEST_RUNS} are needed"
         raise InputError(msg)
-    unit = _units(target_train, targets, train)
-    sets = _folds(seen, folds, random_state) if folds else _apart(holdout, seen, random_state)
+    unit = units(target_train, targets, train)
+    sets = folds_of(seen, folds, random_state) if folds else apart(holdout, seen, random_state)
     threads = threads or cores()
-    words = _packed(seen, sets)
+    blocks = _Kept(targets)
+    # What is found stays in memory beside the fit.
+    space = (available() if memory is None else parse(memory)) - 4 * train * targets
     with blas_threads(threads):
-        result = _fit(
-            stages.all_stages(1, halves=False, number_of_folds=folds),
-            words,
-            sets,
-            lambda block: _outputs(said, block),
-            unit,
-            parameters,
-            threads,
-        )
+        Fitting(_ArrayRuns(seen, said, sets), unit, parameters, threads, space, scratch).run(blocks)
+    result = blocks.joined()
     spec = group_spec("datamodels")
     return xr.Dataset(
         {
             name: (spec.arrays[name].dims, values, {"description": spec.arrays[name].doc})
             for name, values in result.items()
         },
-        {"target": _labels(outputs, targets), "train": _labels(masks, train)},
+        {"target": labels(outputs, targets), "train": labels(masks, train)},
         {
             "runs": runs,
             "holdout_runs": 0 if folds else int(sets[1].sum()),
@@ -192,70 +198,78 @@ def lasso_path(
     )
 
 
-def _aligned(masks: Any, outputs: Any) -> tuple[Any, Any]:
-    """Xarray's arrays with runs first, and in the order of the masks where both have labels of runs."""
-    if not (hasattr(masks, "dims") and hasattr(outputs, "dims")):
-        return masks, outputs
-    if "run" in masks.dims and "run" in outputs.dims:
-        masks, outputs = masks.transpose("run", ...), outputs.transpose("run", ...)
-    return masks, _in_order(outputs, masks, 0, "outputs")
+class _ArrayRuns:
+    """The rows of plain arrays in groups; see :class:`dmstore.regression.fitting.engine.GroupedRuns`."""
+
+    itemsize = 8
+
+    def __init__(self, masks: Any, outputs: Any, sets: list[NDArray[np.bool_]]) -> None:
+        self._masks, self._outputs, self._sets = masks, outputs, sets
+
+    @property
+    def sizes(self) -> list[int]:
+        return [int(chosen.sum()) for chosen in self._sets]
+
+    def words(self, threads: int, progress: Callable[[int, int], None]) -> list[Words]:
+        return packed(self._masks, self._sets)
+
+    def said(self, start: int, stop: int) -> _ArrayOutputs:
+        return _ArrayOutputs(_outputs(self._outputs, slice(start, stop)), self._sets)
 
 
-def _in_order(array: Any, like: Any, axis: int, what: str) -> Any:
-    """An array whose first dimension has the order of the labels of a dimension of another, where both have any."""
-    dims, names = getattr(array, "dims", ()), getattr(like, "dims", ())
-    if not dims or axis >= len(names) or dims[0] != names[axis]:
-        return array
-    dim = dims[0]
-    if dim not in array.indexes or dim not in like.indexes:
-        return array
-    ours, theirs = like.indexes[dim], array.indexes[dim]
-    if ours.equals(theirs):
-        return array
-    if not (ours.is_unique and theirs.is_unique) or set(ours) != set(theirs):
-        msg = f"{what} and {'masks' if axis == 0 else 'outputs'} have different labels along {dim!r}; align them first, as with xarray.align"
-        raise InputError(msg)
-    return array.isel({dim: theirs.get_indexer(ours)})
+class _ArrayOutputs:
+    """Columns of a plain array; see :class:`dmstore.regression.fitting.engine.BlockOutputs`."""
+
+    def __init__(self, values: NDArray[np.float64], sets: list[NDArray[np.bool_]]) -> None:
+        self._values, self._sets = values, sets
+        self.shift = values.mean(axis=0)
+
+    def of(
+        self, group: int, targets: NDArray[np.int64] | slice
+    ) -> tuple[NDArray[np.float64], None]:
+        # By their numbers, always: the layout of what is taken decides the order in which sums are made.
+        columns = np.arange(self._values.shape[1])[targets]
+        return self._values[self._sets[group]][:, columns], None
 
 
-def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
-    """Rows of masks that are bool, or numbers 0 and 1."""
-    found = np.asarray(rows)
-    if found.dtype == np.bool_:
-        return found
-    wrong = (found != 0) & (found != 1)
-    if wrong.any():
-        run, unit = map(int, np.argwhere(wrong)[0])
-        msg = f"masks: {found[run, unit]} in run {start + run}, unit {unit}; expected True or 1 where a run saw a unit, else False or 0"
-        raise InputError(msg)
-    return found.astype(np.bool_)
+class _Kept:
+    """Blocks of targets in memory; see :class:`dmstore.regression.fitting.passes.Keeper`."""
 
+    def __init__(self, targets: int) -> None:
+        self._bounds = [
+            (start, min(start + TARGETS, targets)) for start in range(0, targets, TARGETS)
+        ]
+        self._found: list[tuple[int, Arrays]] = [(0, {}) for _ in self._bounds]
 
-def _plain(array: Any) -> Any:
-    """A NumPy or dask array of what was given."""
-    array = array.data if hasattr(array, "dims") else array
-    return array if hasattr(array, "compute") else np.asarray(array)
+    def bounds(self, number: int) -> tuple[int, int]:
+        return self._bounds[number]
 
+    def todo(self, stages: int) -> list[int]:
+        return [number for number, (done, _) in enumerate(self._found) if done < stages]
 
-def _labels(array: Any, count: int) -> NDArray[Any]:
-    """The labels of the columns of an xarray array, or their numbers."""
-    dims: tuple[Any, ...] = getattr(array, "dims", ())
-    if len(dims) == 2 and dims[1] in array.indexes:
-        return np.asarray(array.indexes[dims[1]])
-    return np.arange(count)
+    def stages(self, number: int) -> int:
+        return self._found[number][0]
 
+    def look(self) -> None:
+        """Nobody else stores anything here."""
 
-def _packed(masks: Any, sets: Sequence[NDArray[np.bool_]]) -> list[Words]:
-    """Masks of each set of rows, packed; a chunk of a dask array is computed once."""
-    packers = [RunPacker(masks.shape[1]) for _ in sets]
-    steps = masks.chunks[0] if hasattr(masks, "compute") else (_ROWS,) * (len(masks) // _ROWS + 1)
-    start = 0
-    for size in steps:
-        rows = _bool(masks[start : start + size], start)
-        for packer, chosen in zip(packers, sets, strict=True):
-            packer.add(rows[chosen[start : start + size]])
-        start += size
-    return [padded(packer.finish()) for packer in packers]
+    def there(self, number: int, stages: int) -> bool:
+        return self._found[number][0] >= stages
+
+    def load(self, number: int) -> tuple[int, Arrays]:
+        return self._found[number]
+
+    def store(self, number: int, stages: int, result: Arrays) -> None:
+        self._found[number] = stages, result
+
+    def joined(self) -> Arrays:
+        """What was found of all targets."""
+        return merge(
+            [
+                (np.arange(*bounds), found)
+                for bounds, (_, found) in zip(self._bounds, self._found, strict=True)
+            ]
+        )
 
 
 def _outputs(outputs: Any, block: slice) -> NDArray[np.float64]:
@@ -267,131 +281,3 @@ def _outputs(outputs: Any, block: slice) -> NDArray[np.float64]:
         raise InputError(msg)
     check_scale(values, np.ones(len(values), dtype=bool), "the output", block.start)
     return values
-
-
-def _fit(
-    steps: Sequence[Stage],
-    words: Sequence[Words],
-    sets: Sequence[NDArray[np.bool_]],
-    outputs: Callable[[slice], NDArray[np.float64]],
-    unit: NDArray[np.int64],
-    parameters: Parameters,
-    threads: int,
-) -> dict[str, NDArray[Any]]:
-    """Fit blocks of targets: all stages at once, or one and so one Gram after the other where these are large."""
-    runs = [int(chosen.sum()) for chosen in sets]
-    checks = stages.check_designs(steps, words, runs)
-    work = Work(threads)
-    blocks = [slice(start, start + TARGETS) for start in range(0, len(unit), TARGETS)]
-    found: list[dict[str, NDArray[Any]]] = [{} for _ in blocks]
-    before, shared = None, bool((unit < 0).any())
-    grams = len(steps) * 4 * words[0].shape[0] ** 2
-    whole = parameters.solver != "gram" or grams < _SHARE * available()
-    for group in stages.passes(steps, len(steps) if whole else 1):
-        designs = []
-        if shared:
-            designs = stages.make_designs(group, words, runs, in_memory, before, threads=threads)
-            before = group[-1], designs[-1]
-        for number, block in enumerate(blocks):
-            values = outputs(block)
-            shift = values.mean(axis=0)
-            own = unit[block] >= 0
-            parts = []
-            for chosen in (np.flatnonzero(~own), np.flatnonzero(own)):
-                if not len(chosen):
-                    continue
-                have = stages.take(found[number], chosen)
-                some = [values[rows][:, chosen] for rows in sets]
-                if own[chosen[0]]:
-                    groups = OwnGroups.of(words, some, shift[chosen], unit[block][chosen])
-                    made = stages.run_own(group, groups, parameters, have, work)
-                else:
-                    moments = functools.partial(_moments, words, some, shift[chosen], threads)
-                    made = stages.run(
-                        group, designs, checks, moments, shift[chosen], parameters, have, work
-                    )
-                parts.append((chosen, made))
-            found[number] = stages.merge(parts)
-    return stages.merge(
-        [(np.arange(len(unit))[block], part) for block, part in zip(blocks, found, strict=True)]
-    )
-
-
-def _moments(
-    words: Sequence[Words],
-    values: Sequence[NDArray[np.float64]],
-    shift: NDArray[np.float64],
-    threads: int,
-    group: int,
-) -> Moments:
-    return make_moments(words[group], values[group], shift, threads=threads)
-
-
-def _units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[np.int64]:
-    """The train unit of each target, -1 where it is none."""
-    if target_train is None:
-        return np.full(targets, -1)
-    given = np.asarray(target_train)
-    if given.shape != (targets,) or given.dtype.kind not in "iu":
-        msg = f"target_train {given.dtype} {given.shape}: expected integers ({targets},), a column of masks each or -1"
-        raise InputError(msg)
-    if wrong := [int(n) for n in given if not -1 <= n < train][:3]:
-        msg = f"target_train names columns {wrong} of masks that have {train}; give -1 for a target that is none"
-        raise InputError(msg)
-    return given.astype(np.int64)
-
-
-def _numbered(masks: Any) -> NDArray[np.int64]:
-    """A number for each row that is its mask's, from 0 as they first appear."""
-    digests = [
-        hashlib.blake2b(row, digest_size=16).digest()
-        for start in range(0, len(masks), _ROWS)
-        for row in np.packbits(_bool(masks[start : start + _ROWS], start), axis=1)
-    ]
-    _, first, inverse = np.unique(
-        np.array(digests, dtype="V16"), return_index=True, return_inverse=True
-    )
-    return np.argsort(np.argsort(first))[inverse.ravel()]
-
-
-def _folds(masks: Any, folds: int, random_state: int) -> list[NDArray[np.bool_]]:
-    """Which rows each fold holds; rows of one mask together."""
-    number = _numbered(masks)
-    count = int(number.max()) + 1
-    if count < folds:
-        msg = f"{folds} folds of {count} different masks leave one of them empty; give fewer"
-        raise InputError(msg)
-    fold = np.random.default_rng(random_state).permutation(count)[number] % folds
-    return [fold == one for one in range(folds)]
-
-
-def _apart(
-    holdout: float | Sequence[bool] | NDArray[np.bool_], masks: Any, random_state: int
-) -> list[NDArray[np.bool_]]:
-    """Which rows are fitted on, and which choose lam."""
-    apart = _holdout(holdout, masks, random_state)
-    return [~apart, apart]
-
-
-def _holdout(
-    holdout: float | Sequence[bool] | NDArray[np.bool_], masks: Any, random_state: int
-) -> NDArray[np.bool_]:
-    runs = len(masks)
-    if np.ndim(holdout) == 0:
-        share = float(holdout)  # type: ignore[arg-type]
-        count = round(share * runs) if 0 < share < 1 else 0
-        # Repeats of a mask that is fitted on would reward weights for what is the mask's alone.
-        number = _numbered(masks)
-        size = np.bincount(number)
-        drawn = np.random.default_rng(random_state).permutation(len(size))
-        apart = np.isin(number, drawn[np.cumsum(size[drawn]) - size[drawn] < count])
-    else:
-        apart = np.asarray(holdout)
-        if apart.shape != (runs,) or apart.dtype != np.bool_:
-            msg = f"holdout {apart.dtype} {apart.shape}: expected a share such as 0.1, or bool ({runs},), True for the runs that choose lam"
-            raise InputError(msg)
-    if not 0 < apart.sum() < runs:
-        given = holdout if np.ndim(holdout) == 0 else f"of {int(apart.sum())} of {runs} runs"
-        msg = f"holdout {given} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
-        raise InputError(msg)
-    return apart

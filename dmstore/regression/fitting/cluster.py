@@ -14,18 +14,18 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dmstore import provenance
 from dmstore.core.memory import available
 from dmstore.core.threads import cores
 from dmstore.errors import DmstoreError, IncompleteError, InputError, MissingDependencyError
-from dmstore.regression.fitting import cluster_worker, stages
+from dmstore.regression.fitting import cluster_worker
+from dmstore.regression.fitting.blocks import Blocks
 from dmstore.regression.fitting.cluster_worker import Job
+from dmstore.regression.fitting.engine import Fitting
 from dmstore.regression.fitting.gram_tiles import Tiles
-from dmstore.regression.fitting.passes import Ahead
-from dmstore.regression.fitting.study_fit import Fitting
-from dmstore.storage.objects.local import LocalObjects
+from dmstore.regression.fitting.passes import Passes
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -40,14 +40,7 @@ _NOBODY = f"--cluster {{}}: no dask scheduler answers there within {_ANSWER} s; 
 _RESUME = "what is done is kept: run the same command again"
 
 
-def fit_blocks(
-    address: str,
-    fitting: Fitting,
-    document: dict[str, Any],
-    *,
-    threads: int | None,
-    memory: int | None,
-) -> int:
+def fit_blocks(address: str, fitting: Fitting, blocks: Blocks, job: Job) -> int:
     """Do all stages of all blocks that are not done, by the workers of a cluster.
 
     Parameters
@@ -55,10 +48,9 @@ def fit_blocks(
     address : str
         Of a scheduler, or ``local:N``.
     fitting : Fitting
-    document : dict
-        ``fit.json``.
-    threads, memory : int, optional
-        Of each worker, at most; what it has by default.
+    blocks : Blocks
+    job : Job
+        Threads and memory in it are those of each worker, at most.
 
     Returns
     -------
@@ -74,36 +66,26 @@ def fit_blocks(
     MissingDependencyError
         If distributed is not installed.
     """
-    blocks, steps = fitting.blocks(), fitting.steps
-    if not blocks.todo(len(steps)):
+    if not blocks.todo(len(fitting.stages)):
         return 0
-    objects = fitting.algorithm.objects
-    with _sigterm(), _connected(address, threads, memory) as (client, memory):
-        job = Job(
-            version=provenance.version(),
-            study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
-            document=document,
-            parts=len(fitting.sizes) // (fitting.parameters.folds or 2),
-            parameters=fitting.parameters,
-            threads=threads,
-            memory=memory,
-        )
-        pool = _Pool(client, address, job)
+    with _sigterm(), _connected(address, job.threads, job.memory) as (client, memory):
+        pool = _Pool(client, address, replace(job, memory=memory))
         [(_, (room, train, dtype))] = pool.each(cluster_worker.look, [()])
-        ahead, peak = Ahead(blocks, stages.passes(steps, room), fitting.tell), 0
-        for group, done, todo in ahead:
+        passes, peak = Passes(blocks, fitting.stages, room, fitting.tell), 0
+        for one, todo in passes:
             with contextlib.ExitStack() as stack:
                 tiles = None
                 if fitting.scratch is not None and fitting.shared:
-                    tiles = Tiles.create(fitting.scratch, document["fit"], len(group), train, dtype)
+                    grams, fit = len(one.stages), job.document["fit"]
+                    tiles = Tiles.create(fitting.scratch, fit, grams, train, dtype)
                     stack.callback(tiles.remove)
-                    work = [(tiles, group, *bounds) for bounds in tiles.bounds()]
+                    work = [(tiles, one, *bounds) for bounds in tiles.bounds()]
                     for counted, _ in enumerate(pool.each(cluster_worker.count, work), 1):
                         fitting.tell("count", counted, len(work))
-                fits = [(tiles, group, done, number, blocks.stages(number)) for number in todo]
+                fits = [(tiles, one, number, blocks.stages(number)) for number in todo]
                 for task, most in pool.each(cluster_worker.fit_block, fits):
-                    blocks.note(task[3], done)
-                    ahead.fitted(group)
+                    blocks.note(task[2], one.end)
+                    passes.fitted(one)
                     peak = max(peak, most)
         return peak
 

@@ -7,7 +7,7 @@ of the pass at hand from one task to the next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +20,19 @@ from dmstore import provenance
 from dmstore.core.memory import available, peak
 from dmstore.core.threads import blas_threads
 from dmstore.errors import DmstoreError, InputError
-from dmstore.regression.fitting import stages
+from dmstore.regression.fitting.blocks import Blocks
+from dmstore.regression.fitting.engine import Designs, Fitting
 from dmstore.regression.fitting.fit_document import view_of
 from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.memory_plan import on_scratch
+from dmstore.regression.fitting.passes import Pass
 from dmstore.regression.fitting.run_groups import Runs
-from dmstore.regression.fitting.stages import Stage
-from dmstore.regression.fitting.study_fit import Fitting
+from dmstore.regression.fitting.stages import by_groups
 from dmstore.regression.problem.design import Design, gram_dtype, unit_counts
-from dmstore.regression.problem.thread_pool import Work
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.schema.documents import load_document
-from dmstore.study.study import open_study
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.study.study import Study, open_study
 
 # Share of a worker's limit that a fit takes: at .8 dask lets it do no further task.
 _SHARE = 0.7
@@ -64,22 +65,42 @@ class Job:
     threads: int | None
     memory: int | None
 
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        document: dict[str, Any],
+        fitting: Fitting,
+        *,
+        threads: int | None,
+        memory: int | None,
+    ) -> Job:
+        """The job of a fit that was begun here."""
+        objects, parameters = study.objects, fitting.parameters
+        return cls(
+            version=provenance.version(),
+            study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
+            document=document,
+            parts=len(fitting.runs.sizes) // (parameters.folds or 2),
+            parameters=parameters,
+            threads=threads,
+            memory=memory,
+        )
+
 
 def look(job: Job) -> tuple[int, int, str]:
     """How many stages this worker can hold Grams of, and the side and dtype of a Gram."""
     with _working(job) as ready:
-        return ready.room, len(ready.words[0]), ready.dtype
+        return ready.ground.room.stages, len(ready.ground.words[0]), ready.dtype
 
 
-def count(job: Job, tiles: Tiles, group: Sequence[Stage], first: int, last: int) -> None:
+def count(job: Job, tiles: Tiles, one: Pass, first: int, last: int) -> None:
     """Count one tile of the Grams of a pass."""
     with _working(job) as ready:
-        tiles.count(group, ready.words, first, last, threads=ready.fitting.threads)
+        tiles.count(one.stages, ready.ground.words, first, last, threads=ready.fitting.threads)
 
 
-def fit_block(
-    job: Job, tiles: Tiles | None, group: Sequence[Stage], done: int, number: int, have: int
-) -> int:
+def fit_block(job: Job, tiles: Tiles | None, one: Pass, number: int, have: int) -> int:
     """Take a block through the stages of a pass, and store it.
 
     Parameters
@@ -87,10 +108,7 @@ def fit_block(
     job : Job
     tiles : Tiles, optional
         Where the Grams are counted; else they are counted here.
-    group : sequence of Stage
-        Of the pass.
-    done : int
-        Stages of this pass and those before.
+    one : Pass
     number : int
         Of the block.
     have : int
@@ -102,30 +120,11 @@ def fit_block(
         Bytes that this worker has had at most.
     """
     with _working(job) as ready:
-        fitting = ready.fitting
-        blocks = fitting.blocks()
+        blocks = ready.blocks()
         blocks.note(number, have)
-        if blocks.there(number, done):
-            return peak()
-        designs = ready.designs(group, tiles)
-        try:
-            fitting.block(
-                blocks,
-                number,
-                fitting.steps,
-                done,
-                group,
-                designs,
-                ready.holdout,
-                ready.words,
-                ready.work,
-            )
-        except FileNotFoundError:
-            # Another worker, that was taken for dead, finished the block and deleted what it had; or another
-            # driver of the same fit is further.
-            blocks.look()
-            if blocks.stages(number) < done and not blocks.there(number, done):
-                raise
+        if not blocks.there(number, one.end):
+            designs = ready.designs(one, tiles)
+            ready.fitting.block(blocks, number, one, designs, ready.ground)
         return peak()
 
 
@@ -152,27 +151,25 @@ class _Ready:
         limit = worker.memory_manager.memory_limit
         memory = job.memory or available()
         memory = min(memory, int(_SHARE * limit)) if limit else memory
-        view = view_of(algorithm, document, where)
-        runs = Runs(algorithm, view, parts=job.parts, folds=job.parameters.folds)
-        self.fitting = Fitting(
-            algorithm=algorithm,
-            runs=runs,
-            unit=study.target_train(algorithm.target_set),
-            where=where,
-            output=document["output"],
-            parameters=job.parameters,
-            threads=threads,
-            memory=memory,
-            scratch=None,
-            progress=None,
+        runs = Runs(
+            algorithm,
+            view_of(algorithm, document, where),
+            document["output"],
+            parts=job.parts,
+            folds=job.parameters.folds,
         )
-        self.words = runs.words(threads)
-        self.holdout = stages.check_designs(self.fitting.steps, self.words, self.fitting.sizes)
-        self._room = self.fitting.room(self.words)
-        self.dtype = np.dtype(gram_dtype(int(unit_counts(self.words).max(initial=0)))).name
-        self.work = Work(threads, memory=self._room.working)
-        self._pass: tuple[Sequence[Stage], Tiles | None] | None = None
-        self._designs: list[Design] = []
+        unit = study.target_train(algorithm.target_set)
+        self.fitting = Fitting(runs, unit, job.parameters, threads, memory)
+        self.ground = self.fitting.ground()
+        self.dtype = np.dtype(gram_dtype(int(unit_counts(self.ground.words).max(initial=0)))).name
+        self._place = study.objects, where
+        self._pass: tuple[Pass, Tiles | None] | None = None
+        self._made: list[Design] = []
+        self._designs: Designs = {}
+
+    def blocks(self) -> Blocks:
+        """The blocks of targets, as far as they are stored now."""
+        return Blocks(*self._place, len(self.fitting.unit), len(self.fitting.stages))
 
     @staticmethod
     def _algorithm(job: Job, where: str, address: str) -> Any:
@@ -187,40 +184,28 @@ class _Ready:
         msg = f"worker {address} does not see the study at {job.study} ({reason}); keep it where all workers see it under the same path"
         raise InputError(msg)
 
-    def designs(self, group: Sequence[Stage], tiles: Tiles | None) -> list[Design]:
-        """The designs of a pass."""
-        if not self.fitting.shared:
-            return []
-        if self._pass == (group, tiles):
+    def designs(self, one: Pass, tiles: Tiles | None) -> Designs:
+        """The designs of a pass, those that choose lam among them."""
+        if self._pass == (one, tiles):
             return self._designs
         before = None
         # Grams that are mapped are those of all workers: only what this one counted is its own.
-        if self._pass and len(self._designs) == 1 and self._pass[1] is None and tiles is None:
-            before = self._pass[0][-1], self._designs[0]
-        self._pass, self._designs = None, []
-        sizes = self.fitting.sizes
+        if self._pass and len(self._made) == 1 and self._pass[1] is None and tiles is None:
+            before = self._pass[0].stages[-1], self._made[0]
+        self._pass, self._made, self._designs = None, [], {}
         if tiles is not None:
-            self._designs = tiles.designs(group, sizes)
+            self._made = tiles.designs(one.stages, self.fitting.runs.sizes)
         else:
-            self._designs = stages.make_designs(
-                group,
-                self.words,
-                sizes,
-                self._allocator(len(group)),
-                before,
-                threads=self.fitting.threads,
-            )
-        self._pass = group, tiles
+            allocate = self._allocator(len(one.stages))
+            self._made = self.fitting.designs(one, self.ground, allocate, before)
+        self._designs = by_groups(one.stages, self._made, self.ground.checks)
+        self._pass = one, tiles
         return self._designs
-
-    @property
-    def room(self) -> int:
-        """How many stages make a pass."""
-        return self._room.stages
 
     def _allocator(self, grams: int) -> Callable[[int, Any], NDArray[Any]]:
         # Passes are made for the worker that was looked at first; another may have less memory.
-        return self._room.allocate if grams <= self.room else partial(on_scratch, None)
+        room = self.ground.room
+        return room.allocate if grams <= room.stages else partial(on_scratch, None)
 
 
 _LOCK = threading.Lock()

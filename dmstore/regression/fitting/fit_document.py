@@ -17,7 +17,7 @@ from dmstore.errors import (
     InputError,
 )
 from dmstore.regression.fitting.run_groups import Runs
-from dmstore.regression.solvers.lasso import FEWEST_RUNS, Parameters
+from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects.local import LocalObjects

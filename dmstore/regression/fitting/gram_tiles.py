@@ -17,7 +17,8 @@ from dmstore.core.memory import refused
 from dmstore.errors import InputError, StorageError
 from dmstore.regression.fitting.stages import Stage
 from dmstore.regression.kernels.popcount import TILE
-from dmstore.regression.problem.design import Design, Words, count_rows
+from dmstore.regression.problem.design import Design, count_rows
+from dmstore.regression.problem.packing import Words
 
 # Rows of a tile. Tiles of 16-bit counts begin at whole pages of 4 KiB whatever the row's length: a
 # network file system may write back a whole page of which its client changed a part.

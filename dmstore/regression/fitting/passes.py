@@ -1,49 +1,95 @@
-"""How far a fit is, over all of its passes."""
+"""The passes of a fit over its blocks, and how far it is."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from dmstore.regression.fitting import stages
-from dmstore.regression.fitting.blocks import Blocks
-from dmstore.regression.fitting.stages import Stage
+from dmstore.regression.fitting.stages import Arrays, Stage
 
 
-class Ahead:
+@dataclass(frozen=True)
+class Pass:
+    """Stages that all blocks are taken through together.
+
+    Attributes
+    ----------
+    stages : sequence of Stage
+    end : int
+        How many stages there are with those of the passes before.
+    """
+
+    stages: Sequence[Stage]
+    end: int
+
+
+class Keeper(Protocol):
+    """Where the blocks of a fit are kept between passes."""
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """First target of a block, and the one behind its last."""
+
+    def todo(self, stages: int) -> list[int]:
+        """Blocks that have not been through so many stages."""
+
+    def stages(self, number: int) -> int:
+        """How many stages a block has been through, as far as is known."""
+
+    def look(self) -> None:
+        """Find out how far blocks are that others may have stored."""
+
+    def there(self, number: int, stages: int) -> bool:
+        """Whether what so many stages found of a block is kept, or what all did."""
+
+    def load(self, number: int) -> tuple[int, Arrays]:
+        """How many stages a block has been through, and what they found."""
+
+    def store(self, number: int, stages: int, result: Arrays) -> None:
+        """Keep what so many stages found of a block."""
+
+
+class Passes:
     """The passes of a fit that are still to be made, and how far it is.
 
     Parameters
     ----------
-    blocks : Blocks
-    passes : sequence of sequences of Stage
+    blocks : Keeper
+    stages : sequence of Stage
+        All of the fit.
+    room : int
+        Stages that make a pass.
     tell : callable
         Called with ``fit``, steps done and steps in all, of all passes.
     """
 
     def __init__(
         self,
-        blocks: Blocks,
-        passes: Sequence[Sequence[Stage]],
+        blocks: Keeper,
+        stages_: Sequence[Stage],
+        room: int,
         tell: Callable[[str, int, int], None],
     ) -> None:
         self._blocks, self._tell = blocks, tell
-        ends = itertools.accumulate(len(group) for group in passes)
-        self._passes = list(zip(passes, ends, strict=True))
+        groups = stages.passes(stages_, room)
+        ends = itertools.accumulate(map(len, groups))
+        self._passes = [Pass(group, end) for group, end in zip(groups, ends, strict=True)]
         self._done = 0
         self._total = sum(
-            len(blocks.todo(end)) * stages.steps(group) for group, end in self._passes
+            len(blocks.todo(one.end)) * stages.cost(one.stages) for one in self._passes
         )
 
-    def __iter__(self) -> Iterator[tuple[Sequence[Stage], int, list[int]]]:
-        """Stages of a pass, how many there are with those before, and the blocks that are to go through it."""
-        for group, end in self._passes:
-            todo = self._blocks.todo(end)
+    def __iter__(self) -> Iterator[tuple[Pass, list[int]]]:
+        """Each pass, and the blocks that are to go through it."""
+        for one in self._passes:
+            todo = self._blocks.todo(one.end)
             if todo:
                 self._tell("fit", self._done, self._total)
-                yield group, end, todo
+                yield one, todo
 
-    def fitted(self, group: Sequence[Stage]) -> None:
+    def fitted(self, one: Pass) -> None:
         """One more block is through a pass."""
-        self._done += stages.steps(group)
+        self._done += stages.cost(one.stages)
         self._tell("fit", self._done, self._total)

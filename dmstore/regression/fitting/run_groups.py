@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.regression.kernels.popcount import LANES
-from dmstore.regression.problem.design import Moments, Words, make_moments
+from dmstore.regression.problem.block_arrays import check_scale
+from dmstore.regression.problem.packing import Words
 from dmstore.storage.table.view import BLOCK, View
 from dmstore.study.algorithm import Algorithm
 
@@ -30,6 +32,8 @@ class Runs:
     algorithm : Algorithm
     view : View
         Of a base alone.
+    output : str
+        What is explained.
     parts : int
         Parts of the masks that are fitted by themselves: 4, or 1 where none are.
     folds : int
@@ -37,6 +41,8 @@ class Runs:
 
     Attributes
     ----------
+    itemsize : int
+        Bytes of an output.
     count : dict
         Runs of each split: ``train``, ``holdout``, ``eval``.
     rows : list of (run,) int64
@@ -44,8 +50,13 @@ class Runs:
         runs of each part in the first fold, then in the second, and so on.
     """
 
-    def __init__(self, algorithm: Algorithm, view: View, *, parts: int, folds: int = 0) -> None:
+    def __init__(
+        self, algorithm: Algorithm, view: View, output: str, *, parts: int, folds: int = 0
+    ) -> None:
         self._view = view
+        self._output = output
+        self._name = f"{output} of {algorithm.name!r}"
+        self.itemsize = np.dtype(algorithm.outputs[output]["dtype"]).itemsize
         self._train = algorithm.train
         mask_id = view.read(["mask_id"])["mask_id"]
         split = algorithm.split(mask_id)
@@ -120,31 +131,42 @@ class Runs:
                     progress(done, len(pieces))
         return found
 
-    def column(self, output: str, start: int, stop: int) -> NDArray[Any]:
-        """One output of all runs on some targets: (run, target)."""
-        return self._view.tiles(output).read((slice(None), slice(start, stop)))
+    @property
+    def sizes(self) -> list[int]:
+        """Runs of each group."""
+        return [len(rows) for rows in self.rows]
 
-    def bits(self, group: int, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """A column of outputs in the order of the bits of a group's words.
+    def said(self, start: int, stop: int) -> BlockOutputs:
+        """The output of all runs on some targets."""
+        values = self._view.tiles(self._output).read((slice(None), slice(start, stop)))
+        # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.
+        used = np.zeros(len(values), dtype=bool)
+        used[np.concatenate(self.rows)] = True
+        check_scale(values, used, self._name, start)
+        shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
+        return BlockOutputs(values, shift, self._order)
 
-        Returns
-        -------
-        values : (bit, target)
-            Anything where a bit stands for no run.
-        used : (bit,) bool
-            Whether it stands for one.
-        """
-        order = self._order[group]
-        return values[np.maximum(order, 0)], order >= 0
 
-    def moments(
-        self,
-        group: int,
-        words: Words,
-        values: NDArray[Any],
-        shift: NDArray[np.float64],
-        threads: int = 1,
-    ) -> Moments:
-        """Products of one group's masks with a column of outputs; see :func:`make_moments`."""
-        said, used = self.bits(group, values)
-        return make_moments(words, said, shift, used=used, threads=threads)
+@dataclass(frozen=True)
+class BlockOutputs:
+    """A column of stored outputs; see :class:`dmstore.regression.fitting.engine.BlockOutputs`.
+
+    Attributes
+    ----------
+    values : (run, target)
+        As they are stored.
+    shift : (target,) float64
+    order : list of (bit,) int64
+        The row that each bit of each group's words stands for, -1 for none.
+    """
+
+    values: NDArray[Any]
+    shift: NDArray[np.float64]
+    order: list[NDArray[np.int64]]
+
+    def of(
+        self, group: int, targets: NDArray[np.int64] | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Outputs of a group of runs on some targets, and which of them stand for a run."""
+        rows = self.order[group]
+        return self.values[:, targets][np.maximum(rows, 0)], rows >= 0

@@ -7,32 +7,26 @@ the memory can be fitted on, one stage after the other.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.regression.problem.design import (
-    Design,
-    Moments,
-    Words,
-    count_gram,
-    gram_dtype,
-    unit_counts,
-)
-from dmstore.regression.problem.own_runs import OwnGroups
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import Design, count_gram, gram_dtype, unit_counts
+from dmstore.regression.problem.moments import Moments, add
+from dmstore.regression.problem.packing import Words
+from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
-from dmstore.regression.solvers import folds, lasso, own_runs, registry
-from dmstore.regression.solvers.lasso import Parameters
+from dmstore.regression.solvers import folds, lasso, registry
+from dmstore.regression.solvers.protocol import Block
 from dmstore.schema.group_specs import group_spec
 
 Arrays = dict[str, NDArray[Any]]
 # A path takes as long as so many refits.
 _PATH = 6
-_Statistic = TypeVar("_Statistic", Design, Moments)
 
 
 @dataclass(frozen=True)
@@ -86,9 +80,9 @@ def passes(stages: Sequence[Stage], room: int) -> list[Sequence[Stage]]:
     return [stages[start : start + room] for start in range(0, len(stages), room)]
 
 
-def steps(group: Sequence[Stage]) -> int:
-    """What the stages of a pass take, in that of one refit; a path takes several."""
-    return sum(_PATH if stage.check else 1 for stage in group)
+def cost(stages: Sequence[Stage]) -> int:
+    """What stages take, in that of one refit; a path takes several."""
+    return sum(_PATH if stage.check else 1 for stage in stages)
 
 
 def make_designs(
@@ -159,26 +153,29 @@ def check_designs(
     }
 
 
-def run(
+def by_groups(
     stages: Sequence[Stage],
     designs: Sequence[Design],
-    holdout: Mapping[tuple[int, ...], Design],
-    moments: Callable[[int], Moments],
-    shift: NDArray[np.float64],
-    parameters: Parameters,
-    result: Arrays,
-    work: Work,
+    checks: Mapping[tuple[int, ...], Design],
+) -> dict[tuple[int, ...], Design]:
+    """The designs of a pass and those that choose lam, by their groups; none if `designs` are none."""
+    found = dict(checks)
+    for stage, design in zip(stages, designs, strict=bool(designs)):
+        # A group that is fitted on may choose lam for another fold, with its masks.
+        known = checks.get(stage.groups)
+        found[stage.groups] = known.with_gram(design.gram) if known else design
+    return found
+
+
+def run(
+    stages: Sequence[Stage], block: Block, parameters: Parameters, result: Arrays, work: Work
 ) -> Arrays:
     """Take a block of targets through some stages.
 
     Parameters
     ----------
-    stages, designs : sequences
-    holdout : mapping
-        See :func:`check_designs`.
-    moments : callable
-        Of a group.
-    shift : (target,) float64
+    stages : sequence of Stage
+    block : Block
     parameters : Parameters
     result : dict
         What earlier stages found.
@@ -187,82 +184,58 @@ def run(
     Returns
     -------
     dict
+        What is known after them: arrays of the ``datamodels`` schema.
     """
-    checked = {group for stage in stages for group in stage.check}
-
-    @functools.cache
-    def of(group: int) -> Moments:
-        found = moments(group)
-        # Only errors on runs that choose lam need the outputs themselves.
-        return found if group in checked else replace(found, values=())
-
-    if parameters.solver != "gram":
-        return _whole(stages, designs, holdout, of, shift, parameters, work)
-    for stage, design in zip(stages, designs, strict=True):
-        together = add([of(group) for group in stage.groups])
-        if stage.name == "choose":
-            check = add([of(group) for group in stage.check])
-            result = lasso.choose_lams(
-                design, holdout[stage.check], together, check, shift, parameters, work
-            )
-        elif stage.name == "fold":
-            check, held = add([of(group) for group in stage.check]), holdout[stage.check]
-            fold = _fold(len(shift), _lam_max(design, held, together + check))
-            found = lasso.choose_lams(design, held, together, check, shift, parameters, work, fold)
-            result = _folded(stage, result, found, fold, parameters)
-        elif stage.name == "refit":
-            lasso.refit_all(design, together, shift, parameters, result, work)
-        else:
-            lasso.fit_part(
-                stage.name, stage.number, stage.share, design, together, parameters, result, work
-            )
-    return result
-
-
-def run_own(
-    stages: Sequence[Stage],
-    own: OwnGroups,
-    parameters: Parameters,
-    result: Arrays,
-    work: Work,
-) -> Arrays:
-    """The same of targets that are train units, each over the runs that did not see it."""
     for stage in stages:
         if stage.name == "choose":
-            result = own_runs.choose_lams(own, stage.groups, stage.check, parameters, work)
+            result = lasso.choose(block, stage.groups, stage.check, parameters, work)
         elif stage.name == "fold":
-            fold = _fold(len(own.unit))
-            found = own_runs.choose_lams(own, stage.groups, stage.check, parameters, work, fold)
-            result = _folded(stage, result, found, fold, parameters)
+            fold = lasso.Fold.of(len(block.shift))
+            found = lasso.choose(block, stage.groups, stage.check, parameters, work, fold)
+            result = folds.add_fold(result, found, fold)
+            if stage.number == stage.share - 1:
+                folds.choose(result, parameters)
         elif stage.name == "refit":
-            own_runs.refit_all(own, stage.groups, parameters, result, work)
+            lasso.refit(block, stage.groups, parameters, result, work)
         else:
-            own_runs.fit_part(
-                stage.name, stage.number, stage.share, own, stage.groups, parameters, result, work
+            lasso.fit_part(
+                stage.name,
+                stage.number,
+                stage.share,
+                block,
+                stage.groups,
+                parameters,
+                result,
+                work,
             )
     return result
 
 
-def _fold(targets: int, lam_max: NDArray[np.float64] | None = None) -> lasso.Fold:
-    blank = np.zeros(targets)
-    return lasso.Fold(blank if lam_max is None else lam_max, np.zeros(targets), np.zeros(targets))
-
-
-def _lam_max(design: Design, held: Design, moments: Moments) -> NDArray[np.float64]:
-    """The lam of each target above which no weight is left on all runs."""
-    mean = (design.mean * design.runs + held.mean * held.runs) / moments.runs
-    covariance = moments.product - np.multiply.outer(mean, moments.total)
-    found: NDArray[np.float64] = 2.0 * np.abs(covariance).max(axis=0, initial=0.0) / moments.runs
-    return found
-
-
-def _folded(
-    stage: Stage, result: Arrays, found: Arrays, fold: lasso.Fold, parameters: Parameters
+def run_whole(
+    stages: Sequence[Stage],
+    designs: Mapping[tuple[int, ...], Design],
+    moments: Callable[[int], Moments],
+    shift: NDArray[np.float64],
+    parameters: Parameters,
+    work: Work,
 ) -> Arrays:
-    result = folds.add_fold(result, found, fold)
-    if stage.number == stage.share - 1:
-        folds.choose(result, parameters)
-    return result
+    """Take a block through all stages of a fit by a solver that knows only whole blocks."""
+    fits = [designs[stage.groups] for stage in stages]
+    said = [add([moments(group) for group in stage.groups]) for stage in stages]
+    check = stages[0].check
+    return registry.load(parameters.solver)(
+        Designs(fits[0], designs[check], fits[1], tuple(fits[2:4]), tuple(fits[4:])),
+        Outputs(
+            said[0],
+            add([moments(group) for group in check]),
+            said[1],
+            shift,
+            tuple(said[2:4]),
+            tuple(said[4:]),
+        ),
+        parameters,
+        threads=work.threads,
+    )
 
 
 def take(result: Arrays, targets: NDArray[np.int64]) -> Arrays:
@@ -283,34 +256,3 @@ def merge(parts: Sequence[tuple[NDArray[np.int64], Arrays]]) -> Arrays:
 
 def _axis(name: str) -> int:
     return group_spec("datamodels").arrays[name].dims.index("target")
-
-
-def _whole(
-    stages: Sequence[Stage],
-    designs: Sequence[Design],
-    holdout: Mapping[tuple[int, ...], Design],
-    moments: Callable[[int], Moments],
-    shift: NDArray[np.float64],
-    parameters: Parameters,
-    work: Work,
-) -> Arrays:
-    """All stages of a block by a solver that knows only whole blocks."""
-    said = [add([moments(group) for group in stage.groups]) for stage in stages]
-    check = add([moments(group) for group in stages[0].check])
-    return registry.load(parameters.solver)(
-        lasso.Designs(
-            designs[0],
-            holdout[stages[0].check],
-            designs[1],
-            tuple(designs[2:4]),
-            tuple(designs[4:]),
-        ),
-        lasso.Outputs(said[0], check, said[1], shift, tuple(said[2:4]), tuple(said[4:])),
-        parameters,
-        threads=work.threads,
-    )
-
-
-def add(parts: Sequence[_Statistic]) -> _Statistic:
-    """The statistic of all runs of some groups."""
-    return functools.reduce(lambda a, b: a + b, parts)

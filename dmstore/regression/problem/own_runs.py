@@ -12,14 +12,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import bits
 from dmstore.regression.kernels import bit_planes
-from dmstore.regression.problem.design import Design, Words, make_design
+from dmstore.regression.problem.design import Design, make_design
+from dmstore.regression.problem.packing import Words
 
 # Digits of a residual in fixed point: as many as a float64 has, and whole register tiles.
 _MOST_PLANES = 52
@@ -56,17 +57,17 @@ class OwnGroups:
         values: Sequence[NDArray[Any]],
         shift: NDArray[np.float64],
         unit: NDArray[np.int64],
-        used: Sequence[NDArray[np.bool_]] | None = None,
+        used: Sequence[NDArray[np.bool_] | None],
     ) -> OwnGroups:
         """Groups from outputs as they are: (bit, target) of each, fewer than bits where the last have
-        no run, and which bits have one: all of these by default.
+        no run, and which bits have one, None for all of these.
         """
         outputs, there = [], []
-        for number, (group, part) in enumerate(zip(words, values, strict=True)):
+        for group, part, own in zip(words, values, used, strict=True):
             count = bits.WORD * group.shape[1]
             outputs.append(np.zeros((count, len(unit))))
             outputs[-1][: len(part)] = part - shift
-            there.append(np.arange(count) < len(part) if used is None else used[number])
+            there.append(np.arange(count) < len(part) if own is None else own)
         return cls(words, outputs, there, unit, shift)
 
     @property
@@ -74,9 +75,11 @@ class OwnGroups:
         """Number of train units."""
         return len(self.words[0])
 
-    def runs(self, groups: Sequence[int], target: int) -> OwnRuns:
-        """The runs of some groups that did not see a target."""
-        return OwnRuns(
+    def runs(
+        self, groups: Sequence[int], target: int
+    ) -> tuple[list[Words], NDArray[np.float64], NDArray[np.bool_], int]:
+        """What :class:`OwnRuns` is made of: the runs of some groups, for one target."""
+        return (
             [self.words[group] for group in groups],
             np.concatenate([self.outputs[group][:, target] for group in groups]),
             np.concatenate([self.used[group] for group in groups]),
@@ -118,6 +121,7 @@ class OwnRuns:
         used: NDArray[np.bool_],
         unit: int,
     ) -> None:
+        self._given = words, outputs, used, unit
         self._groups = words
         edges = [0, *itertools.accumulate(group.shape[1] for group in words)]
         self._places = [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -133,6 +137,16 @@ class OwnRuns:
         self._outputs = np.where(self._inside, outputs, 0.0)
         seen = self._products(self._left[None], np.ones(1))
         self.mean = seen / max(self.count, 1)
+
+    def with_runs(self, other: Self) -> Self:
+        """The same target over these runs and others."""
+        (words, outputs, used, unit), more = self._given, other._given
+        return type(self)(
+            [*words, *more[0]],
+            np.concatenate([outputs, more[1]]),
+            np.concatenate([used, more[2]]),
+            unit,
+        )
 
     def rows(self, members: NDArray[np.int64]) -> Words:
         """Masks of some units in these runs: (member, words) uint64."""

@@ -157,3 +157,14 @@ def _check_grid(grid: tuple[float, ...]) -> None:
             remedy = "is reversed: give" if list(grid) == sorted(grid) else "is in no order: give"
             msg = f"grid of lams: {after} comes after {before}; it {remedy} the largest first"
             raise InputError(msg)
+
+
+FEWEST_RUNS = 20
+
+
+# The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.
+PATH_TOLERANCE = 4e-3
+
+
+# Parts of the runs are compared with one another, where estimation noise is far above this.
+PARTS_TOLERANCE = 1e-4

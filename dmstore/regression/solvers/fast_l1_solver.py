@@ -30,15 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import MissingDependencyError
-from dmstore.regression.problem.design import Design, Moments
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import Design
+from dmstore.regression.problem.moments import Moments
+from dmstore.regression.problem.parameters import PARTS_TOLERANCE, PATH_TOLERANCE, Parameters
 from dmstore.regression.solvers import whole_block
-from dmstore.regression.solvers.lasso import (
-    PARTS_TOLERANCE,
-    PATH_TOLERANCE,
-    Designs,
-    Outputs,
-    Parameters,
-)
 
 DEVICE = "cuda"
 INSTALL = (

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED, TOO_FEW_RUNS, UNFITTED, status_of
-from dmstore.regression.solvers.lasso import Fold, Parameters
+from dmstore.regression.problem.parameters import Parameters
+from dmstore.regression.solvers.lasso import Fold
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -24,7 +25,7 @@ def add_fold(result: Arrays, found: Arrays, fold: Fold) -> Arrays:
     result : dict
         Of the folds before; empty before the first.
     found : dict
-        As ``path.choose_lams`` gives it.
+        As ``lasso.choose`` gives it.
     fold : Fold
 
     Returns

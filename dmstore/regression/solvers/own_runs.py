@@ -1,12 +1,12 @@
-"""The lasso path of targets that are train units, each over the runs that did not see it.
+"""Problems of targets that are train units, each over the runs that did not see it.
 
-The same stages and the same mathematics as :mod:`dmstore.regression.solvers.lasso`; here every target has a
-design of its own, so that this costs several times as much.
+Every target has a design of its own, so that this costs several times as much as a shared one.
 """
 
 from __future__ import annotations
 
-import math
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,97 @@ from numpy.typing import NDArray
 from dmstore.regression.kernels import path
 from dmstore.regression.kernels.descent import descend
 from dmstore.regression.kernels.working_set import extend
-from dmstore.regression.problem.block_arrays import (
-    NOT_CONVERGED,
-    TOO_FEW_RUNS,
-    UNFITTED,
-    empty,
-    is_constant,
-    status_of,
-    write_constant,
-    write_weights,
-)
 from dmstore.regression.problem.own_runs import OwnGroups, OwnRuns
+from dmstore.regression.problem.parameters import FEWEST_RUNS, PATH_TOLERANCE, Parameters
 from dmstore.regression.problem.thread_pool import Work
-from dmstore.regression.solvers import unpenalised
-from dmstore.regression.solvers.lasso import (
-    FEWEST_RUNS,
-    PARTS_TOLERANCE,
-    PATH_TOLERANCE,
-    Fold,
-    Parameters,
-)
+from dmstore.regression.solvers.protocol import Solution
+from dmstore.regression.solvers.unpenalised import MinimumNorm
 
-Arrays = dict[str, NDArray[Any]]
 # Share of the tolerance that rounding of the gradient may take.
 _ROUNDING = 0.1
+
+
+class OwnBlock:
+    """Targets of a block that are train units; see :class:`~dmstore.regression.solvers.protocol.Block`.
+
+    Parameters
+    ----------
+    groups : OwnGroups
+    """
+
+    fewest = FEWEST_RUNS
+
+    def __init__(self, groups: OwnGroups) -> None:
+        self._groups = groups
+        self.shift = groups.shift
+
+    @property
+    def train(self) -> int:
+        """Number of train units."""
+        return self._groups.train
+
+    def over(self, groups: tuple[int, ...]) -> Callable[[int], OwnProblem]:
+        """The problem of each target over the runs of some groups that did not see it."""
+        return lambda target: OwnProblem(*self._groups.runs(groups, target))
+
+
+class OwnProblem(OwnRuns):
+    """One target on a design of its own; see :class:`~dmstore.regression.solvers.protocol.Problem`."""
+
+    @functools.cached_property
+    def _norm(self) -> MinimumNorm:
+        return MinimumNorm(self.design())
+
+    def lam_max(self) -> float:
+        """The smallest lam that leaves no weights."""
+        return 2.0 * float(np.abs(self.moment()).max(initial=0.0))
+
+    def joined(self, held: OwnProblem) -> OwnProblem:
+        """The output over these runs and those of another problem."""
+        return self.with_runs(held)
+
+    def walk(
+        self,
+        held: OwnProblem,
+        lams: NDArray[np.float64],
+        errors: NDArray[np.float64],
+        parameters: Parameters,
+        work: Work,
+    ) -> Solution:
+        """Walk down a path; see :meth:`~dmstore.regression.solvers.protocol.Problem.walk`."""
+        tolerance = max(parameters.tolerance, PATH_TOLERANCE)
+        solver = _Solver(self, np.zeros(self.train), lams[0], tolerance, parameters.sweeps, work)
+        best_weight, best, sweeps, converged, worse = solver.weight.copy(), 0, 0, True, 0
+        for step, lam in enumerate(lams):
+            bar = max(lam - 0.5 * lams[step - 1], 0.45 * lam) if step else 0.5 * lam
+            onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
+            used, there = solver.solve(lam, bar, min(onward, 1.0))
+            sweeps, converged = sweeps + used, converged and there
+            errors[step] = held.error(solver.weight, self.output - float(solver.weight @ self.mean))
+            if step == 0 or errors[step] < errors[best]:
+                best, worse = step, 0
+                best_weight[:] = solver.weight
+            elif errors[step] > errors[best]:
+                worse += 1
+                if 0 < parameters.patience <= worse:
+                    break
+        return Solution(best_weight, sweeps, converged, best)
+
+    def solve(
+        self, lam: float, start: NDArray[Any], tolerance: float, sweeps: int, work: Work
+    ) -> Solution:
+        """Weights at one lam; see :meth:`~dmstore.regression.solvers.protocol.Problem.solve`."""
+        if lam == 0:
+            return Solution(self._norm.solve(self.moment()), 0, converged=True)
+        solver = _Solver(self, start, lam, tolerance, sweeps, work)
+        used, converged = solver.solve(lam, 0.5 * lam)
+        return Solution(solver.weight, used, converged)
+
+    def certify(self, weight: NDArray[np.float64], lam: float) -> tuple[float, float]:
+        """KKT violation relative to lam, and duality gap relative to the variance."""
+        if lam == 0:
+            return self._norm.certify(self.moment(), self.variance, weight)
+        return super().certify(weight, lam)
 
 
 class _Solver:
@@ -131,167 +198,3 @@ class _Solver:
             source = self._source()
             source[0][old:] = self._runs.rows(self._members[old : self._size])
             extend(source, old, self._size, self._flat, self._place)
-
-
-def choose_lams(
-    own: OwnGroups,
-    groups: tuple[int, ...],
-    check: tuple[int, ...],
-    parameters: Parameters,
-    work: Work,
-    fold: Fold | None = None,
-) -> Arrays:
-    """The lam of each target that fits its own holdout runs best; as ``path.choose_lams``.
-
-    Parameters
-    ----------
-    own : OwnGroups
-    groups, check : tuple of int
-        Groups to fit on, and those that choose lam.
-    parameters : Parameters
-    work : Work
-    fold : Fold, optional
-        Where the groups to check are a fold of several.
-
-    Returns
-    -------
-    dict
-    """
-    result = empty(len(own.unit), own.train, parameters)
-
-    def one(target: int) -> None:
-        runs, held = own.runs(groups, target), own.runs(check, target)
-        count = runs.count + held.count
-        if runs.count < FEWEST_RUNS or not held.count:
-            if count:
-                total = sum(r.count * r.output for r in (runs, held) if r.count)
-                result["bias"][target] = total / count + own.shift[target]
-            result["status"][target] = TOO_FEW_RUNS
-            return
-        everything = own.runs((*groups, *check), target)
-        widest = runs if fold is None else everything
-        lam_max = 2.0 * float(np.abs(widest.moment()).max(initial=0.0))
-        if is_constant(everything.lowest, everything.highest, lam_max, everything.variance):
-            write_constant(result, target, everything.output + own.shift[target])
-            return
-        lams = parameters.path(lam_max)
-        errors = result["holdout_mse"][target]
-        if parameters.lam == 0:
-            weight, *_ = _solve(runs, 0.0, result["weight"][target], parameters, work)
-            bias = runs.output - float(weight @ runs.mean)
-            errors[0], best, sweeps, converged = held.error(weight, bias), 0, 0, True
-        else:
-            weight, best, sweeps, converged = _walk(runs, held, lams, errors, parameters, work)
-        result["weight"][target] = weight
-        result["lam"][target], result["lam_max"][target] = lams[best], lam_max
-        result["lam_path"][target] = lams
-        result["sweeps"][target] = sweeps
-        baseline = held.variance + (held.output - runs.output) ** 2
-        if fold is not None:
-            fold.share[target], fold.baseline[target] = held.count / count, baseline
-        if baseline > 0:
-            result["holdout_r2"][target] = 1.0 - errors[best] / baseline
-        result["status"][target] = status_of(best, len(lams), converged=converged)
-
-    work.each(one, len(own.unit))
-    return result
-
-
-def _walk(
-    runs: OwnRuns,
-    held: OwnRuns,
-    lams: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    parameters: Parameters,
-    work: Work,
-) -> tuple[NDArray[np.float64], int, int, bool]:
-    """Walk along the path while it pays; fills `errors`."""
-    tolerance = max(parameters.tolerance, PATH_TOLERANCE)
-    solver = _Solver(runs, np.zeros(runs.train), lams[0], tolerance, parameters.sweeps, work)
-    best_weight, best, sweeps, converged, worse = solver.weight.copy(), 0, 0, True, 0
-    for step, lam in enumerate(lams):
-        bar = max(lam - 0.5 * lams[step - 1], 0.45 * lam) if step else 0.5 * lam
-        onward = (lams[step - 1] - lam) / (lams[step - 2] - lams[step - 1]) if step > 1 else 0.0
-        used, there = solver.solve(lam, bar, min(onward, 1.0))
-        sweeps, converged = sweeps + used, converged and there
-        errors[step] = held.error(solver.weight, runs.output - float(solver.weight @ runs.mean))
-        if step == 0 or errors[step] < errors[best]:
-            best, worse = step, 0
-            best_weight[:] = solver.weight
-        elif errors[step] > errors[best]:
-            worse += 1
-            if 0 < parameters.patience <= worse:
-                break
-    return best_weight, best, sweeps, converged
-
-
-def refit_all(
-    own: OwnGroups, groups: tuple[int, ...], parameters: Parameters, result: Arrays, work: Work
-) -> None:
-    """Fit on all own runs at the lams that were chosen, and certify; as ``path.refit_all``."""
-
-    def one(target: int) -> None:
-        if result["status"][target] in UNFITTED:
-            return
-        runs, lam = own.runs(groups, target), float(result["lam"][target])
-        solved, sweeps, converged = _solve(runs, lam, result["weight"][target], parameters, work)
-
-        def certify(weight: NDArray[np.float64]) -> tuple[float, float]:
-            if lam == 0:
-                norm = unpenalised.MinimumNorm(runs.design())
-                return norm.certify(runs.moment(), runs.variance, weight)
-            return runs.certify(weight, lam)
-
-        output = runs.output + own.shift[target]
-        settled = write_weights(result, target, solved, output, runs.mean, certify, parameters)
-        result["sweeps"][target] += sweeps
-        if not (converged and settled):
-            result["status"][target] = NOT_CONVERGED
-
-    work.each(one, len(own.unit))
-
-
-def fit_part(
-    name: str,
-    number: int,
-    share: int,
-    own: OwnGroups,
-    groups: tuple[int, ...],
-    parameters: Parameters,
-    result: Arrays,
-    work: Work,
-) -> None:
-    """Fit a half or a quarter of the masks; as ``path.fit_part``."""
-    found = result.setdefault(name, np.zeros((share, len(own.unit), own.train), dtype=np.float32))
-    start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
-
-    def one(target: int) -> None:
-        if result["status"][target] in UNFITTED:
-            return
-        runs = own.runs(groups, target)
-        if not runs.count:
-            return
-        lam = float(result["lam"][target]) * math.sqrt(share)
-        found[number, target], _, converged = _solve(
-            runs, lam, start[target], parameters, work, PARTS_TOLERANCE
-        )
-        if not converged:
-            result["status"][target] = NOT_CONVERGED
-
-    work.each(one, len(own.unit))
-
-
-def _solve(
-    runs: OwnRuns,
-    lam: float,
-    start: NDArray[np.float32],
-    parameters: Parameters,
-    work: Work,
-    coarsest: float = 0.0,
-) -> tuple[NDArray[np.float64], int, bool]:
-    if lam == 0:
-        return unpenalised.MinimumNorm(runs.design()).solve(runs.moment()), 0, True
-    tolerance = max(parameters.tolerance, coarsest)
-    solver = _Solver(runs, start, lam, tolerance, parameters.sweeps, work)
-    sweeps, converged = solver.solve(lam, 0.5 * lam)
-    return solver.weight, sweeps, converged

@@ -19,15 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.regression.problem.design import Moments
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.moments import Moments
+from dmstore.regression.problem.parameters import PARTS_TOLERANCE, PATH_TOLERANCE, Parameters
 from dmstore.regression.solvers import whole_block
-from dmstore.regression.solvers.lasso import (
-    PARTS_TOLERANCE,
-    PATH_TOLERANCE,
-    Designs,
-    Outputs,
-    Parameters,
-)
 from dmstore.regression.solvers.torch_design import Covariance, room
 from dmstore.regression.solvers.torch_steps import State, TooWideError, WorkingSet, settle
 

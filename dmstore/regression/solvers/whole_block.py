@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from dmstore.regression.kernels import gradient
 from dmstore.regression.problem import block_arrays
-from dmstore.regression.problem.design import Design, Moments
-from dmstore.regression.solvers import lasso
-from dmstore.regression.solvers.lasso import Designs, Outputs, Parameters
+from dmstore.regression.problem.block import Designs, Outputs
+from dmstore.regression.problem.design import Design
+from dmstore.regression.problem.moments import Moments, centred
+from dmstore.regression.problem.parameters import Parameters
 
 
 def empty(designs: Designs, outputs: Outputs, parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -30,7 +31,7 @@ def covariance(design: Design, moments: Moments, targets: NDArray[np.int64]) -> 
     mean = design.mean
     found = np.empty((len(targets), len(mean)))
     for row, target in enumerate(targets.tolist()):
-        _, found[row] = lasso.centred(moments, mean, target)
+        _, found[row] = centred(moments, mean, target)
     return found
 
 
@@ -87,7 +88,7 @@ def finish(
     """
     everything, check, fitted = outputs.everything, outputs.holdout, outputs.train
     mean = designs.everything.mean
-    output, moment = lasso.centred(everything, mean, target)
+    output, moment = centred(everything, mean, target)
     variance = max(everything.square[target] / everything.runs - output**2, 0.0)
     lam = float(result["lam_path"][target, best])
 

@@ -1,0 +1,283 @@
+"""The engine of a fit: blocks of targets through its stages, in passes that memory has room for.
+
+Where outputs come from and where results are kept it does not know: :class:`GroupedRuns` supplies the
+ones, a :class:`Keeper` takes the others. Fits of a study, of plain arrays and on a cluster are this one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.regression.fitting import memory_plan, stages
+from dmstore.regression.fitting.memory_plan import Need, Room
+from dmstore.regression.fitting.passes import Keeper, Pass, Passes
+from dmstore.regression.fitting.stages import Arrays, Stage
+from dmstore.regression.problem.design import Design, unit_counts
+from dmstore.regression.problem.moments import Moments, make_moments
+from dmstore.regression.problem.own_runs import OwnGroups
+from dmstore.regression.problem.packing import Words
+from dmstore.regression.problem.parameters import Parameters
+from dmstore.regression.problem.thread_pool import Work
+from dmstore.regression.solvers.own_runs import OwnBlock
+from dmstore.regression.solvers.shared import SharedBlock
+
+Progress = Callable[[str, int, int], None]
+Designs = Mapping[tuple[int, ...], Design]
+
+
+class BlockOutputs(Protocol):
+    """What all runs say on a block of targets."""
+
+    @property
+    def shift(self) -> NDArray[np.float64]:
+        """A value near each mean, which is taken off before products are summed: (target,) float64."""
+
+    def of(
+        self, group: int, targets: NDArray[np.int64] | slice
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Outputs of a group of runs on some targets of the block.
+
+        Returns
+        -------
+        values : (bit, target)
+            In the order of the bits of the group's words; there may be fewer than bits.
+        used : (bit,) bool or None
+            Which of them stand for a run; all if None.
+        """
+
+
+class GroupedRuns(Protocol):
+    """Runs in groups that no statistic is taken apart of."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an output as it is read."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Runs of each group."""
+
+    def words(self, threads: int, progress: Callable[[int, int], None]) -> list[Words]:
+        """Masks of each group, packed along runs."""
+
+    def said(self, start: int, stop: int) -> BlockOutputs:
+        """What the runs say on some targets."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all passes of a fit stand on.
+
+    Attributes
+    ----------
+    words : list of (train, words) uint64
+        Masks of each group of runs.
+    checks : mapping
+        Designs of the groups that choose lam.
+    room : Room
+    work : Work
+    """
+
+    words: list[Words]
+    checks: Designs
+    room: Room
+    work: Work
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A fit on its way.
+
+    Attributes
+    ----------
+    runs : GroupedRuns
+    unit : (target,) int64
+        The train unit that each target is, -1 where it is none.
+    parameters : Parameters
+    threads : int
+    memory : int
+        Bytes that the process may take.
+    scratch : path, optional
+        Where Grams lie that memory has no room for.
+    progress : callable, optional
+        Called with what is done, steps done and steps in all.
+    """
+
+    runs: GroupedRuns
+    unit: NDArray[np.int64]
+    parameters: Parameters
+    threads: int
+    memory: int
+    scratch: str | Path | None = None
+    progress: Progress | None = None
+
+    def run(self, blocks: Keeper) -> None:
+        """Do all stages of all blocks that are not done."""
+        if not blocks.todo(len(self.stages)):
+            return
+        ground = self.ground()
+        passes = Passes(blocks, self.stages, ground.room.stages, self.tell)
+        before: tuple[Stage, Design] | None = None
+        for one, todo in passes:
+            made = self.designs(one, ground, ground.room.allocate, before)
+            # A pass that is over keeps nothing alive; its Gram may be that of this one's first design.
+            before = None
+            designs = stages.by_groups(one.stages, made, ground.checks)
+            for number in todo:
+                self.block(blocks, number, one, designs, ground)
+                passes.fitted(one)
+            # Its memory is taken by the first design of the next pass.
+            before = (one.stages[-1], made[-1]) if len(made) == 1 else None
+            del made, designs
+
+    @functools.cached_property
+    def stages(self) -> list[Stage]:
+        """All stages of the fit."""
+        folds, sizes = self.parameters.folds, self.runs.sizes
+        parts = len(sizes) // (folds or 2)
+        halves = parts == 4 and min(sum(sizes[q::4]) for q in range(4)) >= 2
+        return stages.all_stages(parts, halves=halves, number_of_folds=folds)
+
+    @property
+    def shared(self) -> bool:
+        """Whether any target is fitted on the runs that all such targets share."""
+        return bool((self.unit < 0).any())
+
+    def ground(self) -> Ground:
+        """Read the masks, and plan the memory."""
+        words = self.runs.words(self.threads, self._report("read"))
+        room = self.room(words)
+        checks = stages.check_designs(self.stages, words, self.runs.sizes)
+        return Ground(words, checks, room, Work(self.threads, memory=room.working))
+
+    def designs(
+        self,
+        one: Pass,
+        ground: Ground,
+        allocate: Callable[[int, Any], NDArray[Any]],
+        before: tuple[Stage, Design] | None,
+    ) -> list[Design]:
+        """Count the Grams of a pass; none where every target has a design of its own."""
+        if not self.shared:
+            return []
+        return stages.make_designs(
+            one.stages,
+            ground.words,
+            self.runs.sizes,
+            allocate,
+            before,
+            threads=self.threads,
+            progress=self._report("count"),
+        )
+
+    def block(
+        self, blocks: Keeper, number: int, one: Pass, designs: Designs, ground: Ground
+    ) -> None:
+        """Take one block through the stages of a pass, and have it kept."""
+        try:
+            self._block(blocks, number, one, designs, ground)
+        except FileNotFoundError:
+            # Another process at the same fit went further, and deleted what this one began with.
+            blocks.look()
+            if blocks.stages(number) < one.end and not blocks.there(number, one.end):
+                raise
+
+    def _block(
+        self, blocks: Keeper, number: int, one: Pass, designs: Designs, ground: Ground
+    ) -> None:
+        have, result = blocks.load(number)
+        if have >= one.end:
+            # Another process at the same fit went further since this pass began.
+            return
+        start, stop = blocks.bounds(number)
+        said, unit = self.runs.said(start, stop), self.unit[start:stop]
+        # Stages of this pass that were done with more memory are not done again.
+        left = one.stages[max(0, have - (one.end - len(one.stages))) :]
+        parts = []
+        for own in (False, True):
+            chosen = np.flatnonzero((unit >= 0) == own)
+            if not len(chosen):
+                continue
+            everyone = len(chosen) == len(unit)
+            before = result if everyone else stages.take(result, chosen)
+            targets = slice(None) if everyone else chosen
+            if own:
+                found = self._own(left, said, targets, unit[chosen], before, ground)
+            else:
+                found = self._shared(left, said, targets, before, designs, ground)
+            parts.append((chosen, found))
+        blocks.store(number, one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
+
+    def _shared(
+        self,
+        left: Sequence[Stage],
+        said: BlockOutputs,
+        targets: NDArray[np.int64] | slice,
+        before: Arrays,
+        designs: Designs,
+        ground: Ground,
+    ) -> Arrays:
+        """Targets that share their designs."""
+        shift = said.shift[targets]
+        checked = {group for stage in left for group in stage.check}
+
+        @functools.cache
+        def moments(group: int) -> Moments:
+            values, used = said.of(group, targets)
+            found = make_moments(
+                ground.words[group], values, shift, used=used, threads=self.threads
+            )
+            # Only errors on runs that choose lam need the outputs themselves.
+            return found if group in checked else replace(found, values=())
+
+        if self.parameters.solver != "gram":
+            return stages.run_whole(left, designs, moments, shift, self.parameters, ground.work)
+        block = SharedBlock(designs, moments, shift)
+        return stages.run(left, block, self.parameters, before, ground.work)
+
+    def _own(
+        self,
+        left: Sequence[Stage],
+        said: BlockOutputs,
+        targets: NDArray[np.int64] | slice,
+        unit: NDArray[np.int64],
+        before: Arrays,
+        ground: Ground,
+    ) -> Arrays:
+        """Targets that are train units."""
+        values, used = zip(*(said.of(g, targets) for g in range(len(ground.words))), strict=True)
+        groups = OwnGroups.of(ground.words, values, said.shift[targets], unit, used)
+        return stages.run(left, OwnBlock(groups), self.parameters, before, ground.work)
+
+    def room(self, words: Sequence[Words]) -> Room:
+        """What the memory is for."""
+        need = Need(
+            words=[group.nbytes for group in words],
+            train=len(words[0]),
+            runs=sum(self.runs.sizes),
+            most=int(unit_counts(words).max(initial=0)),
+            raw=self.runs.itemsize,
+            stages=len(self.stages),
+            results=7 if any(stage.name == "weight_half" for stage in self.stages) else 1,
+            folds=bool(self.parameters.folds),
+            lam0=self.parameters.lam == 0,
+            shared=self.shared,
+            own=bool((self.unit >= 0).any()),
+            whole=self.parameters.solver != "gram",
+        )
+        return memory_plan.plan(need, self.memory, self.threads, self.scratch)
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Say how far something is."""
+        if self.progress:
+            self.progress(what, done, total)
+
+    def _report(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.tell(what, done, total)
