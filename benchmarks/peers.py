@@ -109,15 +109,19 @@ def ours(
     design, moment, (targets, steps) = data.train, data.moment, lams.shape
     words, work = data.holdout.words[:, : popcount.LANES].copy(), Work(PROCESSES)
     nothing = np.zeros(64 * words.shape[1])
-    kept, dtype, unit = precisions(design.runs)[precision]
+    kept, dtype, quantum = precisions(design.runs)[precision]
     train = len(design.mean)
 
     def solve(target: int, last: int) -> NDArray[Any]:
         weight, *_ = kernels.choose(
-            design.gram, design.mean, moment[target], design.runs, 0.0, lams[target, :last],
-            tolerance, 20000, 0, words, nothing, 0, np.empty(last), *work.flat(kept, train), unit,
+            kernels.Fitted(design.gram, design.mean, moment[target], design.runs, 0.0),
+            kernels.Held(words, nothing, 0),
+            lams[target, :last],
+            kernels.Limits(tolerance, 20000, 0),
+            np.empty(last),
+            kernels.Memory(*work.flat(kept, train), quantum),
             np.empty((2, 2 + kernels.ABREAST, train), dtype=dtype),
-        )  # fmt: skip
+        )
         return np.asarray(weight, dtype=np.float64)
 
     def check(target: int) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import numbers
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.plan import Part
 from dmstore.study.study import Study, open_study
 from dmstore.study.target_outputs import TargetOutputs
+from dmstore.training.flusher import Flusher
 
 FLUSH_RUNS = 64
 FLUSH_SECONDS = 600.0
@@ -93,17 +91,9 @@ class RunWriter:
         self._overdue = False
         self._closed = False
         self._lock = threading.RLock()
-        self._wake = threading.Event()
-        self._signalled: set[int] = set()
-        self._answered: set[int] = set()
-        self._handlers: dict[int, Any] = {}
-        self._pid = os.getpid()
         # Whoever may not write here should know before the first run is trained.
         self.algorithm.objects.now()
-        _at_exit(self._close_at_exit)
-        self._catch_signals()
-        self._thread = threading.Thread(target=self._watch, name="dmstore-flush", daemon=True)
-        self._thread.start()
+        self._flusher = Flusher(self._when_due, min(1.0, flush_seconds / 4), self._close_at_exit)
 
     def pending(self) -> Iterator[Run]:
         """Runs of the part that are not stored yet (or have no outputs on the target set), with
@@ -201,7 +191,7 @@ class RunWriter:
     def _add(
         self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any], *, ours: bool
     ) -> None:
-        if os.getpid() != self._pid:
+        if self._flusher.inherited:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
         count = len(ids)
@@ -254,7 +244,7 @@ class RunWriter:
         StorageError
             If the file system refuses; the runs still wait, and the call may be repeated.
         """
-        if os.getpid() != self._pid:
+        if self._flusher.inherited:
             return 0
         with self._lock:
             self._write()
@@ -268,15 +258,14 @@ class RunWriter:
         StorageError
             If the file system refuses; the writer stays open then, with its runs.
         """
-        if os.getpid() != self._pid:
+        if self._flusher.inherited:
             return
         with self._lock:
             if self._closed:
                 return
             self._write()
             self._closed = True
-        self._wake.set()
-        self._release_signals()
+        self._flusher.stop()
 
     def _close_at_exit(self) -> None:
         try:
@@ -324,65 +313,15 @@ class RunWriter:
         if made & set(table.newest().retracted):
             retract.restore(table, lambda pairs: pairs & made, "made again")
 
-    def _watch(self) -> None:
-        """The thread that writes when it is time, or when a signal came."""
-        while not self._closed:
-            self._wake.wait(min(1.0, self._flush_seconds / 4))
-            self._wake.clear()
-            with self._lock:
-                late = time.monotonic() - self._oldest >= self._flush_seconds
-                signalled = sorted(self._signalled)
-                if self._waiting and (late or signalled):
-                    try:
-                        self._write()
-                    except Exception as error:  # noqa: BLE001 - the next append tries again and raises
-                        self._oldest = time.monotonic()
-                        logging.getLogger(__name__).warning("runs wait: %s", error)
-            for number in signalled:
-                self._signalled.discard(number)
-                self._answered.add(number)
-                os.kill(self._pid, number)
-
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                self._handlers[number] = signal.signal(number, self._on_signal)
-
-    def _release_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._handlers.items():
-                if signal.getsignal(number) == self._on_signal:
-                    signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """First have the thread write, then, when it sends the signal again, do what it is for.
-
-        The handler itself must not write: the main thread may hold a lock that writing needs.
-        """
-        if os.getpid() == self._pid and not self._closed and number not in self._answered:
-            self._signalled.add(number)
-            self._wake.set()
-            return
-        self._answered.discard(number)
-        previous = self._handlers.get(number, signal.SIG_DFL)
-        if callable(previous):
-            previous(number, frame)
-        elif previous == signal.SIG_DFL and (number != signal.SIGUSR1 or os.getpid() != self._pid):
-            # SIGUSR1 asks a writer to write, as batch systems use it, and nothing more.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-
-def _at_exit(close: Callable[[], None]) -> None:
-    """Call `close` at exit, while threads can still be started.
-
-    ``atexit`` comes too late: zarr's thread pools are closed by then. The hook that those pools use
-    themselves runs last in, first out, so zarr has to be imported before.
-    """
-    import zarr  # noqa: F401
-
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(close)
+    def _when_due(self, asked: bool) -> None:  # noqa: FBT001 - a flusher calls it
+        with self._lock:
+            late = time.monotonic() - self._oldest >= self._flush_seconds
+            if self._waiting and (late or asked):
+                try:
+                    self._write()
+                except Exception as error:  # noqa: BLE001 - the next append tries again and raises
+                    self._oldest = time.monotonic()
+                    logging.getLogger(__name__).warning("runs wait: %s", error)
 
 
 def _to_numpy(value: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from dmstore.core import bits
 from dmstore.regression.kernels import descent, path, working_set
 from dmstore.regression.problem.design import make_design
-from dmstore.regression.problem.moments import centred, make_moments
+from dmstore.regression.problem.moments import make_moments
 from dmstore.regression.problem.packing import padded
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
@@ -58,7 +58,7 @@ def masks():
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
 def test_rows_are_the_same_in_any_memory(masks, dtype, packed):
     members = np.random.default_rng(1).permutation(TRAIN)
-    unit = working_set.unit_of(RUNS) if dtype == np.int16 else 1.0
+    unit = working_set.quantum_of(RUNS) if dtype == np.int16 else 1.0
     design = make_design(bits.pack_runs(masks), RUNS)
     if packed:
         source = padded(bits.pack_runs(masks))[members], design.mean[members], RUNS, unit
@@ -145,17 +145,20 @@ def test_covariances_beyond_16_bits_are_kept_in_float32(masks):
     """Equal columns covary as much as one varies, which integers do not reach to."""
     twice = np.concatenate([masks, masks[:, :5]], axis=1)
     given = problem(twice)
-    design, check, moments, checked, _ = given
-    output, moment = centred(moments, design.mean, 0)
-    lams = Parameters().path(2 * np.abs(moment).max())
+    fitted_of, held_of = given.over((0,))(0), given.over((1,))(0)
+    lams = Parameters().path(fitted_of.lam_max())
+    held = path.Held(held_of._runs.design.words, held_of._said(), held_of.count)
     converged = []
-    for kept, dtype, unit in precisions(design.runs):
+    for kept, dtype, quantum in precisions(fitted_of.count):
         found = path.choose(
-            design.gram, design.mean, moment, design.runs, output, lams, 4e-3, 500, 5, check.words,
-            check.outputs(checked, 0), checked.runs, np.empty(50),
-            *Work(memory=1 << 20).flat(kept, design.train), unit,
-            np.empty((2, 2 + path.ABREAST, design.train), dtype),
-        )  # fmt: skip
+            fitted_of._fitted(),
+            held,
+            lams,
+            path.Limits(4e-3, 500, 5),
+            np.empty(50),
+            path.Memory(*Work(memory=1 << 20).flat(kept, given.train), quantum),
+            np.empty((2, 2 + path.ABREAST, given.train), dtype),
+        )
         converged.append(found[-1])
     assert converged == [False, True, True]
     found = fitted(given, 5, 1 << 20)

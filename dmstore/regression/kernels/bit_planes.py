@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from dmstore.regression.kernels.compiled import compiled
 from dmstore.regression.kernels.popcount import counts
-
-import numba  # isort: skip
 
 # Units counted at a time: their words stay in the second cache while all planes pass.
 _UNITS = 16
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def fill_planes(values: Any, step: float, out: Any) -> None:
     """Write numbers in two's complement, in units of `step`.
 
@@ -44,7 +43,7 @@ def fill_planes(values: Any, step: float, out: Any) -> None:
             out[plane, word] = packed
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def add_products(words: Any, planes: Any, scales: Any, out: Any) -> None:
     """Add to each unit what the planes count among the runs that saw it.
 
@@ -68,7 +67,7 @@ def add_products(words: Any, planes: Any, scales: Any, out: Any) -> None:
                 out[unit] += scales[plane] * found[plane, unit - start]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def take_columns(words: Any, support: Any, weight: Any, out: Any) -> None:
     """``out -= mask @ weight`` over the units of `support`.
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dmstore.regression.kernels.compiled import compiled, compiled_with
 from dmstore.regression.kernels.working_set import row_of
-
-import numba  # isort: skip
 
 # Violations up to this share of the tolerance are left alone: a step costs as much as one that matters.
 _ENOUGH = 0.25
@@ -22,13 +21,13 @@ _ENOUGH = 0.25
 PATIENT, _TOGETHER, _STEPS = 50, 2048, 100
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
+@compiled_with("contract")
 def _take(rest: Any, row: Any, change: Any) -> None:
     for k in range(len(rest)):
         rest[k] -= change * rest.dtype.type(row[k])
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _step(
     source: Any,
     flat: Any,
@@ -40,16 +39,16 @@ def _step(
     spare: Any,
 ) -> None:
     """What a change of one weight does to the gradient of all members."""
-    unit = source[-1]
+    quantum = source[-1]
     near, far = row_of(source, flat, place, a, spare)
-    scaled = rest.dtype.type(change * unit)
+    scaled = rest.dtype.type(change * quantum)
     _take(rest[: len(near)], near, scaled)
     if len(far):
         _take(rest[len(near) :], far, scaled)
     rest[a] -= change * diagonal[a]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _sweep(
     source: Any,
     flat: Any,
@@ -99,7 +98,7 @@ def _sweep(
     return worst
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _jump(
     source: Any,
     flat: Any,
@@ -153,18 +152,18 @@ def _jump(
         _step(source, flat, place, diagonal, rest, active[a], change, spare)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _eliminate(
     source: Any, flat: Any, place: Any, diagonal: Any, active: Any, right: Any, spare: Any
 ) -> Any:
     """Solve with the covariance of some members."""
-    unit, count, largest = source[-1], len(active), 0.0
+    quantum, count, largest = source[-1], len(active), 0.0
     matrix = np.empty((count, count))
     for a in range(count):
         near, far = row_of(source, flat, place, active[a], spare)
         for b in range(count):
             k = active[b]
-            matrix[a, b] = unit * (near[k] if k < len(near) else far[k - len(near)])
+            matrix[a, b] = quantum * (near[k] if k < len(near) else far[k - len(near)])
         matrix[a, a] = diagonal[active[a]]
         largest = max(largest, matrix[a, a])
     for a in range(count):
@@ -173,7 +172,7 @@ def _eliminate(
     return np.linalg.solve(matrix, right)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _conjugate(
     source: Any, flat: Any, place: Any, diagonal: Any, active: Any, right: Any, spare: Any
 ) -> Any:
@@ -203,7 +202,7 @@ def _conjugate(
     return found
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def descend(
     source: Any,
     flat: Any,

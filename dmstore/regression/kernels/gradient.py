@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-import dmstore.regression.kernels.popcount  # noqa: F401 - it says what to install where numba is missing
-
-import numba  # isort: skip
+from dmstore.regression.kernels.compiled import compiled, compiled_with
 
 # Columns whose gradient is worked on at a time: they stay in the second cache.
 _PANEL = 8192
-FAST = {"reassoc", "contract"}
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def unpack(words: Any, first: int, out: Any) -> None:
     """Masks of the runs from word `first` on, as numbers: (unit, words) uint64 to (unit, run)."""
     one = np.uint64(1)
@@ -30,13 +27,13 @@ def unpack(words: Any, first: int, out: Any) -> None:
                 row[64 * word + bit] = (value >> np.uint64(bit)) & one
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled_with("reassoc", "contract")
 def _take(out: Any, row: Any, scale: Any, shift: Any) -> None:
     for i in range(len(out)):
         out[i] -= scale * (row[i] - shift)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled_with("reassoc", "contract")
 def _take_four(out: Any, rows: Any, scales: Any, shift: Any) -> None:
     r0, r1, r2, r3 = rows
     s0, s1, s2, s3 = scales[0], scales[1], scales[2], scales[3]
@@ -49,7 +46,7 @@ def _take_four(out: Any, rows: Any, scales: Any, shift: Any) -> None:
         )
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled_with("reassoc", "contract")
 def _take_four_twice(one: Any, two: Any, rows: Any, scales: Any, others: Any, shift: Any) -> None:
     r0, r1, r2, r3 = rows
     s0, s1, s2, s3 = scales[0], scales[1], scales[2], scales[3]
@@ -60,7 +57,7 @@ def _take_four_twice(one: Any, two: Any, rows: Any, scales: Any, others: Any, sh
         two[i] -= t0 * a + t1 * b + t2 * c + t3 * d
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def residual(gram: Any, mean: Any, moment: Any, runs: int, weights: Any, out: Any) -> None:
     """``out = moment - C weight`` of some weights, from the integer Gram, in the dtype of `out`.
 
@@ -117,7 +114,7 @@ def residual(gram: Any, mean: Any, moment: Any, runs: int, weights: Any, out: An
                 _take(out[v][start:stop], gram[support[a], start:stop], scales[v, a], shift[0])
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def certify(
     gram: Any, mean: Any, moment: Any, runs: int, variance: float, weight: Any, lam: float
 ) -> Any:

@@ -1,7 +1,4 @@
-"""Counts of runs that saw both of two units, by popcount in register tiles.
-
-The compiled modules import numba after this one, which says what to install where it is missing.
-"""
+"""Compiled kernels: counts of runs that saw both of two units, by popcount in register tiles."""
 
 from __future__ import annotations
 
@@ -9,17 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dmstore.errors import MissingDependencyError
+from dmstore.regression.kernels.compiled import compiled, intrinsic
 
-try:
-    import numba
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-except ImportError as error:
-    msg = "fitting needs numba; pip install 'dmstore[fit]'"
-    raise MissingDependencyError(msg) from error
+from llvmlite import ir  # isort: skip
+from numba import types  # isort: skip
+from numba.core import cgutils  # isort: skip
 
 # Words that one vector holds: rows of words must be a multiple of it long, and begin anywhere.
 LANES = 8
@@ -29,7 +20,7 @@ _SIDE = 4
 TILE = 48
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def _set_bits(typing_context: Any, word: Any) -> Any:
     """Number of set bits of a word: one instruction."""
 
@@ -40,7 +31,7 @@ def _set_bits(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), build
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def _tile(
     typing_context: Any,
     one: Any,
@@ -110,7 +101,7 @@ def _tile(
     return types.void(*[types.intp] * 7), build
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def counts(one: Any, other: Any, out: Any) -> None:
     """Counts of every row of one with every row of another.
 
@@ -149,7 +140,7 @@ def counts(one: Any, other: Any, out: Any) -> None:
             )
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def add_rows(words: Any, first: int, last: int, rows: Any) -> None:
     """Add the counts of some rows of a Gram, all their columns.
 
@@ -173,7 +164,7 @@ def add_rows(words: Any, first: int, last: int, rows: Any) -> None:
                     rows[i - first, j] += tile[i - row0, j - column0]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def add_gram(words: Any, first: int, last: int, gram: Any, sign: int) -> None:
     """Add the counts of some rows to a Gram, and to the columns that mirror them.
 

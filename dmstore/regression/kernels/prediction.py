@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-import dmstore.regression.kernels.popcount  # noqa: F401 - it says what to install where numba is missing
+from dmstore.regression.kernels.compiled import compiled, intrinsic
 
-import numba  # isort: skip
 from llvmlite import ir  # isort: skip
 from numba import types  # isort: skip
-from numba.extending import intrinsic  # isort: skip
 
 # Numbers of a vector, and columns that are added at once.
 _LANES, _COLUMNS = 16, 4
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@intrinsic
 def _add_four(
     typing_context: Any,
     words: Any,
@@ -86,7 +84,7 @@ def _add_four(
     return types.void(*[types.intp] * 7), build
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def predict(words: Any, weight: Any, members: Any, out: Any) -> None:
     """Sum over some units of weight times mask.
 
@@ -118,7 +116,7 @@ def predict(words: Any, weight: Any, members: Any, out: Any) -> None:
         _add(start, row, columns, values, count, out)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _add(start: int, row: int, columns: Any, values: Any, count: int, out: Any) -> None:
     _add_four(
         start + row * columns[0],
@@ -131,7 +129,7 @@ def _add(start: int, row: int, columns: Any, values: Any, count: int, out: Any) 
     )
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def mean_square(predicted: Any, outputs: Any, bias: float, runs: int) -> float:
     """Mean squared error of ``bias + predicted``.
 

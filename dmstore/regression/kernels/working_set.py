@@ -5,11 +5,11 @@ It is kept in flat memory that a thread has for all its targets. ``place`` says 
 what a larger working set misses is made of its source whenever it is asked for, which gives the same
 numbers.
 
-Kept is the covariance divided by `unit`, and rounded where that is not 1: these are integers of 16 bits. The
+Kept is the covariance divided by `quantum`, and rounded where that is not 1: these are integers of 16 bits. The
 diagonal is kept by itself, since variances are far larger than covariances.
 
-A source is ``(gram, members, level, runs, unit)`` or, with the packed masks of the members,
-``(rows, level, runs, unit)``; `level` is the mean of each member.
+A source is ``(gram, members, level, runs, quantum)`` or, with the packed masks of the members,
+``(rows, level, runs, quantum)``; `level` is the mean of each member.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from dmstore.regression.kernels.compiled import compiled, implements
 from dmstore.regression.kernels.popcount import counts
-
-import numba  # isort: skip
-from numba.extending import overload  # isort: skip
 
 # Rows counted at a time.
 _ROWS = 16
@@ -32,7 +30,7 @@ _TILE = 64
 LARGEST, _ERRORS = 32767, 16.0
 
 
-def unit_of(runs: int) -> float:
+def quantum_of(runs: int) -> float:
     """Step of a covariance that is kept in 16 bits.
 
     Over m runs that of two units drawn by themselves has a sampling error of 1 / (4 sqrt(m)) at most.
@@ -40,16 +38,16 @@ def unit_of(runs: int) -> float:
     return 0.25 * min(1.0, _ERRORS / math.sqrt(runs)) / LARGEST
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _put(counted: Any, level: Any, own: float, runs: int, unit: float, out: Any) -> int:
+@compiled
+def _put(counted: Any, level: Any, own: float, runs: int, quantum: float, out: Any) -> int:
     """Covariances from a member's counts with others and their means; returns the largest of integers.
 
     Two members have the same covariance whichever of them is the one, bit by bit.
     """
-    scale, lowest, highest = 1.0 / (runs * unit), np.int32(0), np.int32(0)
-    if unit != 1.0:
+    scale, lowest, highest = 1.0 / (runs * quantum), np.int32(0), np.int32(0)
+    if quantum != 1.0:
         # float32 has more digits than these up to a million runs, and beyond nearly as many.
-        near, mine, units = np.float32(scale), np.float32(own), np.float32(1.0 / unit)
+        near, mine, units = np.float32(scale), np.float32(own), np.float32(1.0 / quantum)
         for b in range(len(counted)):
             expected = mine * np.float32(level[b]) * units
             rounded = np.int32(np.rint(np.float32(counted[b]) * near - expected))
@@ -61,23 +59,23 @@ def _put(counted: Any, level: Any, own: float, runs: int, unit: float, out: Any)
     return int(max(-lowest, highest))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _from_gram(source: Any, a: int, first: int, last: int, out: Any) -> int:
-    gram, members, level, runs, unit = source
+@compiled
+def _from_gram(source: Any, a: int, first: Any, last: int, out: Any) -> int:
+    gram, members, level, runs, quantum = source
     row = gram[members[a]]
     values = np.empty(last - first, dtype=row.dtype)
     for b in range(first, last):
         values[b - first] = row[members[b]]
-    largest: int = _put(values, level[first:last], level[a], runs, unit, out[first:last])
+    largest: int = _put(values, level[first:last], level[a], runs, quantum, out[first:last])
     return largest
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _from_rows(source: Any, a: int, first: int, last: int, out: Any) -> int:
-    rows, level, runs, unit = source
+    rows, level, runs, quantum = source
     values = np.empty((1, last - first), dtype=np.int32)
     counts(rows[a : a + 1], rows[first:last], values)
-    largest: int = _put(values[0], level[first:last], level[a], runs, unit, out[first:last])
+    largest: int = _put(values[0], level[first:last], level[a], runs, quantum, out[first:last])
     return largest
 
 
@@ -86,7 +84,7 @@ def _fetch(source: Any, a: int, first: int, last: int, out: Any) -> int:
     raise NotImplementedError
 
 
-@overload(_fetch, strict=False)  # type: ignore[untyped-decorator, unused-ignore]
+@implements(_fetch)
 def _fetch_of(source: Any, a: Any, first: Any, last: Any, out: Any) -> Any:
     if len(source) == 5:
         return lambda source, a, first, last, out: _from_gram(source, a, first, last, out)
@@ -98,7 +96,7 @@ def _fill(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> i
     raise NotImplementedError
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _fill_from_gram(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> int:
     largest, beyond = 0, np.empty(new, dtype=flat.dtype)
     # What is not kept is only looked at for how large it is.
@@ -108,23 +106,23 @@ def _fill_from_gram(source: Any, old: int, new: int, held: int, flat: Any, side:
     return largest
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _fill_from_rows(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> int:
-    rows, level, runs, unit = source
+    rows, level, runs, quantum = source
     largest, beyond = 0, np.empty(new, dtype=flat.dtype)
     found = np.empty((_ROWS, new), dtype=np.int32)
-    last = new if unit != 1.0 else min(new, held)
+    last = new if quantum != 1.0 else min(new, held)
     for start in range(old, last, _ROWS):
         stop = min(start + _ROWS, last)
         counts(rows[start:stop], rows[:stop], found)
         for a in range(start, stop):
             out = flat[a * side : a * side + a] if a < held else beyond[:a]
-            there = _put(found[a - start, :a], level, level[a], runs, unit, out)
+            there = _put(found[a - start, :a], level, level[a], runs, quantum, out)
             largest = max(largest, there)
     return largest
 
 
-@overload(_fill, strict=False)  # type: ignore[untyped-decorator, unused-ignore]
+@implements(_fill)
 def _fill_of(source: Any, old: Any, new: Any, held: Any, flat: Any, side: Any) -> Any:
     if len(source) == 5:
         return lambda source, old, new, held, flat, side: _fill_from_gram(
@@ -135,8 +133,8 @@ def _fill_of(source: Any, old: Any, new: Any, held: Any, flat: Any, side: Any) -
     )
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def extend(source: Any, old: int, new: int, flat: Any, place: Any) -> bool:
+@compiled
+def extend(source: Any, old: Any, new: Any, flat: Any, place: Any) -> bool:
     """Take members `old` to `new` of a source in.
 
     Parameters
@@ -176,7 +174,7 @@ def extend(source: Any, old: int, new: int, flat: Any, place: Any) -> bool:
     return largest <= LARGEST
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _widen(flat: Any, side: int, rows: int, wider: int) -> None:
     """Move rows apart, in place: none is written over before it has moved."""
     row = np.empty(rows, dtype=flat.dtype)
@@ -185,7 +183,7 @@ def _widen(flat: Any, side: int, rows: int, wider: int) -> None:
         flat[a * wider : a * wider + rows] = row
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def row_of(source: Any, flat: Any, place: Any, a: int, spare: Any) -> Any:
     """What memory holds of a member's row, and the rest of it, made in `spare` (member,)."""
     there = place[1] if a < place[1] else 0

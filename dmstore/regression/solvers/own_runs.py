@@ -135,9 +135,7 @@ class _Solver:
         self._runs, self._work = runs, work
         self._tolerance, self._sweeps = tolerance, sweeps
         self.weight = start.astype(np.float64)
-        self._members, self._size = np.empty(runs.train, dtype=np.int64), np.int64(0)
-        self._inside = np.zeros(runs.train, dtype=np.bool_)
-        self._level, self._diagonal = np.empty(runs.train), np.empty(runs.train)
+        self._working, self._size = path.nobody(runs.train, np.empty(runs.train)), np.int64(0)
         self._flat, self._place = work.flat(np.float64, runs.train)
         self._look(lam)
         self._before = self.weight.copy(), self._rest.copy()
@@ -154,13 +152,13 @@ class _Solver:
         came_from = self.weight.copy(), self._rest.copy()
         while True:
             self._admit(bar)
-            members = self._members[: self._size]
+            members = self._working.members[: self._size]
             weight = self.weight[members]
             used += descend(
                 self._source(),
                 self._flat,
                 self._place,
-                self._diagonal[: self._size],
+                self._working.diagonal[: self._size],
                 self._rest[members],
                 weight,
                 self._before[1][members],
@@ -173,7 +171,7 @@ class _Solver:
             self.weight[members] = weight
             onward, bar = 0.0, half
             self._look(lam)
-            off = path.violated(self._rest, self.weight, self._inside, lam, tolerance)
+            off = path.violated(self._rest, self.weight, self._working.inside, lam, tolerance)
             if not off or used >= self._sweeps:
                 self._before = came_from
                 return used, not off
@@ -185,16 +183,13 @@ class _Solver:
     def _source(self) -> tuple[Any, ...]:
         """Where covariances of the working set come from; see :mod:`dmstore.regression.kernels.working_set`."""
         rows = self._work.rows(int(self._size), self._runs.width)
-        return rows, self._level[: self._size], self._runs.count, 1.0
+        return rows, self._working.level[: self._size], self._runs.count, 1.0
 
     def _admit(self, bar: float) -> None:
         """Take columns into the working set, if any is asked for."""
         old = self._size
-        self._size = path.admit(
-            self._runs.mean, self._rest, self.weight, bar, self._members, self._inside,
-            self._level, self._diagonal, old,
-        )  # fmt: skip
+        self._size = path.admit(self._runs.mean, self._rest, self.weight, bar, self._working, old)
         if self._size > old:
             source = self._source()
-            source[0][old:] = self._runs.rows(self._members[old : self._size])
+            source[0][old:] = self._runs.rows(self._working.members[old : self._size])
             extend(source, old, self._size, self._flat, self._place)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.regression.kernels import gradient, path
-from dmstore.regression.kernels.working_set import unit_of
+from dmstore.regression.kernels.working_set import quantum_of
 from dmstore.regression.problem.design import Design
 from dmstore.regression.problem.moments import Moments, add, centred
 from dmstore.regression.problem.parameters import PATH_TOLERANCE, Parameters
@@ -107,6 +107,10 @@ class SharedProblem:
         """Mean squared error of a model on these runs."""
         return unpenalised.holdout_error(self._runs.design, self._said(), weight, bias)
 
+    def _fitted(self) -> path.Fitted:
+        gram = self._runs.design.gram
+        return path.Fitted(gram, self.mean, self._moment, self.count, self.output)
+
     def _said(self) -> NDArray[Any]:
         """The outputs themselves, in the order of the bits of the design's words."""
         return self._runs.design.outputs(self._runs.moments, self._target)
@@ -120,27 +124,19 @@ class SharedProblem:
         work: Work,
     ) -> Solution:
         """Walk down a path; see :meth:`~dmstore.regression.solvers.protocol.Problem.walk`."""
-        gram, train = self._runs.design.gram, len(self.mean)
-        words, said = held._runs.design.words, held._said()
+        train, most = len(self.mean), parameters.sweeps
+        apart = path.Held(held._runs.design.words, held._said(), held.count)
         sweeps = 0
-        for kept, dtype, unit in precisions(self.count):
-            weight, best, used, converged = path.choose(
-                gram,
-                self.mean,
-                self._moment,
-                self.count,
-                self.output,
-                lams,
+        for kept, dtype, quantum in precisions(self.count):
+            limits = path.Limits(
                 max(parameters.tolerance, PATH_TOLERANCE),
-                parameters.sweeps if dtype == np.float64 else min(parameters.sweeps, _SWEEPS),
+                most if dtype == np.float64 else min(most, _SWEEPS),
                 parameters.patience,
-                words,
-                said,
-                held.count,
-                errors,
-                *work.flat(kept, train),
-                unit,
-                np.empty((2, 2 + path.ABREAST, train), dtype=dtype),
+            )
+            memory = path.Memory(*work.flat(kept, train), quantum)
+            states = np.empty((2, 2 + path.ABREAST, train), dtype=dtype)
+            weight, best, used, converged = path.choose(
+                self._fitted(), apart, lams, limits, errors, memory, states
             )
             sweeps += used
             if converged:
@@ -157,17 +153,9 @@ class SharedProblem:
             return Solution(
                 unpenalised.of(self._runs.design).solve(self._moment), 0, converged=True
             )
-        weight, used, converged = path.refit(
-            self._runs.design.gram,
-            self.mean,
-            self._moment,
-            self.count,
-            lam,
-            start,
-            tolerance,
-            sweeps,
-            *work.flat(np.float64, len(self.mean)),
-        )
+        memory = path.Memory(*work.flat(np.float64, len(self.mean)), 1.0)
+        limits = path.Limits(tolerance, sweeps, 0)
+        weight, used, converged = path.refit(self._fitted(), lam, start, limits, memory)
         return Solution(weight, used, converged)
 
     def certify(self, weight: NDArray[np.float64], lam: float) -> tuple[float, float]:
@@ -220,13 +208,13 @@ def _joined(one: _Runs, other: _Runs, target: int) -> _Joined:
 
 
 def precisions(runs: int) -> tuple[tuple[type[Any], type[Any], float], ...]:
-    """What covariances of a path may be kept as, what it is walked in, and the unit of the former.
+    """What covariances of a path may be kept as, what it is walked in, and the quantum of the former.
 
     In the order in which they are tried: the first does for units drawn by themselves, the second for all but
     the flattest problems.
     """
     return (
-        (np.int16, np.float32, unit_of(runs)),
+        (np.int16, np.float32, quantum_of(runs)),
         (np.float32, np.float32, 1.0),
         (np.float64, np.float64, 1.0),
     )
