@@ -13,7 +13,7 @@ from dmstore.regression.problem.block import Designs
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.regression.problem.design import Design
 from dmstore.regression.problem.parameters import Parameters
-from dmstore.regression.solvers import lasso, torch_design, torch_solver, torch_steps
+from dmstore.regression.solvers import lasso, shared, torch_design, torch_solver, torch_steps
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=no_cuda)]
@@ -60,9 +60,10 @@ def check_equal(found, expected):
 @pytest.mark.parametrize("name", DESIGNS)
 def test_equal_to_gram(name, device, monkeypatch):
     monkeypatch.setenv("DMSTORE_DEVICE", device)
-    for module in (lasso, torch_solver):
-        # The solvers stop at different points within the tolerance; on such designs that shows.
+    # The solvers stop at different points within the tolerance; on such designs that shows.
+    for module in (shared, torch_solver):
         monkeypatch.setattr(module, "PATH_TOLERANCE", 1e-6)
+    for module in (lasso, torch_solver):
         monkeypatch.setattr(module, "PARTS_TOLERANCE", 1e-7)
     masks, outputs = make(**DESIGNS[name])
     designs, said = statistics(masks, outputs)
