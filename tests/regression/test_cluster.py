@@ -1,6 +1,7 @@
 """Fits on a dask cluster: real schedulers and worker processes, kills, and what users get wrong."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import dmstore
 from dmstore.core import bits
 from dmstore.errors import IncompleteError, InputError, StorageError
 from dmstore.regression import fit
-from dmstore.regression.fitting import cluster, engine
+from dmstore.regression.fitting import cluster, engine, study_fit
 from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.stages import all_stages
 from dmstore.regression.problem.design import count_gram
@@ -103,7 +104,7 @@ def test_a_killed_worker_changes_no_bit(study, made, scheduler, tmp_path, monkey
     if not scratch:
         # As where a worker has room for few Grams; the second is made from the first.
         monkeypatch.setattr(
-            cluster.stages, "passes", lambda steps, _: [steps[:1], steps[1:2], steps[2:]]
+            engine.stages, "passes", lambda steps, _: [steps[:1], steps[1:2], steps[2:]]
         )
 
     def progress(what, done, total):
@@ -131,7 +132,7 @@ def test_a_lost_cluster_keeps_what_is_done(study, made, scheduler, tmp_path, mon
     running, start = scheduler
     start()
     monkeypatch.setattr(
-        cluster.stages, "passes", lambda steps, _: [steps[:1], steps[1:3], steps[3:]]
+        engine.stages, "passes", lambda steps, _: [steps[:1], steps[1:3], steps[3:]]
     )
     seen = []
 
@@ -196,8 +197,12 @@ def test_workers_that_cannot_do_it(study, scheduler, monkeypatch):
             go()
     # The place of the study has another one.
     study.objects.root = Path(study.path).rename(study.path + "-elsewhere")
-    real = cluster.Job
-    monkeypatch.setattr(cluster, "Job", lambda **named: real(**{**named, "study": study.path}))
+    real = study_fit.Job.of
+
+    def elsewhere(*given, **named):
+        return dataclasses.replace(real(*given, **named), study=study.path)
+
+    monkeypatch.setattr(study_fit.Job, "of", elsewhere)
     with pytest.raises(InputError, match=r"does not see the study at .*no study there.*same path"):
         go()
     dmstore.create_study(study.path, {"train_label": [0, 1] * 10, "target_label": [0, 1]}, seed=1)

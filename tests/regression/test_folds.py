@@ -17,7 +17,7 @@ from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.regression import fit, lasso_path
 from dmstore.regression.fitting import engine, stages
-from dmstore.regression.fitting.array_inputs import _folds, _holdout
+from dmstore.regression.fitting.array_inputs import _holdout, folds_of
 from dmstore.regression.problem.block_arrays import CONSTANT, TOO_FEW_RUNS
 from dmstore.regression.problem.design import count_gram
 from dmstore.regression.problem.packing import padded
@@ -60,7 +60,7 @@ def test_errors_lam_and_weights_are_those_of_cross_validation(folds):
     unit = np.array([-1, 4, -1])
     found = lasso_path(masks, outputs, folds=folds, patience=0, target_train=unit)
     assert float(found.kkt.max()) <= 1e-4
-    sets = _folds(masks, folds, 0)
+    sets = folds_of(masks, folds, 0)
     assert (np.sum(sets, axis=0) == 1).all()
     fold = np.argmax(sets, axis=0)
     for target in range(3):
@@ -71,7 +71,7 @@ def test_errors_lam_and_weights_are_those_of_cross_validation(folds):
 def test_repeats_of_a_mask_stay_together():
     masks, outputs = make(300, 40, 1)
     repeated = np.repeat(masks, 3, axis=0)
-    for group in _folds(repeated, 4, 7):
+    for group in folds_of(repeated, 4, 7):
         assert np.isin(group.reshape(-1, 3).sum(axis=1), (0, 3)).all()
         assert 60 <= group.sum() / 3 <= 90
     found = lasso_path(repeated, np.repeat(outputs, 3, axis=0), folds=4, random_state=7)

@@ -20,6 +20,7 @@ LIVING17 = {
     "raw": 2,
     "stages": 2,
     "results": 1,
+    "kept": 0,
     "folds": False,
     "lam0": False,
     "shared": True,
@@ -44,9 +45,18 @@ def test_what_is_planned_is_what_there_is():
 
 def test_more_is_needed_for_more():
     base = need().beside(2)
-    for changes in ({"folds": True}, {"own": True}, {"results": 7}, {"raw": 8}, {"runs": 200_000}):
+    for changes in (
+        {"folds": True},
+        {"own": True},
+        {"results": 7},
+        {"kept": 9},
+        {"raw": 8},
+        {"runs": 200_000},
+    ):
         assert need(**changes).beside(2) > base, changes
     assert need().beside(16) > base
+    # Where nobody says how much there is, there is enough for one Gram.
+    assert plan(need(raw=8), None, 2, None).stages >= 1
     assert need(most=70_000).gram == 2 * need().gram
     one, eight = (need(lam0=True, own=True).unpenalised(threads) for threads in (1, 8))
     assert eight > 4 * one

@@ -20,7 +20,7 @@ import dmstore
 from dmstore.core import bits
 from dmstore.errors import CorruptionError, IncompleteError, InputError
 from dmstore.regression import fit, lasso_path
-from dmstore.regression.fitting import engine, fit_document
+from dmstore.regression.fitting import engine, fit_document, memory_plan
 from dmstore.regression.kernels import gradient
 from dmstore.regression.problem.block_arrays import AT_START, CONSTANT, NOT_CONVERGED
 from dmstore.regression.problem.design import make_design
@@ -590,7 +590,7 @@ def test_labels_are_kept_and_dask_arrays_are_read_in_blocks(monkeypatch):
     assert labelled.train.values[3] == "u3"
     monkeypatch.setattr(array_fit, "TARGETS", 3)
     # No room for two Grams: a pass for each stage.
-    monkeypatch.setattr(array_fit, "available", lambda: 1)
+    monkeypatch.setattr(memory_plan, "available", lambda: 1)
     asked = []
 
     def block(values):

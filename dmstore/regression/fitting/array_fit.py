@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmstore.core.memory import available, parse
+from dmstore.core.memory import parse
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError
 from dmstore.regression.fitting.array_inputs import (
@@ -173,10 +173,17 @@ def lasso_path(
     sets = folds_of(seen, folds, random_state) if folds else apart(holdout, seen, random_state)
     threads = threads or cores()
     blocks = _Kept(targets)
-    # What is found stays in memory beside the fit.
-    space = (available() if memory is None else parse(memory)) - 4 * train * targets
+    fitting = Fitting(
+        _ArrayRuns(seen, said, sets),
+        unit,
+        parameters,
+        threads,
+        None if memory is None else parse(memory),
+        scratch,
+        kept=4 * train * targets,
+    )
     with blas_threads(threads):
-        Fitting(_ArrayRuns(seen, said, sets), unit, parameters, threads, space, scratch).run(blocks)
+        fitting.run(blocks)
     result = blocks.joined()
     spec = group_spec("datamodels")
     return xr.Dataset(

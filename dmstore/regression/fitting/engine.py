@@ -102,21 +102,24 @@ class Fitting:
         The train unit that each target is, -1 where it is none.
     parameters : Parameters
     threads : int
-    memory : int
-        Bytes that the process may take.
+    memory : int, optional
+        Bytes that the process may take; what is free, and at least what is needed, if None.
     scratch : path, optional
         Where Grams lie that memory has no room for.
     progress : callable, optional
         Called with what is done, steps done and steps in all.
+    kept : int
+        Bytes of results that stay in memory beside the fit.
     """
 
     runs: GroupedRuns
     unit: NDArray[np.int64]
     parameters: Parameters
     threads: int
-    memory: int
+    memory: int | None = None
     scratch: str | Path | None = None
     progress: Progress | None = None
+    kept: int = 0
 
     def run(self, blocks: Keeper) -> None:
         """Do all stages of all blocks that are not done."""
@@ -266,6 +269,7 @@ class Fitting:
             raw=self.runs.itemsize,
             stages=len(self.stages),
             results=7 if any(stage.name == "weight_half" for stage in self.stages) else 1,
+            kept=self.kept,
             folds=bool(self.parameters.folds),
             lam0=self.parameters.lam == 0,
             shared=self.shared,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.core.memory import scratch_array
+from dmstore.core.memory import available, scratch_array
 from dmstore.errors import InputError
 from dmstore.regression.fitting.blocks import TARGETS
 from dmstore.regression.problem.design import gram_dtype
@@ -63,6 +63,8 @@ class Need:
         In all.
     results : int
         Arrays of (target, train) float32 that are found.
+    kept : int
+        Bytes of results that stay in memory beside the fit.
     folds, lam0, shared, own, whole : bool
         Whether folds choose lam; lam is 0; any target is fitted on shared runs, and any on its own; the
         solver takes a block through all stages at once.
@@ -75,6 +77,7 @@ class Need:
     raw: int
     stages: int
     results: int
+    kept: int
     folds: bool
     lam0: bool
     shared: bool
@@ -98,7 +101,8 @@ class Need:
         joined = self.words if self.folds else self.words[len(self.words) // 2 :]
         # On own designs a thread has the packed masks of its working set, twice where that grows.
         rows = 2 * threads * sum(self.words) if self.own else 0
-        return sum(self.words) + sum(joined) + rows + self.block + threads * _THREAD + _PROCESS
+        packed = sum(self.words) + sum(joined) + rows
+        return packed + self.block + self.kept + threads * _THREAD + _PROCESS
 
     def unpenalised(self, threads: int) -> int:
         """Bytes for decompositions without a penalty: while one is made, and each thread's on own designs."""
@@ -114,8 +118,10 @@ class Need:
         return each * self.train**2
 
 
-def plan(need: Need, memory: int, threads: int, scratch: str | Path | None) -> Room:
+def plan(need: Need, memory: int | None, threads: int, scratch: str | Path | None) -> Room:
     """Divide memory: Grams for as many stages at once as have room, the rest for working sets.
+
+    Where no `memory` is given it is what is free, or what one Gram and all else need, if that is more.
 
     Raises
     ------
@@ -123,13 +129,15 @@ def plan(need: Need, memory: int, threads: int, scratch: str | Path | None) -> R
         If it is less than what is needed beside the Grams.
     """
     beside = need.beside(threads)
+    meanwhile = need.unpenalised(threads)
+    if memory is None:
+        memory = max(available(), beside + meanwhile + need.gram + threads * _WORKING)
     if memory < beside:
         msg = (
             f"{memory / 1e9:.2g} GB of memory are too little: {math.ceil(beside / 1e8) / 10} GB are needed beside "
             f"the Grams, which may lie on scratch; give that with --memory, or fewer --threads"
         )
         raise InputError(msg)
-    meanwhile = need.unpenalised(threads)
     takes = meanwhile + (unpenalised.KEPT * need.train**2 if need.shared else 0)
     if need.lam0 and memory < beside + takes:
         msg = (
