@@ -9,7 +9,7 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "solvers", "units", "gram", "peers", "growth", "store"),
+    *("size", "fit", "regression", "solvers", "units", "gram", "ranks", "peers", "growth", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}

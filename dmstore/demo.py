@@ -316,15 +316,11 @@ def _best_direction(
 
 
 def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
-    """Probability that a positive scores above a negative, ties counted half."""
-    from scipy.stats import rankdata
+    """Probability that a positive scores above a negative, ties counted half; NaN without either."""
+    from sklearn.metrics import roc_auc_score
 
-    ranks = rankdata(score)
-    count = int(positive.sum())
-    others = len(score) - count
-    if not count or not others:
-        return float("nan")
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
+    both = positive.any() and not positive.all()
+    return float(roc_auc_score(positive, score)) if both else float("nan")
 
 
 def _lines(

@@ -13,6 +13,7 @@ from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.baselines import NAMES
 from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
 from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
+from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
@@ -366,17 +367,17 @@ def _means(
     lds: NDArray[np.float64], draws: NDArray[np.float64], methods: Sequence[Method]
 ) -> dict[str, NDArray[np.float64]]:
     """Mean LDS over targets and how far the first fit is ahead, with intervals."""
-    mean = np.nanmean(lds, axis=1)
-    low, high = rank_statistics.interval(draws, mean)
+    point = np.nanmean(lds, axis=1)
+    low, high = rank_statistics.interval(draws, point)
     found = {
-        "mean_lds": mean,
+        "mean_lds": point,
         "mean_lds_low": np.maximum(low, -1),
         "mean_lds_high": np.minimum(high, 1),
     }
     fits = [row for row, method in enumerate(methods) if method.kind == "fit"]
     if fits:
         ahead = draws[:, fits[:1]] - draws
-        gap = mean[fits[0]] - mean
+        gap = point[fits[0]] - point
         low, high = rank_statistics.interval(ahead, gap)
         found |= {"gap": gap, "gap_low": low, "gap_high": high}
     return found
@@ -408,32 +409,21 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
         }
         for short, name in zip(("lds", "lds_low", "lds_high"), _PER_METHOD[:3], strict=True):
             entry[short] = number(one[name].item())
-        entry["lds_median"] = number(_median(one["lds"].values))
-        entry |= {k: number(_median(one[k].values)) for k in ("kendall", "pearson", "r2", "mse")}
+        entry["lds_median"] = median(one["lds"].values)
+        entry |= {k: median(one[k].values) for k in ("kendall", "pearson", "r2", "mse")}
         entry |= {k: number(one[k].item()) for k in _PER_METHOD[3:]}
         runs = one["runs"].item()
         entry |= {"runs": int(runs) if np.isfinite(runs) else None, "seen": str(one["seen"].item())}
         methods.append(entry)
     methods.sort(key=lambda entry: -np.inf if entry["lds"] is None else entry["lds"], reverse=True)
     ceiling = result["ceiling"].values
-    known = np.isfinite(ceiling)
     return {
         "methods": methods,
-        "ceiling": float(ceiling[known].mean()) if known.any() else None,
-        "ceiling_targets": int(known.sum()),
+        "ceiling": mean(ceiling),
+        "ceiling_targets": int(np.isfinite(ceiling).sum()),
         **{
             k: int(result.attrs[k])
             for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs")
         },
         "targets": int(np.isfinite(result["lds"].values).any(axis=0).sum()),
     }
-
-
-def _median(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else np.nan
-
-
-def number(value: Any) -> float | None:
-    """A number for JSON; None where it is not finite."""
-    return float(value) if np.isfinite(value) else None

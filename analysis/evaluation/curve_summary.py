@@ -6,11 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dmstore import provenance
-from dmstore.analysis.evaluation.benchmark import number
+from dmstore.analysis.evaluation.plain_numbers import mean, median, number, quantile
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
@@ -42,11 +39,11 @@ def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
         entry: dict[str, Any] = {"runs": runs}
         for short in ("lds", "lds_low", "lds_high"):
             entry[short] = number(one[f"mean_{short}"].item())
-        entry |= {k: _quantile(one[k].values, 0.5) for k in ("r2", "holdout_r2", "nonzeros")}
+        entry |= {k: median(one[k].values) for k in ("r2", "holdout_r2", "nonzeros")}
         entry["worst_kkt"] = number(one["kkt"].values.max())
         cosine = one["cosine"].values
-        entry["cosine"] = [number(_mean(values)) for values in cosine]
-        entry["cosine_low"] = [_quantile(values, 0.05) for values in cosine]
+        entry["cosine"] = [mean(values) for values in cosine]
+        entry["cosine_low"] = [quantile(values, 0.05) for values in cosine]
         entry["explained"] = [
             [number(share) for share in shares] for shares in one["explained_variance"].values
         ]
@@ -57,16 +54,6 @@ def summarise_curve(curve: xr.Dataset) -> dict[str, Any]:
         "skipped": int(curve.attrs["skipped"]),
         "eval_masks": int(curve.attrs["eval_masks"]),
     }
-
-
-def _mean(values: NDArray[Any]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else np.nan
-
-
-def _quantile(values: NDArray[Any], share: float) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, share)) if len(finite) else None
 
 
 def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dmstore import provenance
-from dmstore.analysis.evaluation.benchmark import FIT, benchmark, number, summarise
+from dmstore.analysis.evaluation.benchmark import FIT, benchmark, summarise
+from dmstore.analysis.evaluation.plain_numbers import median
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
@@ -89,12 +88,7 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     table = summarise(result)
     own = next(entry for entry in table["methods"] if entry["method"] == FIT)
     holdout = study.datamodels(attrs["algorithm"], attrs["fit"])["holdout_r2"].values
-    finite = holdout[np.isfinite(holdout)]
-    figures = {
-        **own,
-        **table,
-        "holdout_r2": number(np.median(finite)) if len(finite) else None,
-    }
+    figures = {**own, **table, "holdout_r2": median(holdout)}
     results = {key: figures[key] for key in _KEPT}
     if not (own["seen"] or isinstance(study.objects, ReadOnly)):
         document = {

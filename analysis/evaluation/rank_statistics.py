@@ -16,19 +16,23 @@ _BLOCK = 16
 
 
 def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks along each row less their mean, ties averaged: (target, mask) to the same."""
-    masks = values.shape[1]
-    order = np.argsort(values, axis=1)
-    first, last = _stretches(np.take_along_axis(values, order, axis=1))
-    ranked = np.empty(values.shape)
-    np.put_along_axis(ranked, order, (first + last) / 2 - (masks - 1) / 2, axis=1)
+    """Ranks along each row less their mean, ties averaged: (target, mask) to the same.
+
+    A row that holds NaN is NaN.
+    """
+    from scipy.stats import rankdata
+
+    ranked: NDArray[np.float64] = rankdata(values, axis=1)
+    ranked -= (values.shape[1] + 1) / 2
     return ranked
 
 
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Pearson correlation of the rows of two arrays: (target, mask) each, to (target,).
 
-    A constant row gives 0: what predicts nothing has no merit and no fault.
+    A constant row gives 0: what predicts nothing has no merit and no fault. So does a row that holds NaN.
+    SciPy's ``pearsonr``, which computes p-values too, takes 2 to 5 times as long
+    (``python -m benchmarks ranks``).
     """
     a = a - a.mean(axis=1, keepdims=True)
     b = b - b.mean(axis=1, keepdims=True)
@@ -43,7 +47,7 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 def spearman(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Spearman correlation of the rows of two arrays: (target, mask) each, to (target,).
 
-    A constant row gives 0.
+    A constant row gives 0, and so does one that holds NaN.
     """
     return pearson(ranks(a), ranks(b))
 
@@ -51,20 +55,21 @@ def spearman(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 def kendall(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Kendall's tau-b of the rows of two arrays: (target, mask) each, to (target,).
 
-    A constant row gives 0. Discordant pairs are the inversions of one in the order of the other,
-    counted by merging (Knight 1966), for all rows at once.
+    A constant row gives 0, and so does one that holds NaN. Discordant pairs are the inversions of one in
+    the order of the other, counted by merging (Knight 1966), for all rows at once; SciPy's ``kendalltau``,
+    row by row, takes 9 times as long with 100 masks, 5 with 200 and as long with 1,000.
     """
     masks = a.shape[1]
     first, second = _places(a), _places(b)
     key = np.sort(first * masks + second, axis=1)
-    tied_first, tied_second, tied_both = (
-        _tied_pairs(np.sort(values, axis=1)) for values in (first, second, key)
+    # Places add up to the number of pairs that are not tied.
+    untied_first, untied_second, untied = (
+        places.sum(axis=1) for places in (first, second, _places(key))
     )
-    pairs = masks * (masks - 1) // 2
     concordant_less_discordant = (
-        pairs - tied_first - tied_second + tied_both - 2 * _inversions(key % masks)
+        untied_first + untied_second - untied - 2 * _inversions(key % masks)
     )
-    scale = np.sqrt((pairs - tied_first).astype(np.float64) * (pairs - tied_second))
+    scale = np.sqrt(untied_first.astype(np.float64) * untied_second)
     return _ratio(concordant_less_discordant.astype(np.float64), scale)
 
 
@@ -202,34 +207,11 @@ def _ratio(
     return np.clip(found, -1, 1, out=found)
 
 
-def _stretches(ordered: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last place of the stretch of equal values that each place is in, rows in order."""
-    rows, length = ordered.shape
-    place = np.broadcast_to(np.arange(length), (rows, length))
-    begins = np.ones((rows, length), dtype=bool)
-    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
-    if begins.all():
-        return place, place
-    ends = np.ones((rows, length), dtype=bool)
-    ends[:, :-1] = begins[:, 1:]
-    first = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
-    last = np.minimum.accumulate(np.where(ends, place, length)[:, ::-1], axis=1)[:, ::-1]
-    return first, last
-
-
 def _places(values: NDArray[Any]) -> NDArray[np.int64]:
-    """How many values of its row are smaller: equal where values are."""
-    order = np.argsort(values, axis=1)
-    first, _ = _stretches(np.take_along_axis(values, order, axis=1))
-    places = np.empty(values.shape, dtype=np.int64)
-    np.put_along_axis(places, order, first, axis=1)
-    return places
+    """How many values of its row are smaller: equal where values are, 0 throughout where one is NaN."""
+    from scipy.stats import rankdata
 
-
-def _tied_pairs(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs of equal values in each row that is in order."""
-    first, _ = _stretches(ordered)
-    return np.asarray((np.arange(ordered.shape[1]) - first).sum(axis=1))
+    return np.asarray(np.nan_to_num(rankdata(values, "min", axis=1) - 1).astype(np.int64))
 
 
 def _inversions(values: NDArray[np.int64]) -> NDArray[np.int64]:

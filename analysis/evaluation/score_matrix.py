@@ -15,7 +15,7 @@ from dmstore.readers.scores import decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.study.study import Study
 
-_LONGEST_NAME = 40
+LONGEST_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _from_file(
     fitted = file.vector("fitted_runs")
     stem = file.path.name.removesuffix(file.path.suffix)
     return Scores(
-        name or _printable(stem),
+        name or printable(stem),
         found["weight"].values,
         bias,
         {k: v for k, v in found.attrs.items() if k != "zero_rows"},
@@ -198,7 +198,7 @@ def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -
         If two files remain that cannot be told apart.
     """
     found = [
-        f"{_printable(Path(path).absolute().parent.name)}-{name}"
+        f"{printable(Path(path).absolute().parent.name)}-{name}"
         if isinstance(path, str | Path) and (names.count(name) > 1 or name in taken)
         else name
         for name, path in zip(names, paths, strict=True)
@@ -248,6 +248,7 @@ def _first(values: NDArray[np.int64]) -> str:
     return ", ".join(str(v) for v in values[:3].tolist()) + (", …" if len(values) > 3 else "")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A name from a path as it can be shown: no control characters, and not too long."""
     kept = "".join(c if c.isprintable() else "_" for c in text)
-    return kept if len(kept) <= _LONGEST_NAME else f"{kept[: _LONGEST_NAME - 1]}…"
+    return kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…"

@@ -39,7 +39,7 @@ def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
 def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     """Variance that distinguishing directions explain under either algorithm (Figure 3, left)."""
     axes = axes if axes is not None else figure()[1]
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     names = [str(name) for name in comparison["algorithm"].values]
     explained = comparison["explained_variance"].values * 100
@@ -71,14 +71,8 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     axes.set_yscale("log")
     axes.set_xlim(low, top)
     axes.set_ylim(low, top)
-    ticks = [
-        t
-        for power in range(-5, 3)
-        for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
-        if low <= t <= top
-    ]
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel(f"variance explained under {names[0]} (%)")

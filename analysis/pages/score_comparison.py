@@ -15,6 +15,7 @@ import xarray as xr
 
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, printable
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.readers.labels import Labels, positions, read_labels
@@ -28,7 +29,6 @@ from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table import groups
 
-_LONGEST_NAME = 40
 _DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
 _NOTE = (
     "no runs behind the scores: ceiling, gap out of sample and chance level are not known; directions and "
@@ -204,24 +204,17 @@ def _names(paths: Pair, files: list[ScoreFile], given: Pair) -> list[str]:
             for path, stem in zip((file.path for file in files), stems, strict=True)
         ]
     found = [
-        str(said) if said is not None else _printable(stem)
+        str(said) if said is not None else printable(stem)
         for said, stem in zip(given, stems, strict=True)
     ]
     for text in found:
-        if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
-            msg = (
-                f"name {text[:60]!r} is not allowed; use 1 to {_LONGEST_NAME} printable characters"
-            )
+        if not text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
+            msg = f"name {text[:60]!r} is not allowed; use 1 to {LONGEST_NAME} printable characters"
             raise InputError(msg)
     if found[0] == found[1]:
         msg = f"both {paths[0]} and {paths[1]} would be called {found[0]!r}; give two different --name"
         raise InputError(msg)
     return found
-
-
-def _printable(text: str) -> str:
-    kept = "".join(c if c.isprintable() else "_" for c in text)
-    return kept if len(kept) <= _LONGEST_NAME else f"{kept[: _LONGEST_NAME - 1]}…"
 
 
 def _directory(names: list[str], name: str) -> str:

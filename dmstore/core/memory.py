@@ -18,7 +18,8 @@ from dmstore.errors import InputError, StorageError
 
 # Share of what is free that a process takes by default.
 _SHARE = 0.8
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+# More than any machine has.
+_MOST = 10**18
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -29,21 +30,25 @@ _CGROUPS = (
 
 
 def parse(size: str | float) -> int:
-    """Bytes of a size such as ``8GB``, ``500 MiB`` or 8589934592.
+    """Bytes of a size such as ``8GB`` (8 * 10**9), ``8GiB`` (8 * 2**30) or 8589934592, as Dask reads them.
 
     Raises
     ------
     InputError
-        If it is none, or not positive.
+        If it is none, not positive, or absurdly large.
     """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?\s*", str(size).lower())
-    octets = float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2]] if found else 0.0
-    if isinstance(size, int | float):
-        octets = float(size)
-    if not 1 <= octets < 2**63:
+    from dask.utils import parse_bytes
+
+    text = str(size)
+    try:
+        # Dask takes a unit without a number for one of it.
+        octets = parse_bytes(text) if any(map(str.isdigit, text)) else 0
+    except (ValueError, OverflowError):
+        octets = 0
+    if not 1 <= octets < _MOST:
         msg = f"{size!r} is no size of memory; give one such as 8GB"
         raise InputError(msg)
-    return int(octets)
+    return octets
 
 
 def available() -> int:

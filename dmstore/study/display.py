@@ -21,7 +21,7 @@ class Facts:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """Bytes for people, in powers of 1000 as sizes are given (Dask's ``format_bytes`` has those of 1024)."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

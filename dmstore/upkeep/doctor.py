@@ -16,6 +16,7 @@ from dmstore.storage.objects import posix, probe
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.remote import RemoteObjects
+from dmstore.study.display import size
 
 RACES = 20
 _PATIENCE = 90.0
@@ -126,7 +127,7 @@ def _file_system(objects: Objects, area: str) -> Iterator[Finding]:
     assert isinstance(objects, LocalObjects)
     kind = _kind(objects.root)
     free = os.statvfs(objects.root)
-    room = f"{free.f_bavail * free.f_frsize / 1e9:.1f} GB free"
+    room = f"{size(free.f_bavail * free.f_frsize)} free"
     if kind in _NETWORK:
         text = (
             f"{kind}, {room}: other hosts may see new files late (NFS: up to a minute); vacuum with "

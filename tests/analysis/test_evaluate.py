@@ -84,6 +84,16 @@ def test_correlations_are_scipys(masks, ties):
         assert own(a, np.ones_like(a)).tolist() == [0] * 9
 
 
+def test_a_row_with_nan_has_correlation_0():
+    a = np.random.default_rng(0).normal(size=(3, 20))
+    b = a.copy()
+    b[1, 4] = np.nan
+    for correlation in (rank_statistics.spearman, rank_statistics.kendall, rank_statistics.pearson):
+        for found in (correlation(a, b), correlation(b, a)):
+            assert found.tolist() == [pytest.approx(1), 0, pytest.approx(1)]
+    assert np.isnan(rank_statistics.ranks(b)).all(axis=1).tolist() == [False, True, False]
+
+
 def test_pearson_of_numbers_far_from_one():
     a = np.random.default_rng(0).normal(size=(3, 50))
     b = a + 0.5

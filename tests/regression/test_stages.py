@@ -167,7 +167,7 @@ def test_memory_that_is_too_little(study, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB", "99999999999T"]
+    "text", ["", "8 apples", "-3GB", "0", "nan", "GB", "1e9GB", "1e400", "99999999999T"]
 )
 def test_sizes_that_are_none(study, text):
     with pytest.raises(InputError, match="such as 8GB"):
@@ -183,6 +183,8 @@ def test_sizes_that_are_none(study, text):
         ("8GB", 8 * 10**9),
         ("1.5 g", 15 * 10**8),
         ("500MiB", 500 * 2**20),
+        ("8GiB", 8 * 2**30),
+        ("1e3 kB", 10**6),
         ("7", 7),
         (8e9, 8 * 10**9),
     ],
