@@ -1,20 +1,16 @@
 """What dmstore leans on in zarr beyond what zarr makes public: here alone, and each part by its name."""
 
 import ast
-import zipfile
 
-import pytest
-import zarr
 from paths import ROOT
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, ZipStore
+from zarr.storage import MemoryStore
 
 from dmstore.storage.objects import zarr_internals as internals
 
 
 def test_private_parts_are_where_they_were():
     assert isinstance(MemoryStore()._store_dict, dict)
-    assert callable(ZipStore._sync_open)
     assert callable(sync)
 
 
@@ -28,21 +24,8 @@ def test_keys_are_read_and_written():
     assert internals.memory_items(store) == [("zarr.json", b"{}"), ("a", b"3"), ("b/c", b"12")]
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_store_takes_stored_members_alone(tmp_path, compression):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
-        archive.writestr("zarr.json", '{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    store = internals.StoredZipStore(tmp_path / "a.zip", mode="r")
-    if compression == zipfile.ZIP_STORED:
-        assert dict(zarr.open_group(store, mode="r").attrs) == {}
-        store.close()
-    else:
-        with pytest.raises(zipfile.BadZipFile):
-            zarr.open_group(store, mode="r")
-
-
 def test_no_other_module_leans_on_private_parts():
-    private = {"_store_dict", "_sync_open", "_zf"}
+    private = {"_store_dict"}
     for folder in ("dmstore", "training", "analysis"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path.name == "zarr_internals.py":

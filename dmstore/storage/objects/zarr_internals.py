@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, ZipStore
-
-from dmstore.core.zips import open_zip
+from zarr.storage import MemoryStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -33,15 +30,3 @@ def memory_items(store: MemoryStore) -> list[tuple[str, bytes]]:
     """Keys and contents of a store in memory, the group's own document first, then by name."""
     keys = sorted(store._store_dict, key=lambda key: (key != "zarr.json", key))
     return [(key, store._store_dict[key].to_bytes()) for key in keys]
-
-
-class StoredZipStore(ZipStore):
-    """A zip store whose members must be stored, not compressed, so that none outgrows the archive."""
-
-    def _sync_open(self) -> None:
-        if self._is_open:
-            msg = "the store is open already"
-            raise ValueError(msg)
-        self._lock = threading.RLock()
-        self._zf: Any = open_zip(self.path, stored=True)
-        self._is_open = True
