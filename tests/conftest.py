@@ -58,7 +58,9 @@ def s3():
         text=True,
     )
     line = server.stdout.readline()
-    assert line.strip().isdigit(), "moto's server did not start; is moto[server] installed?"
+    assert line.strip().isdigit(), (
+        "moto's server did not start; are moto[s3], flask and flask-cors installed?"
+    )
     endpoint = f"http://127.0.0.1:{int(line)}"
     settings = {
         "AWS_ENDPOINT_URL": endpoint,

@@ -7,7 +7,6 @@ goes through :func:`check_group` and :func:`load_document`.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -233,16 +232,6 @@ def _spec_of(spec: GroupSpec, name: str) -> ArraySpec:
             return array
     msg = f"{spec.kind} group has no array {name!r}"
     raise FormatError(msg)
-
-
-def consolidate(store: Store) -> None:
-    """Write consolidated metadata, so that opening a group reads one document."""
-    import zarr
-
-    with warnings.catch_warnings():
-        # zarr warns that the specification of version 3 does not have this yet; xarray reads it.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(store)
 
 
 def check_group(group: zarr.Group, spec: GroupSpec, sizes: Mapping[str, int], where: str) -> None:

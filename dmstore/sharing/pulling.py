@@ -28,7 +28,6 @@ from dmstore.storage.objects import metadata
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.remote import is_url
 from dmstore.storage.objects.strict import zip_in_memory
-from dmstore.storage.objects.zarr_internals import memory_items
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, Index
 from dmstore.storage.table import log
@@ -231,7 +230,7 @@ def _check_zip(objects: Objects, name: str) -> None:
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         msg = f"{name}: no whole archive as dmstore writes it ({error})"
         raise FormatError(msg) from None
-    for key, content in memory_items(store):
+    for key, content in store.contents.items():
         if key == "zarr.json" or key.endswith("/zarr.json"):
             metadata.layouts(content, f"{name}/{key}")
 

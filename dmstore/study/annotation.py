@@ -17,9 +17,10 @@ from zarr.storage import MemoryStore
 
 from dmstore.core.texts import text
 from dmstore.errors import ExistsError, FormatError, InputError
-from dmstore.schema.group_specs import GroupSpec, check_group, consolidate, group_spec
+from dmstore.schema.group_specs import GroupSpec, check_group, group_spec
 from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table import groups, segment
 from dmstore.study import examples
 

@@ -178,7 +178,7 @@ def as_dates(milliseconds: NDArray[np.int64]) -> NDArray[np.datetime64]:
     """Milliseconds since 1970 as dates of nanoseconds, which every xarray takes: datetime64[ns]."""
     inside = np.abs(milliseconds) < _LAST_DATE
     dates = np.where(inside, milliseconds, 0).astype("datetime64[ms]").astype("datetime64[ns]")
-    dates[~inside] = np.datetime64("NaT")
+    dates[~inside] = np.datetime64("NaT", "ns")
     return dates
 
 

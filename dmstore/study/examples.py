@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from dmstore.core.npz import NpzReader
 from dmstore.core.texts import text
 from dmstore.errors import FormatError, InputError
-from dmstore.schema.group_specs import check_group, consolidate, create_group, group_spec
+from dmstore.schema.group_specs import check_group, create_group, group_spec
 from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table import segment
 
 # What a column cannot be called: dims and ids of the datasets that it stands in.

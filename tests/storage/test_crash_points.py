@@ -29,23 +29,9 @@ from dmstore.storage.table import groups, log
 from dmstore.study import annotation
 from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study
 
-TASK = "test_crash_points:Linear"
+TASK = "linear_task:Linear"
 STUDY = "s.dm"
 HEX = r"[0-9a-f]{8,}"
-
-
-class Linear:
-    """A task of no work: two runs a batch, outputs from the mask alone."""
-
-    batch = 2
-
-    def __init__(self, study, config, outputs):
-        self.targets = study.targets.sizes["target"]
-
-    def train(self, runs):
-        seen = np.array([run.mask for run in runs]).astype(float)
-        weight = np.random.default_rng(5).normal(size=(seen.shape[1], self.targets))
-        return {"margin": seen @ weight, "prediction": np.zeros((len(runs), self.targets), int)}
 
 
 def say(*arguments, code=0):

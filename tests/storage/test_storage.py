@@ -495,7 +495,7 @@ def test_failed_compaction_leaves_nothing(study, algorithm, monkeypatch):
     fill(algorithm, range(20))
     before = {i.name for i in study.objects.entries("")}
     monkeypatch.setattr(
-        module.schema,
+        module,
         "consolidate",
         lambda store: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")),
     )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.schema.documents import dump_document
-from dmstore.schema.group_specs import consolidate, create_group, group_spec
+from dmstore.schema.group_specs import create_group, group_spec
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table import groups
 
 # Targets of a block: those of a chunk of the outputs and of the weights.

@@ -7,9 +7,12 @@ than its metadata says, and its metadata no more than dmstore's own would.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 
 from dmstore.errors import CorruptionError, DmstoreError, MissingChunkError
@@ -88,7 +91,7 @@ class Guard:
             msg = f"{self.where}/{key}: its array has no metadata; it is damaged, restore it from a copy"
             raise CorruptionError(msg)
         try:
-            _check_chunk(value, layout, byte_range)
+            _check_chunk(key, value, layout, byte_range)
         except ValueError as error:
             msg = f"{self.where}/{key}: {error}; restore it from a copy"
             raise CorruptionError(msg) from None
@@ -111,7 +114,7 @@ def _array(key: str) -> str | None:
     return key[:-1] if key == "c" or key.endswith("/c") else None
 
 
-def _check_chunk(value: Buffer, layout: Layout, byte_range: ByteRequest | None) -> None:
+def _check_chunk(key: str, value: Buffer, layout: Layout, byte_range: ByteRequest | None) -> None:
     if layout.dtype == metadata.TEXT:
         if zstd_size(value[:-_CRC].to_bytes()) > metadata.MOST_TEXT:
             msg = f"its texts are longer than {metadata.MOST_TEXT} bytes"
@@ -119,7 +122,8 @@ def _check_chunk(value: Buffer, layout: Layout, byte_range: ByteRequest | None) 
     elif not layout.inner or isinstance(byte_range, RangeByteRequest):
         _check_numbers(value, 0, len(value), layout)
     else:
-        _check_shard(value, layout, whole=not isinstance(byte_range, SuffixByteRequest))
+        whole = not isinstance(byte_range, SuffixByteRequest)
+        _check_shard(value, layout, _needed(key, layout), whole=whole)
 
 
 def _check_numbers(value: Buffer, start: int, stop: int, layout: Layout) -> None:
@@ -127,20 +131,33 @@ def _check_numbers(value: Buffer, start: int, stop: int, layout: Layout) -> None
     check_blosc(head, stop - start - _CRC, layout.chunk_bytes)
 
 
-def _check_shard(value: Buffer, layout: Layout, *, whole: bool) -> None:
+def _needed(key: str, layout: Layout) -> NDArray[np.bool_]:
+    """Which chunks of a shard hold a part of the array: where it ends, a shard goes on. (chunk,) bool."""
+    places = map(int, f"/{key}".rpartition("/c/")[2].split("/"))
+    inside = [
+        at * outer + np.arange(outer // chunk) * chunk < size
+        for at, outer, chunk, size in zip(
+            places, layout.outer, layout.chunk, layout.shape, strict=True
+        )
+    ]
+    return functools.reduce(np.logical_and.outer, inside).ravel()
+
+
+def _check_shard(value: Buffer, layout: Layout, needed: NDArray[np.bool_], *, whole: bool) -> None:
     """The index at the end of a shard, and what it points at."""
     length = _PLACE * layout.inner + _CRC
     if len(value) < length or not (whole or len(value) == length):
         msg = f"a shard has {len(value)} bytes, its index alone {length}; it is cut or damaged"
         raise ValueError(msg)
+    raw = value[len(value) - length : len(value) - _CRC].to_bytes()
+    index = np.frombuffer(raw, "<u8").reshape(-1, 2)
+    there = (index != _ABSENT).any(axis=1)
+    if (needed & ~there).any():
+        msg = "a chunk of a shard is not there"
+        raise ValueError(msg)
     if not whole:
         return
-    index = value[len(value) - length : len(value) - _CRC].to_bytes()
-    for at in range(0, len(index), _PLACE):
-        place, count = (int.from_bytes(index[i : i + 8], "little") for i in (at, at + 8))
-        if (place, count) == (_ABSENT, _ABSENT):
-            msg = "a chunk of a shard is not there"
-            raise ValueError(msg)
+    for place, count in index[there].tolist():
         if place + count > len(value):
             msg = "a chunk of a shard lies outside of it"
             raise ValueError(msg)

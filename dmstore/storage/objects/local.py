@@ -222,8 +222,8 @@ class LocalObjects:
 
         path = self.path(name)
         if stat.S_ISDIR(path.stat().st_mode):
-            return StrictLocalStore(path, read_only=True)
-        return StrictZipStore(path, mode="r")
+            return StrictLocalStore(path)
+        return StrictZipStore(path)
 
     def writer(self, prefix: str) -> Store:
         """See :meth:`Objects.writer`."""

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING
 
+import zarr
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, ZipStore
-
-from dmstore.core.zips import open_zip
+from zarr.storage import MemoryStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -29,19 +28,34 @@ def write_key(store: Store, key: str, content: bytes) -> None:
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(content)))
 
 
+def consolidate(store: Store) -> None:
+    """Write the documents of a group's arrays into its own, so that opening it reads one document.
+
+    zarr does the same, and warns that the specification does not have this yet (xarray reads it). Only
+    :mod:`warnings` could keep that warning back, and what it changes, it changes for all threads.
+    """
+    group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+    found = json.loads(_written(store, "zarr.json"))
+    found["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": {
+            name: json.loads(_written(store, f"{name}/zarr.json"))
+            for name in sorted(group.array_keys())
+        },
+    }
+    # In zarr's order, so that the bytes are those that zarr writes.
+    found["node_type"] = found.pop("node_type")
+    write_key(store, "zarr.json", json.dumps(found, indent=2).encode())
+
+
+def _written(store: Store, key: str) -> bytes:
+    content = read_key(store, key)
+    assert content is not None
+    return content
+
+
 def memory_items(store: MemoryStore) -> list[tuple[str, bytes]]:
     """Keys and contents of a store in memory, the group's own document first, then by name."""
     keys = sorted(store._store_dict, key=lambda key: (key != "zarr.json", key))
     return [(key, store._store_dict[key].to_bytes()) for key in keys]
-
-
-class StoredZipStore(ZipStore):
-    """A zip store whose members must be stored, not compressed, so that none outgrows the archive."""
-
-    def _sync_open(self) -> None:
-        if self._is_open:
-            msg = "the store is open already"
-            raise ValueError(msg)
-        self._lock = threading.RLock()
-        self._zf: Any = open_zip(self.path, stored=True)
-        self._is_open = True

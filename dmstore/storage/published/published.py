@@ -12,24 +12,17 @@ import io
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import BinaryIO, TypeVar
 
 from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
+from zarr.abc.store import ByteRequest, Store
 
 from dmstore.errors import CorruptionError, StorageError, StudyNotFoundError
-from dmstore.storage.objects.guard import Guard
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import ObjectInfo, check_length
 from dmstore.storage.objects.refusals import explain
 from dmstore.storage.objects.remote import RemoteObjects, connect
-from dmstore.storage.objects.strict import zip_in_memory
+from dmstore.storage.objects.strict import StrictStore, window, zip_in_memory
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.index import INDEX, Index
 
@@ -255,7 +248,7 @@ class _WholeOnlyError(Exception):
     """The server cannot send a part of an object."""
 
 
-class IndexedStore(Store):
+class IndexedStore(StrictStore):
     """A read-only zarr store on what lies below a prefix; a missing chunk is an error.
 
     Parameters
@@ -265,67 +258,32 @@ class IndexedStore(Store):
         Without a slash at its end.
     """
 
-    supports_writes = False
-    supports_deletes = False
-    supports_listing = True
-
-    def __init__(self, objects: IndexedObjects, prefix: str, *, read_only: bool = True) -> None:
-        super().__init__(read_only=read_only)
+    def __init__(self, objects: IndexedObjects, prefix: str) -> None:
+        super().__init__(f"{objects.url}/{prefix}")
         self._objects = objects
         self._prefix = f"{prefix}/"
-        self._guard = Guard(f"{objects.url}/{prefix}")
 
-    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002
-        """The same store; it cannot be made writable."""
-        if not read_only:
-            raise self._objects._refused()
-        return type(self)(self._objects, self._prefix[:-1])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, IndexedStore) and (self._objects.url, self._prefix) == (
-            other._objects.url,
-            other._prefix,
-        )
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    async def _fetch(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
     ) -> Buffer | None:
-        """Read a key; see :meth:`Guard.check`."""
         name = self._prefix + key
         entry = self._objects.index.entries.get(name)
         if entry is None:
-            return self._guard.check(key, None, byte_range)
+            return None
         if byte_range is None:
             self._guard.check_size(key, entry.size)
             content = await asyncio.to_thread(self._objects.get, name)
         else:
-            start, stop = _bounds(byte_range, entry.size)
+            start, stop = window(byte_range, entry.size)
             content = await asyncio.to_thread(self._objects.read, name, start, stop)
-        return self._guard.check(key, prototype.buffer.from_bytes(content), byte_range)
+        return prototype.buffer.from_bytes(content)
 
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Any
-    ) -> list[Buffer | None]:
-        """Read several ranges."""
-        reads = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
-        return list(await asyncio.gather(*reads))
+    def _refused(self) -> Exception:
+        return self._objects._refused()
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a key."""
         return self._objects.exists(self._prefix + key)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Refused."""
-        raise self._objects._refused()
-
-    async def delete(self, key: str) -> None:
-        """Refused."""
-        raise self._objects._refused()
-
-    async def list(self) -> AsyncIterator[str]:
-        """All keys."""
-        async for key in self.list_prefix(""):
-            yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """All keys that begin with a prefix."""
@@ -336,15 +294,3 @@ class IndexedStore(Store):
         """First parts of the keys below a prefix."""
         for name in self._objects.children((self._prefix + prefix).rstrip("/")):
             yield name
-
-
-def _bounds(byte_range: ByteRequest, size: int) -> tuple[int, int]:
-    """First byte, and the one after the last, of what is asked for."""
-    match byte_range:
-        case RangeByteRequest(start, stop):
-            return start, min(stop, size)
-        case OffsetByteRequest(start):
-            return start, size
-        case SuffixByteRequest(length):
-            return max(0, size - length), size
-    raise TypeError(byte_range)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from dmstore.core import threads
 from dmstore.errors import CorruptionError, DmstoreError
-from dmstore.schema.group_specs import GroupSpec, consolidate, create_group
+from dmstore.schema.group_specs import GroupSpec, create_group
 from dmstore.storage.objects.refusals import storage_error
+from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table.rows import DIGEST_BYTES, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.tiles import ShardWriter, open_tiles

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from dmstore.core.texts import text
-from dmstore.schema.group_specs import GroupSpec, consolidate, create_group
+from dmstore.schema.group_specs import GroupSpec, create_group
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.objects.zarr_internals import memory_items
+from dmstore.storage.objects.zarr_internals import consolidate, memory_items
 from dmstore.storage.table import segment
 
 Arrays = Mapping[str, NDArray[Any]]

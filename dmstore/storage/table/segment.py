@@ -211,6 +211,4 @@ def opened(reader: Callable[[str], Store], name: str) -> Iterator[Store]:
         try:
             yield store
         finally:
-            # A zip that could not be opened cannot be closed either.
-            with contextlib.suppress(AttributeError):
-                store.close()
+            store.close()
