@@ -64,7 +64,7 @@ def adopt(
     """
     check_name(name, "algorithm")
     kind = readers.sniff(source) if format == "auto" else format
-    if kind in (readers.NPZ, "study"):
+    if kind in ("npz", "study"):
         msg = f"{source}: workers' files and studies go into a study that is there; make it with 'dmstore init' and 'dmstore add', without --create"
         raise InputError(msg)
     arrays = example_sets.read_npz(examples) if examples is not None else None
