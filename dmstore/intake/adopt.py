@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,7 +174,7 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
     if not count:
         msg = f"{source.path}: all masks are empty; name the right array with --mask"
         raise InputError(msg)
-    return low, high, total / count if count else math.nan
+    return low, high, total / count
 
 
 def _declare(name: str, output: Output) -> dict[str, Any]:
