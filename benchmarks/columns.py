@@ -14,7 +14,7 @@ import zarr
 
 from benchmarks.tools import make_study, margins
 from dmstore.core import bits
-from dmstore.intake.worker_files import ingest  # noqa: F401 - the import is part of what a user has
+from dmstore.intake.ingest import ingest  # noqa: F401 - the import is part of what a user has
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
 

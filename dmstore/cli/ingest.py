@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 import click
 
@@ -99,7 +99,7 @@ def command(
       dmstore ingest cifar.dm plain results/*.npz
       dmstore ingest cifar.dm plain training-store --create
     """
-    from dmstore.intake.worker_files import ingest
+    from dmstore.intake.ingest import ingest
     from dmstore.readers.source import Request
     from dmstore.study.study import open_study
 
@@ -134,9 +134,10 @@ def command(
     else:
         opened = open_study(study).algorithm(algorithm)
     progress = output.Progress("ingest", quiet=quiet)
-    opened_study = None if create else open_study(study)
     later = (
-        opened_study.target_outputs(algorithm, target_set) if opened_study and target_set else None
+        open_study(study).target_outputs(algorithm, target_set)
+        if target_set and not create
+        else None
     )
     result = ingest(opened, sources, progress, format=kind, request=request, say=say, outputs=later)
     progress.close()
@@ -144,20 +145,8 @@ def command(
         click.echo(f"warning: {line}", err=True)
     for line in result.errors:
         click.echo(f"error: {line}", err=True)
-    counts: dict[str, Any] = {
-        name: getattr(result, name)
-        for name in ("new", "present", "conflicting", "refused", "skipped")
-    }
     output.emit(
-        {
-            "algorithm": algorithm,
-            "target_set": target_set,
-            "files": result.files,
-            **counts,
-            "sources": result.sources,
-            "errors": result.errors,
-            "warnings": result.warnings,
-        },
+        {"algorithm": algorithm, "target_set": target_set, **asdict(result)},
         [
             f"{later.name if later else algorithm}: {output.counted(result.new, 'run')} new, {result.present} already there, "
             f"{result.conflicting} conflicting, {result.refused} refused"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +63,7 @@ def adopt(
     """
     check_name(name, "algorithm")
     kind = readers.sniff(source) if format == "auto" else format
-    if kind in (readers.NPZ, "study"):
+    if kind in ("npz", "study"):
         msg = f"{source}: workers' files and studies go into a study that is there; make it with 'dmstore init' and 'dmstore add', without --create"
         raise InputError(msg)
     arrays = example_sets.read_npz(examples) if examples is not None else None
@@ -175,7 +174,7 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
     if not count:
         msg = f"{source.path}: all masks are empty; name the right array with --mask"
         raise InputError(msg)
-    return low, high, total / count if count else math.nan
+    return low, high, total / count
 
 
 def _declare(name: str, output: Output) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Readers of what holds runs or scores: one format a module, told apart by :func:`sniff`.
 
-A format is a module with ``TITLE``, ``sniff(path)``, which is cheap and never raises, and
-``open_source(path, request)``, which gives a :class:`~dmstore.readers.source.Source`.
+A format is a module with ``sniff(path)``, which is cheap and never raises, and ``open_source(path, request)``,
+which gives a :class:`~dmstore.readers.source.Source`; where a path may hold many, ``find(path)`` lists them.
 
 Imports: study and below.
 To add a format, a module and its line in ``_MODULES``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
@@ -11,43 +11,69 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from dmstore.errors import InputError
-from dmstore.readers.source import Request, Source
+from dmstore.readers.source import FAULTS, Request, Source
 
-# In the order in which they are asked; workers' files are what is left.
+# In the order in which they are asked; the last takes what nothing else claims.
 _MODULES = {
     "study": "dmstore.readers.study",
     "datamodels": "dmstore.readers.datamodels_store",
     "datamodels-data": "dmstore.readers.datamodels_data",
     "beton": "dmstore.readers.beton",
     "arrays": "dmstore.readers.arrays",
+    "npz": "dmstore.readers.npz",
 }
-NPZ = "npz"
-FORMATS = (NPZ, *_MODULES)
+FORMATS = tuple(_MODULES)
 
 
 def sniff(path: str | Path) -> str:
     """Name of the format that a path looks like; ``npz`` where nothing else claims it."""
-    for name, module in _MODULES.items():
-        if importlib.import_module(module).sniff(Path(path)):
-            return name
-    return NPZ
+    return next(name for name in FORMATS if _module(name).sniff(Path(path)))
 
 
 def open_source(path: str | Path, format: str, request: Request) -> Source:
     """Open a path as a source of runs.
+
+    Parameters
+    ----------
+    path : path
+    format : str
+        One of :data:`FORMATS`.
+    request : Request
+        What is known of it, and what is wanted from it.
 
     Raises
     ------
     InputError
         If the format is unknown, or the path does not hold it.
     """
+    module = _module(format)
+    try:
+        source: Source = module.open_source(Path(path), request)
+    except FAULTS:
+        if Path(path).exists():
+            raise
+        msg = f"{path}: no such file or directory"
+        raise InputError(msg) from None
+    return source
+
+
+def open_sources(path: str | Path, format: str, request: Request) -> list[Source]:
+    """Open all sources at a path: one, but of a directory of workers' files each; see :func:`open_source`.
+
+    Returns
+    -------
+    list of Source
+        Empty if a directory has no workers' file in it.
+    """
+    find = getattr(_module(format), "find", lambda path: [path])
+    return [open_source(found, format, request) for found in find(Path(path))]
+
+
+def _module(format: str) -> Any:
     if format not in _MODULES:
         msg = f"format {format!r} is not known; use {', '.join(FORMATS)}"
         raise InputError(msg)
-    if not Path(path).exists():
-        msg = f"{path}: no such file or directory"
-        raise InputError(msg)
-    source: Source = importlib.import_module(_MODULES[format]).open_source(Path(path), request)
-    return source
+    return importlib.import_module(_MODULES[format])

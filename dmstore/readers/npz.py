@@ -1,9 +1,12 @@
-"""Worker files: ``.npz`` with ``run``, ``mask`` or ``mask_packed``, outputs, and further columns."""
+"""Workers' files: ``.npz`` with ``run``, ``mask`` or ``mask_packed``, outputs, and further columns.
+
+They are small and many. A file is taken whole or refused whole, and is not looked at before its turn comes.
+Files of outputs on a later target set have no masks; the table that rows go into says which of the two it is.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,176 +14,177 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import provenance
 from dmstore.core import bits
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
+from dmstore.readers.source import Output, Request, Source, stamp
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
-from dmstore.study.algorithm import Algorithm
-from dmstore.study.target_outputs import TargetOutputs
+
+FORMAT = "npz"
+_MASKS = ("mask", "mask_packed")
 
 
-def read_rows(path: str | Path, algorithm: Algorithm) -> Rows:
-    """Read a worker's file and check it against an algorithm.
+def sniff(path: Path) -> bool:
+    """True: what no other format claims is a worker's file, a directory of them, or an error."""
+    return True
 
-    Parameters
-    ----------
-    path : path
-        ``run`` (k,) integer ids; ``mask`` (k, train) bool or ``mask_packed``
-        (k, ceil(train / 8)) uint8 in little bit order; one array (k, target[, class]) a declared
-        output; optional ``row_digest`` (k, 16) uint8, which must be right; optional ``study`` and ``algorithm``, which must match; ``seed`` and any further
-        per-run column.
-    algorithm : Algorithm
 
-    Returns
-    -------
-    Rows
+def find(path: Path) -> list[Path]:
+    """A file itself; of a directory, all ``.npz`` files in it and below."""
+    return sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+
+
+def open_source(path: Path, request: Request) -> NpzSource:
+    """A worker's file; see :class:`NpzSource`.
 
     Raises
     ------
     InputError
-        Naming the file, the array and the remedy.
+        If the request names no table.
     """
-    with NpzReader(path) as reader:
-        _check_identity(reader, algorithm)
-        headers = reader.headers
-        if "run" not in headers or ("mask" in headers) == ("mask_packed" in headers):
-            msg = f"{path}: a worker's file holds 'run' and one of 'mask' and 'mask_packed' (found: {', '.join(headers)})"
-            raise InputError(msg)
-        count = headers["run"].shape[0] if len(headers["run"].shape) == 1 else 0
-        outputs = [spec.name for spec in algorithm.table.spec.outputs()]
-        for name in outputs:
-            if name not in headers:
-                msg = f"{path}: no {name!r}; every run needs {', '.join(('mask', *outputs))} (found: {', '.join(headers)})"
-                raise InputError(msg)
-        for name in (name for name in headers if name not in ("study", "algorithm")):
-            shape = headers[name].shape
-            if (
-                not shape
-                or shape[0] != count
-                or (name not in ("mask", "mask_packed", "row_digest", *outputs) and len(shape) != 1)
-            ):
-                msg = f"{path}: {name!r} has shape {shape}, but there are {count} runs"
-                raise InputError(msg)
-        _check_shapes(reader, algorithm.table, count)
-        arrays: dict[str, NDArray[Any]] = {
-            name: reader.load(name) for name in outputs if name in headers
-        }
-        arrays["mask"] = _mask(reader, algorithm.train)
-        given = {"run", "mask", "mask_packed", "row_digest", "study", "algorithm", *outputs}
-        columns = {name: reader.load(name) for name in headers if name not in given}
-        run = reader.load("run")
-        if "row_digest" in headers:
-            _check_digests(reader, run, arrays, algorithm)
-    _stamp(columns, count)
-    return algorithm.complete(Rows(run, arrays, columns), str(path))
-
-
-def _check_digests(
-    reader: NpzReader, run: NDArray[Any], arrays: dict[str, NDArray[Any]], algorithm: Algorithm
-) -> None:
-    """Compare rows with the digests that their worker made, of outputs in the dtypes of its file."""
-    spec = algorithm.table.spec
-    written = {n: replace(spec.arrays[n], dtype=str(values.dtype)) for n, values in arrays.items()}
-    own = row_digests(run, arrays, replace(spec, arrays={**spec.arrays, **written}))
-    given = reader.load("row_digest")
-    wrong = np.ones(len(run), dtype=bool)
-    if given.shape == own.shape and given.dtype == own.dtype:
-        wrong = (given != own).any(axis=1)
-    for row in np.flatnonzero(wrong)[:1]:
-        msg = f"{reader.path}: run {run[row]} is not what its worker wrote (its 'row_digest' differs); copy the file again, or train the run again"
+    if request.table is None:
+        msg = f"{path}: is a worker's file; name the study and the algorithm that take its runs"
         raise InputError(msg)
+    return NpzSource(path, request.table)
 
 
-def read_outputs(path: str | Path, outputs: TargetOutputs) -> Rows:
-    """Read a file of outputs of stored runs on a later target set.
+class NpzSource(Source):
+    """A worker's file; see :class:`~dmstore.readers.source.Source`. There is nothing in it before :meth:`load`.
+
+    It holds ``run`` (k,) integer ids, which whoever stores its rows checks; one array (k, target[, class]) a
+    declared output; optional ``study`` and ``algorithm``, which must match; any further per-run column.
+
+    Runs come with ``mask`` (k, train) bool or ``mask_packed`` (k, ceil(train / 8)) uint8 in little bit order;
+    optional ``row_digest`` (k, 16) uint8 must be right. Outputs on a later target set come without masks; optional
+    ``target_set`` must match, as must ``run_digest`` (k,) uint64, the first 8 bytes of the digest of the run that
+    the outputs are of.
 
     Parameters
     ----------
-    path : path
-        ``run`` (k,) integer ids; one array (k, target[, class]) a declared output; optional ``study``,
-        ``algorithm`` and ``target_set``, which must match; ``run_digest`` (k,) uint64, the first 8 bytes of
-        the digest of the run that the outputs are of, which must match too; any further per-run column.
-    outputs : TargetOutputs
-
-    Raises
-    ------
-    InputError
-        Naming the file, the array and the remedy.
+    path : Path
+    table : Table
+        The table that its rows go into.
     """
-    with NpzReader(path) as reader:
-        _check_identity(reader, outputs.algorithm, {"target_set": outputs.target_set})
-        headers = {
-            name: header
-            for name, header in reader.headers.items()
-            if name not in ("study", "algorithm", "target_set")
-        }
-        names = [spec.name for spec in outputs.table.spec.outputs()]
-        missing = [name for name in ("run", *names) if name not in headers]
-        if missing or {"mask", "mask_packed"} & headers.keys():
-            msg = f"{path}: a file of outputs on {outputs.target_set!r} holds {', '.join(('run', *names))} and no mask (found: {', '.join(headers)})"
-            raise InputError(msg)
-        count = headers["run"].shape[0] if len(headers["run"].shape) == 1 else 0
-        for name, header in headers.items():
-            if header.shape[:1] != (count,) or (name not in names and len(header.shape) != 1):
-                msg = f"{path}: {name!r} has shape {header.shape}, but there are {count} runs"
-                raise InputError(msg)
-        _check_shapes(reader, outputs.table, count)
-        arrays = {name: reader.load(name) for name in names}
-        columns = {name: reader.load(name) for name in headers if name not in ("run", *names)}
-        run = reader.load("run")
-    _stamp(columns, count)
-    return outputs.complete(Rows(run, arrays, columns), str(path))
 
+    format = FORMAT
+    title = ""
+    digest = None
+    zero_filled = False
+    whole = True
+    remedy = "give new runs new ids, or leave out the ones stored"
 
-def _stamp(columns: dict[str, NDArray[Any]], count: int) -> None:
-    """Time and host of this process where the file has none."""
-    columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
-    columns.setdefault("host", np.full(count, provenance.host()))
-
-
-def _check_identity(
-    reader: NpzReader, algorithm: Algorithm, further: Mapping[str, str] | None = None
-) -> None:
-    expected = {
-        "study": algorithm.table.identity["study"],
-        "algorithm": algorithm.name,
-        **(further or {}),
-    }
-    for name, value in expected.items():
-        found = reader.scalar(name)
-        if found is not None and found.replace("-", "" if name == "study" else "-") != value:
-            msg = f"{reader.path}: is of {name} {found!r}, but this is {value!r}; ingest it where it belongs"
-            raise InputError(msg)
-
-
-def _check_shapes(reader: NpzReader, table: Table, count: int) -> None:
-    """Refuse wrong shapes by their headers, before memory is taken for the content."""
-    for spec in table.spec.rows():
-        header = reader.headers.get(spec.name)
-        expected = (count, *(table.sizes[dim] for dim in spec.dims[1:]))
-        if header and header.shape != expected:
-            msg = f"{reader.path}: {spec.name!r} has shape {header.shape}, expected {expected} ({', '.join(spec.dims)})"
-            raise InputError(msg)
-
-
-def _mask(reader: NpzReader, train: int) -> NDArray[np.bool_]:
-    if "mask" in reader.headers:
-        if reader.headers["mask"].dtype != np.bool_:
-            msg = (
-                f"{reader.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; "
-                f"store packed bits as 'mask_packed'"
+    def __init__(self, path: Path, table: Table) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self.ids = np.empty(0, dtype=np.int64)
+        self._rows = Rows(self.ids, {}, {})
+        self._table = table
+        self._masked = "mask" in {spec.name for spec in table.spec.rows()}
+        # A file that has others is refused.
+        self.train = table.sizes.get("train", 0)
+        self.targets = table.sizes["target"]
+        self.outputs: Mapping[str, Output] = {
+            spec.name: Output(
+                spec.name, spec.dtype, table.sizes["class"] if "class" in spec.dims else None
             )
+            for spec in table.spec.outputs()
+        }
+
+    def load(self) -> None:
+        """Read the file and check it against the table.
+
+        Raises
+        ------
+        InputError
+            Naming the file, the array and the remedy.
+        """
+        with NpzReader(self.path) as reader:
+            shape = reader.headers["run"].shape if "run" in reader.headers else ()
+            count = self.claimed = shape[0] if len(shape) == 1 else 0
+            columns = self._check(reader, count)
+            arrays = {name: reader.load(name) for name in self.outputs}
+            if self._masked:
+                arrays["mask"] = self._mask(reader)
+            values = {name: reader.load(name) for name in columns}
+            run = reader.load("run")
+            if self._masked and count and "row_digest" in reader.headers:
+                self._check_digests(reader, run, arrays)
+        for name, made in stamp(count).items():
+            values.setdefault(name, made)
+        self._rows = Rows(run, arrays, values)
+        self.ids = run
+
+    def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
+        """See :meth:`Source.read`."""
+        rows = self._rows if len(places) == len(self._rows) else self._rows.take(places)
+        return replace(
+            rows, arrays={n: v for n, v in rows.arrays.items() if n == "mask" or n in outputs}
+        )
+
+    def _check(self, reader: NpzReader, count: int) -> list[str]:
+        """Refuse what does not fit by its headers, before memory is taken for the content; the further columns."""
+        owner = dict(self._table.identity)
+        target_set = owner.pop("table").removeprefix("outputs/")
+        if not self._masked:
+            owner["target_set"] = target_set
+        for name, value in owner.items():
+            found = reader.scalar(name)
+            if found is not None and found.replace("-", "" if name == "study" else "-") != value:
+                msg = f"{self.path}: is of {name} {found!r}, but this is {value!r}; ingest it where it belongs"
+                raise InputError(msg)
+        headers = {name: h for name, h in reader.headers.items() if name not in owner}
+        missing = [name for name in self.outputs if name not in headers]
+        masks = [name for name in _MASKS if name in headers]
+        if self._masked and ("run" not in headers or len(masks) != 1):
+            msg = f"{self.path}: a worker's file holds 'run' and one of 'mask' and 'mask_packed' (found: {', '.join(reader.headers)})"
             raise InputError(msg)
-        return reader.load("mask")
-    header = reader.headers["mask_packed"]
-    expected = (reader.headers["run"].shape[0], -(-train // 8))
-    if header.dtype != np.uint8 or header.shape != expected:
-        msg = f"{reader.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
-        raise InputError(msg)
-    packed = reader.load("mask_packed")
-    if not bits.padding_is_clear(packed, train):
-        msg = f"{reader.path}: 'mask_packed' has bits set beyond train unit {train - 1}; pack in little bit order"
-        raise InputError(msg)
-    return bits.unpack_rows(packed, train)
+        if self._masked and missing:
+            msg = f"{self.path}: no {missing[0]!r}; every run needs {', '.join(('mask', *self.outputs))} (found: {', '.join(reader.headers)})"
+            raise InputError(msg)
+        if not self._masked and (missing or masks or "run" not in headers):
+            msg = f"{self.path}: a file of outputs on {target_set!r} holds {', '.join(('run', *self.outputs))} and no mask (found: {', '.join(headers)})"
+            raise InputError(msg)
+        rows = {*self.outputs, *((*_MASKS, "row_digest") if self._masked else ())}
+        for name, header in headers.items():
+            if header.shape[:1] != (count,) or (name not in rows and len(header.shape) != 1):
+                msg = f"{self.path}: {name!r} has shape {header.shape}, but there are {count} runs"
+                raise InputError(msg)
+        for spec in self._table.spec.rows():
+            expected = (count, *(self._table.sizes[dim] for dim in spec.dims[1:]))
+            if spec.name in headers and headers[spec.name].shape != expected:
+                msg = f"{self.path}: {spec.name!r} has shape {headers[spec.name].shape}, expected {expected} ({', '.join(spec.dims)})"
+                raise InputError(msg)
+        return [name for name in headers if name != "run" and name not in rows]
+
+    def _mask(self, reader: NpzReader) -> NDArray[np.bool_]:
+        if "mask" in reader.headers:
+            if reader.headers["mask"].dtype != np.bool_:
+                msg = f"{self.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; store packed bits as 'mask_packed'"
+                raise InputError(msg)
+            return reader.load("mask")
+        header = reader.headers["mask_packed"]
+        expected = (self.claimed, -(-self.train // 8))
+        if header.dtype != np.uint8 or header.shape != expected:
+            msg = f"{self.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
+            raise InputError(msg)
+        packed = reader.load("mask_packed")
+        if not bits.padding_is_clear(packed, self.train):
+            msg = f"{self.path}: 'mask_packed' has bits set beyond train unit {self.train - 1}; pack in little bit order"
+            raise InputError(msg)
+        return bits.unpack_rows(packed, self.train)
+
+    def _check_digests(
+        self, reader: NpzReader, run: NDArray[Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Compare rows with the digests that their worker made, of outputs in the dtypes of its file."""
+        spec = self._table.spec
+        written = {n: replace(spec.arrays[n], dtype=str(v.dtype)) for n, v in arrays.items()}
+        own = row_digests(run, arrays, replace(spec, arrays={**spec.arrays, **written}))
+        given = reader.load("row_digest")
+        wrong = np.ones(len(run), dtype=bool)
+        if given.shape == own.shape and given.dtype == own.dtype:
+            wrong = (given != own).any(axis=1)
+        for row in np.flatnonzero(wrong)[:1]:
+            msg = f"{self.path}: run {run[row]} is not what its worker wrote (its 'row_digest' differs); copy the file again, or train the run again"
+            raise InputError(msg)

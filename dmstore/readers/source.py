@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.core import bits
-from dmstore.errors import InputError
+from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundError
 from dmstore.readers.files import RowArray
 from dmstore.schema.names import check_column_name
 from dmstore.storage.table.rows import MAX_RUN, Rows
 from dmstore.storage.table.segment import MAX_ROWS
 
 if TYPE_CHECKING:
+    from dmstore.storage.table.table import Table
     from dmstore.study.algorithm import Algorithm
 
 BLOCK_BYTES = 64 << 20
+# What a source can be at fault of; errors of the study that takes it are others.
+FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
 
 # What others call the known outputs. TRAK's and kronfluence's val_margins are
 # log(p / (1 - p)), not the difference to the largest other logit.
@@ -50,6 +53,8 @@ class Request:
     ----------
     into : Algorithm, optional
         Where the runs go, if it is there already.
+    table : Table, optional
+        The table that the rows go into: that of `into`, or of its outputs on a later target set.
     train : int, optional
         Number of train units, where it is known.
     outputs : mapping
@@ -65,6 +70,7 @@ class Request:
     """
 
     into: Algorithm | None = None
+    table: Table | None = None
     train: int | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     mask: str | None = None
@@ -93,12 +99,12 @@ class Output:
 
 
 class Source(Protocol):
-    """Runs that somebody has, read some rows at a time.
+    """Runs that somebody has, read some rows at a time. Readers inherit what stands here.
 
     Attributes
     ----------
     format, title : str
-        Which reader, and in one line what it found.
+        Which reader, and in one line what it found; empty where nothing need be said of it.
     path : Path
     train, targets : int
     outputs : mapping
@@ -111,6 +117,12 @@ class Source(Protocol):
         Row digests, where they are known without reading the rows.
     zero_filled : bool
         Whether rows of zeros are rows that nobody wrote.
+    whole : bool
+        Whether it is small, and a row that is no run refuses all of it. Such rows are left out of others.
+    claimed : int
+        Rows that count as refused where it cannot be read.
+    remedy : str
+        What to do about runs that are stored with other content.
     """
 
     format: str
@@ -123,16 +135,29 @@ class Source(Protocol):
     notes: list[str]
     digest: NDArray[np.uint8] | None
     zero_filled: bool
+    whole: bool = False
+    claimed: int = 0
+    remedy: str = "if these are other runs, number them from a free id with --first-run"
+
+    def load(self) -> None:
+        """Read what is read at once: of a whole source, all of it. Called when its turn comes."""
+        return
+
+    def accept(self) -> None:
+        """Make the study ready for these runs. Called once, when no row of them refuses the source."""
+        return
 
     def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Masks of the runs at `places` (which ascend): (run, train) bool."""
+        masks: NDArray[np.bool_] = self.read(places, ()).arrays["mask"]
+        return masks
 
     def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
         """Runs at `places` (which ascend) with these outputs and all further columns."""
 
 
 @dataclass
-class ArraySource:
+class ArraySource(Source):
     """A source made of arrays; see :class:`Source`.
 
     Attributes

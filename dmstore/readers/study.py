@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
-from dmstore.readers.source import Output, Request
+from dmstore.readers.source import Output, Request, Source
 from dmstore.schema.documents import load_document
 from dmstore.storage.table.rows import MAX_RUN, Rows, pairs_of, row_digests
 from dmstore.study.algorithm import ANCHOR, Algorithm
@@ -39,19 +39,20 @@ def sniff(path: Path) -> bool:
         return False
 
 
-class StudySource:
+class StudySource(Source):
     """The runs of an algorithm of another study; see :class:`~dmstore.readers.source.Source`."""
 
     format = FORMAT
     zero_filled = False
+    remedy = "keep one of the two, or ingest both studies into a new algorithm with '--sampling foreign', where their runs get ids of their own"
 
     def __init__(self, path: Path, source: Algorithm, into: Algorithm, *, kept: bool) -> None:
         self.path = path
         self._algorithm = source
+        self._into = into
         self._view = source.table.view()
         self._kept = kept
-        # The plan of a copy may have blocks that this one does not have yet.
-        self.blocks = source.blocks() if kept and into.planned else []
+        self._blocks = source.blocks() if kept and into.planned else []
         self.train = source.train
         self.targets = source.table.sizes["target"]
         self.outputs = {
@@ -115,6 +116,10 @@ class StudySource:
 
     def _classes(self, dims: Sequence[str]) -> int | None:
         return self._algorithm.table.sizes["class"] if "class" in dims else None
+
+    def accept(self) -> None:
+        """Add the blocks of a copy's plan that the plan here does not have yet."""
+        self._into.adopt(self._blocks)
 
     def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See :meth:`Source.masks`."""

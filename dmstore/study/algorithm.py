@@ -82,6 +82,7 @@ class Algorithm(Displayed):
         self.target_set: str = document["target_set"]
         self.train: int = study["train"]["count"]
         self.prefix = f"algorithms/{self.name}/"
+        self.retracted_note = f"retracted here; 'dmstore retract STUDY {self.name} --restore --where run=…' takes them back"
         self._seed: int = study["seed"]
         self._plan = StoredPlan(objects, self.prefix, self.name, planned=self.planned)
         self._study: str = study["uuid"]
@@ -201,6 +202,9 @@ class Algorithm(Displayed):
     def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
         """Which of so many folds runs are in, where lam is chosen by folds."""
         return plan.fold_of(self._seed, mask_ids, folds)
+
+    def make_room(self) -> None:
+        """Nothing: stored runs stand in no other's way, as outputs on later target sets may."""
 
     def complete(self, rows: Rows, where: str, *, planned_masks: bool = False) -> Rows:
         """Check rows from outside and add what the plan says of them.

@@ -45,6 +45,7 @@ class TargetOutputs:
             {"target": count, "class": algorithm.table.sizes["class"]},
             {**algorithm.table.identity, "table": f"outputs/{target_set}"},
         )
+        self.retracted_note = "retracted here with their runs; a column run_digest says that they are of the present ones"
         self._runs: View | None = None
         # Runs with stored outputs of an earlier model, and which model was described to a caller.
         self._stale: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -145,6 +146,10 @@ class TargetOutputs:
         self._stale = outputs.run[stale_rows(self._runs, outputs)]
         self._retracted = set(outputs.manifest.retracted)
         return self._runs, outputs
+
+    def make_room(self) -> None:
+        """Retire outputs of models that were replaced, so that those of the present ones can be stored."""
+        self.retire()
 
     def retire(
         self,

@@ -13,7 +13,7 @@ from helpers import Done, examples, fill, make_rows
 import dmstore
 from dmstore.errors import CorruptionError, InputError, StorageError
 from dmstore.intake.adopt import adopt
-from dmstore.intake.worker_files import ingest
+from dmstore.intake.ingest import ingest
 from dmstore.readers.source import Request
 from dmstore.readers.study import StudySource
 from dmstore.storage.acts.compact import compact
@@ -210,6 +210,18 @@ def test_runs_that_were_retracted_here_stay_out(study, algorithm, tmp_path):
     assert algorithm.table.segment_names() == segments
     restore_runs(algorithm, ["run=4"], reason="it was right")
     assert ingest(algorithm, [tmp_path / "copy.dm"]).skipped == 1
+
+
+def test_a_refused_source_tells_of_its_retracted_runs_too(study, algorithm, tmp_path):
+    fill(algorithm, range(20))
+    other = copy(study, tmp_path / "copy.dm").algorithm("alpha")
+    retract_runs(algorithm, ["run=3-4"], reason="bad memory")
+    fill(algorithm, [30], seed=1)
+    fill(other, [30, 31])
+    result = ingest(algorithm, [tmp_path / "copy.dm"])
+    assert (result.new, result.present, result.conflicting) == (0, 0, 1)
+    assert (result.refused, result.skipped) == (19, 2)
+    assert "2 runs skipped, retracted here" in result.warnings[0]
 
 
 def test_a_source_that_fails_half_way_is_counted(study, tmp_path, monkeypatch):
@@ -578,7 +590,7 @@ def test_a_source_fills_an_empty_table_at_once(tmp_path, monkeypatch):
     assert list(verify(filled.table, filled.check_rows)) == []
     assert not view.snapshot.needs_compaction()
     # The other way, by segments and a compaction, stores the very same.
-    monkeypatch.setattr("dmstore.intake.sources.fill", lambda *_: None)
+    monkeypatch.setattr("dmstore.intake.ingest.fill", lambda *_: None)
     appended = adopt(tmp_path / "b.dm", "base", folder, seed=1)
     again = ingest(appended, [folder])
     assert vars(again) == {**vars(result), "sources": again.sources}

@@ -1,6 +1,8 @@
 """Worker files: what is taken, what is refused, and that refusal changes nothing."""
 
+import gc
 import io
+import weakref
 import zipfile
 
 import numpy as np
@@ -8,9 +10,13 @@ import pytest
 from helpers import make_rows
 from numpy.lib import format as npy
 
+from dmstore import readers
 from dmstore.core import bits
 from dmstore.errors import InputError
-from dmstore.intake.worker_files import ingest
+from dmstore.intake import ingest as engine
+from dmstore.intake.ingest import ingest
+from dmstore.readers.npz import NpzSource
+from dmstore.readers.source import Request
 from dmstore.upkeep.retraction import retract_runs
 
 
@@ -143,6 +149,14 @@ BAD = {
     ),
     "no output": (lambda a, p: save(p / "x.npz", **arrays(a, range(4), margin=None)), "margin"),
     "no mask": (lambda a, p: save(p / "x.npz", **arrays(a, range(4), mask=None)), "mask_packed"),
+    "no runs": (
+        lambda a, p: save(
+            p / "x.npz",
+            **{name: values[:0] for name, values in arrays(a, range(4)).items()},
+            row_digest=np.zeros((0, 16), np.uint8),
+        ),
+        "at least one",
+    ),
     "object array": (
         lambda a, p: save(
             p / "x.npz", **arrays(a, range(4)), note=np.array([{}, 1, 2, 3], dtype=object)
@@ -272,3 +286,51 @@ def test_retracted_rows_of_a_worker_are_skipped(single, tmp_path):
     assert (result.new, result.present, result.skipped, result.errors) == (0, 2, 2, [])
     assert "w.npz: 2 runs skipped, retracted here; 'dmstore retract STUDY" in result.warnings[0]
     assert len(single.table.segment_names()) == before
+
+
+def test_a_refused_file_tells_of_its_retracted_rows_too(single, tmp_path):
+    save(tmp_path / "w.npz", **arrays(single, range(10, 14)))
+    ingest(single, [tmp_path / "w.npz"])
+    retract_runs(single, ["run=12-13"], reason="bad memory")
+    data = arrays(single, range(10, 16))
+    data["margin"][0] += 1
+    result = ingest(single, [save(tmp_path / "x.npz", **data)])
+    assert (result.new, result.conflicting, result.refused, result.skipped) == (0, 1, 3, 2)
+    assert "2 runs skipped, retracted here" in result.warnings[0]
+
+
+def test_a_workers_file_is_a_source(single, tmp_path):
+    path = save(tmp_path / "w.npz", **arrays(single, range(5)))
+    assert readers.sniff(path) == "npz"
+    source = readers.open_source(path, "npz", Request(table=single.table))
+    source.load()
+    expected = make_rows(single, range(5)).arrays
+    places = np.array([1, 3])
+    assert source.ids.tolist() == list(range(5))
+    assert np.array_equal(source.masks(places), expected["mask"][places])
+    rows = source.read(places, ["margin"])
+    assert rows.run.tolist() == [1, 3]
+    assert np.array_equal(rows.arrays["margin"], expected["margin"][places])
+    assert rows.columns.keys() == {"accuracy", "time", "host"}
+    with pytest.raises(InputError, match="name the study"):
+        readers.open_source(path, "npz", Request())
+
+
+def test_few_files_are_in_memory_at_a_time(single, tmp_path, monkeypatch):
+    """What was read is let go of when it is stored, however many files there are."""
+    for run in range(30):
+        save(tmp_path / f"{run:03d}.npz", **arrays(single, [run]))
+    load, loaded, most = NpzSource.load, weakref.WeakSet(), []
+
+    def spy(self):
+        load(self)
+        loaded.add(self)
+        gc.collect()
+        most.append(len(loaded))
+
+    monkeypatch.setattr(NpzSource, "load", spy)
+    monkeypatch.setattr(engine, "BATCH_RUNS", 4)
+    assert ingest(single, [tmp_path]).new == 30
+    assert max(most) == 1
+    # In the order of the files, though the next ones are read meanwhile.
+    assert single.table.view().run.tolist() == list(range(30))

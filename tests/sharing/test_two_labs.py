@@ -10,7 +10,7 @@ from helpers import examples, fill, make_rows
 import dmstore
 from dmstore.cli import main
 from dmstore.errors import ConflictError
-from dmstore.intake.worker_files import ingest
+from dmstore.intake.ingest import ingest
 from dmstore.sharing import publish, pull
 from dmstore.storage.acts.compact import compact
 from dmstore.study import plan

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import fill
 
-from dmstore.intake.worker_files import ingest
+from dmstore.intake.ingest import ingest
 from dmstore.training import RunWriter
 from dmstore.upkeep import retraction
 from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study

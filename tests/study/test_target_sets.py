@@ -15,7 +15,7 @@ from later_targets import COUNT, margins, said, targets, write
 
 import dmstore
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
-from dmstore.intake.worker_files import ingest
+from dmstore.intake.ingest import ingest
 from dmstore.storage.table.rows import Rows
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import compact_study, status, vacuum_study, verify_study

@@ -35,7 +35,7 @@ _context.set_forkserver_preload(
         "dmstore.study.study",
         "dmstore.study.creation",
         "dmstore.intake.adopt",
-        "dmstore.intake.worker_files",
+        "dmstore.intake.ingest",
         "dmstore.analysis",
         "dmstore.regression.kernels.path",
         "dmstore.regression",

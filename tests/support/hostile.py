@@ -590,7 +590,7 @@ FILES = {
 def read_file(path, study):
     """A command that reads a file: as a worker's, as scores, or as columns."""
     from dmstore.errors import InputError
-    from dmstore.intake.worker_files import ingest
+    from dmstore.intake.ingest import ingest
     from dmstore.readers.columns import read_columns
     from dmstore.readers.scores import labelled, open_scores
     from dmstore.readers.units import Units

@@ -9,7 +9,7 @@ from helpers import fill, make_rows
 import dmstore
 from dmstore.cli import main
 from dmstore.errors import InputError
-from dmstore.intake.worker_files import ingest
+from dmstore.intake.ingest import ingest
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows, row_digests

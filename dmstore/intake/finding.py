@@ -1,0 +1,63 @@
+"""Which sources there are at the paths of an ingest, and in which order they are taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dmstore import readers
+from dmstore.errors import InputError
+from dmstore.readers.source import FAULTS, Request, Source
+
+
+def find_sources(
+    paths: Iterable[str | Path],
+    format: str,
+    request: Request,
+    say: Callable[[str], None] | None = None,
+) -> tuple[deque[Source], list[str]]:
+    """Open everything that is named.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    format : str
+        One of :data:`dmstore.readers.FORMATS`, or ``auto``.
+    request : Request
+        What to take from sources.
+    say : callable, optional
+        Called with a line on each source that was recognised.
+
+    Returns
+    -------
+    sources : deque of Source
+        Those that are taken whole come first, so that they are put together before others are stored.
+    errors : list of str
+        A line on each path that cannot be opened.
+
+    Raises
+    ------
+    InputError
+        If there is none at all, or none in a directory.
+    """
+    found: list[Source] = []
+    errors: list[str] = []
+    for path in paths:
+        kind = readers.sniff(path) if format == "auto" else format
+        try:
+            opened = readers.open_sources(path, kind, request)
+        except FAULTS as error:
+            errors.append(str(error))
+            continue
+        if not opened:
+            msg = f"{path}: no .npz file in this directory, and nothing else that is known; say what it is with --format"
+            raise InputError(msg)
+        for source in opened:
+            if say and source.title:
+                say(f"{source.path}: {source.format}: {source.title}")
+        found += opened
+    if not found and not errors:
+        msg = "no files to ingest; name .npz files, directories or other sources"
+        raise InputError(msg)
+    return deque(sorted(found, key=lambda source: not source.whole)), errors
