@@ -27,6 +27,7 @@ from dmstore.errors import ExistsError, IncompleteError, InputError, MissingDepe
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.creation import create_study
 from dmstore.study.plan import Part
+from dmstore.study.results import runs_of
 from dmstore.study.study import Study, open_study
 
 TITLE = "Handwritten digits with a planted mark"
@@ -272,7 +273,7 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
         for row, name in enumerate((A, B))
     }
     result = {
-        "runs": {name: sum(fits[name].document["runs"].values()) for name in (A, B)},
+        "runs": {name: runs_of(fits[name].document) for name in (A, B)},
         "holdout_r2": {name: quality[name]["holdout_r2"] for name in (A, B)},
         "lds": {name: quality[name]["lds"] for name in (A, B)},
         "worst_kkt": max(fits[name].summary["worst_kkt"] for name in (A, B)),
@@ -343,9 +344,9 @@ def _lines(
         f"{TITLE}: {study.document['train']['count']} training images, {study.document['targets']['test']['count']} targets"
     ]
     for name in (A, B):
-        q, runs = quality[name], fits[name].document["runs"]
+        q = quality[name]
         lines.append(
-            f"{name}: {sum(runs.values())} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
+            f"{name}: {runs_of(fits[name].document)} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
             f"LDS {q['lds']:.2f} ({q['lds_low']:.2f} to {q['lds_high']:.2f}) on {q['eval_runs']} eval runs"
         )
     lines.append(

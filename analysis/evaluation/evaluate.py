@@ -9,6 +9,7 @@ import numpy as np
 from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, number, summarise
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
 
@@ -97,7 +98,7 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     }
     results = {key: figures[key] for key in _KEPT}
     if not (own["seen"] or isinstance(study.objects, ReadOnly)):
-        document = {
+        document: EvaluationDocument = {
             "fit": attrs["fit"],
             "study": study.uuid,
             "algorithm": attrs["algorithm"],

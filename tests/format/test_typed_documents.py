@@ -2,6 +2,9 @@
 
 import copy
 import importlib.util
+import re
+import subprocess
+import sys
 import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -137,3 +140,52 @@ def test_what_has_no_type_is_refused():
     schemas["tag"]["properties"]["name"] = {"type": "decimal"}
     with pytest.raises(ValueError, match=r"tag\.name: type 'decimal'"):
         generator.modules(schemas)
+
+
+# A type checker
+
+
+# Each line that is wrong, with what is to be said of it.
+CHECKED = """
+from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import TagDocument
+
+fit = load_document("fit", b"", "here")
+fit["content"]  # TypedDict "FitDocument" has no key "content"
+fit["runs"]["test"]  # TypedDict "FitRuns" has no key "test"
+fit["version"] + "1"  # Unsupported operand types
+fit["runs"]["eval"] + fit["version"]
+load_document("fitt", b"", "here")  # No overload variant
+load_document("algorithm", b"", "here")["sampling"] == "planed"  # Non-overlapping equality check
+load_document("algorithm", b"", "here")["sampling"] == "planned"
+tag: TagDocument = {"name": "a", "version": 1, "base": "b"}  # Missing key "content_id"
+tag = {"name": "a", "version": 1, "base": "b", "content_id": "c", "run": 1}  # Extra key "run"
+dump_document("tag", fit)  # No overload variant
+dump_document("tag", tag)
+"""
+
+
+def test_a_type_checker_sees_a_misspelt_key(tmp_path):
+    pytest.importorskip("mypy")
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(CHECKED)
+    modules = [ROOT / "dmstore/schema" / name for name in ("documents.py", *MODULES)]
+    # These modules alone: what is checked here needs none of what they import.
+    options = ["--strict", "--config-file=", "--follow-imports=skip", "--no-site-packages"]
+    options += ["--cache-dir", str(tmp_path / "cache"), "--hide-error-context"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *map(str, modules), str(snippet)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    found = dict(re.findall(r"snippet\.py:(\d+): error: (.*)", done.stdout))
+    wanted = {
+        str(number): line.partition("  # ")[2]
+        for number, line in enumerate(CHECKED.splitlines(), 1)
+        if "  # " in line
+    }
+    assert found.keys() == wanted.keys(), done.stdout + done.stderr
+    for number, text in wanted.items():
+        assert text in found[number]
