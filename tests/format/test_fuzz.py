@@ -25,7 +25,7 @@ from dmstore.readers.files import open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
 from dmstore.schema.documents import load_document
-from dmstore.schema.files import _read
+from dmstore.schema.files import read_schema
 from dmstore.storage.objects import frames, metadata
 from dmstore.storage.published import index
 from dmstore.storage.table import chunks, segment
@@ -221,7 +221,7 @@ def _json():
 @given(data=st.data())
 def test_documents(kind, data):
     """Also those that are nearly right: each property is what it should be or anything at all."""
-    properties = _read(f"{kind}.document.json")["properties"]
+    properties = read_schema(f"{kind}.document.json")["properties"]
     document = {"format_version": "1.0", "kind": kind} | data.draw(
         st.dictionaries(st.sampled_from(sorted(properties)), _json(), max_size=len(properties))
     )
