@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from dmstore.study.creation import create_study
 from dmstore.study.plan import Part
 from dmstore.study.results import runs_of
 from dmstore.study.study import Study, open_study
+
+if TYPE_CHECKING:
+    from dmstore.regression.fitting.study_fit import Fit
 
 TITLE = "Handwritten digits with a planted mark"
 A, B = "plain", "pasted"
@@ -330,7 +333,7 @@ def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
 
 def _lines(
     study: Study,
-    fits: dict[str, Any],
+    fits: Mapping[str, Fit],
     quality: dict[str, Any],
     comparison: Any,
     best: dict[str, Any],
