@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,11 @@ from dmstore.errors import ExistsError, IncompleteError, InputError, MissingDepe
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.creation import create_study
 from dmstore.study.plan import Part
+from dmstore.study.results import runs_of
 from dmstore.study.study import Study, open_study
+
+if TYPE_CHECKING:
+    from dmstore.regression.fitting.study_fit import Fit
 
 TITLE = "Handwritten digits with a planted mark"
 A, B = "plain", "pasted"
@@ -272,7 +276,7 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
         for row, name in enumerate((A, B))
     }
     result = {
-        "runs": {name: sum(fits[name].document["runs"].values()) for name in (A, B)},
+        "runs": {name: runs_of(fits[name].document) for name in (A, B)},
         "holdout_r2": {name: quality[name]["holdout_r2"] for name in (A, B)},
         "lds": {name: quality[name]["lds"] for name in (A, B)},
         "worst_kkt": max(fits[name].summary["worst_kkt"] for name in (A, B)),
@@ -325,7 +329,7 @@ def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
 
 def _lines(
     study: Study,
-    fits: dict[str, Any],
+    fits: Mapping[str, Fit],
     quality: dict[str, Any],
     comparison: Any,
     best: dict[str, Any],
@@ -339,9 +343,9 @@ def _lines(
         f"{TITLE}: {study.document['train']['count']} training images, {study.document['targets']['test']['count']} targets"
     ]
     for name in (A, B):
-        q, runs = quality[name], fits[name].document["runs"]
+        q = quality[name]
         lines.append(
-            f"{name}: {sum(runs.values())} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
+            f"{name}: {runs_of(fits[name].document)} runs stored and verified; holdout R2 {q['holdout_r2']:.2f}, "
             f"LDS {q['lds']:.2f} ({q['lds_low']:.2f} to {q['lds_high']:.2f}) on {q['eval_runs']} eval runs"
         )
     lines.append(

@@ -15,6 +15,7 @@ from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldif
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
+from dmstore.schema.typed_documents import ComparisonDocument, CompleteDocument
 from dmstore.storage.table import groups
 from dmstore.study.study import Study
 
@@ -73,9 +74,12 @@ def compare(
     parameters = ComparisonParameters(components, top, heavy, center, random_state)
     parameters.check()
     fits = [study.newest_fit(name) for name in (a, b)]
-    for key in ("output", "target_set"):
-        if fits[0][key] != fits[1][key]:
-            msg = f"{a!r} was fitted on {key} {fits[0][key]!r}, {b!r} on {fits[1][key]!r}; fit both on the same"
+    for key, mine, theirs in (
+        ("output", fits[0]["output"], fits[1]["output"]),
+        ("target_set", fits[0]["target_set"], fits[1]["target_set"]),
+    ):
+        if mine != theirs:
+            msg = f"{a!r} was fitted on {key} {mine!r}, {b!r} on {theirs!r}; fit both on the same"
             raise InputError(msg)
     stated = {
         "fits": [fit["fit"] for fit in fits],
@@ -87,7 +91,7 @@ def compare(
     name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     where = f"comparisons/{name}/"
     if not study.objects.exists(f"{where}complete.json"):
-        document = {
+        document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,
             "algorithms": [a, b],
@@ -112,7 +116,7 @@ def compare(
         groups.write_directory(
             study.objects, f"{where}{path}", group_spec("comparison"), stored_arrays(found)
         )
-        complete = {"path": path, "created": provenance.utc_now()}
+        complete: CompleteDocument = {"path": path, "created": provenance.utc_now()}
         if not study.objects.put_if_absent(
             f"{where}complete.json", dump_document("complete", complete)
         ):

@@ -17,6 +17,7 @@ from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -130,18 +131,16 @@ def benchmark(
     if resamples < 1:
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)
+    document: FitDocument | None = None
     try:
-        document: Mapping[str, Any] = study.newest_fit(
-            algorithm, fit, output if fit is None else None
-        )
+        document = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
         if not len(scores) or fit is not None or algorithm not in study.algorithms:
             raise
-        document = {}
     if document and output not in (None, document["output"]):
         msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
         raise InputError(msg)
-    said = output or document.get("output", "margin")
+    said = output or (document["output"] if document else "margin")
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
     truth = read_truth(runs, said, unit=study.target_train(target_set), force=force)
@@ -171,7 +170,7 @@ def benchmark(
         {
             "study": study.uuid,
             "algorithm": algorithm,
-            "fit": document.get("fit", ""),
+            "fit": document["fit"] if document else "",
             "output": said,
             "content_id": runs.attrs["content_id"],
             "eval_runs": len(truth.run),
@@ -185,7 +184,7 @@ def benchmark(
 
 
 def _fit(
-    study: Study, algorithm: str, document: Mapping[str, Any], runs: xr.Dataset, truth: Truth
+    study: Study, algorithm: str, document: FitDocument, runs: xr.Dataset, truth: Truth
 ) -> Method:
     datamodels = study.datamodels(algorithm, document["fit"])
     kept = document["runs"]["eval"]

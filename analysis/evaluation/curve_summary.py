@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dmstore import provenance
 from dmstore.analysis.evaluation.plain_numbers import mean, median, number, quantile
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
 
@@ -79,7 +80,7 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
             "targets": results["targets"],
         }
         stated = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-        document = {
+        document: EvaluationDocument = {
             "fit": attrs["fit"],
             "study": study.uuid,
             "algorithm": attrs["algorithm"],

@@ -8,6 +8,7 @@ from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, summarise
 from dmstore.analysis.evaluation.plain_numbers import median
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.study import Study
 
@@ -91,7 +92,7 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     figures = {**own, **table, "holdout_r2": median(holdout)}
     results = {key: figures[key] for key in _KEPT}
     if not (own["seen"] or isinstance(study.objects, ReadOnly)):
-        document = {
+        document: EvaluationDocument = {
             "fit": attrs["fit"],
             "study": study.uuid,
             "algorithm": attrs["algorithm"],

@@ -21,6 +21,7 @@ from dmstore.regression.problem.packing import RunPacker, Words, padded
 from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.shared import SharedBlock
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -161,23 +162,24 @@ def _settings(
     parameters: Parameters | None,
 ) -> tuple[str, Parameters, str]:
     """Output, parameters and name of the fit whose curve this is."""
+    document: FitDocument | None = None
     try:
-        document: dict[str, Any] = study.newest_fit(algorithm, fit, output if fit is None else None)
+        document = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
         if fit is not None or algorithm not in study.algorithms:
             raise
-        document = {}
-    if output not in (None, document.get("output")):
-        document = {}
+    if document and output not in (None, document["output"]):
+        document = None
     known = Parameters.__dataclass_fields__
-    stated = {k: v for k, v in document.get("parameters", {}).items() if k in known}
+    said = document["parameters"] if document else {}
+    stated = {k: v for k, v in said.items() if k in known}
     settings = replace(parameters or Parameters(**stated), halves=False)
     # A curve of other parameters than the fit's says nothing of the fit.
     same = settings == replace(Parameters(**stated), halves=False)
     return (
-        output or document.get("output", "margin"),
+        output or (document["output"] if document else "margin"),
         settings,
-        document.get("fit", "") if same else "",
+        document["fit"] if document and same else "",
     )
 
 

@@ -13,6 +13,7 @@ from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.errors import InputError
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import groups
 from dmstore.study import results
@@ -176,7 +177,9 @@ def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def _provenance(study: Study, document: dict[str, Any], names: list[str]) -> list[tuple[str, str]]:
+def _provenance(
+    study: Study, document: ComparisonDocument, names: list[str]
+) -> list[tuple[str, str]]:
     rows = [
         ("study", study.uuid),
         ("comparison", document["comparison"]),

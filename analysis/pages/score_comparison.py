@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open
 from dmstore.readers.units import Units
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.schema.group_specs import check_group, group_spec
+from dmstore.schema.typed_documents import ScoreComparisonDocument
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.posix import sync_path
@@ -114,7 +116,8 @@ def compare_scores(
         for row, file in enumerate(files)
     ]
     called = _names((a, b), files, names)
-    sources = [dict(one.attrs) for one in data]
+    # As :func:`labelled` states them.
+    sources: list[Any] = [dict(one.attrs) for one in data]
     if all(sources[0][k] == sources[1][k] for k in ("sha256", "array")):
         msg = f"{a} and {b} hold the same scores; comparing them tells nothing, give two different files"
         raise InputError(msg)
@@ -136,9 +139,12 @@ def compare_scores(
             parameters=parameters,
             progress=progress,
         )
-        document = {
+        document: ScoreComparisonDocument = {
             "comparison": name,
-            **{k: stated[k] for k in ("algorithms", "sources", "examples", "parameters")},
+            "algorithms": called,
+            "sources": sources,
+            "examples": labels.about,
+            "parameters": asdict(parameters),
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
@@ -226,20 +232,18 @@ def _is_there(place: Path, name: str) -> bool:
     """Whether this comparison is at `place`; ExistsError if something else is."""
     if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
         return False
-    try:
-        document = load_document(
-            "score_comparison", (place / _DOCUMENT).read_bytes(), str(place / _DOCUMENT)
-        )
-    except (OSError, ValueError):
-        document = {}
-    if document.get("comparison") != name:
+    found = None
+    with contextlib.suppress(OSError, ValueError):
+        raw = (place / _DOCUMENT).read_bytes()
+        found = load_document("score_comparison", raw, str(place / _DOCUMENT))["comparison"]
+    if found != name:
         msg = f"{place}: holds something else than this comparison; choose another --out"
         raise ExistsError(msg)
     return True
 
 
 def _keep(
-    place: Path, name: str, found: xr.Dataset, document: dict[str, Any], labels: Labels
+    place: Path, name: str, found: xr.Dataset, document: ScoreComparisonDocument, labels: Labels
 ) -> None:
     """Build the directory beside its place and rename it there: whole or not at all.
 
@@ -299,7 +303,7 @@ def _load(place: Path, labels: Labels) -> xr.Dataset:
     )
 
 
-def _subject(document: dict[str, Any], labels: Labels) -> Subject:
+def _subject(document: ScoreComparisonDocument, labels: Labels) -> Subject:
     """What the page says beside the result."""
     cards, provenance = (
         [],

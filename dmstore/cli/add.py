@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dmstore.cli import options, output
+
+if TYPE_CHECKING:
+    from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling
 
 
 @click.command("add")
@@ -63,8 +66,8 @@ def command(
     alpha: float,
     runs: int,
     repeats: int,
-    sampling: str,
-    masks: str,
+    sampling: AlgorithmSampling,
+    masks: AlgorithmMasks,
     outputs: tuple[str, ...],
     task: str | None,
     config: str | None,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dmstore.cli import options, output
+
+if TYPE_CHECKING:
+    from dmstore.schema.typed_documents import AboutDocument
 
 
 @click.command("publish")
@@ -65,12 +70,13 @@ def command(
         datamodels=not no_datamodels,
         comparisons=not no_comparisons,
     )
-    about = {
-        "title": title,
+    # What is empty is not stated anew.
+    about: AboutDocument = {
+        "title": title or "",
         "authors": list(authors),
-        "licence": licence,
-        "citation": citation,
-        "doi": doi,
+        "licence": licence or "",
+        "citation": citation or "",
+        "doi": doi or "",
     }
     bar = output.Progress("publish", quiet=quiet)
     try:

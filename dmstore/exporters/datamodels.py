@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from dmstore.errors import IncompleteError, NotFoundError
 from dmstore.exporters.stream import Stream, whole
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.storage.table import log
 from dmstore.storage.table.view import BLOCK, View
 from dmstore.study.algorithm import Algorithm
+from dmstore.study.results import base_of
 from dmstore.study.study import Study
 
 # The chunks of `weight`: a part of a chunk costs as much to read as all of it.
@@ -34,7 +36,7 @@ class Datamodels:
     """
 
     algorithm: Algorithm
-    document: dict[str, Any]
+    document: FitDocument
     dataset: Any
 
     @classmethod
@@ -104,11 +106,10 @@ class Datamodels:
     def _runs(self) -> View:
         """The runs that the fit stands on: the present ones if they are the same, else its base."""
         table = self.algorithm.table
-        content_id = self.document["content_id"]
         view = table.view()
-        if view.content_id() == content_id:
+        if view.content_id() == self.document["content_id"]:
             return view
-        base = log.Base(self.document["base"], sum(self.document["runs"].values()), content_id)
+        base = base_of(self.document)
         try:
             return table.view_of(log.Manifest(self.document["version"], base=base))
         except FileNotFoundError:

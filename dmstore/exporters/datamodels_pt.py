@@ -63,7 +63,11 @@ def write(
         "convention": _STANDARDISED if standardised else _RAW,
         "about": {
             "software": provenance.software(),
-            **{key: document[key] for key in ("study", "algorithm", "fit", "output", "content_id")},
+            "study": document["study"],
+            "algorithm": document["algorithm"],
+            "fit": document["fit"],
+            "output": document["output"],
+            "content_id": document["content_id"],
         },
     }
     torchfile.write(path, metered(tensors, progress), values)

@@ -12,6 +12,7 @@ from dmstore.exporters.datamodels import Datamodels
 from dmstore.exporters.place import building
 from dmstore.exporters.source import Source
 from dmstore.exporters.stream import Progress, own_names
+from dmstore.study.results import runs_of
 from dmstore.study.study import Study
 
 # Formats, and the options that mean something in each.
@@ -120,7 +121,7 @@ def export(
             datamodels_pt.write(
                 place, found, standardised=units == "standardised", progress=progress
             )
-            rows, content_id = sum(found.document["runs"].values()), found.document["content_id"]
+            rows, content_id = runs_of(found.document), found.document["content_id"]
         else:
             pinned = source("eval" if to == "truth" else "all")
             if to == "npy":
@@ -149,6 +150,9 @@ def _write_safetensors(
     else:
         streams += found.by_target()
         metadata["fit"] = {
-            key: found.document[key] for key in ("fit", "output", "content_id", "parameters")
+            "fit": found.document["fit"],
+            "output": found.document["output"],
+            "content_id": found.document["content_id"],
+            "parameters": found.document["parameters"],
         }
     safetensors.write(path, own_names([*streams, *source.columns()]), metadata, progress)

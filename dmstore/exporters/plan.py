@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.schema.documents import dump_document
+from dmstore.schema.typed_documents import WorkerDocument
 from dmstore.study import plan
 from dmstore.study.study import Study
 
@@ -24,7 +24,7 @@ def write(path: Path, study: Study, algorithm: str) -> int:
     opened = study.algorithm(algorithm)
     sizes = opened.table.sizes
     independent = opened.document["masks"] == "independent"
-    document = {
+    document: WorkerDocument = {
         "study": study.uuid,
         "algorithm": algorithm,
         "sampling": opened.document["sampling"],
@@ -32,7 +32,7 @@ def write(path: Path, study: Study, algorithm: str) -> int:
         "key": plan.mask_key(study.seed, algorithm if independent else None),
         "alpha": opened.alpha,
         "train": opened.train,
-        "blocks": [asdict(block) for block in opened.blocks()],
+        "blocks": [block.document() for block in opened.blocks()],
         "stored": _ranges(np.sort(opened.table.view().run)) if opened.planned else [],
         "outputs": {
             spec.name: {"dtype": spec.dtype, "shape": [sizes[dim] for dim in spec.dims[1:]]}

@@ -212,8 +212,7 @@ def open_source(path: Path, request: Request) -> StudySource:
         msg = f"{path}: is {what}, so its runs are not of the plan of {into.name!r}; ingest them into an algorithm with '--sampling foreign'"
         raise InputError(msg)
     if into.planned and source.uuid != into.uuid:
-        mine, theirs = ({k: one.document.get(k) for k in _ALIKE} for one in (into, source))
-        differ = [name for name in _ALIKE if mine[name] != theirs[name]]
+        differ = [n for n in _ALIKE if into.document.get(n) != source.document.get(n)]
         if into.document["masks"] == "independent" and source.name != into.name:
             differ.append("name")
         if differ:

@@ -11,6 +11,7 @@ from typing import Any
 from dmstore.core import strictjson, validation
 from dmstore.errors import FormatError, plain
 from dmstore.schema.files import read_schema
+from dmstore.schema.typed_functions import dumps_by_kind, loads_by_kind
 
 FORMAT_VERSION = "1.0"
 
@@ -35,16 +36,19 @@ def check_version(payload: Mapping[str, Any], where: str) -> None:
         raise FormatError(msg)
 
 
+@dumps_by_kind
 def dump_document(kind: str, payload: Mapping[str, Any]) -> bytes:
-    """Bytes of a document, checked against its schema before anything is written."""
+    """Bytes of a document, checked against its schema before anything is written.
+
+    For type checkers the kind says what the payload must be: see :mod:`dmstore.schema.typed_documents`.
+    """
     document = {"format_version": FORMAT_VERSION, "kind": kind, **payload}
     _check_document(kind, document, f"new {kind} document")
     return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def load_document(
-    kind: str, raw: bytes, where: str, *, lists: tuple[str, ...] = ()
-) -> dict[str, Any]:
+@loads_by_kind
+def load_document(kind: str, raw: bytes, where: str, *, lists: tuple[str, ...] = ()) -> Any:
     """Parse and check a stored document.
 
     Parameters
@@ -56,6 +60,12 @@ def load_document(
         For error texts.
     lists : tuple of str
         Long lists, of which only the first item is checked here: the caller checks the rest, faster.
+
+    Returns
+    -------
+    dict
+        What the document says. For type checkers it has the type of the kind, as in
+        :mod:`dmstore.schema.typed_documents`.
 
     Raises
     ------

@@ -16,6 +16,7 @@ import numpy as np
 from dmstore.errors import FormatError
 from dmstore.schema.documents import FORMAT_VERSION, check_version
 from dmstore.schema.files import read_schema
+from dmstore.schema.typed_documents import AlgorithmOutput
 
 if TYPE_CHECKING:
     import zarr
@@ -84,7 +85,7 @@ def _column_fill(dtype: str) -> Any:
     return {"float64": math.nan, "int64": 0, "bool": False, "string": ""}[dtype]
 
 
-def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None) -> GroupSpec:
+def group_spec(kind: str, outputs: Mapping[str, AlgorithmOutput] | None = None) -> GroupSpec:
     """Spec of a kind of group, with the algorithm's declared outputs added.
 
     Parameters
@@ -129,7 +130,7 @@ def group_spec(kind: str, outputs: Mapping[str, Mapping[str, Any]] | None = None
     return GroupSpec(kind, raw["key"], arrays, raw["columns"], raw["doc"])
 
 
-def known_outputs() -> dict[str, dict[str, Any]]:
+def known_outputs() -> dict[str, AlgorithmOutput]:
     """The output functions that can be declared by name alone."""
     return dict(read_schema("outputs.json")["outputs"])
 

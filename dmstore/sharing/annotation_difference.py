@@ -40,12 +40,14 @@ def diff(x: Study, y: Study) -> dict[str, list[str]]:
 def _places(study: Study) -> dict[str, Place]:
     """Every annotation of every set: ``<set>-<name>`` to where its values are."""
     found: dict[str, Place] = {}
-    for name, entry in (*study.target_sets.items(), ("train", {}), ("class", {})):
+    sets = study.target_sets
+    for name in (*sets, "train", "class"):
         stored = annotation.names(study.objects, name)
         found |= {f"{name}-{column}": (where, "value") for column, where in stored.items()}
-        if entry.get("later"):
-            own = annotation.own_columns(study.objects, entry["path"])
-            found |= {f"{name}-{c}": (entry["path"], f"annotation_{c}") for c in own}
+        if name in sets and sets[name]["later"]:
+            place = sets[name]["path"]
+            own = annotation.own_columns(study.objects, place)
+            found |= {f"{name}-{column}": (place, f"annotation_{column}") for column in own}
     return found
 
 

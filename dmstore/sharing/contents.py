@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dmstore.errors import NotFoundError
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm, IndexAlgorithmOutput
 from dmstore.sharing import blocks, documents, examples
 from dmstore.storage.acts import tag
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
-from dmstore.study.about import read_about
+from dmstore.study.about import read_about, updated
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
 from dmstore.upkeep.maintenance import later_outputs
@@ -62,11 +62,11 @@ class Contents:
     """Everything to publish, and what the snapshot of each algorithm is."""
 
     items: Sequence[Item]
-    algorithms: Mapping[str, Mapping[str, Any]]
-    about: Mapping[str, Any]
+    algorithms: Mapping[str, IndexAlgorithm]
+    about: AboutDocument
 
 
-def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Contents:
+def collect(study: Study, selection: Selection, about: AboutDocument) -> Contents:
     """List what a published study consists of. Nothing is read but documents.
 
     Parameters
@@ -74,7 +74,7 @@ def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Con
     study : Study
         Compacted, as far as its newest state is to be published.
     selection : Selection
-    about : mapping
+    about : dict
         ``title``, ``authors``, ``licence``, ``citation``, ``doi`` to state anew.
 
     Raises
@@ -106,13 +106,12 @@ def collect(study: Study, selection: Selection, about: Mapping[str, Any]) -> Con
                 # The report shows images and names.
                 whole = selection.images and selection.ids
                 items += [i for i in found if whole or not i.name.endswith("/report.html")]
-    newest = read_about(objects) | {k: v for k, v in about.items() if v}
-    return Contents(items, algorithms, newest)
+    return Contents(items, algorithms, updated(read_about(objects), about))
 
 
 def _algorithm(
     study: Study, algorithm: Algorithm, tagged: str | None
-) -> tuple[list[Item], dict[str, Any]]:
+) -> tuple[list[Item], IndexAlgorithm]:
     """An algorithm's documents, one state of its runs, and that of its outputs on later target sets.
 
     Tags name states of runs. Of outputs the newest state is taken: each row says which run it is of.
@@ -134,9 +133,15 @@ def _algorithm(
         for part in ("plans/", "full/")
         for info in objects.entries(f"{prefix}{part}")
     ]
-    found, stated = _base(objects, table, manifest)
-    items += found
+    stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
     if manifest.base is not None:
+        found, state = _base(objects, table, manifest.version, manifest.base)
+        items += found
+        stated = {
+            "version": state["version"],
+            "runs": state["runs"],
+            "content_id": state["content_id"],
+        }
         items += [
             Item(f"{table}tags/{named['name']}.json", objects)
             for named in tags
@@ -145,24 +150,21 @@ def _algorithm(
     for outputs in later_outputs(study, algorithm.name):
         newest = log.newest(objects, outputs.table.prefix)
         if newest.base is not None:
-            found, state = _base(objects, outputs.table.prefix, newest)
+            prefix = outputs.table.prefix
+            found, state = _base(objects, prefix, newest.version, newest.base)
             items += found
             stated.setdefault("outputs", {})[outputs.target_set] = state
     return items, stated
 
 
 def _base(
-    objects: Objects, table: str, manifest: log.Manifest
-) -> tuple[list[Item], dict[str, Any]]:
+    objects: Objects, table: str, version: int, base: log.Base
+) -> tuple[list[Item], IndexAlgorithmOutput]:
     """The one state of a table: its base and its log entry, and what the index says of it."""
-    base = manifest.base
-    if base is None:
-        return [], {"version": 0, "runs": 0, "content_id": None}
     items = [Item(info.name, objects) for info in objects.entries(f"{table}{base.path}/")]
-    entry = log.entry_name(table, manifest.version)
+    entry = log.entry_name(table, version)
     items.append(Item(entry, content=_manifest(objects.get(entry), entry)))
-    stated = {"version": manifest.version, "runs": base.runs, "content_id": base.content_id}
-    return items, stated
+    return items, {"version": version, "runs": base.runs, "content_id": base.content_id}
 
 
 def _manifest(raw: bytes, where: str) -> bytes:
@@ -174,7 +176,7 @@ def _manifest(raw: bytes, where: str) -> bytes:
 
 
 def _fits(
-    study: Study, selection: Selection, algorithms: Mapping[str, Mapping[str, Any]]
+    study: Study, selection: Selection, algorithms: Mapping[str, IndexAlgorithm]
 ) -> dict[str, tuple[str, str]]:
     """Finished fits to publish; of a tagged state only those that stand on it."""
     return {

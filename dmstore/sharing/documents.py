@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from dmstore.schema.documents import dump_document
+from dmstore.schema.typed_documents import (
+    AboutDocument,
+    IndexAlgorithm,
+    StudyDocument,
+    StudyTarget,
+)
 from dmstore.storage.objects.objects import Objects
-from dmstore.study.about import read_about
+from dmstore.study.about import read_about, updated
 
 
-def about_items(objects: Objects, stated: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:
+def about_items(objects: Objects, stated: AboutDocument) -> tuple[dict[str, bytes], list[str]]:
     """A further about document if `stated` says something new, and the names of those there are."""
     names = [name for name in objects.children("about/") if name.endswith(".json")]
     before = read_about(objects)
-    after = before | {key: value for key, value in stated.items() if value}
+    after = updated(before, stated)
     new = {}
     if after != before or not names:
         number = max((int(n[:-5]) for n in names if n[:-5].isdecimal()), default=0) + 1
@@ -25,9 +30,10 @@ def about_items(objects: Objects, stated: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def readme(
-    about: Mapping[str, Any],
-    study: Mapping[str, Any],
-    algorithms: Mapping[str, Mapping[str, Any]],
+    about: AboutDocument,
+    study: StudyDocument,
+    sets: Mapping[str, StudyTarget],
+    algorithms: Mapping[str, IndexAlgorithm],
     size: int,
     bases: Mapping[str, str],
     *,
@@ -36,9 +42,7 @@ def readme(
 ) -> bytes:
     """The page for people who find the study without dmstore."""
     title = _line(about.get("title") or f"dmstore study {study['uuid'][:8]}")
-    targets = ", ".join(
-        f"{entry['count']} targets ({name})" for name, entry in study["targets"].items()
-    )
+    targets = ", ".join(f"{entry['count']} targets ({name})" for name, entry in sets.items())
     lines = [
         f"# {title}",
         "",
@@ -93,7 +97,7 @@ def readme(
     return ("\n".join(lines) + "\n").encode()
 
 
-def citation(about: Mapping[str, Any], study: Mapping[str, Any]) -> bytes | None:
+def citation(about: AboutDocument, study: StudyDocument) -> bytes | None:
     """A ``CITATION.cff``, or None where no authors are stated, which such a file must have."""
     if not about.get("authors"):
         return None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from dmstore.storage.table import groups
 from dmstore.study import annotation, target_sets
 from dmstore.study import examples as example_sets
 from dmstore.study.study import Study
+from dmstore.study.target_sets import TargetSet
 
 
 def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[str, bytes]]:
@@ -93,9 +92,7 @@ def _withheld(study: Study) -> dict[str, bytes]:
         return {info.name: objects.get(info.name) for info in objects.entries("examples/")}
 
 
-def _rewritten(
-    objects: Objects, entry: Mapping[str, Any], left_out: set[str], *, ids: bool
-) -> bytes:
+def _rewritten(objects: Objects, entry: TargetSet, left_out: set[str], *, ids: bool) -> bytes:
     """The group of a later target set without some columns, or with positions for ids."""
     with example_sets.opened(objects, entry["path"]) as group:
         withheld = not ids or group.attrs.get("ids") == example_sets.WITHHELD

@@ -12,6 +12,7 @@ from typing import Any
 
 from dmstore import provenance
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
+from dmstore.schema.typed_documents import AboutDocument
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
 from dmstore.sharing.staging import Staging, check_free
@@ -38,7 +39,7 @@ def publish(
     destination: str | Path,
     selection: Selection | None = None,
     *,
-    about: Mapping[str, Any] | None = None,
+    about: AboutDocument | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Publish a study.
@@ -138,8 +139,7 @@ class _Sheet:
 
     def presented(self) -> list[Item]:
         """What is for people, once all other entries are known."""
-        about = self.contents.about
-        document = {**self.study.document, "targets": self.study.target_sets}
+        about, document = self.contents.about, self.study.document
         bases = {
             name: entry.name.removesuffix("/zarr.json")
             for name in self.contents.algorithms
@@ -150,6 +150,7 @@ class _Sheet:
         readme = documents.readme(
             about,
             document,
+            self.study.target_sets,
             self.contents.algorithms,
             sum(entry.size for entry in self.entries.values()),
             bases,

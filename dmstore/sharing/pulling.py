@@ -20,6 +20,7 @@ from dmstore.errors import (
     StudyNotFoundError,
 )
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import IndexAlgorithm, IndexAlgorithmOutput, OriginDocument
 from dmstore.sharing import blocks
 from dmstore.sharing.checking import read_index
 from dmstore.sharing.staging import Staging
@@ -38,7 +39,7 @@ from dmstore.upkeep.maintenance import later_outputs, verify_study
 
 _THREADS = 8
 MOST_BRANCHES = 2**29
-_NOTHING = {"version": 0, "runs": 0, "content_id": None}
+_NOTHING: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
 Progress = Callable[[int, int], None]
 
 
@@ -122,7 +123,7 @@ def _pull(
     }
 
 
-def _origin(source: str | Path, index: Index) -> dict[str, Any]:
+def _origin(source: str | Path, index: Index) -> OriginDocument:
     return {
         # A URL holds no credentials: it would have been refused.
         "source": str(source).rstrip("/") if is_url(source) else Path(source).absolute().name,
@@ -207,19 +208,20 @@ def _check(staging: Staging, index: Index) -> None:
         raise CorruptionError(msg)
 
 
-def _check_snapshots(study: Study, algorithms: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_snapshots(study: Study, algorithms: Mapping[str, IndexAlgorithm]) -> None:
     if set(study.algorithms) != set(algorithms):
         msg = f"{INDEX} names the algorithms {', '.join(sorted(algorithms)) or 'none'}, the study has {', '.join(study.algorithms) or 'none'}"
         raise CorruptionError(msg)
     for name, stated in algorithms.items():
         _check_snapshot(study.algorithm(name).table, stated, f"algorithm {name!r}")
         later = {found.target_set: found.table for found in later_outputs(study, name)}
-        for target_set in stated.get("outputs", {}):
+        outputs = stated.get("outputs", {})
+        for target_set in outputs:
             if target_set not in later:
                 msg = f"{INDEX} names outputs of {name!r} on {target_set!r}, the study has none"
                 raise CorruptionError(msg)
         for target_set, table in later.items():
-            state = stated.get("outputs", {}).get(target_set, _NOTHING)
+            state = outputs.get(target_set, _NOTHING)
             _check_snapshot(table, state, f"algorithm {name!r} on {target_set!r}")
 
 
@@ -235,7 +237,7 @@ def _check_zip(objects: Objects, name: str) -> None:
             metadata.layouts(content, f"{name}/{key}")
 
 
-def _check_snapshot(table: Table, stated: Mapping[str, Any], what: str) -> None:
+def _check_snapshot(table: Table, stated: IndexAlgorithm | IndexAlgorithmOutput, what: str) -> None:
     manifest = log.newest(table.objects, table.prefix)
     base = manifest.base
     found = (manifest.version, base.runs if base else 0, base.content_id if base else None)

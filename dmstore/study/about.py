@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import AboutDocument
 from dmstore.storage.objects.objects import Objects
 
 _STATED = ("title", "authors", "licence", "citation", "doi")
 
 
-def read_about(objects: Objects) -> dict[str, Any]:
+def read_about(objects: Objects) -> AboutDocument:
     """The newest about document's ``title``, ``authors``, ``licence``, ``citation``, ``doi``."""
     names = [name for name in objects.children("about/") if name.endswith(".json")]
     if not names:
         return {}
     where = f"about/{max(names)}"
     document = load_document("about", objects.get(where), where)
-    return {key: document[key] for key in _STATED if document.get(key)}
+    stated = {key: document.get(key) for key in _STATED if document.get(key)}
+    return cast(AboutDocument, stated)
+
+
+def updated(before: AboutDocument, stated: AboutDocument) -> AboutDocument:
+    """What a study says of itself once some of it is stated anew; what is empty is not."""
+    return cast(AboutDocument, {**before, **{key: v for key, v in stated.items() if v}})

@@ -21,6 +21,12 @@ from dmstore.errors import (
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.group_specs import group_spec
 from dmstore.schema.names import check_column_name, check_name
+from dmstore.schema.typed_documents import (
+    AlgorithmDocument,
+    AlgorithmMasks,
+    AlgorithmSampling,
+    StudyDocument,
+)
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
 from dmstore.storage.table.rows import Rows
@@ -63,29 +69,27 @@ class Algorithm(Displayed):
     ----------
     objects : Objects
         The study's storage.
-    study : mapping
+    study : dict
         The study's document.
-    document : mapping
+    document : dict
         The algorithm's document.
     """
 
-    def __init__(
-        self, objects: Objects, study: Mapping[str, Any], document: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, objects: Objects, study: StudyDocument, document: AlgorithmDocument) -> None:
         self.objects = objects
-        self.document = dict(document)
-        self.name: str = document["name"]
-        self.uuid: str = document["uuid"]
-        self.alpha: float | None = document["alpha"]
+        self.document = document.copy()
+        self.name = document["name"]
+        self.uuid = document["uuid"]
+        self.alpha = document["alpha"]
         self.planned = document["sampling"] == "planned"
-        self.outputs: dict[str, dict[str, Any]] = dict(document["outputs"])
-        self.target_set: str = document["target_set"]
-        self.train: int = study["train"]["count"]
+        self.outputs = dict(document["outputs"])
+        self.target_set = document["target_set"]
+        self.train = study["train"]["count"]
         self.prefix = f"algorithms/{self.name}/"
         self.retracted_note = f"retracted here; 'dmstore retract STUDY {self.name} --restore --where run=…' takes them back"
-        self._seed: int = study["seed"]
+        self._seed = study["seed"]
         self._plan = StoredPlan(objects, self.prefix, self.name, planned=self.planned)
-        self._study: str = study["uuid"]
+        self._study = study["uuid"]
         self._key = plan.mask_key(
             self._seed, self.name if document["masks"] == "independent" else None
         )
@@ -345,7 +349,7 @@ def require_study(objects: Objects) -> None:
         raise StudyNotFoundError(msg)
 
 
-def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Algorithm:
+def open_algorithm(objects: Objects, study: StudyDocument, name: str) -> Algorithm:
     """Open an algorithm.
 
     Raises
@@ -375,14 +379,14 @@ def open_algorithm(objects: Objects, study: Mapping[str, Any], name: str) -> Alg
 
 def add_algorithm(
     objects: Objects,
-    study: Mapping[str, Any],
+    study: StudyDocument,
     name: str,
     *,
     alpha: float | None = 0.5,
     runs: int = 0,
     repeats: int = 1,
-    sampling: str = "planned",
-    masks: str = "shared",
+    sampling: AlgorithmSampling = "planned",
+    masks: AlgorithmMasks = "shared",
     outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
     target_set: str = "test",
     task: str | None = None,
@@ -409,7 +413,7 @@ def add_algorithm(
         task=task,
         config=config,
     )
-    document = {
+    document: AlgorithmDocument = {
         "name": name,
         "study": study["uuid"],
         "uuid": uuid.uuid4().hex,
@@ -421,7 +425,7 @@ def add_algorithm(
     if name.lower() in taken:
         # A killed call may have declared the algorithm and planned no runs yet.
         algorithm = open_algorithm(objects, study, name)
-        same = all(algorithm.document[key] == value for key, value in declared.items())
+        same = all(algorithm.document.get(key) == value for key, value in declared.items())
         if not same or not runs or algorithm.blocks():
             raise _exists(name)
     elif objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):

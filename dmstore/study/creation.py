@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.schema.documents import dump_document
+from dmstore.schema.typed_documents import AboutDocument, StudyDocument, StudyTrain
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
@@ -34,7 +35,7 @@ def create_study(
     examples: str | Path | Mapping[str, NDArray[Any]],
     *,
     seed: int | None = None,
-    about: Mapping[str, Any] | None = None,
+    about: AboutDocument | None = None,
     classes: int | None = None,
 ) -> Study:
     """Create a study. What a killed call for the same path left beside it is removed after a day.
@@ -101,8 +102,8 @@ def create_study(
 def _create_remote(
     url: str,
     sets: Mapping[str, Mapping[str, NDArray[Any]]],
-    document: Mapping[str, Any],
-    about: Mapping[str, Any] | None,
+    document: StudyDocument,
+    about: AboutDocument | None,
 ) -> Study:
     """Build the study here, then put object after object there, ``study.json`` last."""
     objects = open_location(url)
@@ -138,8 +139,8 @@ def _check_free(target: Path) -> None:
 
 def _document(
     sets: Mapping[str, Mapping[str, NDArray[Any]]], seed: int, classes: int | None
-) -> dict[str, Any]:
-    def describe(ids: NDArray[Any]) -> dict[str, Any]:
+) -> StudyDocument:
+    def describe(ids: NDArray[Any]) -> StudyTrain:
         return {"count": len(ids), "sha256": example_sets.id_hash(ids)}
 
     labels = [
@@ -160,8 +161,8 @@ def _document(
 def _build(
     objects: Objects,
     sets: Mapping[str, Mapping[str, NDArray[Any]]],
-    document: Mapping[str, Any],
-    about: Mapping[str, Any] | None,
+    document: StudyDocument,
+    about: AboutDocument | None,
 ) -> None:
     for name in ("train", "test"):
         columns = sets[name]
@@ -173,8 +174,8 @@ def _build(
                 annotation.write_directory(objects, name, column, values)
     if "name" in sets["class"]:
         annotation.write_directory(objects, "class", "name", sets["class"]["name"])
-    objects.put_if_absent(
-        "about/0001.json",
-        dump_document("about", {"created": provenance.utc_now(), **(about or {})}),
-    )
+    stated: AboutDocument = {"created": provenance.utc_now()}
+    if about:
+        stated = {**stated, **about}
+    objects.put_if_absent("about/0001.json", dump_document("about", stated))
     objects.put_if_absent(ANCHOR, dump_document("study", document))

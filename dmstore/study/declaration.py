@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from dmstore.errors import FormatError, InputError, NotFoundError
 from dmstore.schema.group_specs import known_outputs
 from dmstore.schema.names import check_column_name
+from dmstore.schema.typed_documents import (
+    AlgorithmDocument,
+    AlgorithmMasks,
+    AlgorithmOutput,
+    AlgorithmSampling,
+    StudyDocument,
+)
 from dmstore.storage.table.rows import MOST_RUNS
+
+
+class Declared(TypedDict):
+    """What ``algorithm.json`` says of an algorithm beside its name and origin."""
+
+    alpha: float | None
+    sampling: AlgorithmSampling
+    masks: AlgorithmMasks
+    target_set: str
+    outputs: dict[str, AlgorithmOutput]
+    task: str | None
+    config: dict[str, Any]
 
 
 def declare_outputs(
     outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, AlgorithmOutput]:
     """Declarations of outputs from known names or from full entries.
 
     Parameters
@@ -32,11 +51,12 @@ def declare_outputs(
     if not outputs:
         msg = "an algorithm needs at least one output, such as 'margin'"
         raise InputError(msg)
+    # A dtype or an entry that is not allowed is refused when the document is written.
+    declared: dict[str, Any] = {}
     if isinstance(outputs, Mapping):
         declared = {name: dict(entry) for name, entry in outputs.items()}
     else:
         known = known_outputs()
-        declared = {}
         for text in outputs:
             name, _, dtype = text.partition(":")
             if name not in known:
@@ -54,18 +74,18 @@ def declare_outputs(
 
 
 def declare(
-    study: Mapping[str, Any],
+    study: StudyDocument,
     *,
     alpha: float | None,
     runs: int,
     repeats: int,
-    sampling: str,
-    masks: str,
+    sampling: AlgorithmSampling,
+    masks: AlgorithmMasks,
     outputs: Sequence[str] | Mapping[str, Mapping[str, Any]],
     target_set: str,
     task: str | None,
     config: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+) -> Declared:
     """What a new algorithm's document says of it, checked; see :meth:`dmstore.study.study.Study.add_algorithm`.
 
     Raises
@@ -116,12 +136,12 @@ def declare(
     }
 
 
-def check(document: Mapping[str, Any], name: str, sets: Collection[str], where: str) -> None:
+def check(document: AlgorithmDocument, name: str, sets: Collection[str], where: str) -> None:
     """Check a stored declaration as far as its schema does not.
 
     Parameters
     ----------
-    document : mapping
+    document : dict
         ``algorithm.json``.
     name : str
         Of the directory that it is in.

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.texts import text
 from dmstore.errors import ExistsError, StudyNotFoundError
+from dmstore.schema.typed_documents import StudyDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 from dmstore.study import annotation, target_sets
 from dmstore.study.examples import read_ids
+from dmstore.study.target_sets import TargetSet
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+class ExampleSet(TypedDict):
+    """A set as it is stored: where its group is, and whether it was added later. Classes have no ids."""
+
+    count: int
+    sha256: NotRequired[str]
+    path: str
+    later: bool
 
 
 class ExampleSets:
@@ -27,11 +38,11 @@ class ExampleSets:
     ----------
     objects : Objects
         The study's storage.
-    document : mapping
+    document : dict
         ``study.json``.
     """
 
-    def __init__(self, objects: Objects, document: Mapping[str, Any]) -> None:
+    def __init__(self, objects: Objects, document: StudyDocument) -> None:
         self._objects = objects
         self._document = document
         # Ids and annotations do not change but by annotate.
@@ -40,22 +51,23 @@ class ExampleSets:
     def __getitem__(self, name: str) -> xr.Dataset:
         if name not in self._opened:
             entry = self.entry(name)
-            own = entry["path"] if entry.get("later") else None
+            own = entry["path"] if entry["later"] else None
             dim = name if name in ("train", "class") else "target"
             self._opened[name] = annotation.dataset(self._objects, name, self.ids(name), dim, own)
         return self._opened[name]
 
-    def all_targets(self) -> dict[str, dict[str, Any]]:
+    def all_targets(self) -> dict[str, TargetSet]:
         """All target sets: name to ``count``, ``sha256``, ``path`` and ``later``."""
         return target_sets.read_all(self._objects, self._document)
 
-    def entry(self, name: str) -> dict[str, Any]:
+    def entry(self, name: str) -> ExampleSet:
         """Count, hash of the ids, and place of a set; NotFoundError if there is none."""
-        if name in ("train", "class"):
+        if name == "train":
+            return {**self._document["train"], "path": "examples/train.zarr", "later": False}
+        if name == "class":
             count = self._document.get("classes", 0)
-            entry = self._document["train"] if name == "train" else {"count": count}
-            return {**entry, "path": f"examples/{name}.zarr"}
-        return target_sets.require(self._objects, self._document, name)
+            return {"count": count, "path": "examples/class.zarr", "later": False}
+        return {**target_sets.require(self._objects, self._document, name)}
 
     @functools.cached_property
     def class_names(self) -> list[str]:

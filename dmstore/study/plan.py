@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.schema.typed_documents import WorkerBlock
 from dmstore.storage.table.rows import MAX_RUN
 
 SPLITS = ("train", "holdout", "eval")
@@ -41,6 +42,15 @@ class Block:
     def masks(self) -> int:
         """The number of masks that the block uses."""
         return -(-self.runs // self.repeats)
+
+    def document(self) -> WorkerBlock:
+        """What a document says of it."""
+        return {
+            "first_run": self.first_run,
+            "runs": self.runs,
+            "first_mask": self.first_mask,
+            "repeats": self.repeats,
+        }
 
 
 def next_block(blocks: Sequence[Block], branch: int, runs: int, repeats: int) -> Block:

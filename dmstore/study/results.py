@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dmstore.core.texts import text
 from dmstore.errors import FormatError, NotFoundError, StudyNotFoundError
 from dmstore.schema.documents import load_document
 from dmstore.schema.group_specs import check_group, group_spec
+from dmstore.schema.typed_documents import ComparisonDocument, FitDocument
 from dmstore.storage.objects import guard
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.table import log
 from dmstore.study.annotation import portable
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
+class ListedFit(FitDocument):
+    """The document of a fit, and whether the fit is complete."""
+
+    complete: bool
+
+
+def fits(objects: Objects, algorithm: str) -> list[ListedFit]:
     """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
-    found = []
+    found: list[ListedFit] = []
     for name in objects.children(f"datamodels/{algorithm}/"):
         where = f"datamodels/{algorithm}/{name}"
         if objects.exists(f"{where}/fit.json"):
@@ -32,7 +40,7 @@ def fits(objects: Objects, algorithm: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda fit: (_created(fit), fit["fit"]))
 
 
-def _created(document: dict[str, Any]) -> datetime.datetime:
+def _created(document: FitDocument | ComparisonDocument) -> datetime.datetime:
     """When a document says it was made, in whole seconds or finer; first of all if it does not say."""
     try:
         moment = datetime.datetime.fromisoformat(document.get("created", ""))
@@ -43,7 +51,7 @@ def _created(document: dict[str, Any]) -> datetime.datetime:
 
 def newest_fit(
     objects: Objects, algorithm: str, fit: str | None = None, output: str | None = None
-) -> dict[str, Any]:
+) -> ListedFit:
     """The newest complete fit of an algorithm, or the one named; NotFoundError if there is none."""
     found = [
         f
@@ -59,7 +67,18 @@ def newest_fit(
     return found[-1]
 
 
-def comparisons(objects: Objects) -> list[dict[str, Any]]:
+def runs_of(fit: FitDocument) -> int:
+    """How many runs a fit rests on, of all splits."""
+    runs = fit["runs"]
+    return runs["train"] + runs["holdout"] + runs["eval"]
+
+
+def base_of(fit: FitDocument) -> log.Base:
+    """The base that a fit was made of."""
+    return log.Base(fit["base"], runs_of(fit), fit["content_id"])
+
+
+def comparisons(objects: Objects) -> list[ComparisonDocument]:
     """Documents of finished comparisons, oldest first."""
     found = []
     for name in objects.children("comparisons/"):
@@ -75,7 +94,7 @@ def comparisons(objects: Objects) -> list[dict[str, Any]]:
 
 def newest_comparison(
     objects: Objects, a: str, b: str, comparison: str | None = None
-) -> dict[str, Any]:
+) -> ComparisonDocument:
     """The newest comparison of two algorithms, or the one named; NotFoundError if there is none."""
     found = [
         entry

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from dmstore import provenance
 from dmstore.errors import ConflictError, FormatError, InputError
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import PlanDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.index import ORIGIN
 from dmstore.storage.table.rows import MOST_RUNS
@@ -51,9 +51,9 @@ class StoredPlan:
         for name in names:
             if name not in self._blocks:
                 where = f"{self._prefix}plans/{name}"
-                document = load_document("plan", self._objects.get(where), where)
+                said = load_document("plan", self._objects.get(where), where)
                 self._blocks[name] = Block(
-                    *(document[key] for key in ("first_run", "runs", "first_mask", "repeats"))
+                    said["first_run"], said["runs"], said["first_mask"], said["repeats"]
                 )
         blocks = [self._blocks[name] for name in names]
         if sum(block.runs for block in blocks) > MOST_RUNS:
@@ -97,13 +97,12 @@ class StoredPlan:
         """0 in the first place of a study; in a pulled copy the number that it drew."""
         if not self._objects.exists(ORIGIN):
             return 0
-        document = load_document("origin", self._objects.get(ORIGIN), ORIGIN)
-        return int(document["branch"])
+        return load_document("origin", self._objects.get(ORIGIN), ORIGIN)["branch"]
 
     def _add_block(self, block: Block, number: int) -> None:
-        document = {
+        document: PlanDocument = {
             "block": number,
-            **asdict(block),
+            **block.document(),
             "token": uuid.uuid4().hex,
             "created": provenance.utc_now(),
         }

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError, InputError, NotFoundError, StudyNotFoundError
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import (
+    AboutDocument,
+    AlgorithmMasks,
+    AlgorithmSampling,
+    ComparisonDocument,
+    StudyDocument,
+)
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
@@ -21,9 +28,11 @@ from dmstore.study.algorithm import ANCHOR, Algorithm, add_algorithm, require_st
 from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
+from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
 from dmstore.study.target import Target
 from dmstore.study.target_outputs import TargetOutputs
+from dmstore.study.target_sets import TargetSet
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,11 +81,11 @@ class Study(Displayed):
         ``study.json``.
     """
 
-    def __init__(self, objects: Objects, document: Mapping[str, Any]) -> None:
+    def __init__(self, objects: Objects, document: StudyDocument) -> None:
         self.objects = objects
-        self.document = dict(document)
-        self.uuid: str = document["uuid"]
-        self.seed: int = document["seed"]
+        self.document = document.copy()
+        self.uuid = document["uuid"]
+        self.seed = document["seed"]
         self._sets = ExampleSets(objects, self.document)
 
     @property
@@ -131,7 +140,7 @@ class Study(Displayed):
         return self._sets.label(name)
 
     @property
-    def target_sets(self) -> dict[str, dict[str, Any]]:
+    def target_sets(self) -> dict[str, TargetSet]:
         """All target sets: name to ``count``, ``sha256``, ``path`` and ``later`` (added later)."""
         return self._sets.all_targets()
 
@@ -208,8 +217,8 @@ class Study(Displayed):
         alpha: float | None = 0.5,
         runs: int = 0,
         repeats: int = 1,
-        sampling: str = "planned",
-        masks: str = "shared",
+        sampling: AlgorithmSampling = "planned",
+        masks: AlgorithmMasks = "shared",
         outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
         task: str | None = None,
         config: Mapping[str, Any] | None = None,
@@ -313,14 +322,14 @@ class Study(Displayed):
         """Coordinates that name train units and targets: ids and labels."""
         return self._sets.labels(target_set)
 
-    def fits(self, algorithm: str) -> list[dict[str, Any]]:
+    def fits(self, algorithm: str) -> list[ListedFit]:
         """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
         self.algorithm(algorithm)
         return results.fits(self.objects, algorithm)
 
     def newest_fit(
         self, algorithm: str, fit: str | None = None, output: str | None = None
-    ) -> dict[str, Any]:
+    ) -> ListedFit:
         """The newest complete fit (of an output), or the one named; NotFoundError if there is none."""
         self.algorithm(algorithm)
         return results.newest_fit(self.objects, algorithm, fit, output)
@@ -338,12 +347,15 @@ class Study(Displayed):
             self.objects, f"datamodels/{algorithm}/{document['fit']}/", "datamodels"
         )
         labels = self.labels(document["target_set"])
-        result = result.assign_coords(labels)
-        return result.assign_attrs(
-            {k: document[k] for k in ("fit", "algorithm", "content_id", "version", "output")}
+        return result.assign_coords(labels).assign_attrs(
+            fit=document["fit"],
+            algorithm=document["algorithm"],
+            content_id=document["content_id"],
+            version=document["version"],
+            output=document["output"],
         )
 
-    def comparisons(self) -> list[dict[str, Any]]:
+    def comparisons(self) -> list[ComparisonDocument]:
         """Documents of finished comparisons, oldest first."""
         return results.comparisons(self.objects)
 
@@ -391,7 +403,7 @@ class Study(Displayed):
         return Target(target, weights, self.train["train"].values, self.label("train"))
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> AboutDocument:
         """The newest title, authors, licence and citation; empty if there are none."""
         return read_about(self.objects)
 

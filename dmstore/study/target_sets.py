@@ -19,12 +19,20 @@ from dmstore import provenance
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.group_specs import group_spec
+from dmstore.schema.typed_documents import StudyDocument, StudyTarget, TargetsDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
 from dmstore.study import annotation, examples
 
 PLACE = "targets/"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}", re.ASCII)
+
+
+class TargetSet(StudyTarget):
+    """A target set as it is stored: where its group is, and whether it was added later."""
+
+    path: str
+    later: bool
 
 
 def check_name(name: str) -> None:
@@ -43,15 +51,15 @@ def check_name(name: str) -> None:
         raise InputError(msg)
 
 
-def read_all(objects: Objects, study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All target sets of a study: name to ``count``, ``sha256`` and ``path``.
+def read_all(objects: Objects, study: StudyDocument) -> dict[str, TargetSet]:
+    """All target sets of a study: name to ``count``, ``sha256``, ``path`` and ``later``.
 
     Raises
     ------
     FormatError
         If a document is damaged or belongs to another study.
     """
-    found = {
+    found: dict[str, TargetSet] = {
         name: {**entry, "path": f"examples/{name}.zarr", "later": False}
         for name, entry in study["targets"].items()
     }
@@ -63,14 +71,17 @@ def read_all(objects: Objects, study: Mapping[str, Any]) -> dict[str, dict[str, 
         if document["study"] != study["uuid"] or f"{document['name']}.json" != child:
             msg = f"{where}: is of target set {document['name']!r} of study {document['study']}, so it does not belong here; remove it"
             raise FormatError(msg)
-        found.setdefault(
-            document["name"],
-            {k: document[k] for k in ("count", "sha256", "path")} | {"later": True},
-        )
+        added: TargetSet = {
+            "count": document["count"],
+            "sha256": document["sha256"],
+            "path": document["path"],
+            "later": True,
+        }
+        found.setdefault(document["name"], added)
     return found
 
 
-def require(objects: Objects, study: Mapping[str, Any], name: str) -> dict[str, Any]:
+def require(objects: Objects, study: StudyDocument, name: str) -> TargetSet:
     """One target set; NotFoundError if the study has none of this name."""
     found = study["targets"].get(name)
     if found:
@@ -82,9 +93,7 @@ def require(objects: Objects, study: Mapping[str, Any], name: str) -> dict[str, 
     return known[name]
 
 
-def check(
-    arrays: Mapping[str, Any], study: Mapping[str, Any], where: str
-) -> dict[str, NDArray[Any]]:
+def check(arrays: Mapping[str, Any], study: StudyDocument, where: str) -> dict[str, NDArray[Any]]:
     """The columns of a target set from outside, with ``id``; names with or without ``target_``.
 
     Raises
@@ -113,7 +122,7 @@ def check(
 
 
 def add(
-    objects: Objects, study: Mapping[str, Any], name: str, arrays: Mapping[str, Any], where: str
+    objects: Objects, study: StudyDocument, name: str, arrays: Mapping[str, Any], where: str
 ) -> str:
     """Check and store a target set, whole or not at all; see :meth:`dmstore.study.study.Study.add_targets`.
 
@@ -140,7 +149,7 @@ def add(
     if not objects.put_if_absent(path, encode(_named(columns))):
         msg = f"{path}: the unique name is taken; run the same command again"
         raise ConflictError(msg)
-    document = {
+    document: TargetsDocument = {
         "name": name,
         "study": study["uuid"],
         "count": len(columns["id"]),
@@ -174,7 +183,7 @@ def encode(arrays: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any] | None =
 
 def _require_same(
     objects: Objects,
-    stored: Mapping[str, Any],
+    stored: TargetSet,
     taken: str,
     name: str,
     columns: Mapping[str, NDArray[Any]],

@@ -21,8 +21,10 @@ from dmstore.study import annotation, plan
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.examples import read_ids
 from dmstore.study.plan import Block
+from dmstore.study.results import runs_of
 from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs, joined
+from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.retraction import retracted_since
 
 _HOUR = 3600.0
@@ -120,7 +122,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
                 "fit": fit["fit"],
                 "output": fit["output"],
                 "complete": fit["complete"],
-                "runs": sum(fit["runs"].values()),
+                "runs": runs_of(fit),
                 "current": fit["content_id"] == content_id,
                 "version": fit["version"],
                 "retracted": retracted_since(algorithm, fit),
@@ -198,23 +200,29 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
         try:
             opened = study.algorithm(name)
             opened.blocks()
-            pinned = {entry["base"]: entry for entry in tag.read_all(opened.table)}
-            pinned |= {fit["base"]: fit for fit in study.fits(name) if not fit["complete"]}
-            bases = [log.Base(path, -1, entry["content_id"]) for path, entry in pinned.items()]
+            pinned = {entry["base"]: entry["content_id"] for entry in tag.read_all(opened.table)}
+            pinned |= {
+                fit["base"]: fit["content_id"] for fit in study.fits(name) if not fit["complete"]
+            }
+            bases = [log.Base(path, -1, content_id) for path, content_id in pinned.items()]
             yield from verify(opened.table, opened.check_rows, bases)
             for outputs in later_outputs(study, name):
                 yield from verify(outputs.table)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
         for child in study.objects.children(f"algorithms/{name}/outputs/"):
-            if not sets.get(child, {}).get("later"):
+            if child not in sets or not sets[child]["later"]:
                 where = f"algorithms/{name}/outputs/{child}"
                 yield Problem("unknown", where, f"no target set {child!a} in this study")
 
 
-def _verify_examples(study: Study, sets: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+def _verify_examples(study: Study, sets: Mapping[str, TargetSet]) -> Iterator[Problem]:
     """Ids of every set, and every annotation read whole."""
-    train = {**study.document["train"], "path": "examples/train.zarr"}
+    train: TargetSet = {
+        **study.document["train"],
+        "path": "examples/train.zarr",
+        "later": False,
+    }
     counts = {"class": study.document.get("classes", 0)}
     for name, entry in (("train", train), *sets.items()):
         where, counts[name] = entry["path"], entry["count"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dmstore.errors import CorruptionError, InputError
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.storage.acts import retract
 from dmstore.storage.acts.retract import Retraction
 from dmstore.storage.table import log
@@ -18,6 +18,7 @@ from dmstore.storage.table.view import View
 from dmstore.study import target_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted
+from dmstore.study.results import base_of
 from dmstore.study.selection import Condition, meets, select
 from dmstore.study.target_outputs import TargetOutputs, short_digests
 
@@ -97,7 +98,7 @@ def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> Non
             outputs.retire(reason=reason)
 
 
-def retracted_since(algorithm: Algorithm, fit: Mapping[str, Any]) -> int:
+def retracted_since(algorithm: Algorithm, fit: FitDocument) -> int:
     """How many of the runs that a fit rests on have been retracted since.
 
     Where vacuum has deleted the base of the fit, all runs that were retracted since are counted.
@@ -105,16 +106,15 @@ def retracted_since(algorithm: Algorithm, fit: Mapping[str, Any]) -> int:
     Parameters
     ----------
     algorithm : Algorithm
-    fit : mapping
+    fit : dict
         The fit's document.
     """
     table = algorithm.table
     retracted = set(table.newest().retracted)
     if not retracted:
         return 0
-    base = log.Base(fit["base"], sum(fit["runs"].values()), fit["content_id"])
     try:
-        view = table.view_of(log.Manifest(fit["version"], base=base))
+        view = table.view_of(log.Manifest(fit["version"], base=base_of(fit)))
         rows = np.flatnonzero(np.isin(view.run, [run for run, _ in retracted]))
         return len(retracted.intersection(pairs_of(view.run[rows], view.digest[rows])))
     except (FileNotFoundError, CorruptionError):

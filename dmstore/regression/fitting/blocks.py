@@ -14,6 +14,7 @@ from dmstore import provenance
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.schema.documents import dump_document
 from dmstore.schema.group_specs import create_group, group_spec
+from dmstore.schema.typed_documents import CompleteDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table import groups
@@ -175,7 +176,7 @@ def join(
     consolidate(store)
     objects.sync(f"{where}{path}")
     summary = {**summarise(merged), **cost()}
-    document = {"path": path, "created": provenance.utc_now(), "summary": summary}
+    document: CompleteDocument = {"path": path, "created": provenance.utc_now(), "summary": summary}
     if not objects.put_if_absent(f"{where}complete.json", dump_document("complete", document)):
         objects.delete(f"{where}{path}")
 

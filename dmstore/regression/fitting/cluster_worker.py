@@ -31,6 +31,7 @@ from dmstore.regression.fitting.stages import by_groups
 from dmstore.regression.problem.design import Design, gram_dtype, unit_counts
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.study.study import Study, open_study
 
@@ -59,7 +60,7 @@ class Job:
 
     version: str
     study: str
-    document: dict[str, Any]
+    document: FitDocument
     parts: int
     parameters: Parameters
     threads: int | None
@@ -69,7 +70,7 @@ class Job:
     def of(
         cls,
         study: Study,
-        document: dict[str, Any],
+        document: FitDocument,
         fitting: Fitting,
         *,
         threads: int | None,

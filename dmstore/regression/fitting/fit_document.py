@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from dmstore import provenance
 from dmstore.errors import (
@@ -19,11 +18,13 @@ from dmstore.errors import (
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import log
 from dmstore.storage.table.view import View
 from dmstore.study.algorithm import Algorithm
+from dmstore.study.results import base_of
 from dmstore.study.study import Study
 
 _ATTEMPTS = 5
@@ -54,10 +55,10 @@ def pinned(study: Study, algorithm: Algorithm) -> View:
     return view
 
 
-def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
+def view_of(algorithm: Algorithm, document: FitDocument, where: str) -> View:
     """The base that a fit stands on."""
     table = algorithm.table
-    base = log.Base(document["base"], sum(document["runs"].values()), document["content_id"])
+    base = base_of(document)
     name = f"{table.prefix}{base.path}"
     removed = name in log.newest(table.objects, table.prefix).removed
     if removed or not table.objects.exists(f"{name}/zarr.json"):
@@ -69,7 +70,7 @@ def view_of(algorithm: Algorithm, document: dict[str, Any], where: str) -> View:
 
 
 @contextmanager
-def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def begun(study: Study, where: str, stated: FitDocument) -> Iterator[FitDocument]:
     """``fit.json``, written if it is not there, while a fit is made.
 
     An earlier call may have begun on another base of the same content: that one is pinned. Where a fit is
@@ -94,7 +95,7 @@ def begun(study: Study, where: str, stated: dict[str, Any]) -> Iterator[dict[str
     objects.put_if_absent(name, dump_document("fit", found))
 
 
-def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
+def load(study: Study, where: str, stated: FitDocument) -> FitDocument:
     """``fit.json``, which must be what its name says: blocks of another fit are not this one's.
 
     Raises
@@ -118,16 +119,16 @@ def load(study: Study, where: str, stated: dict[str, Any]) -> dict[str, Any]:
         "runs",
     ):
         # As JSON has it.
-        expected = json.loads(json.dumps(stated[key]))
-        if document[key] != expected:
-            msg = f"{study.path}/{name}: says {key} {document[key]!r}, but this fit's is {expected!r}; move its folder away and run the fit again"
+        expected = json.loads(json.dumps(stated.get(key)))
+        if document.get(key) != expected:
+            msg = f"{study.path}/{name}: says {key} {document.get(key)!r}, but this fit's is {expected!r}; move its folder away and run the fit again"
             raise CorruptionError(msg)
     return document
 
 
 def describe(
     study: Study, algorithm: Algorithm, view: View, runs: Runs, output: str, parameters: Parameters
-) -> dict[str, Any]:
+) -> FitDocument:
     """What ``fit.json`` says of a fit; its name is a digest of all that decides the result."""
     assert view.manifest.base is not None
     content_id = view.manifest.base.content_id

@@ -16,6 +16,7 @@ from dmstore.errors import InputError
 from dmstore.regression.kernels.popcount import LANES
 from dmstore.regression.problem.block_arrays import check_scale
 from dmstore.regression.problem.packing import Words
+from dmstore.schema.typed_documents import FitRuns
 from dmstore.storage.table.view import BLOCK, View
 from dmstore.study.algorithm import Algorithm
 
@@ -69,7 +70,8 @@ class Runs:
         self.rows = [
             np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
         ]
-        self.count = {name: int((split == name).sum()) for name in SPLITS}
+        train, holdout, kept = (int((split == name).sum()) for name in SPLITS)
+        self.count: FitRuns = {"train": train, "holdout": holdout, "eval": kept}
         if folds and not all(chosen.any() for chosen in sets):
             msg = f"algorithm {algorithm.name!r}: {folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
             raise InputError(msg)

@@ -21,6 +21,7 @@ from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.solvers import registry, unpenalised
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import FitDocument
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import Study
 
@@ -42,7 +43,7 @@ class Fit:
         Whether it was not there before.
     """
 
-    document: dict[str, Any]
+    document: FitDocument
     summary: dict[str, Any]
     new: bool = True
 

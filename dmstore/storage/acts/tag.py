@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from dmstore import provenance
 from dmstore.errors import ExistsError, FormatError, IncompleteError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.names import check_name
+from dmstore.schema.typed_documents import TagDocument
 from dmstore.storage.acts.compact import require_exclusive
 from dmstore.storage.table import log, protocol
 from dmstore.storage.table.protocol import Children, Delete, Steps
 from dmstore.storage.table.table import Table
 
 
-def create(table: Table, name: str) -> dict[str, Any]:
+def create(table: Table, name: str) -> TagDocument:
     """Tag the base in force.
 
     Returns
@@ -36,7 +36,7 @@ def create(table: Table, name: str) -> dict[str, Any]:
     return table.run(create_steps(table.prefix, name))
 
 
-def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
+def create_steps(prefix: str, name: str) -> Steps[TagDocument]:
     """What tagging does; see :func:`create`."""
     taken = {other.removesuffix(".json").lower() for other in (yield Children(f"{prefix}tags/"))}
     manifest = yield from log.newest_steps(prefix)
@@ -44,7 +44,7 @@ def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
         msg = f"tag {name!r}: there is no base yet; run 'dmstore compact' first"
         raise IncompleteError(msg)
     yield from require_exclusive(prefix)
-    tag = {
+    tag: TagDocument = {
         "name": name,
         "version": manifest.version,
         "base": manifest.base.path,
@@ -70,7 +70,7 @@ def create_steps(prefix: str, name: str) -> Steps[dict[str, Any]]:
     return tag
 
 
-def read_all(table: Table) -> list[dict[str, Any]]:
+def read_all(table: Table) -> list[TagDocument]:
     """All tags, by name."""
     names = [
         name for name in table.objects.children(f"{table.prefix}tags/") if name.endswith(".json")

@@ -10,10 +10,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dmstore.errors import FormatError
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import IndexAlgorithm, IndexDocument, IndexObject
 from dmstore.storage.objects.objects import is_temporary
 
 INDEX = "index.json"
@@ -33,6 +33,10 @@ class Entry:
     size: int
     sha256: str
 
+    def document(self) -> IndexObject:
+        """What an index says of it."""
+        return {"name": self.name, "size": self.size, "sha256": self.sha256}
+
 
 @dataclass(frozen=True)
 class Index:
@@ -49,7 +53,7 @@ class Index:
     """
 
     study: str
-    algorithms: Mapping[str, Mapping[str, Any]]
+    algorithms: Mapping[str, IndexAlgorithm]
     entries: Mapping[str, Entry]
 
 
@@ -98,16 +102,14 @@ def check_places(names: Iterable[str], where: str) -> None:
 
 def dump(index: Index, created: str, software: str) -> bytes:
     """Bytes of an index."""
-    return dump_document(
-        "index",
-        {
-            "study": index.study,
-            "created": created,
-            "software": software,
-            "algorithms": {name: dict(entry) for name, entry in index.algorithms.items()},
-            "objects": [vars(index.entries[name]) for name in sorted(index.entries)],
-        },
-    )
+    document: IndexDocument = {
+        "study": index.study,
+        "created": created,
+        "software": software,
+        "algorithms": dict(index.algorithms),
+        "objects": [index.entries[name].document() for name in sorted(index.entries)],
+    }
+    return dump_document("index", document)
 
 
 def sha256(blocks: Iterable[bytes]) -> tuple[int, str]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from dmstore import provenance
 from dmstore.provenance import software, utc_now
 from dmstore.schema.documents import dump_document, load_document
+from dmstore.schema.typed_documents import (
+    ManifestAction,
+    ManifestBase,
+    ManifestConflict,
+    ManifestDocument,
+    ManifestRetracted,
+)
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.steps import drive
 from dmstore.storage.table.protocol import Children, Exists, Get, Steps, T, create, perform
@@ -25,6 +31,10 @@ class Base:
     path: str
     runs: int
     content_id: str
+
+    def document(self) -> ManifestBase:
+        """What a manifest says of it."""
+        return {"path": self.path, "runs": self.runs, "content_id": self.content_id}
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Manifest:
     """
 
     version: int = 0
-    action: str = "compact"
+    action: ManifestAction = "compact"
     base: Base | None = None
     absorbed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -90,14 +100,14 @@ def decode(raw: bytes, where: str) -> Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """Bytes of a manifest, which no other commit has: a token tells a lost reply from a lost race."""
-    document: dict[str, Any] = {
+    document: ManifestDocument = {
         "version": manifest.version,
         "action": manifest.action,
-        "base": asdict(manifest.base) if manifest.base else None,
+        "base": manifest.base.document() if manifest.base else None,
         "absorbed": list(manifest.absorbed),
         "removed": list(manifest.removed),
-        "retracted": _entries(manifest.retracted),
-        "conflicts": _entries(manifest.conflicts),
+        "retracted": _retracted(manifest.retracted),
+        "conflicts": _conflicts(manifest.conflicts),
         "reason": manifest.reason,
         "token": uuid.uuid4().hex,
         "created": utc_now(),
@@ -161,9 +171,15 @@ def _on(objects: Objects, steps: Steps[T]) -> T:
     return drive(steps, lambda operation: perform(operation, objects))
 
 
-def _pairs(entries: list[Mapping[str, Any]]) -> tuple[tuple[int, str], ...]:
+def _pairs(
+    entries: Sequence[ManifestRetracted] | Sequence[ManifestConflict],
+) -> tuple[tuple[int, str], ...]:
     return tuple((entry["run"], entry["digest"]) for entry in entries)
 
 
-def _entries(pairs: tuple[tuple[int, str], ...]) -> list[dict[str, Any]]:
+def _retracted(pairs: tuple[tuple[int, str], ...]) -> list[ManifestRetracted]:
+    return [{"run": run, "digest": digest} for run, digest in pairs]
+
+
+def _conflicts(pairs: tuple[tuple[int, str], ...]) -> list[ManifestConflict]:
     return [{"run": run, "digest": digest} for run, digest in pairs]

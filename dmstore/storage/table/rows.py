@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dmstore.core import bits
 from dmstore.schema.group_specs import GroupSpec
+from dmstore.schema.typed_documents import SegmentColumn
 
 MAX_RUN = 2**62
 # Runs of a table: their ids are held in memory.
@@ -109,7 +110,7 @@ def pairs_of(run: NDArray[np.int64], digest: NDArray[np.uint8]) -> list[Pair]:
     return [(int(n), row.tobytes().hex()) for n, row in zip(run, digest, strict=True)]
 
 
-def column_dtype(values: NDArray[Any]) -> str:
+def column_dtype(values: NDArray[Any]) -> SegmentColumn:
     """The stored dtype of a further per-run column: float64, int64, bool or string."""
     kind = values.dtype.kind
     if kind == "f":

@@ -20,6 +20,7 @@ from dmstore.errors import CorruptionError, FormatError, InputError
 from dmstore.schema.documents import FORMAT_VERSION, load_document
 from dmstore.schema.group_specs import GroupSpec
 from dmstore.schema.names import check_column_name
+from dmstore.schema.typed_documents import SegmentDocument
 from dmstore.storage.objects import guard
 from dmstore.storage.table import chunks
 from dmstore.storage.table.rows import DIGEST_BYTES, MAX_RUN, Rows, column_dtype, row_digests
@@ -58,16 +59,18 @@ def encode(rows: Rows, spec: GroupSpec, identity: Mapping[str, str]) -> bytes:
     """Build a segment's zip in memory."""
     extra = {n: column_dtype(v) for n, v in rows.columns.items() if n not in spec.arrays}
     digest = row_digests(rows.run, rows.arrays, spec) if rows.digest is None else rows.digest
-    document = {
-        "format_version": FORMAT_VERSION,
-        "kind": "segment",
-        **identity,
+    document: SegmentDocument = {
+        "study": identity["study"],
+        "algorithm": identity["algorithm"],
+        "table": identity["table"],
         "run": rows.run.tolist(),
         "digest": digest.tobytes().hex(),
         "columns": extra,
         "software": provenance.software(),
     }
-    short = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    # Not by dump_document: it has no line breaks, and its ids are checked already.
+    whole = {"format_version": FORMAT_VERSION, "kind": "segment", **document}
+    short = json.dumps(whole, separators=(",", ":"), sort_keys=True).encode()
     if len(short) > _LONGEST:
         msg = f"{len(rows)} runs with {len(extra)} columns are too much for one segment; use fewer columns"
         raise CommentTooLongError(msg)
@@ -104,8 +107,8 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
         raise CorruptionError(msg) from None
     comment = load_document("segment", tail[end + 22 :], name, lists=("run",))
     for key, value in identity.items():
-        if comment[key] != value:
-            msg = f"{name}: {key} is {comment[key]}, expected {value}; the file belongs elsewhere"
+        if (found := comment.get(key)) != value:
+            msg = f"{name}: {key} is {found}, expected {value}; the file belongs elsewhere"
             raise FormatError(msg)
     ids = comment["run"]
     digest = np.frombuffer(
