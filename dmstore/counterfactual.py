@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Progress, counting
 from dmstore.errors import ExistsError, InputError
 from dmstore.schema.group_specs import group_spec
 from dmstore.schema.names import check_name
@@ -30,7 +31,7 @@ def check(
     intensity: Sequence[float],
     examples: NDArray[np.int64] | None = None,
     models: int = 100,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Measure what a transformation does to the probability of a class under two algorithms.
 
@@ -52,7 +53,7 @@ def check(
     models : int
         Models to train on all data, if there are none yet.
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``counterfactual``, steps done and steps in all.
 
     Returns
     -------
@@ -86,11 +87,10 @@ def check(
         msg = f"no target is left to transform for class {label}"
         raise InputError(msg)
     images = study.targets["image"].isel(target=chosen).values
-    steps = itertools.count(1)
+    steps, tell = itertools.count(1), counting(progress, "counterfactual")
 
     def advance() -> None:
-        if progress:
-            progress(next(steps), 2 * (1 + len(intensity)))
+        tell(next(steps), 2 * (1 + len(intensity)))
 
     found = effect(
         {

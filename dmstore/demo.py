@@ -206,7 +206,7 @@ def _work(path: str, part: Part, parent: int, progress: Any) -> None:
     study = open_study(path)
     last: int | None = None
 
-    def count(done: int, total: int) -> None:
+    def count(_: str, done: int, total: int) -> None:
         """Pass on what is new since the last call; the first says what was there before."""
         nonlocal last
         if last is not None:
@@ -235,10 +235,10 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     from dmstore.counterfactual import check
     from dmstore.regression import fit
     from dmstore.training.transformations import paste
-    from dmstore.upkeep.maintenance import compact_study, verify_study
+    from dmstore.upkeep.maintenance import compact, verify
 
-    compact_study(study)
-    problems = list(verify_study(study))
+    compact(study)
+    problems = list(verify(study))
     if problems:
         msg = f"{study.path}: {len(problems)} problems in the store, the first: {problems[0].where}: {problems[0].text}"
         raise IncompleteError(msg)

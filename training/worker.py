@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 from dmstore.schema.group_specs import group_spec
@@ -16,8 +17,6 @@ from dmstore.study.plan import Part
 from dmstore.study.study import Study
 from dmstore.training.task import Models, ModelTask, make_task
 from dmstore.training.writer import RunWriter
-
-Progress = Callable[[int, int], None]
 
 
 def train(
@@ -40,7 +39,7 @@ def train(
     threads : int
         BLAS threads of this worker; many workers with one thread each train more models an hour.
     progress : callable, optional
-        Called with runs stored and runs of the part: at the start, then after each batch.
+        Called with ``train``, runs stored and runs of the part: at the start, then after each batch.
     stop : callable
         Asked before each batch; true ends the work early, with nothing lost.
 
@@ -55,12 +54,11 @@ def train(
     )
     outputs = {spec.name for spec in opened.table.spec.outputs()}
     total = len(plan.planned_runs(opened.blocks(), part))
-    trained = 0
+    trained, tell = 0, counting(progress, "train")
     with blas_threads(threads), RunWriter(study, algorithm, part=part) as writer:
         pending = opened.pending(part)
         stored = total - len(pending)
-        if progress:
-            progress(stored, total)
+        tell(stored, total)
         for start in range(0, len(pending), task.batch):
             if stop():
                 break
@@ -72,8 +70,7 @@ def train(
                 {name: value for name, value in made.items() if name not in outputs},
             )
             trained += len(runs)
-            if progress:
-                progress(stored + trained, total)
+            tell(stored + trained, total)
     return trained
 
 

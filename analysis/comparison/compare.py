@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 
 import xarray as xr
 
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.core.progress import Progress
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
@@ -30,7 +30,7 @@ def compare(
     heavy: int = 50,
     center: bool = True,
     random_state: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Compare two algorithms of a study, and keep the result.
 
@@ -49,7 +49,7 @@ def compare(
         Whether PCA subtracts the mean residual.
     random_state : int
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``compare``, steps done and steps in all.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from dmstore.analysis.geometry.pca import delta, explained_variance, leading, pc
 from dmstore.analysis.geometry.residual import residual
 from dmstore.analysis.geometry.similarity import cosine
 from dmstore.analysis.geometry.subpopulation import subpopulation
+from dmstore.core.progress import Progress, counting
 from dmstore.errors import InputError
 from dmstore.schema.group_specs import group_spec
 
@@ -49,7 +50,7 @@ def modeldiff(
     names: tuple[str, str],
     label: NDArray[np.int64] | None = None,
     parameters: ComparisonParameters | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Residuals, directions, subpopulations and similarity of two sets of datamodels, both ways.
 
@@ -66,7 +67,7 @@ def modeldiff(
         Classes, to match the contrasts by; any other target serves without.
     parameters : ComparisonParameters, optional
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``compare``, steps done and steps in all.
 
     Returns
     -------
@@ -88,11 +89,10 @@ def modeldiff(
     included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
     unit_parts = [_parts(one, included) for one in data] if parts else []
     per: dict[str, list[NDArray[Any]]] = {}
-    steps = itertools.count(1)
+    steps, tell = itertools.count(1), counting(progress, "compare")
 
     def advance() -> None:
-        if progress:
-            progress(next(steps), 2 * (1 + len(_PAIRS) * parts))
+        tell(next(steps), 2 * (1 + len(_PAIRS) * parts))
 
     for own, other in ((0, 1), (1, 0)):
         made = _one_way(weight[own], weight[other], unit[own], unit[other], classes, parameters)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dmstore.core.progress import Count
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,7 +25,7 @@ def baselines(
     targets: NDArray[np.int64] | None = None,
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     unit: NDArray[np.int64] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    tell: Count,
 ) -> dict[str, NDArray[np.float64]]:
     """Predict the outputs of models that see given masks, from the runs that are not for evaluation.
 
@@ -49,7 +51,7 @@ def baselines(
         Classes of train units and of all targets.
     unit : (target,) int64, optional
         The train unit that each of the targets is, -1 for none.
-    progress : callable, optional
+    tell : callable
         Called with runs read and runs to read.
 
     Returns
@@ -63,8 +65,7 @@ def baselines(
     seen, count = np.zeros(mask.shape[1], dtype=np.int64), int(fitted.sum())
     for start, chosen in _blocks(fitted):
         seen += _masks(runs, start)[chosen].sum(axis=0)
-        if progress:
-            progress(start, 2 * rows)
+        tell(start, 2 * rows)
     varied = (seen > 0) & (seen < count)
     # Of centred outputs the difference of means is this factor times their sum over runs with the unit.
     factor = np.zeros(len(seen))
@@ -94,10 +95,8 @@ def baselines(
         counted += inside.sum(axis=0)
         if own is not None:
             own.add(masks, values, inside)
-        if progress:
-            progress(rows + start, 2 * rows)
-    if progress:
-        progress(2 * rows, 2 * rows)
+        tell(rows + start, 2 * rows)
+    tell(2 * rows, 2 * rows)
     # A target that every run saw has none: its sums are 0, and so is what is said of it.
     counted = np.maximum(counted, 1)
     mean = total / counted

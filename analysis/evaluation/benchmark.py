@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
 from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
 from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
+from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.typed_documents import FitDocument
@@ -70,7 +71,7 @@ def benchmark(
     random_state: int = 0,
     force: bool = False,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Judge a fit, baselines and outside scores by runs that nothing was fitted on.
 
@@ -158,7 +159,7 @@ def benchmark(
                 truth.mask,
                 labels=_labels(study, target_set),
                 unit=truth.unit,
-                progress=progress,
+                tell=counting(progress, "baselines"),
             )
             seen = "were computed on these runs" if truth.fitted else ""
             methods += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.eval_runs import mse, predict, read_truth
 from dmstore.analysis.geometry.pca import explained, leading
+from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression.fitting import stages
@@ -49,7 +50,7 @@ def learning_curve(
     resamples: int = 1000,
     random_state: int = 0,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Fit some targets on growing numbers of runs, and judge each by the eval runs.
 
@@ -78,7 +79,7 @@ def learning_curve(
     threads : int, optional
         All cores by default.
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``curve``, steps done and steps in all.
 
     Returns
     -------
@@ -111,21 +112,19 @@ def learning_curve(
     runs = study.runs(algorithm)
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, said, chosen)
-    threads = threads or cores()
+    threads, tell = threads or cores(), counting(progress, "curve")
     found: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):
         for step, (sizes, block) in enumerate(
             _samples(runs, said, chosen, shares, random_state, threads)
         ):
-            if progress:
-                progress(step, len(shares))
+            tell(step, len(shares))
             if sum(sizes) < FEWEST_RUNS or not all(sizes):
                 continue
             counts.append(sum(sizes))
             found.append(stages.run(_STAGES, block, settings, {}, Work(threads)))
-        if progress:
-            progress(len(shares), len(shares))
+        tell(len(shares), len(shares))
         if not found:
             msg = (
                 f"algorithm {algorithm!r} has too few runs for a learning curve: none of {len(shares)} samples has "

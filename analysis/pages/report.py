@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
@@ -11,6 +10,7 @@ from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.evaluate import evaluate
 from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.page import Subject, render
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import ComparisonDocument
@@ -21,7 +21,7 @@ from dmstore.study.study import Study
 from dmstore.upkeep.retraction import retracted_since, retracted_text
 
 
-def report(study: Study, a: str, b: str, progress: Callable[[int, int], None] | None = None) -> str:
+def report(study: Study, a: str, b: str, *, progress: Progress | None = None) -> str:
     """Write the report of the newest comparison of two algorithms.
 
     Parameters
@@ -30,7 +30,7 @@ def report(study: Study, a: str, b: str, progress: Callable[[int, int], None] | 
     a, b : str
         Compared algorithms, in either order.
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``report``, steps done and steps in all.
 
     Returns
     -------
@@ -46,10 +46,10 @@ def report(study: Study, a: str, b: str, progress: Callable[[int, int], None] | 
     """
     comparison = study.comparison(a, b).load()
     where = f"comparisons/{comparison.attrs['comparison']}/"
-    subject = _subject(study, comparison, where, progress)
+    tell = counting(progress, "report")
+    subject = _subject(study, comparison, where, tell)
     html = render(comparison, subject)
-    if progress:
-        progress(3, 3)
+    tell(3, 3)
     objects = study.objects
     objects.replace(f"{where}report.html", html.encode())
     return (
@@ -79,7 +79,7 @@ def _subject(
     study: Study,
     comparison: xr.Dataset,
     where: str,
-    progress: Callable[[int, int], None] | None,
+    tell: Count,
 ) -> Subject:
     names = [str(name) for name in comparison["algorithm"].values]
     document = load_document("comparison", study.objects.get(f"{where}comparison.json"), where)
@@ -92,8 +92,7 @@ def _subject(
     cards = []
     for name, fit in zip(names, document["fits"], strict=True):
         cards.append(_card(study, name, fit))
-        if progress:
-            progress(len(cards), 3)
+        tell(len(cards), 3)
     curves = {
         name: curve
         for name, fit in zip(names, document["fits"], strict=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
 from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, printable
 from dmstore.analysis.pages.page import Subject, render
+from dmstore.core.progress import Progress
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.readers.labels import Labels, positions, read_labels
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
@@ -58,7 +59,7 @@ def compare_scores(
     heavy: int = 50,
     center: bool = True,
     random_state: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
 
@@ -81,7 +82,7 @@ def compare_scores(
     components, top, heavy, center, random_state
         As in :func:`dmstore.analysis.compare`.
     progress : callable, optional
-        Called with steps done and steps in all.
+        Called with ``compare``, steps done and steps in all.
 
     Returns
     -------

@@ -18,14 +18,14 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
     Safe at any time, from several hosts at once, while workers write.
     """
     from dmstore.study.study import open_study
-    from dmstore.upkeep.maintenance import compact_study
+    from dmstore.upkeep.maintenance import compact
 
     bars: dict[str, output.Progress] = {}
 
     def progress(name: str, done: int, total: int) -> None:
-        bars.setdefault(name, output.Progress(f"compact {name}", quiet=quiet))(done, total)
+        bars.setdefault(name, output.Progress(f"compact {name}", quiet=quiet))(name, done, total)
 
-    done = compact_study(open_study(study), algorithm, progress)
+    done = compact(open_study(study), algorithm, progress=progress)
     found = {
         name: {
             "version": c.manifest.version,

@@ -37,7 +37,7 @@ def command(
     bars: dict[str, output.Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
-        bars.setdefault(what, output.Progress(what, quiet=quiet))(done, total)
+        bars.setdefault(what, output.Progress(what, quiet=quiet))(what, done, total)
 
     found = demo(directory, runs=runs, seed=seed, workers=workers, report=progress)
     for bar in bars.values():

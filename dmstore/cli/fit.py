@@ -177,7 +177,7 @@ def command(
                 delay=0.0 if what == "fit" else 2.0,
                 share=what in ("count", "fit"),
             )
-        bars[what](done, total)
+        bars[what](what, done, total)
         if done == total:
             bars.pop(what).close()
 

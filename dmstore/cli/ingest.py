@@ -106,13 +106,7 @@ def command(
     if not create and (examples or seed is not None):
         message = "--examples and --seed go with --create"
         raise click.UsageError(message)
-    request = Request(
-        outputs=_pairs(outputs),
-        mask=mask,
-        percent=percent,
-        algorithm=other,
-        first_run=first_run,
-    )
+    named = _pairs(outputs)
 
     def say(line: str) -> None:
         if not quiet:
@@ -121,25 +115,34 @@ def command(
     if create:
         from dmstore.intake.adopt import adopt
 
-        opened = adopt(
+        adopt(
             study,
             algorithm,
             sources[0],
             format=kind,
-            request=request,
+            request=Request(
+                outputs=named, mask=mask, percent=percent, algorithm=other, first_run=first_run
+            ),
             examples=examples,
             seed=seed,
             say=say,
         )
-    else:
-        opened = open_study(study).algorithm(algorithm)
     progress = output.Progress("ingest", quiet=quiet)
-    later = (
-        open_study(study).target_outputs(algorithm, target_set)
-        if target_set and not create
-        else None
+    later = None if create else target_set
+    result = ingest(
+        open_study(study),
+        algorithm,
+        sources,
+        target_set=later,
+        format=kind,
+        outputs=named,
+        mask=mask,
+        percent=percent,
+        source_algorithm=other,
+        first_run=first_run,
+        say=say,
+        progress=progress,
     )
-    result = ingest(opened, sources, progress, format=kind, request=request, say=say, outputs=later)
     progress.close()
     for line in result.warnings:
         click.echo(f"warning: {line}", err=True)
@@ -148,7 +151,7 @@ def command(
     output.emit(
         {"algorithm": algorithm, "target_set": target_set, **asdict(result)},
         [
-            f"{later.name if later else algorithm}: {output.counted(result.new, 'run')} new, {result.present} already there, "
+            f"{f'{algorithm}:{later}' if later else algorithm}: {output.counted(result.new, 'run')} new, {result.present} already there, "
             f"{result.conflicting} conflicting, {result.refused} refused"
             f"{f', {result.skipped} skipped' if result.skipped else ''}; "
             f"{result.files - len(result.errors)} of {output.counted(result.files, 'file')} taken"

@@ -61,8 +61,8 @@ class Progress:
         self._last = (-1, 0.0)
         self._open = False
 
-    def __call__(self, done: int, total: int) -> None:
-        """Report `done` of `total`."""
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Report `done` of `total`; see :data:`dmstore.core.progress.Progress`."""
         if self._quiet or not total:
             return
         now = time.monotonic()

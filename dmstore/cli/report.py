@@ -20,7 +20,7 @@ def command(study: str, a: str, b: str, quiet: bool, as_json: bool) -> None:
 
     opened = open_study(study)
     progress = output.Progress("report", quiet=quiet, delay=2)
-    path = report(opened, a, b, progress)
+    path = report(opened, a, b, progress=progress)
     progress.close()
     warnings = rests_on_retracted(opened, a, b)
     for line in warnings:

@@ -24,9 +24,9 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
     Tagged bases and those of unfinished fits stay.
     """
     from dmstore.study.study import open_study
-    from dmstore.upkeep.maintenance import vacuum_study
+    from dmstore.upkeep.maintenance import vacuum
 
-    done = vacuum_study(open_study(study), algorithm, grace=grace)
+    done = vacuum(open_study(study), algorithm, grace=grace)
     removed = [name for result in done.values() for name in result.removed]
     total = sum(result.size for result in done.values())
     output.emit(

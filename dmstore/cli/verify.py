@@ -18,10 +18,10 @@ def command(study: str, algorithm: str | None, as_json: bool) -> None:
     """
     from dmstore.sharing.checking import check_index, read_index
     from dmstore.study.study import open_study
-    from dmstore.upkeep.maintenance import verify_study
+    from dmstore.upkeep.maintenance import verify
 
     opened = open_study(study)
-    problems = list(verify_study(opened, algorithm))
+    problems = list(verify(opened, algorithm))
     index = None if algorithm else read_index(opened.objects)
     if index is not None:
         problems += check_index(opened.objects, index)

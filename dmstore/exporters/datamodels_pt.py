@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core.progress import Count
 from dmstore.exporters import torchfile
 from dmstore.exporters.datamodels import Datamodels
-from dmstore.exporters.stream import Progress, Stream, metered, whole
+from dmstore.exporters.stream import Stream, metered, whole
 
 _FLOAT = np.dtype("<f4")
 _RAW = (
@@ -26,7 +27,7 @@ _STANDARDISED = (
 
 
 def write(
-    path: Path, datamodels: Datamodels, *, standardised: bool, progress: Progress | None = None
+    path: Path, datamodels: Datamodels, *, standardised: bool, progress: Count | None = None
 ) -> None:
     """Write a file that ``torch.load(weights_only=True)`` reads.
 

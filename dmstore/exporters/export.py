@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters import datamodels_pt, npy, plan, safetensors, truth
 from dmstore.exporters.datamodels import Datamodels
 from dmstore.exporters.place import building
 from dmstore.exporters.source import Source
-from dmstore.exporters.stream import Progress, own_names
+from dmstore.exporters.stream import own_names
 from dmstore.study.results import runs_of
 from dmstore.study.study import Study
 
@@ -82,7 +83,7 @@ def export(
     units : {"raw", "standardised"}, optional
         Of the weights in ``datamodels.pt``; raw by default.
     progress : callable, optional
-        Called with bytes done and bytes in all.
+        Called with ``export``, bytes done and bytes in all.
 
     Raises
     ------
@@ -112,24 +113,23 @@ def export(
             study, algorithm, outputs=outputs, snapshot=snapshot, split=split or default
         )
 
+    tell = counting(progress, "export")
     rows, content_id = 0, ""
     with building(dest) as place:
         if to == "plan":
             rows = plan.write(place, study, algorithm)
         elif to == "datamodels.pt":
             found = Datamodels.choose(study, algorithm, fit, next(iter(outputs), None))
-            datamodels_pt.write(
-                place, found, standardised=units == "standardised", progress=progress
-            )
+            datamodels_pt.write(place, found, standardised=units == "standardised", progress=tell)
             rows, content_id = runs_of(found.document), found.document["content_id"]
         else:
             pinned = source("eval" if to == "truth" else "all")
             if to == "npy":
-                npy.write(place, pinned, progress)
+                npy.write(place, pinned, tell)
             elif to == "truth":
-                truth.write(place, pinned, progress)
+                truth.write(place, pinned, tell)
             else:
-                _write_safetensors(place, study, pinned, fit, progress)
+                _write_safetensors(place, study, pinned, fit, tell)
             rows, content_id = len(pinned), pinned.view.content_id()
     files = sorted(Path(dest).iterdir()) if Path(dest).is_dir() else [Path(dest)]
     size = sum(file.stat().st_size for file in files)
@@ -137,7 +137,7 @@ def export(
 
 
 def _write_safetensors(
-    path: Path, study: Study, source: Source, fit: str | None, progress: Progress | None
+    path: Path, study: Study, source: Source, fit: str | None, tell: Count
 ) -> None:
     """Masks, outputs and columns, and the datamodels if there are any."""
     metadata: dict[str, object] = {"about": source.about()}
@@ -155,4 +155,4 @@ def _write_safetensors(
             "content_id": found.document["content_id"],
             "parameters": found.document["parameters"],
         }
-    safetensors.write(path, own_names([*streams, *source.columns()]), metadata, progress)
+    safetensors.write(path, own_names([*streams, *source.columns()]), metadata, tell)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from dmstore.core.progress import Count
 from dmstore.exporters.source import Source
-from dmstore.exporters.stream import Progress, metered, own_names, whole, write_npy
+from dmstore.exporters.stream import metered, own_names, whole, write_npy
 
 _KEYS = {"mask": "masks", "margin": "margins"}
 
 
-def write(folder: Path, source: Source, progress: Progress | None = None) -> None:
+def write(folder: Path, source: Source, progress: Count | None = None) -> None:
     """Write a store of the incumbent's layout into a new folder.
 
     ``masks.npy``, ``margins.npy``, any further output and per-run column under its own name, all

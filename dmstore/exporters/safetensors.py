@@ -10,8 +10,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from dmstore.core.progress import Count
 from dmstore.errors import InputError
-from dmstore.exporters.stream import Progress, Stream, metered
+from dmstore.exporters.stream import Stream, metered
 
 _DTYPES = {
     "bool": "BOOL",
@@ -35,7 +36,7 @@ def write(
     path: Path,
     streams: Iterable[Stream],
     metadata: Mapping[str, object],
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> None:
     """Write arrays as a new file.
 

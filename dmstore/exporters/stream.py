@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Count
 from dmstore.errors import CorruptionError
 
-Progress = Callable[[int, int], None]
 Blocks = Callable[[], Iterator[NDArray[Any]]]
 
 
@@ -82,7 +82,7 @@ def own_names(streams: Iterable[Stream]) -> list[Stream]:
     return found
 
 
-def metered(streams: Iterable[Stream], progress: Progress | None) -> list[Stream]:
+def metered(streams: Iterable[Stream], progress: Count | None) -> list[Stream]:
     """The same streams, which together report bytes done and bytes in all."""
     streams = list(streams)
     if progress is None:

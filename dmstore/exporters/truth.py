@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from dmstore.core.progress import Count
 from dmstore.errors import InputError
 from dmstore.exporters.source import Source
-from dmstore.exporters.stream import Progress, metered, whole, write_npy
+from dmstore.exporters.stream import metered, whole, write_npy
 
 
-def write(folder: Path, source: Source, progress: Progress | None = None) -> None:
+def write(folder: Path, source: Source, progress: Count | None = None) -> None:
     """Write ``mask.npy`` [run, train] bool and ``val_margins.npy`` [run, target] into a new folder,
     with ``run.npy`` and ``dmstore.json`` beside them.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Progress, counting
 from dmstore.errors import InputError
 from dmstore.intake.finding import find_sources
 from dmstore.intake.judging import Destination, Judge, RefusedError, Skipped, check_fit, usable
@@ -30,6 +31,7 @@ from dmstore.storage.table.rows import DIGEST_BYTES, Rows, column_key, concatena
 from dmstore.storage.table.view import BLOCK
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.display import counted, first_few
+from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs
 
 # Rows of small files that are put together.
@@ -92,16 +94,21 @@ class Ingest:
 
 
 def ingest(
-    algorithm: Algorithm,
+    study: Study,
+    algorithm: str,
     sources: Iterable[str | Path],
-    progress: Callable[[int, int], None] | None = None,
     *,
+    target_set: str | None = None,
     format: str = "auto",
-    request: Request | None = None,
+    outputs: Mapping[str, str] | None = None,
+    mask: str | None = None,
+    percent: int | None = None,
+    source_algorithm: str | None = None,
+    first_run: int = 0,
     say: Callable[[str], None] | None = None,
-    outputs: TargetOutputs | None = None,
+    progress: Progress | None = None,
 ) -> Ingest:
-    """Store the runs of workers' files and of other sources, or outputs on a later target set.
+    """Store the runs of workers' files and of other sources. Doing it again changes nothing.
 
     A worker's file is taken whole or refused whole; another source is refused whole if a row of it
     is stored with other content. Rows that are there already are counted and left alone, so that the
@@ -109,31 +116,74 @@ def ingest(
 
     Parameters
     ----------
-    algorithm : Algorithm
+    study : Study
+    algorithm : str
+        Where the runs go.
     sources : iterable of path
-        ``.npz`` files, or directories that are searched for them; and whatever ``format`` names.
-    progress : callable, optional
-        Called with what is done and what there is in all: workers' files, and runs of sources.
+        Workers' ``.npz`` files, directories that are searched for them, and what other tools wrote.
+    target_set : str, optional
+        The sources are workers' files with outputs of stored runs on this later target set, and no masks.
     format : str
         One of :data:`dmstore.readers.FORMATS`, or ``auto``.
-    request : Request, optional
-        What to take from sources.
+    outputs : mapping, optional
+        Output name to the key (array, field or file) of a source that holds it.
+    mask : str, optional
+        The key of the masks in a source.
+    percent : int, optional
+        Which of several subsampling fractions of a source.
+    source_algorithm : str, optional
+        Which algorithm of another study.
+    first_run : int
+        Run id of the first row, where a source numbers its rows by position.
     say : callable, optional
         Called with a line on each source that was recognised.
-    outputs : TargetOutputs, optional
-        The sources are workers' files with outputs of stored runs on this target set, and no masks.
+    progress : callable, optional
+        Called with ``ingest``, what is done and what there is in all: workers' files, and runs of sources.
 
     Returns
     -------
     Ingest
+        How many runs are new, present, conflicting, refused and skipped, with a line on each error.
 
     Raises
     ------
     InputError
         If there is no file at all.
+    NotFoundError
+        If the study has no algorithm or target set of this name.
     StorageError
         If the file system refuses; what was stored before stays stored.
     """
+    later = study.target_outputs(algorithm, target_set) if target_set else None
+    request = Request(
+        outputs=outputs or {},
+        mask=mask,
+        percent=percent,
+        algorithm=source_algorithm,
+        first_run=first_run,
+    )
+    return take_in(
+        study.algorithm(algorithm),
+        sources,
+        format=format,
+        request=request,
+        say=say,
+        outputs=later,
+        progress=progress,
+    )
+
+
+def take_in(
+    algorithm: Algorithm,
+    sources: Iterable[str | Path],
+    *,
+    format: str = "auto",
+    request: Request | None = None,
+    say: Callable[[str], None] | None = None,
+    outputs: TargetOutputs | None = None,
+    progress: Progress | None = None,
+) -> Ingest:
+    """Store the runs of sources in an algorithm, or in its `outputs` on a later target set; see :func:`ingest`."""
     into: Destination = outputs or algorithm
     wanted = replace(request or Request(), into=algorithm, table=into.table, train=algorithm.train)
     found, errors = find_sources(sources, "npz" if outputs else format, wanted, say)
@@ -141,13 +191,12 @@ def ingest(
     for source in found:
         result.recognise(source)
     total = sum(1 if source.whole else len(source.ids) for source in found)
-    done = 0
+    done, tell = 0, counting(progress, "ingest")
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        if progress:
-            progress(done, total)
+        tell(done, total)
 
     into.make_room()
     with ThreadPoolExecutor(_WRITERS) as pool:

@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dmstore import provenance
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.schema.typed_documents import AboutDocument
 from dmstore.sharing import documents
@@ -27,11 +28,11 @@ from dmstore.storage.published.index import FOR_PEOPLE, INDEX, Entry, Index
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study
-from dmstore.upkeep.maintenance import compact_study, later_outputs, verify_study
+from dmstore.upkeep import maintenance
+from dmstore.upkeep.maintenance import later_outputs, verify
 
 # In a bucket: says that what is there is of an unfinished publication. Hidden from every listing.
 _MARK = ".publishing.part"
-Progress = Callable[[int, int], None]
 
 
 def publish(
@@ -81,7 +82,7 @@ def publish(
     if not isinstance(study.objects, ReadOnly):
         for name in selection.algorithms or study.algorithms:
             if selection.tag is None:
-                compact_study(study, name)
+                maintenance.compact(study, name)
             else:
                 for outputs in later_outputs(study, name):
                     compact(outputs.table)
@@ -91,7 +92,7 @@ def publish(
     sheet = _Sheet(study, contents, selection)
     if (done := target.published()) is not None:
         return _again(sheet, done, destination)
-    written = target.write(sheet, progress)
+    written = target.write(sheet, counting(progress, "publish"))
     return sheet.summary(destination, written)
 
 
@@ -193,7 +194,7 @@ def _again(sheet: _Sheet, done: Index, destination: str | Path) -> dict[str, Any
 
 def _check(objects: Objects, study: Study) -> None:
     """Every row digest, plan and content id of what was written."""
-    for problem in verify_study(Study(objects, study.document)):
+    for problem in verify(Study(objects, study.document)):
         msg = f"{objects.url}: {problem.where}: {problem.text}; nothing was published"
         raise CorruptionError(msg)
 
@@ -213,12 +214,12 @@ class _Target:
         """The index of what is published there."""
         raise NotImplementedError
 
-    def write(self, sheet: _Sheet, progress: Progress | None) -> int:
+    def write(self, sheet: _Sheet, progress: Count | None) -> int:
         """Publish there; how many objects were written."""
         raise NotImplementedError
 
 
-def _steps(items: Sequence[Item], sheet: _Sheet, progress: Progress | None) -> Iterator[Item]:
+def _steps(items: Sequence[Item], sheet: _Sheet, progress: Count | None) -> Iterator[Item]:
     for item in items:
         yield item
         if progress:
@@ -234,11 +235,11 @@ class _Directory(_Target):
             return None
         return indexes.load((self.path / INDEX).read_bytes(), f"{self.path}/{INDEX}")
 
-    def write(self, sheet: _Sheet, progress: Progress | None) -> int:
+    def write(self, sheet: _Sheet, progress: Count | None) -> int:
         with Staging(self.path) as staging:
             return self._write(staging, sheet, progress)
 
-    def _write(self, staging: Staging, sheet: _Sheet, progress: Progress | None) -> int:
+    def _write(self, staging: Staging, sheet: _Sheet, progress: Count | None) -> int:
         written = 0
         for items in ([*sheet.items, sheet.anchor], None):
             for item in _steps(items or sheet.presented(), sheet, progress):
@@ -261,7 +262,7 @@ class _Zip(_Target):
     def published(self) -> Index | None:
         return ZipObjects(self.path).index if self.path.is_file() else None
 
-    def write(self, sheet: _Sheet, progress: Progress | None) -> int:
+    def write(self, sheet: _Sheet, progress: Count | None) -> int:
         with Staging(self.path) as staging:
             # Beside its place, where a link puts it in one step; what a kill leaves is written anew.
             temporary = staging.path / staging.target.name
@@ -320,7 +321,7 @@ class _Bucket(_Target):
         if self.objects.exists(_MARK):
             self.objects.delete(_MARK)
 
-    def write(self, sheet: _Sheet, progress: Progress | None) -> int:
+    def write(self, sheet: _Sheet, progress: Count | None) -> int:
         objects = self.objects
         there = {info.name: info.size for info in objects.entries("")}
         if ANCHOR in there or (there and not objects.exists(_MARK)):

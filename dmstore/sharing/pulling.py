@@ -6,12 +6,13 @@ import secrets
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dmstore import provenance
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import (
     CorruptionError,
     FormatError,
@@ -35,12 +36,11 @@ from dmstore.storage.table import log
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, open_study
-from dmstore.upkeep.maintenance import later_outputs, verify_study
+from dmstore.upkeep.maintenance import later_outputs, verify
 
 _THREADS = 8
 MOST_BRANCHES = 2**29
 _NOTHING: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
-Progress = Callable[[int, int], None]
 
 
 def pull(
@@ -88,11 +88,11 @@ def pull(
         msg = f"{objects.url}: no {ANCHOR} there; its publication is not finished, publish it again"
         raise StudyNotFoundError(msg)
     with Staging(Path(path)) as staging:
-        return _pull(source, objects, index, staging, progress)
+        return _pull(source, objects, index, staging, counting(progress, "pull"))
 
 
 def _pull(
-    source: str | Path, objects: Objects, index: Index, staging: Staging, progress: Progress | None
+    source: str | Path, objects: Objects, index: Index, staging: Staging, progress: Count | None
 ) -> dict[str, Any]:
     wanted = [entry for name, entry in index.entries.items() if name not in FOR_PEOPLE]
     fetched = _fetch(objects, staging, wanted, progress)
@@ -135,9 +135,7 @@ def _origin(source: str | Path, index: Index) -> OriginDocument:
     }
 
 
-def _fetch(
-    objects: Objects, staging: Staging, wanted: list[Entry], progress: Progress | None
-) -> int:
+def _fetch(objects: Objects, staging: Staging, wanted: list[Entry], progress: Count | None) -> int:
     """Fetch what is not there yet; how many objects that were."""
     total = sum(entry.size for entry in wanted)
     missing, done = [], 0
@@ -203,7 +201,7 @@ def _check(staging: Staging, index: Index) -> None:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
         raise CorruptionError(msg)
     _check_snapshots(study, index.algorithms)
-    for problem in verify_study(study):
+    for problem in verify(study):
         msg = f"{problem.where}: {problem.text}"
         raise CorruptionError(msg)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Progress, counting
 from dmstore.errors import DmstoreError
 from dmstore.schema.documents import load_document
 from dmstore.storage.acts import tag
-from dmstore.storage.acts.compact import Compaction, compact
-from dmstore.storage.acts.vacuum import GRACE, Vacuum, vacuum
-from dmstore.storage.acts.verify import Problem, verify
+from dmstore.storage.acts.compact import Compaction
+from dmstore.storage.acts.compact import compact as compact_table
+from dmstore.storage.acts.vacuum import GRACE, Vacuum
+from dmstore.storage.acts.vacuum import vacuum as vacuum_table
+from dmstore.storage.acts.verify import Problem
+from dmstore.storage.acts.verify import verify as verify_table
 from dmstore.storage.table import groups, log
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
@@ -184,9 +188,25 @@ def later_outputs(study: Study, name: str) -> list[TargetOutputs]:
     ]
 
 
-def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
-    """Read everything and yield what is wrong: ids, annotations, documents, digests, masks that are
+def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
+    """Read everything and say what is wrong: ids, annotations, documents, digests, masks that are
     not the plan's.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        Of the algorithms this one alone.
+
+    Yields
+    ------
+    Problem
+        Its ``kind``, ``where`` it is and a ``text``; none if all is well.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has no algorithm of this name.
     """
     if algorithm:
         study.algorithm(algorithm)
@@ -205,9 +225,9 @@ def verify_study(study: Study, algorithm: str | None = None) -> Iterator[Problem
                 fit["base"]: fit["content_id"] for fit in study.fits(name) if not fit["complete"]
             }
             bases = [log.Base(path, -1, content_id) for path, content_id in pinned.items()]
-            yield from verify(opened.table, opened.check_rows, bases)
+            yield from verify_table(opened.table, opened.check_rows, bases)
             for outputs in later_outputs(study, name):
-                yield from verify(outputs.table)
+                yield from verify_table(outputs.table)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
         for child in study.objects.children(f"algorithms/{name}/outputs/"):
@@ -252,30 +272,64 @@ def _tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
         yield outputs.name, outputs.table
 
 
-def compact_study(
-    study: Study,
-    algorithm: str | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+def compact(
+    study: Study, algorithm: str | None = None, *, progress: Progress | None = None
 ) -> dict[str, Compaction]:
-    """Compact one algorithm or all: the runs, by the algorithm's name, and outputs on later target
-    sets, as ``NAME:SET``.
+    """Bring all rows of one algorithm or of all into one base each. Safe while others write.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        All of them by default.
+    progress : callable, optional
+        Called with the name of the table, rows written and rows in all.
+
+    Returns
+    -------
+    dict of str to Compaction
+        The runs by the algorithm's name, outputs on later target sets as ``NAME:SET``.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has no algorithm of this name.
+    StorageError
+        If the storage refuses, or lets a name be created twice.
     """
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         for label, table in _tables(study, name):
-
-            def report(rows: int, total: int, label: str = label) -> None:
-                if progress:
-                    progress(label, rows, total)
-
-            done[label] = compact(table, report)
+            done[label] = compact_table(table, counting(progress, label))
     return done
 
 
-def vacuum_study(
+def vacuum(
     study: Study, algorithm: str | None = None, *, grace: float = GRACE
 ) -> dict[str, Vacuum]:
-    """Vacuum one algorithm or all: runs, and results that a killed process left unfinished."""
+    """Delete what nothing refers to any more: rows of one algorithm or of all, and results that a killed
+    process left unfinished.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        All of them by default.
+    grace : float
+        Seconds for which something must have been out of use.
+
+    Returns
+    -------
+    dict of str to Vacuum
+        Names and bytes of what was deleted, by algorithm, and of results by the empty name.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has no algorithm of this name.
+    StorageError
+        If the storage refuses.
+    """
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         opened = study.algorithm(name)
@@ -284,9 +338,9 @@ def vacuum_study(
             tags = {entry["base"] for entry in tag.read_all(opened.table)}
             return tags | {fit["base"] for fit in study.fits(name) if not fit["complete"]}
 
-        done[name] = vacuum(opened.table, pinned, grace=grace)
+        done[name] = vacuum_table(opened.table, pinned, grace=grace)
         for outputs in later_outputs(study, name):
-            done[outputs.name] = vacuum(outputs.table, set, grace=grace)
+            done[outputs.name] = vacuum_table(outputs.table, set, grace=grace)
     if algorithm is None:
         done[""] = _vacuum_unnamed(study, grace)
     return done

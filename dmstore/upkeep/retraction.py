@@ -10,7 +10,7 @@ import numpy as np
 from dmstore.errors import CorruptionError, InputError
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
-from dmstore.storage.acts import retract
+from dmstore.storage.acts import retract as acts
 from dmstore.storage.acts.retract import Retraction
 from dmstore.storage.table import log
 from dmstore.storage.table.rows import Pair, Pairs, pairs_of
@@ -20,7 +20,46 @@ from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted
 from dmstore.study.results import base_of
 from dmstore.study.selection import Condition, meets, select
+from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs, short_digests
+
+
+def retract(
+    study: Study,
+    algorithm: str,
+    where: Sequence[str],
+    *,
+    reason: str,
+    dry_run: bool = False,
+) -> Retraction:
+    """Take runs out of every later view; earlier snapshots, tags and fits stay what they were.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    where : sequence of str
+        Conditions that all must hold, such as ``host=node17``, ``time>=2026-11-01`` or ``run=5,10-20``.
+    reason : str
+        Stands in the log.
+    dry_run : bool
+        Only say which.
+
+    Returns
+    -------
+    Retraction
+        Its ``rows`` (id and digest), and the ``version`` in force then.
+
+    Raises
+    ------
+    InputError
+        If a condition cannot be used.
+    NotFoundError
+        If the study has no algorithm of this name.
+    StorageError
+        If the storage refuses; nothing is retracted then.
+    """
+    return retract_runs(study.algorithm(algorithm), where, reason=reason, dry_run=dry_run)
 
 
 def retract_runs(
@@ -59,9 +98,9 @@ def retract_runs(
 
     if dry_run:
         view = algorithm.table.view()
-        pairs = retract.choose_all(view, choose)
+        pairs = acts.choose_all(view, choose)
         return Retraction(tuple(sorted(pairs)), view.manifest.version)
-    done = retract.retract(algorithm.table, choose, reason)
+    done = acts.retract(algorithm.table, choose, reason)
     _settle_outputs(algorithm, {run for run, _ in done.rows}, reason)
     return done
 
@@ -94,7 +133,7 @@ def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> Non
             }
 
         # What comes back may stand behind outputs of another model, and these now have to go.
-        if retract.restore(outputs.table, choose, reason).rows:
+        if acts.restore(outputs.table, choose, reason).rows:
             outputs.retire(reason=reason)
 
 
@@ -142,7 +181,7 @@ def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:
     todo = set(pairs)
     # One row of an id is seen at a time.
     while todo:
-        shown = retract.seen(view, hidden - todo)
+        shown = acts.seen(view, hidden - todo)
         of = shown.read(["run_digest"])["run_digest"].tolist()
         new = {pair: of[i] for i, pair in enumerate(_pairs(shown)) if pair in todo}
         if not new:
@@ -200,9 +239,9 @@ def restore_runs(
         retracted = set(view.manifest.retracted)
         pairs = choose(retracted)
         done = Retraction(tuple(sorted(pairs)), view.manifest.version)
-        view = retract.seen(view, retracted - pairs)
+        view = acts.seen(view, retracted - pairs)
     else:
-        done = retract.restore(algorithm.table, choose, reason)
+        done = acts.restore(algorithm.table, choose, reason)
         _settle_outputs(algorithm, {run for run, _ in done.rows}, reason)
         view = algorithm.table.view()
     rows = set(done.rows)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import DmstoreError, InputError
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.acts.vacuum import vacuum
@@ -30,7 +31,7 @@ from dmstore.storage.table.rows import Rows
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.creation import create_study
 from dmstore.study.study import open_study
-from dmstore.upkeep.maintenance import verify_study
+from dmstore.upkeep.maintenance import verify
 
 TRAIN, TARGET = 256, 128
 _NAME = "soak"
@@ -94,7 +95,7 @@ def torture(
     grace: float = 0.0,
     seed: int | None = None,
     keep: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Torture:
     """Write, compact and vacuum from many processes, and kill them at random.
 
@@ -138,7 +139,9 @@ def torture(
         crew = _Crew(where, Path(logs), writers, compactors if found.compacted else 0, grace)
         started = time.monotonic()
         try:
-            found.kills = crew.run(seconds, kills, random.Random(seed), progress)
+            found.kills = crew.run(
+                seconds, kills, random.Random(seed), counting(progress, "torture")
+            )
         finally:
             crew.stop()
         found.seconds = time.monotonic() - started
@@ -192,7 +195,7 @@ class _Crew:
         seconds: float,
         kills: int,
         draw: random.Random,
-        progress: Callable[[int, int], None] | None,
+        tell: Count,
     ) -> int:
         """Kill and replace; how many were killed."""
         started, done = time.monotonic(), 0
@@ -206,8 +209,7 @@ class _Crew:
                 self._processes[number].join()
                 self._processes[number] = self._start(self._roles[number])
                 done += 1
-                if progress:
-                    progress(done, kills)
+                tell(done, kills)
             for number, process in enumerate(self._processes):
                 # One that ended by itself met an error, which it wrote down.
                 if not process.is_alive():
@@ -319,7 +321,7 @@ def _judge(where: str, acknowledged: Sequence[int], found: Torture) -> None:
         found.torn += int((~(same[0] & same[1])).sum())
     found.problems = []
     with contextlib.suppress(StopIteration):
-        problems = verify_study(study)
+        problems = verify(study)
         for _ in range(20):
             problem = next(problems)
             found.problems.append(f"{problem.where}: {problem.text}")

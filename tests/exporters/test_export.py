@@ -19,7 +19,7 @@ from dmstore.errors import ExistsError, IncompleteError, InputError, StorageErro
 from dmstore.exporters import torchfile
 from dmstore.exporters.export import export
 from dmstore.exporters.stream import whole
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.readers.scores import labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.storage.acts.compact import compact

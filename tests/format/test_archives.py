@@ -17,7 +17,7 @@ import dmstore
 from dmstore.errors import FormatError
 from dmstore.sharing import check_index, diff
 from dmstore.sharing.checking import read_index
-from dmstore.upkeep.maintenance import compact_study, status, vacuum_study, verify_study
+from dmstore.upkeep.maintenance import compact, status, vacuum, verify
 
 VERSIONS = sorted(path.name for path in ARCHIVES.iterdir() if (path / "expected.json").is_file())
 EXPECTED = {
@@ -74,7 +74,7 @@ def test_everything_is_read_as_its_own_version_read_it(unpacked, version, store)
     study = dmstore.open_study(unpacked / version / store)
     found = json.loads(json.dumps(maker.describe(study)))
     assert found == EXPECTED[version][store]
-    problems = list(verify_study(study))
+    problems = list(verify(study))
     conflicts = [len(e["conflicts"]) for e in EXPECTED[version][store]["algorithms"].values()]
     assert [problem.kind for problem in problems] == ["conflict"] * sum(conflicts)
     if store.endswith(".zip"):
@@ -101,8 +101,8 @@ def test_the_archives_hold_what_they_are_for():
 def test_an_old_study_goes_on(stores, version):
     """Compacted, vacuumed and extended by the present code, it still shows what it showed."""
     study = dmstore.open_study(stores(version, "local"))
-    compact_study(study)
-    vacuum_study(study, grace=0)
+    compact(study)
+    vacuum(study, grace=0)
     again = json.loads(json.dumps(maker.describe(dmstore.open_study(study.path))))
     expected = EXPECTED[version]["local"]
     for name, entry in expected["algorithms"].items():
@@ -113,7 +113,7 @@ def test_an_old_study_goes_on(stores, version):
     plain = study.algorithm("plain")
     plain.table.append(maker.rows(plain, [67, 68]))
     assert {67, 68} <= set(study.runs("plain").run.values.tolist())
-    assert {problem.kind for problem in verify_study(study)} == {"conflict"}
+    assert {problem.kind for problem in verify(study)} == {"conflict"}
 
 
 def test_an_old_copy_is_its_publication(unpacked):

@@ -30,7 +30,7 @@ from dmstore.storage.objects import frames, metadata
 from dmstore.storage.published import index
 from dmstore.storage.table import chunks, segment
 from dmstore.training.standalone import dmstore_writer
-from dmstore.upkeep.maintenance import compact_study
+from dmstore.upkeep.maintenance import compact
 
 KINDS = sorted(
     entry.name.removesuffix(".document.json")
@@ -376,7 +376,7 @@ def test_whole_studies(tmp_path_factory, data):
     study = dmstore.create_study(root, examples(train=9, target=4, side=2), seed=3)
     algorithm = study.add_algorithm("alpha", runs=8, outputs=["margin"])
     fill(algorithm, range(4), batch=2)
-    compact_study(study)
+    compact(study)
     files = sorted(path for path in root.rglob("*") if path.is_file())
     path = data.draw(st.sampled_from(files))
     path.write_bytes(data.draw(any_of(path.read_bytes())))

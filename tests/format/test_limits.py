@@ -13,7 +13,7 @@ from dmstore.storage.table import segment
 from dmstore.storage.table.rows import Rows
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import verify_study
+from dmstore.upkeep.maintenance import verify
 from dmstore.upkeep.retraction import retract_runs
 
 
@@ -33,7 +33,7 @@ def test_a_run_that_is_made_again_alike_is_seen_again(study, algorithm):
             writer.append(run, margin=arrays["margin"][0], prediction=arrays["prediction"][0])
     assert sorted(algorithm.table.view().run.tolist()) == list(range(10))
     assert algorithm.table.view().manifest.reason == "made again"
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def test_a_writer_takes_a_run_again_that_was_retracted_meanwhile(study, algorithm):

@@ -19,7 +19,8 @@ from dmstore.storage.acts import retract
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
 from dmstore.study import plan
-from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study
+from dmstore.upkeep import maintenance
+from dmstore.upkeep.maintenance import vacuum, verify
 from dmstore.upkeep.retraction import retract_runs
 
 
@@ -144,9 +145,9 @@ def test_both_readers_agree(lived, tmp_path):
     entry = second.document((root / "targets/shifted.json").read_bytes(), "targets")
     group = second.arrays_of(root / entry["path"], "examples")
     assert second.id_hash(group["id"]) == entry["sha256"]
-    compact_study(lived)
+    maintenance.compact(lived)
     assert sorted(run for run, _ in agree(lived, "plain")[1]) == [5, 33, 41]
-    vacuum_study(lived, grace=0)
+    vacuum(lived, grace=0)
     made = lived.algorithm("plain")
     retract.restore(made.table, lambda pairs: pairs, "back")
     fill(made, range(10, 13))
@@ -210,12 +211,12 @@ def test_dmstore_reads_compacts_and_verifies_what_was_written_by_hand(lived):
     assert np.array_equal(data.margin, arrays["margin"])
     assert np.array_equal(data.mask, arrays["mask"])
     assert data.note.values.tolist() == ["ä", "", "x"]
-    assert {p.kind for p in verify_study(lived)} == {"conflict"}
+    assert {p.kind for p in verify(lived)} == {"conflict"}
     before = info.content_id()
     agree(lived, "plain")
     assert name in compact(made.table).manifest.absorbed
     assert made.table.view().content_id() == before
-    assert {p.kind for p in verify_study(lived)} == {"conflict"}
+    assert {p.kind for p in verify(lived)} == {"conflict"}
     agree(lived, "plain")
     assert np.array_equal(lived.runs("plain").margin.sel(run=new), arrays["margin"])
 
@@ -229,7 +230,7 @@ def test_what_was_written_by_hand_is_checked_as_any_other(lived):
         bad = raw.copy()
         bad[place] ^= 1
         path.write_bytes(bad)
-        assert name in {problem.where for problem in verify_study(lived)}
+        assert name in {problem.where for problem in verify(lived)}
 
 
 def test_documents_of_unknown_keys_and_minor_versions_are_read(lived):

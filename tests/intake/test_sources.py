@@ -13,7 +13,7 @@ from helpers import Done, examples, fill, make_rows
 import dmstore
 from dmstore.errors import CorruptionError, InputError, StorageError
 from dmstore.intake.adopt import adopt
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.readers.source import Request
 from dmstore.readers.study import StudySource
 from dmstore.storage.acts.compact import compact
@@ -67,7 +67,7 @@ def test_two_labs_runs_of_one_study_become_the_same_whole(study, algorithm, tmp_
     assert content(algorithm) == content(other)
     assert algorithm.table.view().read(["accuracy"])["accuracy"].max() == 1
     assert len(algorithm.pending()) == 0
-    assert list(maintenance.verify_study(study)) == []
+    assert list(maintenance.verify(study)) == []
     again = ingest(algorithm, [other.objects.url])
     assert (again.new, again.present) == (0, 300)
 

@@ -14,7 +14,7 @@ from dmstore import readers
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.intake import ingest as engine
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.readers.npz import NpzSource
 from dmstore.readers.source import Request
 from dmstore.upkeep.retraction import retract_runs

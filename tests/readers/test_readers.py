@@ -20,7 +20,7 @@ from dmstore import readers
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.intake.adopt import adopt
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.readers.source import Request
 
 STORE = DATA / "datamodels-store"

@@ -375,7 +375,7 @@ def test_the_newest_fit_is_that_of_the_latest_moment(fitted):
 
 
 def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
-    from dmstore.upkeep.maintenance import compact_study, vacuum_study
+    from dmstore.upkeep.maintenance import compact, vacuum
 
     study, *_ = fitted
     monkeypatch.setattr(
@@ -388,8 +388,8 @@ def test_vacuum_keeps_the_base_of_an_unfinished_fit(fitted, monkeypatch):
     algorithm = study.algorithm("a")
     algorithm.extend(20)
     algorithm.table.append(make_rows(algorithm, range(500, 520)))
-    compact_study(study)
-    vacuum_study(study, grace=0)
+    compact(study)
+    vacuum(study, grace=0)
     assert base in {f"base/{name}" for name in study.objects.children("algorithms/a/runs/base/")}
 
 

@@ -39,7 +39,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.location import open_location
 from dmstore.storage.published import index as indexes
 from dmstore.storage.table.rows import Rows
-from dmstore.upkeep.maintenance import verify_study
+from dmstore.upkeep.maintenance import verify
 
 ABOUT = {
     "title": "Toy",
@@ -94,7 +94,7 @@ def names(path):
 
 def problems(path):
     study = dmstore.open_study(path)
-    return [*verify_study(study), *check_index(study.objects, read_index(study.objects))]
+    return [*verify(study), *check_index(study.objects, read_index(study.objects))]
 
 
 def same_runs(one, other, name="plain"):
@@ -342,7 +342,7 @@ def test_later_sets_annotations_and_outputs_are_shared(later, tmp_path):
     assert diff(later.path, tmp_path / "copy")["equal"]
     copy = dmstore.open_study(tmp_path / "copy")
     write_outputs(copy, "shifted", range(45, 60))
-    assert list(verify_study(copy)) == []
+    assert list(verify(copy)) == []
     again = publish(copy, tmp_path / "again")
     assert again["algorithms"]["plain"]["outputs"]["shifted"]["runs"] == 60
 
@@ -506,7 +506,7 @@ def test_pulled_study_goes_on(finished, published, tmp_path):
     block = algorithm.extend(10)
     fill(algorithm, np.arange(block.first_run, block.stop))
     assert compact(algorithm.table).manifest.version == 2
-    assert list(verify_study(copy)) == []
+    assert list(verify(copy)) == []
     found = diff(finished.path, tmp_path / "copy")["algorithms"]["plain"]
     assert (found["shared"], found["only_x"]["count"], found["only_y"]["count"]) == (200, 0, 10)
     again = publish(copy, tmp_path / "again")

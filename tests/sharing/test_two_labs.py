@@ -10,12 +10,12 @@ from helpers import examples, fill, make_rows
 import dmstore
 from dmstore.cli import main
 from dmstore.errors import ConflictError
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.sharing import publish, pull
 from dmstore.storage.acts.compact import compact
 from dmstore.study import plan
 from dmstore.study.plan import BRANCH
-from dmstore.upkeep.maintenance import verify_study
+from dmstore.upkeep.maintenance import verify
 
 
 def run(capsys, *arguments):
@@ -66,7 +66,7 @@ def test_two_labs_never_use_an_id_twice(first, tmp_path, capsys):
     expected = make_rows(into, view.run).arrays
     assert np.array_equal(stored["mask"], expected["mask"])
     assert np.array_equal(stored["margin"], expected["margin"])
-    assert list(verify_study(first)) == []
+    assert list(verify(first)) == []
 
     # And the other way round: the same content in both places, whatever the order of arrival.
     second = labs[1].algorithm("alpha")
@@ -75,7 +75,7 @@ def test_two_labs_never_use_an_id_twice(first, tmp_path, capsys):
     compact(second.table)
     compact(into.table)
     assert second.table.view().content_id() == into.table.view().content_id()
-    assert list(verify_study(labs[1])) == []
+    assert list(verify(labs[1])) == []
     code, found = run(capsys, "diff", first.path, labs[1].path)
     assert code == 0
     assert found["algorithms"]["alpha"]["shared"] == 210

@@ -17,7 +17,7 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects import remote
 from dmstore.upkeep.doctor import diagnose
-from dmstore.upkeep.maintenance import status, vacuum_study, verify_study
+from dmstore.upkeep.maintenance import status, vacuum, verify
 from dmstore.upkeep.retraction import retract_runs
 from dmstore.upkeep.torture import torture
 
@@ -47,14 +47,14 @@ def test_a_study_lives_in_a_bucket(bucket):
     assert made["runs"] == 100
     retract_runs(algorithm, ["run=7"], reason="test")
     compact(algorithm.table)
-    assert len(vacuum_study(study, grace=0)["alpha"].removed) >= 3
+    assert len(vacuum(study, grace=0)["alpha"].removed) >= 3
     opened = dmstore.open_study(url)
     view = opened.algorithm("alpha").table.view()
     assert sorted(view.run.tolist()) == [run for run in range(150) if run != 7]
     found = view.read(["mask", "margin", "prediction"])
     expected = make_rows(algorithm, view.run).arrays
     assert all(np.array_equal(found[name], expected[name]) for name in found)
-    assert list(verify_study(opened)) == []
+    assert list(verify(opened)) == []
     assert status(opened)["algorithms"]["alpha"]["stored"] == 149
     runs = opened.runs("alpha")
     assert runs.margin.sel(run=[3, 140]).values.shape == (2, 23)

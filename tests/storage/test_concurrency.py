@@ -11,7 +11,7 @@ from helpers import examples, make_rows
 
 import dmstore
 from dmstore.storage.acts.compact import compact
-from dmstore.upkeep.maintenance import vacuum_study, verify_study
+from dmstore.upkeep.maintenance import vacuum, verify
 
 context = multiprocessing.get_context("forkserver")
 
@@ -30,7 +30,7 @@ def _append(path, first, count, log):
 def _maintain(path):
     while True:
         compact(dmstore.open_study(path).algorithm("alpha").table)
-        vacuum_study(dmstore.open_study(path), grace=0)
+        vacuum(dmstore.open_study(path), grace=0)
         time.sleep(0.02)
 
 
@@ -58,7 +58,7 @@ def _check(path, acknowledged):
     found = view.read(["mask", "margin", "prediction"])
     expected = make_rows(algorithm, view.run).arrays
     assert all(np.array_equal(found[key], expected[key]) for key in found)
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
     return view
 
 
@@ -106,7 +106,7 @@ def test_kill_writers_and_maintainers(tmp_path, rounds):
     assert acknowledged
     _check(path, acknowledged)
     compact(dmstore.open_study(path).algorithm("alpha").table)
-    vacuum_study(dmstore.open_study(path), grace=0)
+    vacuum(dmstore.open_study(path), grace=0)
     _check(path, acknowledged)
 
 

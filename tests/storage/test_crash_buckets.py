@@ -17,7 +17,8 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects import probe, remote
 from dmstore.storage.table import log
-from dmstore.upkeep.maintenance import vacuum_study, verify_study
+from dmstore.upkeep import maintenance
+from dmstore.upkeep.maintenance import verify
 
 NUMBERS = itertools.count()
 SOURCE = {name: values for name, values in examples(12, 6).items() if name.endswith("_label")}
@@ -135,7 +136,7 @@ def compaction(path):
 
 
 def vacuum(path):
-    vacuum_study(dmstore.open_study(path), grace=0)
+    maintenance.vacuum(dmstore.open_study(path), grace=0)
 
 
 def tagging(path):
@@ -171,7 +172,7 @@ def state(path):
     if "study.json" not in objects_of(path):
         return None
     study = dmstore.open_study(path)
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
     found = {"train": study.document["train"]["sha256"], "seed": study.seed}
     for name in study.algorithms:
         algorithm = study.algorithm(name)

@@ -27,7 +27,8 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups, log
 from dmstore.study import annotation
-from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study
+from dmstore.upkeep import maintenance
+from dmstore.upkeep.maintenance import vacuum, verify
 
 TASK = "linear_task:Linear"
 STUDY = "s.dm"
@@ -148,7 +149,7 @@ def unfinished(root):
     shutil.copy(_npz(root), root / STUDY / "examples" / "late-01234567.zarr.zip")
     (root / STUDY / "examples" / f".{'0' * 32}.part").write_bytes(b"half")
     age(root)
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def _npz(root):
@@ -464,9 +465,9 @@ def clean(root):
         if (top / "study.json").exists():
             study = dmstore.open_study(top)
             if not isinstance(study.objects, ReadOnly):
-                compact_study(study)
+                maintenance.compact(study)
                 age(root)
-                vacuum_study(study, grace=0)
+                vacuum(study, grace=0)
                 assert study.objects.leftovers() == []
 
 
@@ -480,7 +481,7 @@ def check(root, before, finals, whole):
             # There whole, or not at all.
             assert content(top) == whole[top.name]
         if (top / "study.json").exists():
-            assert list(verify_study(dmstore.open_study(top))) == []
+            assert list(verify(dmstore.open_study(top))) == []
             if top.name in before:
                 _check_kept(before[top.name], study_content(top), whole[top.name])
 
@@ -595,7 +596,7 @@ def test_a_fit_whose_base_was_taken_is_made_on_another(tmp_path):
     say("fit", tmp_path / STUDY, "alpha", "-Q", "--lams", 10, code=3)
     say("fit", tmp_path / STUDY, "alpha", "-Q", "--lams", 10)
     assert json.loads((where / "fit.json").read_bytes())["base"] == new
-    assert list(verify_study(dmstore.open_study(tmp_path / STUDY))) == []
+    assert list(verify(dmstore.open_study(tmp_path / STUDY))) == []
 
 
 def _operate(name, root):

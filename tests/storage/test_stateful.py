@@ -28,7 +28,7 @@ from dmstore.storage.acts import tag
 from dmstore.storage.table import log, protocol
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.view import View
-from dmstore.upkeep.maintenance import vacuum_study, verify_study
+from dmstore.upkeep.maintenance import vacuum, verify
 from dmstore.upkeep.retraction import restore_runs, retract_runs
 
 RUNS = 30
@@ -208,10 +208,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(forget=st.booleans())
     def vacuum(self, forget):
         if forget:
-            vacuum_study(dmstore.open_study(self.path), grace=0)
+            vacuum(dmstore.open_study(self.path), grace=0)
             self.pinned = []
         else:
-            vacuum_study(dmstore.open_study(self.path))
+            vacuum(dmstore.open_study(self.path))
 
     # People
 
@@ -275,7 +275,7 @@ class StoreMachine(RuleBasedStateMachine):
             theirs.table.append(make_rows(theirs, free))
         compaction.compact(theirs.table)
         assert set(theirs.table.view().run) == {*ours.run.tolist(), *free}
-        assert list(verify_study(dmstore.open_study(folder / "copy.dm"))) == []
+        assert list(verify(dmstore.open_study(folder / "copy.dm"))) == []
         shutil.rmtree(folder)
 
     @rule()
@@ -356,7 +356,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "directory"):
-            problems = list(verify_study(dmstore.open_study(self.path)))
+            problems = list(verify(dmstore.open_study(self.path)))
             assert all(problem.kind == "conflict" for problem in problems)
             shutil.rmtree(self.directory)
 

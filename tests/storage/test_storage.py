@@ -265,7 +265,7 @@ def test_damage_is_found(study, algorithm, where):
     raw[len(raw) // 3] ^= 0x10
     path.write_bytes(raw)
     fresh = open_study(study.path)
-    problems = list(maintenance.verify_study(fresh))
+    problems = list(maintenance.verify(fresh))
     assert problems
     assert all(p.where.startswith("algorithms/alpha/runs/") for p in problems)
 
@@ -282,7 +282,7 @@ def test_wrong_mask_is_found_by_verify(study, algorithm):
     rows = make_rows(algorithm, range(3))
     rows.arrays["mask"][1] = ~rows.arrays["mask"][1]
     algorithm.table.append(rows)
-    problems = list(maintenance.verify_study(study))
+    problems = list(maintenance.verify(study))
     assert [(p.kind, p.text) for p in problems] == [("mask", "run 1: mask is not the plan's")]
 
 
@@ -438,7 +438,7 @@ def test_a_lost_chunk_is_an_error_not_a_fill_value(study, algorithm):
         view.read(["mask"])
     with pytest.raises(MissingChunkError, match="dmstore verify"):
         _ = runs.mask.values
-    assert [p.kind for p in maintenance.verify_study(study)] == ["unreadable"]
+    assert [p.kind for p in maintenance.verify(study)] == ["unreadable"]
 
 
 def test_a_view_that_vacuum_took_says_so(study, algorithm):
@@ -469,7 +469,7 @@ def test_narrow_columns_are_verified(study, algorithm):
     rows = make_rows(algorithm, range(6))
     rows.columns["mask_id"][2] += 1
     algorithm.table.append(rows)
-    assert [p.text for p in maintenance.verify_study(study)] == [
+    assert [p.text for p in maintenance.verify(study)] == [
         "run 2: mask id or repeat is not that of its mask"
     ]
 
@@ -482,9 +482,9 @@ def test_damaged_tagged_base_is_found(study, algorithm):
     made = tag.create(algorithm.table, "v1")
     fill(algorithm, range(20, 30))
     compact(algorithm.table)
-    assert list(maintenance.verify_study(study)) == []
+    assert list(maintenance.verify(study)) == []
     shutil.rmtree(algorithm.table.objects.path(f"{algorithm.table.prefix}{made['base']}/margin/c"))
-    assert [p.kind for p in maintenance.verify_study(study)] == ["unreadable"]
+    assert [p.kind for p in maintenance.verify(study)] == ["unreadable"]
 
 
 def test_failed_compaction_leaves_nothing(study, algorithm, monkeypatch):
@@ -517,10 +517,10 @@ def test_unfinished_results_are_not_vacuumed_at_once(study, algorithm):
     directory = Path(study.path, "datamodels/alpha/0123/datamodels-abcd.zarr")
     directory.mkdir(parents=True)
     (directory / "zarr.json").write_text("{}")
-    maintenance.vacuum_study(study, grace=0)
+    maintenance.vacuum(study, grace=0)
     assert directory.exists()
     os.utime(directory / "zarr.json", (1, 1))
-    maintenance.vacuum_study(study, grace=0)
+    maintenance.vacuum(study, grace=0)
     assert not directory.exists()
 
 

@@ -15,7 +15,7 @@ from helpers import TRAIN, examples, files
 import dmstore
 from dmstore.errors import CorruptionError, ExistsError, InputError, NotFoundError
 from dmstore.study import annotation
-from dmstore.upkeep.maintenance import vacuum_study, verify_study
+from dmstore.upkeep.maintenance import vacuum, verify
 
 GROUP = np.arange(TRAIN) % 5
 
@@ -50,7 +50,7 @@ def test_what_is_added_comes_back_bit_for_bit(study):
         assert opened.train.score.dtype == np.float32
         part = opened.train.thumbnail.isel(train=slice(30, 5, -4), thumbnail_height=2)
         assert np.array_equal(part, given["thumbnail"][30:5:-4, 2])
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def test_what_the_study_was_made_with_is_read_and_kept(study):
@@ -230,11 +230,11 @@ def test_killed_at_any_call_it_is_whole_or_not_there(tmp_path):
         study = dmstore.open_study(path)
         if "group" in study.train:
             assert np.array_equal(study.train.group, GROUP)
-        assert list(verify_study(study)) == []
+        assert list(verify(study)) == []
         annotate_two(path)
         again = dmstore.open_study(path)
         assert {"group", "image2"} <= set(again.train)
-        vacuum_study(again, grace=0)
+        vacuum(again, grace=0)
         assert again.objects.leftovers() == []
     assert at > 6
 
@@ -262,7 +262,7 @@ def test_of_two_hosts_one_is_first(study, differ):
     for process in both:
         process.join()
     assert said == (["new", "refused"] if differ else ["new", "present"])
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def test_damage_is_told_with_the_file(study):
@@ -273,13 +273,13 @@ def test_damage_is_told_with_the_file(study):
         where.write_bytes(damaged)
         with pytest.raises(CorruptionError, match=r"train-group\.zarr\.zip: cannot be read"):
             _ = dmstore.open_study(study.path).train
-        problems = list(verify_study(study))
+        problems = list(verify(study))
         assert [problem.kind for problem in problems] == ["annotation"]
         assert "train-group" in problems[0].where
     flipped = bytearray(whole)
     flipped[whole.index(b"value/c/0") + 40] ^= 1
     where.write_bytes(flipped)
-    assert [p.kind for p in verify_study(study)] == ["annotation"]
+    assert [p.kind for p in verify(study)] == ["annotation"]
 
 
 def test_strange_files_beside_annotations_are_no_annotations(study):
@@ -288,7 +288,7 @@ def test_strange_files_beside_annotations_are_no_annotations(study):
         (folder / name).write_bytes(b"x")
     train = dmstore.open_study(study.path).train
     assert set(train) == {"label", "image", "weight"}
-    told = [problem.where for problem in verify_study(study)]
+    told = [problem.where for problem in verify(study)]
     assert len(told) == 4
     assert all(where.isprintable() for where in told)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import fill
 
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.training import RunWriter
 from dmstore.upkeep import retraction
-from dmstore.upkeep.maintenance import compact_study, vacuum_study, verify_study
+from dmstore.upkeep.maintenance import compact, vacuum, verify
 from dmstore.upkeep.retraction import retract_runs
 
 TARGETS = 9
@@ -51,8 +51,8 @@ def by_stating_file(*arguments):
 
 
 def tidy(study):
-    compact_study(study)
-    vacuum_study(study, grace=0)
+    compact(study)
+    vacuum(study, grace=0)
 
 
 def check_shown(study, seed):
@@ -64,7 +64,7 @@ def check_shown(study, seed):
         found = view.dataset.margin.sel(run=run).values
         assert np.array_equal(found, values(run, seed if run == 3 else 0)["margin"]), run
     assert study.target_outputs("alpha", "later").table.view().conflicts == ()
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 ORDERS = [chosen for n in range(5) for chosen in itertools.combinations(GAPS, n)]

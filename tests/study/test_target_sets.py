@@ -15,10 +15,10 @@ from later_targets import COUNT, margins, said, targets, write
 
 import dmstore
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.storage.table.rows import Rows
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import compact_study, status, vacuum_study, verify_study
+from dmstore.upkeep.maintenance import compact, status, vacuum, verify
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_set_comes_back_and_never_changes(study):
     with pytest.raises(ExistsError, match="came with the set"):
         opened.annotate("shifted", night=given["target_night"])
     assert status(opened)["annotations"]["shifted"] == ["camera", "image", "label", "night"]
-    assert list(verify_study(opened)) == []
+    assert list(verify(opened)) == []
 
 
 BAD = {
@@ -119,7 +119,7 @@ def test_outputs_are_partial_until_all_runs_have_them(filled):
     write(outputs, view.pending)
     assert (len(view), view.refresh().pending.tolist(), len(view.refresh())) == (40, [], 100)
     before = view.refresh().content_id
-    compact_study(filled)
+    compact(filled)
     assert view.refresh().content_id == before
     assert np.array_equal(filled.outputs("alpha", "shifted").margin, margins(range(100)))
     # What was pinned before is read from what it was pinned to.
@@ -140,7 +140,7 @@ def test_compact_vacuum_verify_and_status_know_the_tables(filled):
     }
     removed = run_json("vacuum", filled.path, "--grace", "0s")["removed"]
     assert sum("/outputs/shifted/segments/" in name for name in removed) == 2
-    assert list(verify_study(filled)) == []
+    assert list(verify(filled)) == []
     assert np.array_equal(filled.outputs("alpha", "shifted").margin, margins(range(70)))
     plain = xr.open_zarr(next(Path(filled.path).glob("algorithms/alpha/outputs/shifted/base/*")))
     assert np.array_equal(plain.margin, margins(range(70)))
@@ -148,7 +148,7 @@ def test_compact_vacuum_verify_and_status_know_the_tables(filled):
     raw = bytearray(chunk.read_bytes())
     raw[len(raw) // 2] ^= 1
     chunk.write_bytes(raw)
-    problems = list(verify_study(filled))
+    problems = list(verify(filled))
     assert problems
     assert all("outputs/shifted" in problem.where for problem in problems)
 
@@ -264,12 +264,12 @@ def test_killed_at_any_call_the_set_is_whole_or_not_there(tmp_path):
         study = dmstore.open_study(path)
         if "shifted" in study.target_sets:
             assert np.array_equal(study.target_set("shifted").night, targets()["target_night"])
-        assert list(verify_study(study)) == []
+        assert list(verify(study)) == []
         add_set(path)
         assert study.target_set("shifted").sizes["target"] == COUNT
         # Groups that no document names go, the named one stays.
         study.objects.now = lambda now=study.objects.now: now() + 7200
-        vacuum_study(study, grace=0)
+        vacuum(study, grace=0)
         left = [i.name for i in study.objects.entries("examples/") if i.name.count("/") == 1]
         assert left == [study.target_sets["shifted"]["path"]]
         assert study.objects.leftovers() == []
@@ -290,11 +290,11 @@ def test_strange_documents_of_sets(filled):
         assert where.read_text() != raw
         with pytest.raises(FormatError, match=words):
             _ = filled.target_sets
-        assert [p.where for p in verify_study(filled)] == ["targets"]
+        assert [p.where for p in verify(filled)] == ["targets"]
     where.write_text(raw)
     folder = Path(filled.path, "algorithms/alpha/outputs/not-a-set")
     folder.mkdir(parents=True)
-    assert [p.kind for p in verify_study(filled)] == ["unknown"]
+    assert [p.kind for p in verify(filled)] == ["unknown"]
     # The runs themselves are read whatever lies beside them.
     assert len(filled.view("alpha")) == 100
 
@@ -344,7 +344,7 @@ def test_many_segments_make_few_even_chunks_and_stable_names(study, algorithm):
         assert np.array_equal(late.margin, expected[one.split.values != "eval"])
     fill(algorithm, [260])
     assert study.runs("alpha").margin.data.name != one.margin.data.name
-    compact_study(study)
+    compact(study)
     fill(algorithm, range(261, 300))
     after = study.runs("alpha")
     assert after.margin.data.chunks[0] == (300,)

@@ -439,9 +439,9 @@ def commands(path, *, all_of_them=True):
         "runs": lambda: opened().runs("alpha").load(),
         "datamodels": lambda: opened().datamodels("alpha").load(),
         "status": lambda: maintenance.status(opened()),
-        "verify": lambda: [problem.text for problem in maintenance.verify_study(opened())],
-        "compact": lambda: maintenance.compact_study(opened()),
-        "vacuum": lambda: maintenance.vacuum_study(opened(), grace=0),
+        "verify": lambda: [problem.text for problem in maintenance.verify(opened())],
+        "compact": lambda: maintenance.compact(opened()),
+        "vacuum": lambda: maintenance.vacuum(opened(), grace=0),
     }
     return found if all_of_them else {k: v for k, v in found.items() if k not in _WRITING}
 
@@ -590,7 +590,7 @@ FILES = {
 def read_file(path, study):
     """A command that reads a file: as a worker's, as scores, or as columns."""
     from dmstore.errors import InputError
-    from dmstore.intake.ingest import ingest
+    from dmstore.intake.ingest import take_in as ingest
     from dmstore.readers.columns import read_columns
     from dmstore.readers.scores import labelled, open_scores
     from dmstore.readers.units import Units

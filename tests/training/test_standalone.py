@@ -16,7 +16,7 @@ import pytest
 from commands import run, run_json
 from helpers import TARGET, TRAIN, fill
 
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.schema.names import reserved_names
 from dmstore.study.algorithm import Run
 from dmstore.training.standalone import dmstore_writer as standalone

@@ -9,13 +9,13 @@ from helpers import fill, make_rows
 import dmstore
 from dmstore.cli import main
 from dmstore.errors import InputError
-from dmstore.intake.ingest import ingest
+from dmstore.intake.ingest import take_in as ingest
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import status, vacuum_study, verify_study
+from dmstore.upkeep.maintenance import status, vacuum, verify
 from dmstore.upkeep.retraction import restore_runs, retract_runs
 
 
@@ -47,10 +47,10 @@ def test_tagged_snapshot_stays_and_new_bases_lack_them(filled, study):
     made = tag.create(filled.table, "before")
     retract_runs(filled, ["run=0-9"], reason="test")
     compact(filled.table)
-    vacuum_study(study, grace=0)
+    vacuum(study, grace=0)
     assert filled.table.view().run.tolist() == list(range(10, 60))
     assert filled.table.open_base(made["base"])["run"].shape == (60,)
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def test_same_content_again_stays_hidden_other_content_shows(filled):
@@ -67,7 +67,7 @@ def test_all_rows_retracted_and_restored(filled, study):
     assert len(filled.table.view()) == 0
     assert compact(filled.table).manifest.base.runs == 0
     assert len(filled.table.view()) == 0
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
     fill(filled, range(5))
     assert restore_runs(filled, ["run=0-2"], reason="it was fine").version == 4
     assert filled.table.view().run.tolist() == [0, 1, 2]
@@ -154,7 +154,7 @@ def test_outputs_on_later_sets_leave_with_their_runs(filled, study):
     assert store(1) == [3]
     assert outputs.table.view().conflicts == ()
     assert len(study.outputs("alpha", "later").run) == 60
-    assert list(verify_study(study)) == []
+    assert list(verify(study)) == []
 
 
 def make_later(outputs, ids, seed=0):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core.progress import Progress
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.schema.documents import dump_document
 from dmstore.schema.group_specs import create_group, group_spec
@@ -124,7 +125,7 @@ def join(
     where: str,
     targets: int,
     cost: Callable[[], dict[str, Any]],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Join the blocks into one group, block by block, and name it: the commit of the fit.
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Progress
 from dmstore.regression.fitting import memory_plan, stages
 from dmstore.regression.fitting.memory_plan import Need, Room
 from dmstore.regression.fitting.passes import Keeper, Pass, Passes
@@ -28,7 +29,6 @@ from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.own_runs import OwnBlock
 from dmstore.regression.solvers.shared import SharedBlock
 
-Progress = Callable[[str, int, int], None]
 Designs = Mapping[tuple[int, ...], Design]
 
 

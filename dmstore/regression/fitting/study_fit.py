@@ -10,12 +10,13 @@ from typing import Any
 
 from dmstore.core.memory import available, parse
 from dmstore.core.memory import peak as peak_memory
+from dmstore.core.progress import Progress
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError
 from dmstore.regression.fitting.blocks import Blocks, join
 from dmstore.regression.fitting.cluster import fit_blocks
 from dmstore.regression.fitting.cluster_worker import Job
-from dmstore.regression.fitting.engine import Fitting, Progress
+from dmstore.regression.fitting.engine import Fitting
 from dmstore.regression.fitting.fit_document import begun, describe, load, pinned, view_of
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.parameters import Parameters

@@ -7,9 +7,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmstore.core.progress import Count
 from dmstore.errors import CorruptionError, DmstoreError, FormatError, StorageError
 from dmstore.storage.table import base, log
-from dmstore.storage.table.base import Progress
 from dmstore.storage.table.protocol import Call, CheckBase, Delete, Exclusive, Steps, WriteBase
 from dmstore.storage.table.segment import SegmentInfo
 from dmstore.storage.table.snapshot import Snapshot, snapshot_steps
@@ -27,7 +27,7 @@ class Compaction:
     absorbed: int
 
 
-def compact(table: Table, progress: Progress | None = None) -> Compaction:
+def compact(table: Table, progress: Count | None = None) -> Compaction:
     """Bring all visible rows into one base.
 
     Any number of hosts may do this at once: one commits, the others find its version taken and
@@ -133,7 +133,7 @@ def _next(state: Snapshot, path: str) -> log.Manifest:
     )
 
 
-def write_view(view: View, path: str, progress: Progress | None = None) -> None:
+def write_view(view: View, path: str, progress: Count | None = None) -> None:
     """Write the rows of a view below a path; see :func:`dmstore.storage.table.base.write`."""
     spec = view.spec()
     wide = [array.name for array in spec.rows()]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.progress import Count
 from dmstore.storage.acts.compact import discard, new_path, overtaken
 from dmstore.storage.table import base, log
-from dmstore.storage.table.base import Progress
 from dmstore.storage.table.protocol import Call, CheckBase, Exclusive, FillBase, Steps
 from dmstore.storage.table.rows import DIGEST_BYTES, Rows, column_dtype
 from dmstore.storage.table.segment import SegmentInfo
@@ -28,7 +28,7 @@ def fill(
     table: Table,
     rows: Iterable[Rows],
     count: int,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> log.Manifest | None:
     """Make rows the first base of a table that never had any.
 
@@ -98,7 +98,7 @@ def fill_steps(
 
 
 def _fill(
-    table: Table, path: str, rows: Iterable[Rows], count: int, progress: Progress | None
+    table: Table, path: str, rows: Iterable[Rows], count: int, progress: Count | None
 ) -> BaseRows:
     stream = iter(rows)
     first = next(stream, None)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import threads
+from dmstore.core.progress import Count
 from dmstore.errors import CorruptionError, DmstoreError
 from dmstore.schema.group_specs import GroupSpec, create_group
 from dmstore.storage.objects.refusals import storage_error
@@ -25,7 +26,6 @@ from dmstore.storage.table.table import Table
 from dmstore.storage.table.tiles import ShardWriter, open_tiles
 from dmstore.storage.table.view import BLOCK
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 # Blocks of rows in memory at a time, in bytes; never less than one.
@@ -48,7 +48,7 @@ def write(
     blocks: Iterable[Arrays],
     count: int,
     columns: Callable[[], Arrays],
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> None:
     """Write rows below a path, durably.
 
@@ -96,7 +96,7 @@ def _write(
     blocks: Iterable[Arrays],
     count: int,
     columns: Callable[[], Arrays],
-    progress: Progress | None,
+    progress: Count | None,
 ) -> None:
     store = table.objects.writer(where)
     sizes = {**table.sizes, "run": count, "byte": DIGEST_BYTES}
