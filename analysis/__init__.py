@@ -9,20 +9,45 @@ To add a public function, its name here; rooms: geometry, evaluation, comparison
 
 from __future__ import annotations
 
-from dmstore.analysis.comparison.compare import compare
-from dmstore.analysis.comparison.effect import effect
-from dmstore.analysis.comparison.modeldiff import modeldiff
-from dmstore.analysis.evaluation.benchmark import benchmark
-from dmstore.analysis.evaluation.evaluate import evaluate
-from dmstore.analysis.evaluation.learning_curve import learning_curve
-from dmstore.analysis.geometry.influence import relative_influence
-from dmstore.analysis.geometry.normalize import normalize
-from dmstore.analysis.geometry.pca import delta, explained_variance, pca
-from dmstore.analysis.geometry.residual import residual
-from dmstore.analysis.geometry.similarity import cosine
-from dmstore.analysis.geometry.subpopulation import subpopulation
-from dmstore.analysis.pages.report import report
-from dmstore.analysis.pages.score_comparison import compare_scores
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmstore.analysis.comparison.compare import compare as compare
+    from dmstore.analysis.comparison.effect import effect as effect
+    from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
+    from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
+    from dmstore.analysis.evaluation.evaluate import evaluate as evaluate
+    from dmstore.analysis.evaluation.learning_curve import learning_curve as learning_curve
+    from dmstore.analysis.geometry.influence import relative_influence as relative_influence
+    from dmstore.analysis.geometry.normalize import normalize as normalize
+    from dmstore.analysis.geometry.pca import delta as delta
+    from dmstore.analysis.geometry.pca import explained_variance as explained_variance
+    from dmstore.analysis.geometry.pca import pca as pca
+    from dmstore.analysis.geometry.residual import residual as residual
+    from dmstore.analysis.geometry.similarity import cosine as cosine
+    from dmstore.analysis.geometry.subpopulation import subpopulation as subpopulation
+    from dmstore.analysis.pages.report import report as report
+    from dmstore.analysis.pages.score_comparison import compare_scores as compare_scores
+
+_NAMES = {
+    "benchmark": "evaluation.benchmark",
+    "compare": "comparison.compare",
+    "compare_scores": "pages.score_comparison",
+    "cosine": "geometry.similarity",
+    "delta": "geometry.pca",
+    "effect": "comparison.effect",
+    "evaluate": "evaluation.evaluate",
+    "explained_variance": "geometry.pca",
+    "learning_curve": "evaluation.learning_curve",
+    "modeldiff": "comparison.modeldiff",
+    "normalize": "geometry.normalize",
+    "pca": "geometry.pca",
+    "relative_influence": "geometry.influence",
+    "report": "pages.report",
+    "residual": "geometry.residual",
+    "subpopulation": "geometry.subpopulation",
+}
 
 __all__ = [
     "benchmark",
@@ -42,3 +67,14 @@ __all__ = [
     "residual",
     "subpopulation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"dmstore.analysis.{_NAMES[name]}"), name)
+    msg = f"module 'dmstore.analysis' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return __all__

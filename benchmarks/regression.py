@@ -95,7 +95,7 @@ def progress(what, done, total):
     if done * 10 // total != (done - 1) * 10 // total:
         print(what, done, total, round(sum(spent.values())), file=sys.stderr, flush=True)
 memory = parse(sys.argv[2]) if sys.argv[2] else None
-found = fit(open_study(sys.argv[1]), "a", parameters=Parameters(halves=False), memory=memory, progress=progress)
+found = fit(open_study(sys.argv[1]), "a", halves=False, memory=memory, progress=progress)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 print(json.dumps({**found.summary, "peak_gb": peak, "spent": spent}))
 """

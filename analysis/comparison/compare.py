@@ -6,11 +6,13 @@ import hashlib
 import json
 import uuid
 from dataclasses import asdict
+from typing import Unpack
 
 import xarray as xr
 
 from dmstore import provenance
-from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
+from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.core.progress import Progress
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
@@ -25,12 +27,8 @@ def compare(
     a: str,
     b: str,
     *,
-    components: int = 10,
-    top: int = 16,
-    heavy: int = 50,
-    center: bool = True,
-    random_state: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Compare two algorithms of a study, and keep the result.
 
@@ -39,17 +37,18 @@ def compare(
     study : Study
     a, b : str
         Fitted algorithms.
-    components : int
-        Directions each way.
-    top : int
-        Targets in a subpopulation.
-    heavy : int
-        Heaviest train units to list for a direction.
-    center : bool
-        Whether PCA subtracts the mean residual.
-    random_state : int
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    components : int
+        Directions each way (10).
+    top : int
+        Targets in a subpopulation (16).
+    heavy : int
+        Heaviest train units to list for a direction (50).
+    center : bool
+        Whether PCA subtracts the mean residual (True).
+    random_state : int
+        Draws contrasts (0).
 
     Returns
     -------
@@ -71,8 +70,7 @@ def compare(
     if a == b:
         msg = f"comparing {a!r} with itself tells nothing; name two algorithms"
         raise InputError(msg)
-    parameters = ComparisonParameters(components, top, heavy, center, random_state)
-    parameters.check()
+    parameters = ComparisonParameters(**options)
     fits = [study.newest_fit(name) for name in (a, b)]
     for key, mine, theirs in (
         ("output", fits[0]["output"], fits[1]["output"]),
@@ -109,8 +107,8 @@ def compare(
             study.datamodels(b, fits[1]["fit"]).load(),
             names=(a, b),
             label=study.label(),
-            parameters=parameters,
             progress=progress,
+            **options,
         )
         path = f"comparison-{uuid.uuid4().hex[:8]}.zarr"
         groups.write_directory(

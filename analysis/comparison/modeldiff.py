@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.analysis.geometry.influence import relative_influence
 from dmstore.analysis.geometry.normalize import normalize
 from dmstore.analysis.geometry.pca import delta, explained_variance, leading, pca
@@ -18,29 +18,11 @@ from dmstore.analysis.geometry.residual import residual
 from dmstore.analysis.geometry.similarity import cosine
 from dmstore.analysis.geometry.subpopulation import subpopulation
 from dmstore.core.progress import Progress, counting
-from dmstore.errors import InputError
 from dmstore.schema.group_specs import group_spec
 
 _FOUND_AGAIN = 0.5
 # Which quarters of the masks directions are found on.
 _PAIRS = tuple(itertools.permutations(range(4), 2))
-
-
-@dataclass(frozen=True)
-class ComparisonParameters:
-    """How to compare; see :func:`modeldiff`."""
-
-    components: int = 10
-    top: int = 16
-    heavy: int = 50
-    center: bool = True
-    random_state: int = 0
-
-    def check(self) -> None:
-        """Refuse counts below 1 (InputError)."""
-        if min(self.components, self.top, self.heavy) < 1:
-            msg = f"components {self.components}, top {self.top}, heavy {self.heavy}: all must be 1 or more"
-            raise InputError(msg)
 
 
 def modeldiff(
@@ -49,8 +31,8 @@ def modeldiff(
     *,
     names: tuple[str, str],
     label: NDArray[np.int64] | None = None,
-    parameters: ComparisonParameters | None = None,
     progress: Progress | None = None,
+    **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Residuals, directions, subpopulations and similarity of two sets of datamodels, both ways.
 
@@ -65,9 +47,18 @@ def modeldiff(
         What to call the algorithms.
     label : (target,) int, optional
         Classes, to match the contrasts by; any other target serves without.
-    parameters : ComparisonParameters, optional
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    components : int
+        Directions each way (10).
+    top : int
+        Targets in a subpopulation (16).
+    heavy : int
+        Heaviest train units to list for a direction (50).
+    center : bool
+        Whether PCA subtracts the mean residual (True).
+    random_state : int
+        Draws contrasts (0).
 
     Returns
     -------
@@ -79,8 +70,7 @@ def modeldiff(
     InputError
         If train units or targets differ, or fewer than two targets have both datamodels.
     """
-    parameters = parameters or ComparisonParameters()
-    parameters.check()
+    parameters = ComparisonParameters(**options)
     data = (a, b)
     weight = [one["weight"].transpose("target", "train") for one in data]
     unit = [normalize(one) for one in weight]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from dmstore.regression.fitting import stages
 from dmstore.regression.problem.design import Design, count_gram, gram_dtype
 from dmstore.regression.problem.moments import Moments, make_moments
 from dmstore.regression.problem.packing import RunPacker, Words, padded
-from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
+from dmstore.regression.problem.parameters import FEWEST_RUNS, FitOptions, Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.shared import SharedBlock
 from dmstore.schema.typed_documents import FitDocument
@@ -46,11 +46,11 @@ def learning_curve(
     output: str | None = None,
     targets: int | None = 200,
     shares: Sequence[float] = SHARES,
-    parameters: Parameters | None = None,
     resamples: int = 1000,
     random_state: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
+    **options: Unpack[FitOptions],
 ) -> xr.Dataset:
     """Fit some targets on growing numbers of runs, and judge each by the eval runs.
 
@@ -72,14 +72,14 @@ def learning_curve(
         How many to draw; None for all.
     shares : sequence of float
         Of the runs that are not for evaluation, ascending, the last at most 1.
-    parameters : Parameters, optional
-        Instead of the fit's, in which case the curve is not the fit's; halves are never fitted, and lam is
-        chosen by the holdout runs, not by folds, with solver ``gram``.
     resamples, random_state : int
     threads : int, optional
         All cores by default.
     progress : callable, optional
         Called with ``curve``, steps done and steps in all.
+    **options
+        Of :func:`dmstore.regression.fit`, in the place of the fit's, in which case the curve is not the fit's.
+        Halves are never fitted, and lam is chosen by the holdout runs, not by folds, with solver ``gram``.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def learning_curve(
     if targets is not None and targets < 1:
         msg = f"{targets} targets are not allowed; give at least 1"
         raise InputError(msg)
-    said, settings, named = _settings(study, algorithm, fit, output, parameters)
+    said, settings, named = _settings(study, algorithm, fit, output, options)
     runs = study.runs(algorithm)
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, said, chosen)
@@ -158,7 +158,7 @@ def _settings(
     algorithm: str,
     fit: str | None,
     output: str | None,
-    parameters: Parameters | None,
+    options: FitOptions,
 ) -> tuple[str, Parameters, str]:
     """Output, parameters and name of the fit whose curve this is."""
     document: FitDocument | None = None
@@ -172,7 +172,8 @@ def _settings(
     known = Parameters.__dataclass_fields__
     said = document["parameters"] if document else {}
     stated = {k: v for k, v in said.items() if k in known}
-    settings = replace(parameters or Parameters(**stated), halves=False)
+    asked: dict[str, Any] = {**stated, **options, "halves": False}
+    settings = Parameters(**asked)
     # A curve of other parameters than the fit's says nothing of the fit.
     same = settings == replace(Parameters(**stated), halves=False)
     return (

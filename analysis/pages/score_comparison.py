@@ -10,12 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import xarray as xr
 
 from dmstore import provenance
-from dmstore.analysis.comparison.modeldiff import ComparisonParameters, modeldiff, stored_arrays
+from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
+from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, printable
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.core.progress import Progress
@@ -54,12 +55,8 @@ def compare_scores(
     units: Pair = (None, None),
     alpha: Pair = (None, None),
     runs: Pair = (None, None),
-    components: int = 10,
-    top: int = 16,
-    heavy: int = 50,
-    center: bool = True,
-    random_state: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
 
@@ -79,10 +76,18 @@ def compare_scores(
         One value a file, None where nothing is said: what to call the algorithm (its file's name);
         the matrix in the file; TRAK's experiment; ``target-train`` or ``train-target``; ``raw`` or
         ``standardised``; the share that a run saw (.5); a folder of runs to measure the units with.
-    components, top, heavy, center, random_state
-        As in :func:`dmstore.analysis.compare`.
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    components : int
+        Directions each way (10).
+    top : int
+        Targets in a subpopulation (16).
+    heavy : int
+        Heaviest train units to list for a direction (50).
+    center : bool
+        Whether PCA subtracts the mean residual (True).
+    random_state : int
+        Draws contrasts (0).
 
     Returns
     -------
@@ -97,8 +102,7 @@ def compare_scores(
     ExistsError
         If there is something else at `out`.
     """
-    parameters = ComparisonParameters(components, top, heavy, center, random_state)
-    parameters.check()
+    parameters = ComparisonParameters(**options)
     files = [
         open_scores(path, key=k, experiment=e)
         for path, k, e in zip((a, b), key, experiment, strict=True)
@@ -137,8 +141,8 @@ def compare_scores(
             data[1],
             names=(called[0], called[1]),
             label=labels.targets["label"].values if "label" in labels.targets else None,
-            parameters=parameters,
             progress=progress,
+            **options,
         )
         document: ScoreComparisonDocument = {
             "comparison": name,

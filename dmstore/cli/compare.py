@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.decorators import FC
 
+from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.cli import options, output
+
+_DEFAULT = ComparisonParameters()
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,27 +42,27 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
 @click.option(
     "--components",
     type=click.IntRange(1),
-    default=10,
+    default=_DEFAULT.components,
     show_default=True,
     help="Directions each way.",
 )
 @click.option(
     "--top",
     type=click.IntRange(1),
-    default=16,
+    default=_DEFAULT.top,
     show_default=True,
     help="Targets in a subpopulation.",
 )
 @click.option(
     "--center/--no-center",
-    default=True,
+    default=_DEFAULT.center,
     show_default=True,
     help="Subtract the mean residual before PCA.",
 )
 @click.option(
     "--random-state",
     type=click.IntRange(0),
-    default=0,
+    default=_DEFAULT.random_state,
     show_default=True,
     help="Seed of contrasts and nulls.",
 )

@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from dmstore.cli import options, output
+from dmstore.regression.problem.parameters import Parameters, parse_grid
 from dmstore.regression.problem.solver_names import MODULES
+
+_DEFAULT = Parameters()
 
 _STATUS = {
     "fitted": "fitted",
@@ -28,14 +31,14 @@ _STATUS = {
 @click.option(
     "--lams",
     type=click.IntRange(2),
-    default=50,
+    default=_DEFAULT.lams,
     show_default=True,
     help="Values of lam on the path.",
 )
 @click.option(
     "--lam-ratio",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.01,
+    default=_DEFAULT.lam_ratio,
     show_default=True,
     help="Last lam over the first.",
 )
@@ -56,7 +59,7 @@ _STATUS = {
 @click.option(
     "--folds",
     type=click.IntRange(0),
-    default=0,
+    default=_DEFAULT.folds,
     show_default=True,
     metavar="K",
     help="Choose lam by K folds of all runs but those for evaluation; 0 by the holdout runs.",
@@ -64,28 +67,28 @@ _STATUS = {
 @click.option(
     "--patience",
     type=click.IntRange(0),
-    default=5,
+    default=_DEFAULT.patience,
     show_default=True,
     help="Leave the path after so many holdout errors above the smallest; 0 never.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=1e-5,
+    default=_DEFAULT.tolerance,
     show_default=True,
     help="Violation of optimality to solve to, relative to lam. Weights are kept as float32, and one of up to "
     "1e-4 counts as solved.",
 )
 @click.option(
     "--halves/--no-halves",
-    default=True,
+    default=_DEFAULT.halves,
     show_default=True,
     help="Fit halves and quarters of the masks too, for comparison out of sample: 'compare' uses them.",
 )
 @click.option(
     "--solver",
     type=click.Choice(list(MODULES)),
-    default="gram",
+    default=_DEFAULT.solver,
     show_default=True,
     help="gram: compiled, on the CPU; torch: all targets of a block at once, on a GPU or the CPU "
     "(DMSTORE_DEVICE=cpu, cuda:1); fast_l1: MadryLab's package, on a GPU.",
@@ -117,50 +120,33 @@ def command(
     study: str,
     algorithm: str,
     target_output: str,
-    lams: int,
-    lam_ratio: float,
-    lam: float | None,
     lam_grid: str | None,
-    folds: int,
-    patience: int,
-    tolerance: float,
-    halves: bool,
-    solver: str,
     threads: int | None,
     memory: str | None,
     scratch: str | None,
     cluster: str | None,
     quiet: bool,
     as_json: bool,
+    **own: Any,
 ) -> None:
     """Fit one lasso a target on the stored runs of ALGORITHM.
 
     Blocks of targets land one by one; the same command after a kill goes on where it was.
     """
     from dmstore.regression import fit
-    from dmstore.regression.problem.parameters import Parameters, parse_grid
     from dmstore.study.study import open_study
 
     given = [
         name
-        for name in Parameters.unused(lam=lam is not None, grid=lam_grid is not None)
+        for name in Parameters.unused(lam=own["lam"] is not None, grid=lam_grid is not None)
         if options.given(name)
     ]
     if given:
-        said, by = given[0].replace("_", "-"), "--lam" if lam is not None else "--lam-grid"
+        said, by = given[0].replace("_", "-"), "--lam" if own["lam"] is not None else "--lam-grid"
         msg = f"--{said} says nothing beside {by}; leave it out"
         raise click.UsageError(msg)
-    parameters = Parameters(
-        lams=lams,
-        lam_ratio=lam_ratio,
-        patience=patience,
-        tolerance=tolerance,
-        halves=halves,
-        solver=solver,
-        lam=lam,
-        lam_grid=parse_grid(lam_grid) if lam_grid is not None else (),
-        folds=folds,
-    )
+    if lam_grid is not None:
+        own["lam_grid"] = parse_grid(lam_grid)
     bars: dict[str, output.Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
@@ -185,7 +171,7 @@ def command(
         open_study(study),
         algorithm,
         output=target_output,
-        parameters=parameters,
+        **own,
         threads=threads,
         memory=memory,
         scratch=scratch,
@@ -193,11 +179,11 @@ def command(
         progress=progress,
     )
     s, runs = found.summary, found.document["runs"]
-    _warn(s, walked=lam is None and lam_grid is None)
-    unit = "lam" if lam != 0 else "of the gradient without weights"
+    _warn(s, walked=own["lam"] is None and lam_grid is None)
+    unit = "lam" if own["lam"] != 0 else "of the gradient without weights"
     used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
-    if folds:
-        used = f"{runs['train'] + runs['holdout']} runs in {folds} folds"
+    if own["folds"]:
+        used = f"{runs['train'] + runs['holdout']} runs in {own['folds']} folds"
     output.emit(
         {**s, "runs": runs, "new": found.new},
         [

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dmstore.regression.fitting.array_fit import lasso_path as lasso_path
     from dmstore.regression.fitting.study_fit import fit as fit
-    from dmstore.regression.problem.parameters import Parameters as Parameters
 
-__all__ = ["Parameters", "fit", "lasso_path"]
+__all__ = ["fit", "lasso_path"]
 
 _LAZY = {
-    "Parameters": "dmstore.regression.problem.parameters",
     "fit": "dmstore.regression.fitting.study_fit",
     "lasso_path": "dmstore.regression.fitting.array_fit",
 }

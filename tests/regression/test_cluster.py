@@ -24,12 +24,11 @@ from dmstore.regression.fitting.gram_tiles import Tiles
 from dmstore.regression.fitting.stages import all_stages
 from dmstore.regression.problem.design import count_gram
 from dmstore.regression.problem.packing import padded
-from dmstore.regression.problem.parameters import Parameters
 from dmstore.storage.table.rows import Rows
 
 distributed = pytest.importorskip("distributed")
 TRAIN, TARGETS, RUNS = 80, 1100, 400
-PARAMETERS = Parameters(lams=8)
+PARAMETERS = {"lams": 8}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def made(tmp_path_factory):
     )
     shutil.copytree(folder / "study.dm", folder / "alone.dm")
     alone = dmstore.open_study(folder / "alone.dm")
-    fit(alone, "a", parameters=PARAMETERS, threads=2)
+    fit(alone, "a", **PARAMETERS, threads=2)
     return folder / "study.dm", alone.datamodels("a").load()
 
 
@@ -115,7 +114,7 @@ def test_a_killed_worker_changes_no_bit(study, made, scheduler, tmp_path, monkey
     done = fit(
         study,
         "a",
-        parameters=PARAMETERS,
+        **PARAMETERS,
         cluster=running.scheduler_address,
         scratch=tmp_path if scratch else None,
         progress=progress,
@@ -143,7 +142,7 @@ def test_a_lost_cluster_keeps_what_is_done(study, made, scheduler, tmp_path, mon
             running.close()
 
     def go(**options):
-        return fit(study, "a", parameters=PARAMETERS, progress=progress, **options)
+        return fit(study, "a", **PARAMETERS, progress=progress, **options)
 
     with pytest.raises(IncompleteError, match="the scheduler is gone; what is done is kept"):
         go(cluster=running.scheduler_address, scratch=tmp_path)
@@ -161,7 +160,7 @@ def test_local_workers_go_on_with_blocks_that_are_there(study, made, capfd, monk
     run, _calls = dying(engine.stages.run, 3)
     monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        fit(study, "a", parameters=PARAMETERS)
+        fit(study, "a", **PARAMETERS)
     monkeypatch.undo()
     arguments = ["fit", study.path, "a", "--lams", "8", "--cluster", "local:2", "--json"]
     done = Done(*arguments)
@@ -179,7 +178,7 @@ def test_workers_that_cannot_do_it(study, scheduler, monkeypatch):
     start()
 
     def go(**options):
-        fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address, **options)
+        fit(study, "a", **PARAMETERS, cluster=running.scheduler_address, **options)
 
     with pytest.raises(InputError, match="memory are too little"):
         go(memory=1000)
@@ -216,10 +215,10 @@ def test_a_block_that_ends_workers_ends_the_fit(study, scheduler, monkeypatch):
     monkeypatch.setattr(cluster.cluster_worker, "look", lambda *_: os._exit(3))
     start(), start()
     with pytest.raises(IncompleteError, match="2 workers were lost at one task"):
-        fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
+        fit(study, "a", **PARAMETERS, cluster=running.scheduler_address)
     monkeypatch.setattr(cluster, "_WORKERS", 1)
     with pytest.raises(IncompleteError, match=r"no worker for 1 s \(none\); start some"):
-        fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
+        fit(study, "a", **PARAMETERS, cluster=running.scheduler_address)
 
 
 def test_workers_without_memory_are_not_waited_for(study, scheduler, monkeypatch):
@@ -231,7 +230,7 @@ def test_workers_without_memory_are_not_waited_for(study, scheduler, monkeypatch
     with distributed.Client(running, set_as_default=False) as client:
         client.wait_for_workers(1)
     with pytest.raises(IncompleteError, match=r"no worker for 1 s \(all .* limit of memory\)"):
-        fit(study, "a", parameters=PARAMETERS, cluster=running.scheduler_address)
+        fit(study, "a", **PARAMETERS, cluster=running.scheduler_address)
 
 
 @pytest.mark.parametrize(

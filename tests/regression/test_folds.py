@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -153,8 +154,8 @@ def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        fit(study, "a", parameters=parameters)
-    done = fit(study, "a", parameters=parameters)
+        fit(study, "a", **asdict(parameters))
+    done = fit(study, "a", **asdict(parameters))
     assert done.document["parameters"]["folds"] == 3
     assert done.summary["worst_kkt"] <= 1e-4
     found, algorithm = study.datamodels("a").load(), study.algorithm("a")
@@ -171,7 +172,7 @@ def test_folds_of_a_study_resumed(tmp_path, monkeypatch):
     # With room for all stages at once, the same.
     monkeypatch.undo()
     shutil.rmtree(f"{study.path}/datamodels")
-    fit(study, "a", parameters=parameters)
+    fit(study, "a", **asdict(parameters))
     again = study.datamodels("a").load()
     assert np.array_equal(again.lam, found.lam)
     assert np.allclose(again.weight, found.weight, atol=1e-7)
@@ -188,7 +189,7 @@ def test_bad_folds(tmp_path):
         lasso_path(masks, outputs, folds=61)
     study, *_ = make_study(tmp_path / "s", UNIT, runs=60)
     with pytest.raises(InputError, match="leave one of them empty"):
-        fit(study, "a", parameters=Parameters(folds=60))
+        fit(study, "a", folds=60)
     assert study.fits("a") == []
     done = CliRunner().invoke(cli.group, ["fit", str(study.path), "a", "--folds", "2", "--quiet"])
     assert done.exit_code == 0, done.output

@@ -1,6 +1,7 @@
 """One lam, a grid of lams, and no penalty: in the place of each target's own path."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -192,14 +193,14 @@ def test_too_many_columns_for_no_penalty_are_refused_before_any_work(tmp_path, m
     study, *_ = make_study(tmp_path / "s", UNIT, runs=100)
     monkeypatch.setattr(unpenalised, "MOST_TRAIN", 39)
     with pytest.raises(InputError, match="40 train units are too many"):
-        fit(study, "a", parameters=Parameters(lam=0))
+        fit(study, "a", lam=0)
     assert study.fits("a") == []
 
 
 @pytest.mark.parametrize("parameters", [Parameters(lam=0.2), Parameters(lam=0)])
 def test_halves_and_quarters_follow_in_a_study(tmp_path, parameters):
     study, masks, margin = make_study(tmp_path / "s", UNIT)
-    done = fit(study, "a", parameters=parameters)
+    done = fit(study, "a", **asdict(parameters))
     assert done.document["parameters"]["lam"] == parameters.lam
     found, algorithm = study.datamodels("a").load(), study.algorithm("a")
     mask_id = study.runs("a").mask_id.values
@@ -223,8 +224,8 @@ def test_a_killed_fit_of_one_lam_goes_on(tmp_path, monkeypatch):
     run, calls = dying(engine.stages.run, 2)
     monkeypatch.setattr(engine.stages, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        fit(study, "a", parameters=Parameters(lam=0))
-    done = fit(study, "a", parameters=Parameters(lam=0))
+        fit(study, "a", lam=0)
+    done = fit(study, "a", lam=0)
     assert len(calls) == 3
     assert done.summary["worst_kkt"] <= 1e-5
 

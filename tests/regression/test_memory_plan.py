@@ -78,7 +78,7 @@ import json, resource, sys
 import dmstore
 from dmstore.regression import fit
 from dmstore.regression.problem.parameters import Parameters
-found = fit(dmstore.open_study(sys.argv[1]), "a", memory=int(sys.argv[2]), parameters=Parameters(halves=False))
+found = fit(dmstore.open_study(sys.argv[1]), "a", memory=int(sys.argv[2]), halves=False)
 print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, found.summary["nonzeros"]]))
 """
 

@@ -20,7 +20,6 @@ from dmstore.regression.fitting import engine
 from dmstore.regression.problem.block_arrays import CONSTANT, NOT_CONVERGED, TOO_FEW_RUNS
 from dmstore.regression.problem.own_runs import OwnRuns
 from dmstore.regression.problem.packing import padded
-from dmstore.regression.problem.parameters import Parameters
 
 
 def reference(masks, output, lam):
@@ -228,7 +227,7 @@ def test_the_command_warns_of_units_that_all_runs_saw(tmp_path):
     study, *_ = make_study(tmp_path / "s", UNIT, runs=40)
     done = CliRunner().invoke(cli.group, ["fit", str(study.path), "a", "--no-halves"])
     assert done.exit_code == 0, done.output
-    summary = fit(study, "a", parameters=Parameters(halves=False)).summary
+    summary = fit(study, "a", halves=False).summary
     count = summary["status"]["too_few_runs"]
     assert count > 0
     assert f"{count} of 300 targets are train units that all or nearly all runs saw" in done.output

@@ -454,14 +454,14 @@ def test_a_fit_json_of_another_fit_is_refused(fitted, monkeypatch, name, value):
         engine.Fitting, "run", lambda self, blocks: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        fit(study, "a", parameters=Parameters(lams=4, halves=False))
+        fit(study, "a", lams=4, halves=False)
     monkeypatch.undo()
     path = max(Path(study.path).glob("datamodels/a/*/fit.json"), key=lambda p: p.stat().st_mtime)
     before = json.loads(path.read_text())
     changed = {**before, name: {**before[name], **value} if isinstance(value, dict) else value}
     path.write_text(json.dumps(changed))
     with pytest.raises(CorruptionError, match=rf"fit\.json: says {name} .* move its folder away"):
-        fit(study, "a", parameters=Parameters(lams=4, halves=False))
+        fit(study, "a", lams=4, halves=False)
     assert json.loads(path.read_text()) == changed
     assert not (path.parent / "complete.json").exists()
 

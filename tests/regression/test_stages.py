@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,7 +213,7 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
     """One overtakes the other between two of its passes, and deletes what it began with."""
     parameters = Parameters(folds=folds)
     room(monkeypatch, 1)
-    fit(study, "a", parameters=parameters)
+    fit(study, "a", **asdict(parameters))
     expected = arrays(study)
     for folder in study.objects.children("datamodels/a/"):
         study.objects.delete(f"datamodels/a/{folder}")
@@ -224,12 +225,12 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
             with monkeypatch.context() as other:
                 other.setattr(engine.Fitting, "block", real)
                 if further == "to the end":
-                    fit(study, "a", parameters=parameters)
+                    fit(study, "a", **asdict(parameters))
                     (folder / "complete.json").unlink()
                 else:
                     other.setattr(stages, "run", dying(stages.run, 5)[0])
                     with pytest.raises(KeyboardInterrupt):
-                        fit(study, "a", parameters=parameters)
+                        fit(study, "a", **asdict(parameters))
             kept.extend(sorted((folder / "blocks").iterdir()))
             end = "[01].zarr.zip" if further == "to the end" else "[01]-3.zarr.zip"
             assert all(path.match(f"*0000{end}") for path in kept)
@@ -238,7 +239,7 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
             assert len(list(Path(study.path, blocks._where, "blocks").iterdir())) == 2
 
     monkeypatch.setattr(engine.Fitting, "block", late)
-    fit(study, "a", parameters=parameters)
+    fit(study, "a", **asdict(parameters))
     assert len(kept) == 2
     check(study, expected)
 

@@ -181,7 +181,7 @@ def test_repeats_share_masks_and_splits(study):
 
 def test_a_comparison_reads_the_fits_that_it_names(study, algorithm, monkeypatch):
     from dmstore.analysis import compare
-    from dmstore.regression import Parameters, fit
+    from dmstore.regression import fit
 
     fill(algorithm, range(200))
     fill(study.add_algorithm("beta", runs=300, outputs=["margin"]), range(200), seed=1)
@@ -190,7 +190,7 @@ def test_a_comparison_reads_the_fits_that_it_names(study, algorithm, monkeypatch
 
     def meanwhile(self, algorithm, fitted=None):
         if not read:
-            fit(self, "beta", parameters=Parameters(lams=10))
+            fit(self, "beta", lams=10)
         found = real(self, algorithm, fitted)
         read.append(found.attrs["fit"])
         return found

@@ -14,7 +14,7 @@ import numpy as np
 
 import dmstore
 from dmstore.cli import main
-from dmstore.regression import Parameters, fit, lasso_path
+from dmstore.regression import fit, lasso_path
 
 TRAIN, RUNS, TARGETS = 40, 700, 18
 # Other parameters than those of a plain fit, by the name of the case.
@@ -83,7 +83,7 @@ def all_fits(folder, *, more=True):
     for prefix, unit in (("", np.full(TARGETS, -1)), ("own ", mixed)):
         study = make_study(folder / f"{prefix.strip() or 'shared'}.dm", unit)
         for name, parameters in STUDY_FITS.items():
-            done = fit(study, "a", parameters=Parameters(**parameters), threads=2)
+            done = fit(study, "a", **parameters, threads=2)
             found[prefix + name] = study.datamodels("a", done.document["fit"])
         if not more:
             continue

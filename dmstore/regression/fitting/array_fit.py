@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,7 @@ from dmstore.regression.fitting.engine import Fitting
 from dmstore.regression.fitting.stages import Arrays, merge
 from dmstore.regression.problem.block_arrays import check_scale
 from dmstore.regression.problem.packing import Words
-from dmstore.regression.problem.parameters import FEWEST_RUNS, Parameters
+from dmstore.regression.problem.parameters import FEWEST_RUNS, FitOptions, Parameters
 from dmstore.regression.solvers import registry
 from dmstore.schema.group_specs import group_spec
 
@@ -41,18 +41,11 @@ def lasso_path(
     *,
     holdout: float | Sequence[bool] | NDArray[np.bool_] = 0.1,
     target_train: ArrayLike | None = None,
-    lams: int = 50,
-    lam_ratio: float = 0.01,
-    patience: int = 5,
-    tolerance: float = 1e-5,
-    lam: float | None = None,
-    lam_grid: Sequence[float] = (),
-    folds: int = 0,
-    solver: str = "gram",
     random_state: int = 0,
     threads: int | None = None,
     memory: int | str | None = None,
     scratch: str | Path | None = None,
+    **options: Unpack[FitOptions],
 ) -> xr.Dataset:
     """Datamodels from plain arrays, with no store.
 
@@ -70,22 +63,6 @@ def lasso_path(
     target_train : (target,) int, optional
         The column of `masks` that each target is, -1 where it is none. A target that is a train
         unit is fitted on the rows that did not see it.
-    lams, lam_ratio : int, float
-        Values of lam of each target, log-spaced from its lam_max down to this share of it.
-    patience : int
-        A target leaves the path after this many worse holdout errors in a row; 0 never.
-    tolerance : float
-        Largest violation of the optimality conditions, relative to lam.
-    lam : float, optional
-        One lam for all targets in the place of a path; 0 fits without a penalty, with the smallest weights.
-    lam_grid : sequence of float
-        The path of all targets, decreasing, in the place of one from each target's lam_max.
-    folds : int
-        Choose lam by so many folds of all rows, drawn with `random_state`, in the place of `holdout`;
-        rows of one mask are in one fold.
-    solver : str
-        ``gram``, or ``torch`` and ``fast_l1`` where they are installed: these take 256 targets at once.
-        Targets that are train units are fitted by ``gram`` in any case.
     random_state : int
         Draws the holdout runs or the folds.
     threads : int, optional
@@ -95,6 +72,23 @@ def lasso_path(
         stages follow one another, and Grams that have no room lie on scratch.
     scratch : path, optional
         Directory for these; that of the system for temporary files by default.
+    lams, lam_ratio : int, float
+        Values of lam of each target (50), log-spaced from its lam_max down to this share of it (0.01).
+    patience : int
+        A target leaves the path after this many worse holdout errors (5); 0 never.
+    tolerance : float
+        Largest violation of the optimality conditions, relative to lam (1e-5).
+    sweeps : int
+        Coordinate-descent sweeps allowed at one lam (20,000).
+    lam : float, optional
+        One lam for all targets in the place of a path; 0 fits without a penalty, with the smallest weights.
+    lam_grid : sequence of float
+        The path of all targets, decreasing, in the place of one from each target's lam_max.
+    folds : int
+        Choose lam by so many folds of all rows, drawn with `random_state`, rows of one mask together; 0, the default, by the holdout runs.
+    solver : str
+        ``gram``, the default, or ``torch`` and ``fast_l1`` where they are installed; these take 256 targets at once.
+        Targets that are train units are fitted by ``gram`` in any case.
 
     Returns
     -------
@@ -135,18 +129,13 @@ def lasso_path(
     """
     import xarray as xr
 
-    parameters = Parameters(
-        lams=lams,
-        lam_ratio=lam_ratio,
-        patience=patience,
-        tolerance=tolerance,
-        halves=False,
-        lam=lam,
-        lam_grid=tuple(lam_grid),
-        folds=folds,
-        solver=solver,
-    )
-    registry.load(solver)
+    if options.pop("halves", False):
+        msg = "halves and quarters of the masks are fitted of a study's runs; leave halves out"
+        raise InputError(msg)
+    options["halves"] = False
+    parameters = Parameters(**options)
+    folds = parameters.folds
+    registry.load(parameters.solver)
     masks, outputs = aligned(masks, outputs)
     holdout = in_order(holdout, masks, 0, "holdout")
     target_train = in_order(target_train, outputs, 1, "target_train")

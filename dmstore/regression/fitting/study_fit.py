@@ -6,7 +6,7 @@ import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dmstore.core.memory import available, parse
 from dmstore.core.memory import peak as peak_memory
@@ -19,7 +19,7 @@ from dmstore.regression.fitting.cluster_worker import Job
 from dmstore.regression.fitting.engine import Fitting
 from dmstore.regression.fitting.fit_document import begun, describe, load, pinned, view_of
 from dmstore.regression.fitting.run_groups import Runs
-from dmstore.regression.problem.parameters import Parameters
+from dmstore.regression.problem.parameters import FitOptions, Parameters
 from dmstore.regression.solvers import registry, unpenalised
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
@@ -54,12 +54,12 @@ def fit(
     algorithm: str,
     *,
     output: str = "margin",
-    parameters: Parameters | None = None,
     threads: int | None = None,
     memory: int | str | None = None,
     scratch: str | Path | None = None,
     cluster: str | None = None,
     progress: Progress | None = None,
+    **options: Unpack[FitOptions],
 ) -> Fit:
     """Fit one lasso a target: minimise (1/m) sum_i (w . mask_i + b - output_i)^2 + lam |w|_1.
 
@@ -75,8 +75,6 @@ def fit(
         The one whose stored runs are fitted.
     output : str
         The output to explain: one with a float a target.
-    parameters : Parameters, optional
-        :class:`dmstore.regression.Parameters`: path, tolerance, halves, solver and so on.
     threads : int, optional
         All cores by default.
     memory : int or str, optional
@@ -90,6 +88,24 @@ def fit(
         processes here; `threads` and `memory` are then those of each worker, by default what it has.
     progress : callable, optional
         Called with what is done (``read``, ``count``, ``fit``, ``join``), steps done and steps in all.
+    lams, lam_ratio : int, float
+        Values of lam of each target (50), log-spaced from its lam_max down to this share of it (0.01).
+    patience : int
+        A target leaves the path after this many worse holdout errors (5); 0 never.
+    tolerance : float
+        Largest violation of the optimality conditions, relative to lam (1e-5).
+    sweeps : int
+        Coordinate-descent sweeps allowed at one lam (20,000).
+    lam : float, optional
+        One lam for all targets in the place of a path; 0 fits without a penalty, with the smallest weights.
+    lam_grid : sequence of float
+        The path of all targets, decreasing, in the place of one from each target's lam_max.
+    folds : int
+        Choose lam by so many folds of all runs but those for evaluation, repeats of a mask together; 0, the default, by the holdout runs.
+    solver : str
+        ``gram``, the default, or ``torch`` and ``fast_l1`` where they are installed.
+    halves : bool
+        Whether to fit halves and quarters of the masks too, for comparisons out of sample (True).
 
     Returns
     -------
@@ -119,10 +135,10 @@ def fit(
     Examples
     --------
     >>> study = dmstore.open_study("digits.dm")  # doctest: +SKIP
-    >>> found = fit(study, "plain", parameters=Parameters(folds=5, halves=False))  # doctest: +SKIP
+    >>> found = fit(study, "plain", folds=5, halves=False)  # doctest: +SKIP
     >>> found.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
     """
-    parameters = parameters or Parameters()
+    parameters = Parameters(**options)
     registry.load(parameters.solver)
     memory = None if memory is None else parse(memory)
     given, threads = threads, threads or cores()

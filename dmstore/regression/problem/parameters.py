@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,24 @@ from dmstore.errors import InputError
 from dmstore.regression.problem import solver_names
 
 
+class FitOptions(TypedDict, total=False):
+    """The same as keywords, each with the default of :class:`Parameters`."""
+
+    lams: int
+    lam_ratio: float
+    patience: int
+    tolerance: float
+    sweeps: int
+    halves: bool
+    solver: str
+    lam: float | None
+    lam_grid: Sequence[float]
+    folds: int
+
+
 @dataclass(frozen=True)
 class Parameters:
-    """How to fit.
+    """How to fit: the only statement of the options of a fit, their defaults and their limits.
 
     Attributes
     ----------
@@ -36,7 +51,7 @@ class Parameters:
     halves : bool
         Whether to fit halves and quarters of the masks too, for comparisons out of sample.
     solver : str
-        A name in ``solvers.MODULES``.
+        A name in :mod:`dmstore.regression.problem.solver_names`.
     lam : float, optional
         One lam for all targets, in the place of a path: the holdout runs choose nothing. 0 is the
         unpenalised fit, of all weights that fit best those of the smallest norm. What describes a path says
@@ -56,7 +71,7 @@ class Parameters:
     halves: bool = True
     solver: str = "gram"
     lam: float | None = None
-    lam_grid: tuple[float, ...] = ()
+    lam_grid: Sequence[float] = ()
     folds: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +159,7 @@ def parse_grid(text: str) -> tuple[float, ...]:
         raise InputError(msg) from error
 
 
-def _check_grid(grid: tuple[float, ...]) -> None:
+def _check_grid(grid: Sequence[float]) -> None:
     for lam in grid:
         if not 0 < lam < math.inf:
             msg = f"grid of lams: {lam} is no positive number; leave it out (lam 0, no penalty, stands alone)"
