@@ -230,8 +230,9 @@ def _compile() -> None:
 
 
 def _analyse(study: Study, started: float, report: Report) -> Found:
-    from dmstore.analysis import compare, evaluate
+    from dmstore.analysis import compare
     from dmstore.analysis import report as write_report
+    from dmstore.analysis.evaluation.evaluate import figures
     from dmstore.counterfactual import check
     from dmstore.regression import fit
     from dmstore.training.transformations import paste
@@ -250,7 +251,7 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
                 report(what, done, total)
 
         fits[name] = fit(study, name, progress=step)
-    quality = {name: evaluate(study, name) for name in (A, B)}
+    quality = {name: figures(study, name) for name in (A, B)}
     comparison = compare(study, A, B).load()
     marked = np.asarray(study.targets["marked"].values, dtype=bool)
     label = np.asarray(study.targets["label"].values)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import uuid
 from dataclasses import asdict
 from typing import Unpack
 
@@ -17,8 +14,9 @@ from dmstore.core.progress import Progress
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
-from dmstore.schema.typed_documents import ComparisonDocument, CompleteDocument
+from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.table import groups
+from dmstore.study import results
 from dmstore.study.study import Study
 
 
@@ -86,9 +84,9 @@ def compare(
         "algorithms": [a, b],
         "format_version": FORMAT_VERSION,
     }
-    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    name = results.name_of(stated)
     where = f"comparisons/{name}/"
-    if not study.objects.exists(f"{where}complete.json"):
+    if not results.is_complete(study.objects, where):
         document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,
@@ -110,13 +108,8 @@ def compare(
             progress=progress,
             **options,
         )
-        path = f"comparison-{uuid.uuid4().hex[:8]}.zarr"
-        groups.write_directory(
-            study.objects, f"{where}{path}", group_spec("comparison"), stored_arrays(found)
-        )
-        complete: CompleteDocument = {"path": path, "created": provenance.utc_now()}
-        if not study.objects.put_if_absent(
-            f"{where}complete.json", dump_document("complete", complete)
-        ):
-            study.objects.delete(f"{where}{path}")
+        with results.completing(study.objects, where, "comparison") as path:
+            groups.write_directory(
+                study.objects, path, group_spec("comparison"), stored_arrays(found)
+            )
     return study.comparison(a, b, name)

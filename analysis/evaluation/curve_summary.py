@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from dmstore import provenance
@@ -11,6 +9,7 @@ from dmstore.analysis.evaluation.plain_numbers import mean, median, number, quan
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
+from dmstore.study.results import name_of
 from dmstore.study.study import Study
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
             **{k: attrs[k] for k in ("resamples", "random_state", "shares")},
             "targets": results["targets"],
         }
-        stated = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+        stated = name_of(parameters, 8)
         document: EvaluationDocument = {
             "fit": attrs["fit"],
             "study": study.uuid,

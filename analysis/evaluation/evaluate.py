@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, summarise
 from dmstore.analysis.evaluation.plain_numbers import median
@@ -28,7 +30,7 @@ def evaluate(
     fit: str | None = None,
     resamples: int = 1000,
     random_state: int = 0,
-) -> dict[str, Any]:
+) -> xr.Dataset:
     """LDS of a fit on the eval runs, with a bootstrap interval; computed once a snapshot.
 
     :func:`dmstore.analysis.benchmark` gives the same for every target, with baselines and
@@ -46,10 +48,11 @@ def evaluate(
 
     Returns
     -------
-    dict
-        ``lds`` (mean over targets), ``lds_low`` and ``lds_high`` (95 %), ``lds_median``, medians over
-        targets ``r2``, ``mse``, ``kendall`` and ``pearson`` on eval runs, ``ceiling`` (mean; None
-        without repeats), ``holdout_r2`` (median), ``eval_runs``, ``eval_masks``, ``targets``.
+    xarray.Dataset
+        One number each: ``lds`` (mean over targets), ``lds_low`` and ``lds_high`` (95 %), ``lds_median``,
+        medians over targets ``r2``, ``mse``, ``kendall`` and ``pearson`` on eval runs, ``ceiling`` (mean; NaN
+        without repeats), ``holdout_r2`` (median), ``eval_runs``, ``eval_masks``, ``targets``. Attributes
+        ``algorithm`` and ``fit``.
 
     Raises
     ------
@@ -58,6 +61,24 @@ def evaluate(
     InputError
         If there are fewer than 5 eval masks, or the fit has seen them.
     """
+    import xarray as xr
+
+    found = figures(study, algorithm, fit=fit, resamples=resamples, random_state=random_state)
+    return xr.Dataset(
+        {key: np.nan if found[key] is None else found[key] for key in _KEPT},
+        attrs={"algorithm": algorithm, "fit": found["fit"]},
+    )
+
+
+def figures(
+    study: Study,
+    algorithm: str,
+    *,
+    fit: str | None = None,
+    resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    """The numbers of :func:`evaluate` for a page: None where one is not known."""
     named = study.newest_fit(algorithm, fit)["fit"]
     parameters = {"resamples": resamples, "random_state": random_state}
     name = _name(algorithm, named, study.view(algorithm).content_id)
@@ -83,14 +104,14 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        As of :func:`evaluate`.
+        ``algorithm``, ``fit`` and the numbers of :func:`evaluate`; None where one is not known.
     """
     attrs = result.attrs
     table = summarise(result)
     own = next(entry for entry in table["methods"] if entry["method"] == FIT)
     holdout = study.datamodels(attrs["algorithm"], attrs["fit"])["holdout_r2"].values
-    figures = {**own, **table, "holdout_r2": median(holdout)}
-    results = {key: figures[key] for key in _KEPT}
+    known = {**own, **table, "holdout_r2": median(holdout)}
+    results = {key: known[key] for key in _KEPT}
     if not (own["seen"] or isinstance(study.objects, ReadOnly)):
         document: EvaluationDocument = {
             "fit": attrs["fit"],

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from dmstore.analysis.evaluation.curve_summary import kept_curve
-from dmstore.analysis.evaluation.evaluate import evaluate
+from dmstore.analysis.evaluation.evaluate import figures
 from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.core.progress import Count, Progress, counting
@@ -118,7 +118,7 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
     rows = [("runs fitted on", str(runs["train"] + runs["holdout"]))]
     rows += [("retracted since", text) for text in _retracted(study, name, fit)]
     try:
-        found = evaluate(study, name, fit=fit)
+        found = figures(study, name, fit=fit)
     except InputError as error:
         rows.append(("LDS", f"not known: {error}"))
     else:

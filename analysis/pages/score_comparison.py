@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -32,6 +30,7 @@ from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table import groups
+from dmstore.study import results
 
 _DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
 _NOTE = (
@@ -133,7 +132,7 @@ def compare_scores(
         "parameters": asdict(parameters),
         "format_version": FORMAT_VERSION,
     }
-    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    name = results.name_of(stated)
     place = Path(out) if out is not None else Path(_directory(called, name))
     if not _is_there(place, name):
         found = modeldiff(

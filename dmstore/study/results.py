@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from typing import TYPE_CHECKING
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from dmstore import provenance
 from dmstore.core.texts import text
 from dmstore.errors import FormatError, NotFoundError, StudyNotFoundError
-from dmstore.schema.documents import load_document
+from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.group_specs import check_group, group_spec
-from dmstore.schema.typed_documents import ComparisonDocument, FitDocument
+from dmstore.schema.typed_documents import ComparisonDocument, CompleteDocument, FitDocument
 from dmstore.storage.objects import guard
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
@@ -25,6 +31,56 @@ class ListedFit(FitDocument):
     complete: bool
 
 
+def name_of(stated: Mapping[str, Any], length: int = 16) -> str:
+    """The name of a result: a digest of all that decides it, so that the same call finds its own.
+
+    Parameters
+    ----------
+    stated : mapping
+        As JSON can hold it.
+    length : int
+        Hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def is_complete(objects: Objects, directory: str) -> bool:
+    """Whether a result is finished."""
+    return objects.exists(f"{directory}complete.json")
+
+
+@contextlib.contextmanager
+def completing(
+    objects: Objects, directory: str, kind: str, summary: Callable[[], dict[str, Any]] | None = None
+) -> Iterator[str]:
+    """Write the group of a result at the path that is given, and name it at the end: the commit.
+
+    Where another process was faster, its group stays and this one goes.
+
+    Parameters
+    ----------
+    objects : Objects
+    directory : str
+        Of the result; ends in ``/``.
+    kind : str
+        Of group, ``datamodels`` or ``comparison``.
+    summary : callable, optional
+        Gives what is kept with the name, once the group is written.
+
+    Yields
+    ------
+    str
+        Path of the group, which does not exist yet.
+    """
+    path = f"{kind}-{uuid.uuid4().hex[:8]}.zarr"
+    yield f"{directory}{path}"
+    document: CompleteDocument = {"path": path, "created": provenance.utc_now()}
+    if summary is not None:
+        document["summary"] = summary()
+    if not objects.put_if_absent(f"{directory}complete.json", dump_document("complete", document)):
+        objects.delete(f"{directory}{path}")
+
+
 def fits(objects: Objects, algorithm: str) -> list[ListedFit]:
     """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
     found: list[ListedFit] = []
@@ -36,7 +92,7 @@ def fits(objects: Objects, algorithm: str) -> list[ListedFit]:
             if (document["fit"], document["algorithm"]) != (name, algorithm):
                 msg = f"{where}: says that it is fit {document['fit'][:40]!a} of {document['algorithm']!r}, so it does not belong here; remove it"
                 raise FormatError(msg)
-            found.append({**document, "complete": objects.exists(f"{where}/complete.json")})
+            found.append({**document, "complete": is_complete(objects, f"{where}/")})
     return sorted(found, key=lambda fit: (_created(fit), fit["fit"]))
 
 
@@ -83,7 +139,7 @@ def comparisons(objects: Objects) -> list[ComparisonDocument]:
     found = []
     for name in objects.children("comparisons/"):
         where = f"comparisons/{name}/comparison.json"
-        if objects.exists(f"comparisons/{name}/complete.json"):
+        if is_complete(objects, f"comparisons/{name}/"):
             document = load_document("comparison", objects.get(where), where)
             if document["comparison"] != name:
                 msg = f"{where}: says that it is comparison {document['comparison'][:40]!a}, so it does not belong here; remove it"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore import provenance
-from dmstore.core.progress import Progress
+from dmstore.core.progress import Count, Progress, counting
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
-from dmstore.schema.documents import dump_document
 from dmstore.schema.group_specs import create_group, group_spec
-from dmstore.schema.typed_documents import CompleteDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table import groups
+from dmstore.study import results
 
 # Targets of a block: those of a chunk of the outputs and of the weights.
 TARGETS = 256
@@ -139,10 +136,18 @@ def join(
         What the fit took, to be kept with its summary.
     progress : callable, optional
     """
+    merged: Arrays = {}
+    with results.completing(
+        objects, where, "datamodels", lambda: {**summarise(merged), **cost()}
+    ) as path:
+        merged.update(_write_joined(objects, where, path, targets, counting(progress, "join")))
+
+
+def _write_joined(objects: Objects, where: str, path: str, targets: int, tell: Count) -> Arrays:
+    """Write the group of all blocks; returns the arrays that have no train units."""
     spec = group_spec("datamodels")
     count = count_of(targets)
-    path = f"datamodels-{uuid.uuid4().hex[:8]}.zarr"
-    store = objects.writer(f"{where}{path}")
+    store = objects.writer(path)
     made: dict[str, Any] = {}
     small: dict[str, list[NDArray[Any]]] = {}
     for number in range(count):
@@ -166,8 +171,7 @@ def join(
                 for dim in spec.arrays[name].dims
             )
             made[name][window] = values
-        if progress:
-            progress("join", number + 1, count)
+        tell(number + 1, count)
     merged = {
         name: np.concatenate(parts, axis=spec.arrays[name].dims.index("target"))
         for name, parts in small.items()
@@ -175,11 +179,8 @@ def join(
     for name, values in merged.items():
         made[name][...] = values
     consolidate(store)
-    objects.sync(f"{where}{path}")
-    summary = {**summarise(merged), **cost()}
-    document: CompleteDocument = {"path": path, "created": provenance.utc_now(), "summary": summary}
-    if not objects.put_if_absent(f"{where}complete.json", dump_document("complete", document)):
-        objects.delete(f"{where}{path}")
+    objects.sync(path)
+    return merged
 
 
 def summarise(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:

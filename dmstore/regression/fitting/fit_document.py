@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import log
 from dmstore.storage.table.view import View
+from dmstore.study import results
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.results import base_of
 from dmstore.study.study import Study
@@ -140,7 +140,7 @@ def describe(
         "output": output,
         "parameters": parameters.document(),
     }
-    name = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    name = results.name_of(stated)
     return {
         "fit": name,
         "study": study.uuid,

@@ -23,6 +23,7 @@ from dmstore.regression.problem.parameters import FitOptions, Parameters
 from dmstore.regression.solvers import registry, unpenalised
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
+from dmstore.study import results
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import Study
 
@@ -158,7 +159,7 @@ def fit(
     runs = grouped(view)
     stated = describe(study, opened, view, runs, output, parameters)
     where = f"datamodels/{algorithm}/{stated['fit']}/"
-    new = not study.objects.exists(f"{where}complete.json")
+    new = not results.is_complete(study.objects, where)
     if new:
         with begun(study, where, stated) as document, blas_threads(threads):
             view = view_of(opened, document, where)
