@@ -151,7 +151,7 @@ def _prepare(path: Path, runs: int | None, seed: int) -> Study:
         if name not in study.algorithms:
             study.add_algorithm(name, outputs=("margin", "prediction"), task=_TASK, config=config)
     # Both plans are brought to one length, also after a kill between the two.
-    planned = {name: study.algorithm(name).planned_count() for name in (A, B)}
+    planned = {name: study.algorithm(name).planned_count for name in (A, B)}
     wanted = max(runs or max(planned.values()) or RUNS, *planned.values())
     for name, count in planned.items():
         if count < wanted:
@@ -162,7 +162,7 @@ def _prepare(path: Path, runs: int | None, seed: int) -> Study:
 def _train(study: Study, workers: int, report: Report) -> None:
     """Train what is pending, both algorithms in all workers at once."""
     pending = {name: study.algorithm(name).pending() for name in (A, B)}
-    total = sum(study.algorithm(name).planned_count() for name in (A, B))
+    total = sum(study.algorithm(name).planned_count for name in (A, B))
     done = total - sum(len(ids) for ids in pending.values())
     report("train", done, total)
     if done == total:

@@ -53,7 +53,7 @@ def train(
         study, opened.document["task"], opened.document["config"], list(opened.outputs)
     )
     outputs = {spec.name for spec in opened.table.spec.outputs()}
-    total = len(plan.planned_runs(opened.blocks(), part))
+    total = len(plan.planned_runs(opened.blocks, part))
     trained, tell = 0, counting(progress, "train")
     with blas_threads(threads), RunWriter(study, algorithm, part=part) as writer:
         pending = opened.pending(part)

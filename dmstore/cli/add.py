@@ -98,9 +98,7 @@ def command(
     if task:
         _try_task(opened, made)
     planned = (
-        f"{output.counted(made.planned_count(), 'run')} planned"
-        if made.planned
-        else "foreign masks"
+        f"{output.counted(made.planned_count, 'run')} planned" if made.planned else "foreign masks"
     )
     output.emit(
         {
@@ -108,7 +106,7 @@ def command(
             "algorithm": algorithm,
             "alpha": alpha,
             "sampling": sampling,
-            "planned": made.planned_count() if made.planned else None,
+            "planned": made.planned_count if made.planned else None,
             "outputs": list(made.outputs),
         },
         [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],

@@ -46,7 +46,7 @@ def command(
         block = opened.extend_to(total, repeats=repeats)
     else:
         block = opened.extend(runs or 0, repeats=repeats)
-    planned = opened.planned_count()
+    planned = opened.planned_count
     added = f"{output.span(block.first_run, block.runs)} added" if block else "nothing to add"
     output.emit(
         {

@@ -32,7 +32,7 @@ def write(path: Path, study: Study, algorithm: str) -> int:
         "key": plan.mask_key(study.seed, algorithm if independent else None),
         "alpha": opened.alpha,
         "train": opened.train,
-        "blocks": [block.document() for block in opened.blocks()],
+        "blocks": [block.document() for block in opened.blocks],
         "stored": _ranges(np.sort(opened.table.view().run)) if opened.planned else [],
         "outputs": {
             spec.name: {"dtype": spec.dtype, "shape": [sizes[dim] for dim in spec.dims[1:]]}
@@ -40,7 +40,7 @@ def write(path: Path, study: Study, algorithm: str) -> int:
         },
     }
     path.write_bytes(dump_document("worker", document))
-    return opened.planned_count()
+    return opened.planned_count
 
 
 def _ranges(run: NDArray[np.int64]) -> list[list[int]]:

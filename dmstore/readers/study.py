@@ -52,7 +52,7 @@ class StudySource(Source):
         self._into = into
         self._view = source.table.view()
         self._kept = kept
-        self._blocks = source.blocks() if kept and into.planned else []
+        self._blocks = source.blocks if kept and into.planned else []
         self.train = source.train
         self.targets = source.table.sizes["target"]
         self.outputs = {

@@ -100,7 +100,7 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     for algorithm, fit in fits.values():
         items += _result(objects, f"datamodels/{algorithm}/{fit}/")
     if selection.datamodels and selection.comparisons:
-        for entry in study.comparisons():
+        for entry in study.comparisons:
             if set(entry["fits"]) <= set(fits):
                 found = _result(objects, f"comparisons/{entry['comparison']}/")
                 # The report shows images and names.

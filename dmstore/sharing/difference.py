@@ -184,8 +184,8 @@ def _ids(x: Study, y: Study) -> dict[str, bool | None]:
 
 
 def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
-    blocks_x = {tuple(vars(block).values()) for block in x.algorithm.blocks()}
-    blocks_y = {tuple(vars(block).values()) for block in y.algorithm.blocks()}
+    blocks_x = {tuple(vars(block).values()) for block in x.algorithm.blocks}
+    blocks_y = {tuple(vars(block).values()) for block in y.algorithm.blocks}
     declared = [
         key for key in _DECLARED if x.algorithm.document.get(key) != y.algorithm.document.get(key)
     ]

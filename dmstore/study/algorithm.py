@@ -106,13 +106,15 @@ class Algorithm(Displayed):
             {"study": self._study, "algorithm": self.name, "table": "runs"},
         )
 
+    @property
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
         return self._plan.blocks()
 
+    @property
     def planned_count(self) -> int:
         """Number of runs planned."""
-        return sum(block.runs for block in self.blocks())
+        return sum(block.runs for block in self.blocks)
 
     def extend(self, runs: int, *, repeats: int = 1) -> Block:
         """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
@@ -161,7 +163,7 @@ class Algorithm(Displayed):
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
         """Mask, seed, mask id and repeat of planned runs."""
-        blocks = self.blocks()
+        blocks = self.blocks
         mask_id = plan.masks_of(run_ids, blocks)
         repeat = plan.repeats_of(run_ids, blocks)
         self._check_planned(run_ids, mask_id, f"algorithm {self.name!r}")
@@ -192,7 +194,7 @@ class Algorithm(Displayed):
 
     def missing(self, run: NDArray[np.int64], part: Part | None = None) -> NDArray[np.int64]:
         """Planned run ids that are not in `run`; none of a foreign algorithm."""
-        wanted = plan.planned_runs(self.blocks(), part)
+        wanted = plan.planned_runs(self.blocks, part)
         return wanted[~np.isin(wanted, run)]
 
     def split(self, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
@@ -234,7 +236,7 @@ class Algorithm(Displayed):
         rows = self.table.check(rows, where)
         count = len(rows)
         if self.planned:
-            blocks = self.blocks()
+            blocks = self.blocks
             mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
             self._check_planned(rows.run, mask_id, where)
             wrong = [] if planned_masks else self._wrong_rows(rows, mask_id)
@@ -271,7 +273,7 @@ class Algorithm(Displayed):
         for row in np.flatnonzero(mask_id < 0)[:1]:
             msg = (
                 f"{where}: run {run[row]} is not in the plan of {self.name!r} "
-                f"({self.planned_count()} runs); extend it with 'dmstore extend'"
+                f"({self.planned_count} runs); extend it with 'dmstore extend'"
             )
             raise InputError(msg)
 
@@ -291,7 +293,7 @@ class Algorithm(Displayed):
         Mask ids and repeats are checked too: they say which runs are for what.
         """
         if self.planned:
-            blocks = self.blocks()
+            blocks = self.blocks
             mask_id, repeat = plan.masks_of(run, blocks), plan.repeats_of(run, blocks)
             for number in run[mask_id < 0]:
                 yield int(number), "not in the plan"
@@ -318,7 +320,7 @@ class Algorithm(Displayed):
             found = str(len(table.view()))
         else:
             found = f"{base} and {counted(len(waiting), 'segment')}"
-        return f"{found} of {self.planned_count()}" if self.planned else found
+        return f"{found} of {self.planned_count}" if self.planned else found
 
     def stored_bytes(self) -> int:
         """Bytes of all that is stored of the algorithm's runs."""
@@ -426,7 +428,7 @@ def add_algorithm(
         # A killed call may have declared the algorithm and planned no runs yet.
         algorithm = open_algorithm(objects, study, name)
         same = all(algorithm.document.get(key) == value for key, value in declared.items())
-        if not same or not runs or algorithm.blocks():
+        if not same or not runs or algorithm.blocks:
             raise _exists(name)
     elif objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):
         algorithm = Algorithm(objects, study, document)

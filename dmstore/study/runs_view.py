@@ -120,7 +120,7 @@ class RunsView(Displayed):
         """Coordinates that are known without reading them: digests, and what the plan says."""
         known: dict[str, NDArray[Any]] = {"row_digest": self._runs.digest}
         if self.algorithm.planned:
-            blocks, run = self.algorithm.blocks(), self._runs.run
+            blocks, run = self.algorithm.blocks, self._runs.run
             known |= {"mask_id": plan.masks_of(run, blocks), "repeat": plan.repeats_of(run, blocks)}
         return known
 

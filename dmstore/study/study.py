@@ -355,6 +355,7 @@ class Study(Displayed):
             output=document["output"],
         )
 
+    @property
     def comparisons(self) -> list[ComparisonDocument]:
         """Documents of finished comparisons, oldest first."""
         return results.comparisons(self.objects)
@@ -377,6 +378,7 @@ class Study(Displayed):
             {"comparison": document["comparison"], "algorithms": document["algorithms"]}
         )
 
+    @property
     def tree(self) -> xr.DataTree:
         """Everything as one lazy tree: ``train``, ``targets``, ``target_sets/SET``, ``runs/NAME``,
         ``outputs/NAME/SET``, ``datamodels/NAME``, ``comparisons/A,B``.
@@ -417,7 +419,7 @@ class Study(Displayed):
             unfinished = "" if all(fits) else f" and {len(fits) - sum(fits)} unfinished"
             stored, size_ = algorithm.rows_stored(), size(algorithm.stored_bytes())
             rows.append((name, stored, f"{algorithm.alpha}", f"{sum(fits)}{unfinished}", size_))
-        compared = ", ".join(" and ".join(entry["algorithms"]) for entry in self.comparisons())
+        compared = ", ".join(" and ".join(entry["algorithms"]) for entry in self.comparisons)
         lines = [
             ("title", str(self.about.get("title") or "")),
             ("train units", f"{self.document['train']['count']}"),

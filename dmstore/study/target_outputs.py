@@ -186,7 +186,7 @@ class TargetOutputs:
         if part is None:
             return run
         if self.algorithm.planned:
-            return run[np.isin(run, plan.planned_runs(self.algorithm.blocks(), part))]
+            return run[np.isin(run, plan.planned_runs(self.algorithm.blocks, part))]
         return np.asarray(run[run % part.count == part.index - 1])
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:

@@ -25,7 +25,7 @@ def study_tree(study: Study) -> xr.DataTree:
                 nodes[f"/outputs/{name}/{target_set}"] = study.outputs(name, target_set)
         if any(fit["complete"] for fit in study.fits(name)):
             nodes[f"/datamodels/{name}"] = study.datamodels(name)
-    for entry in study.comparisons():
+    for entry in study.comparisons:
         a, b = entry["algorithms"]
         nodes[f"/comparisons/{a},{b}"] = study.comparison(a, b)
     return xr.DataTree.from_dict(nodes, name=Path(study.path).name)

@@ -89,7 +89,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         "algorithms": algorithms,
         "comparisons": [
             {"comparison": c["comparison"], "algorithms": c["algorithms"]}
-            for c in study.comparisons()
+            for c in study.comparisons
             if algorithm is None or algorithm in c["algorithms"]
         ],
     }
@@ -97,7 +97,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
 
 def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
     algorithm = study.algorithm(name)
-    blocks = algorithm.blocks()
+    blocks = algorithm.blocks
     view = algorithm.table.view()
     content_id = view.content_id()
     pending = algorithm.missing(view.run)
@@ -219,7 +219,7 @@ def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
     for name in [algorithm] if algorithm else study.algorithms:
         try:
             opened = study.algorithm(name)
-            opened.blocks()
+            list(opened.blocks)
             pinned = {entry["base"]: entry["content_id"] for entry in tag.read_all(opened.table)}
             pinned |= {
                 fit["base"]: fit["content_id"] for fit in study.fits(name) if not fit["complete"]

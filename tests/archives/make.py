@@ -141,7 +141,7 @@ def describe(study):
         },
         "comparisons": [
             {key: digest(study.comparison(*entry["algorithms"])[key].values) for key in COMPARED}
-            for entry in study.comparisons()
+            for entry in study.comparisons
         ],
     }
     if "image" in study.targets:

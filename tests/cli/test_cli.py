@@ -450,7 +450,7 @@ def test_extend_to_a_total_may_be_repeated(tmp_path):
     assert "9 runs planned, more than 8;" in run("extend", path, "a", "--total", 8, code=1)[1]
     assert "--total" in run("extend", path, "a", code=2)[1]
     assert "--total" in run("extend", path, "a", "--total", 9, "--runs", 9, code=2)[1]
-    assert [block.runs for block in algorithm.blocks()] == [5, 4]
+    assert [block.runs for block in algorithm.blocks] == [5, 4]
     died, at = True, 0
     while died:
         at += 1
@@ -458,5 +458,5 @@ def test_extend_to_a_total_may_be_repeated(tmp_path):
         shutil.copytree(path, copy)
         died, _ = crash.run(extend, str(copy), at)
         extend(copy)
-        assert dmstore.open_study(copy).algorithm("a").planned_count() == 12
+        assert dmstore.open_study(copy).algorithm("a").planned_count == 12
     assert at > 2

@@ -83,7 +83,7 @@ def test_everything_is_read_as_its_own_version_read_it(unpacked, version, store)
     assert {n: e["stored"] for n, e in told.items()} == {
         n: len(e["run"]) for n, e in EXPECTED[version][store]["algorithms"].items()
     }
-    assert study.tree()["datamodels/plain"].weight.shape == (5, 16)
+    assert study.tree["datamodels/plain"].weight.shape == (5, 16)
 
 
 def test_the_archives_hold_what_they_are_for():
@@ -186,7 +186,7 @@ def test_a_study_of_another_major_version_is_refused(stores):
 
 PLACES = {
     "algorithms/plain/algorithm.json": lambda study: study.algorithm("plain"),
-    "algorithms/plain/plans/0001.json": lambda study: study.algorithm("plain").blocks(),
+    "algorithms/plain/plans/0001.json": lambda study: study.algorithm("plain").blocks,
     "algorithms/plain/runs/log/*": lambda study: study.algorithm("plain").table.view(),
     "algorithms/plain/runs/base/*/zarr.json": lambda study: study.algorithm("plain").table.view(),
     "algorithms/plain/runs/tags/v1.json": lambda study: status(study),

@@ -118,7 +118,7 @@ def test_an_old_listing_of_plans_loses_no_block(study, monkeypatch):
         return found[:1] if prefix.endswith("plans/") else found
 
     monkeypatch.setattr(LocalObjects, "children", old)
-    assert [block.runs for block in study.algorithm("b").blocks()] == [20, 30, 40]
+    assert [block.runs for block in study.algorithm("b").blocks] == [20, 30, 40]
 
 
 def test_vacuum_keeps_its_grace_under_an_old_listing_of_the_log(algorithm, monkeypatch):

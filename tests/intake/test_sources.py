@@ -143,7 +143,7 @@ def test_a_copy_of_the_plan_of_another_algorithm_is_refused(study, tmp_path):
     result = ingest(mine, [tmp_path / "copy.dm"], request=Request(algorithm="b"))
     assert "another alpha, config than 'c' here" in result.errors[0]
     assert "--sampling foreign" in result.errors[0]
-    assert (len(mine.table.view()), mine.planned_count()) == (0, 10)
+    assert (len(mine.table.view()), mine.planned_count) == (0, 10)
     # The very algorithm is taken, whatever it is called with.
     assert ingest(other, [tmp_path / "copy.dm"]).new == 40
 
@@ -157,7 +157,7 @@ def test_a_refused_source_does_not_extend_the_plan(study, algorithm, tmp_path):
     fill(algorithm, [20], seed=1)
     result = ingest(algorithm, [tmp_path / "other.dm"])
     assert result.conflicting == 1
-    assert algorithm.planned_count() == 300
+    assert algorithm.planned_count == 300
 
 
 def test_runs_that_were_retracted_there_are_told(study, algorithm, tmp_path):

@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
     for name in ("plain", "other"):
         fit(study, name)
     compare(study, "plain", "other", components=2, top=3)
-    report = f"comparisons/{study.comparisons()[0]['comparison']}/report.html"
+    report = f"comparisons/{study.comparisons[0]['comparison']}/report.html"
     study.objects.put_if_absent(report, b"<img> of photo-1")
     tag.create(study.algorithm("plain").table, "v1")
     return study
@@ -180,7 +180,7 @@ def test_selection(finished, tmp_path):
     assert not [n for n in names(tmp_path / "bare") if n.startswith(("datamodels", "comparisons"))]
     publish(finished, tmp_path / "withheld", Selection(ids=False))
     assert not [n for n in names(tmp_path / "withheld") if n.endswith("report.html")]
-    assert dmstore.open_study(tmp_path / "withheld").comparisons()
+    assert dmstore.open_study(tmp_path / "withheld").comparisons
 
 
 def test_withheld_ids_must_say_so(finished, tmp_path):
@@ -485,7 +485,7 @@ def test_zip_opens_where_it_lies_and_pulls(finished, tmp_path):
     opened = dmstore.open_study(tmp_path / "toy.zip")
     assert opened.train.image.values.shape == (40, 6, 6)
     assert opened.class_names == ["class0", "class1", "class2"]
-    assert opened.tree()["runs/plain"].mask.shape == (200, 40)
+    assert opened.tree["runs/plain"].mask.shape == (200, 40)
     assert publish(finished, tmp_path / "toy.zip", about=ABOUT)["written"] == 0
     pull(tmp_path / "toy.zip", tmp_path / "copy")
     same_runs(finished.path, tmp_path / "copy")
@@ -1031,7 +1031,7 @@ def test_https_refuses_what_changed_and_what_is_not_there(published, tmp_path):
         plan = tmp_path / "toy/algorithms/plain/plans/0001.json"
         plan.write_bytes(plan.read_bytes().replace(b"200", b"201"))
         with pytest.raises(CorruptionError, match="not what the index says"):
-            study.algorithm("plain").blocks()
+            list(study.algorithm("plain").blocks)
         assert "content" in {p["kind"] for p in run_json("verify", url, code=1)["problems"]}
         with pytest.raises(StorageError, match="read-only"):
             study.add_algorithm("x", runs=1)

@@ -90,7 +90,7 @@ def test_plain_copies_collide_and_say_so(first, tmp_path):
     with pytest.raises(ConflictError, match="sampling foreign"):
         ingest(mine, [tmp_path / "copy.dm"])
     assert len(mine.table.view()) == 60
-    assert len(mine.blocks()) == 2
+    assert len(mine.blocks) == 2
 
 
 def test_a_range_that_is_used_up_is_an_error(first, monkeypatch):

@@ -138,5 +138,5 @@ def test_two_processes_extend_a_plan_once_each(tmp_path):
     other = dmstore.open_study(path).algorithm("alpha")
     algorithm.extend(10)
     other.extend(10)
-    blocks = algorithm.blocks()
+    blocks = algorithm.blocks
     assert [(b.first_run, b.first_mask) for b in blocks] == [(0, 0), (5000, 5000), (5010, 5010)]

@@ -178,7 +178,7 @@ def state(path):
         algorithm = study.algorithm(name)
         view = algorithm.table.view()
         found[name] = {
-            "blocks": algorithm.blocks(),
+            "blocks": algorithm.blocks,
             "rows": {int(r): d.tobytes() for r, d in zip(view.run, view.digest, strict=True)},
             "tags": [entry["content_id"] for entry in tag.read_all(algorithm.table)],
         }

@@ -393,7 +393,7 @@ def study_content(path):
     for name in study.algorithms:
         opened = study.algorithm(name)
         found[name] = {
-            "blocks": opened.blocks(),
+            "blocks": opened.blocks,
             "rows": rows(opened.table),
             "outputs": {
                 child: rows(study.target_outputs(name, child).table)

@@ -332,7 +332,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def plan_and_annotations_stay(self):
-        assert self.algorithm.planned_count() == self.planned
+        assert self.algorithm.planned_count == self.planned
         if self.annotated:
             train = dmstore.open_study(self.path).train
             assert all(np.array_equal(train[k].values, v) for k, v in self.annotated.items())

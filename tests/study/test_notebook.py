@@ -165,7 +165,7 @@ def test_tree_goes_to_zarr_and_back_without_a_warning(tmp_path):
             writer.append(run, margin=np.zeros(5), logit=np.zeros((5, 3)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tree = study.tree()
+        tree = study.tree
         tree.to_zarr(tmp_path / "t.zarr", consolidated=False)
         again = xr.open_datatree(tmp_path / "t.zarr", engine="zarr", consolidated=False, chunks={})
         assert set(again.groups) == set(tree.groups)

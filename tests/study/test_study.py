@@ -198,7 +198,7 @@ def test_a_comparison_reads_the_fits_that_it_names(study, algorithm, monkeypatch
     monkeypatch.setattr(type(study), "datamodels", meanwhile)
     compare(study, "alpha", "beta", components=2, top=3)
     assert read[:2] == named
-    assert study.comparisons()[0]["fits"] == named
+    assert study.comparisons[0]["fits"] == named
 
 
 def test_tree_and_targets(study, algorithm):
@@ -216,7 +216,7 @@ def test_tree_and_targets(study, algorithm):
         study.comparison("alpha", "beta")
     found = compare(study, "alpha", "beta", components=2, top=3)
     assert found.direction.dims == ("algorithm", "component", "train")
-    tree = study.tree()
+    tree = study.tree
     assert set(tree.children) == {"train", "targets", "runs", "datamodels", "comparisons"}
     assert tree["runs/alpha"].sizes["run"] == 200
     top = study.target(4).top(3)
