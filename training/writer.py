@@ -107,7 +107,22 @@ class RunWriter:
             yield from self.describe(runs[start : start + _DESCRIBED])
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
-        """Mask, seed, mask id and repeat of planned runs; what comes back as it is needs no check."""
+        """What planned runs are to see; what comes back as it is needs no check.
+
+        Parameters
+        ----------
+        run_ids : (run,) int64
+
+        Returns
+        -------
+        list of Run
+            Mask, seed, mask id and repeat of each.
+
+        Raises
+        ------
+        InputError
+            If one is not in the plan.
+        """
         runs = self._sink.describe(run_ids)
         # Copies: what is given out may be changed, and is compared with these when it comes back.
         self._described.update((run.id, run.mask.copy()) for run in runs)
@@ -167,7 +182,26 @@ class RunWriter:
         outputs: Mapping[str, Any],
         columns: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a batch of finished runs: outputs are (run, target[, class]), columns (run,)."""
+        """Add a batch of finished runs.
+
+        Parameters
+        ----------
+        runs : sequence of Run
+            From :meth:`pending`.
+        outputs : mapping
+            Every declared output, (run, target[, class]).
+        columns : mapping, optional
+            Further numbers, bools or texts, (run,) each.
+
+        Raises
+        ------
+        InputError
+            If something does not fit; none of the runs is taken then, the writer goes on.
+        ConflictError
+            If this writer took a run before, with other content.
+        StorageError
+            If the file system refuses; the runs are taken, and wait like the others.
+        """
         if not len(runs):
             return
         arrays = {name: np.array(_to_numpy(value)) for name, value in outputs.items()}

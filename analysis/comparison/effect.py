@@ -36,6 +36,11 @@ def effect(
     -------
     xarray.Dataset
         ``effect``, ``effect_low``, ``effect_high`` (algorithm, intensity).
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, or the first intensity is not 0.
     """
     if not len(intensity) or intensity[0] != 0:
         msg = f"intensities {list(intensity)} must start with 0, which leaves the input as it is"

@@ -23,6 +23,11 @@ def relative_influence(
     -------
     (train,) float64
         Sum over the targets of |a| less that of |b|; its absolute value is the paper's.
+
+    Raises
+    ------
+    IndexError
+        If a position is beyond the targets.
     """
     sums = [
         np.abs(w.transpose("target", "train").values[targets].astype(np.float64)).sum(axis=0)

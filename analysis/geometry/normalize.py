@@ -17,6 +17,11 @@ def normalize(weight: xr.DataArray) -> xr.DataArray:
     -------
     (target, train) float64
         All-zero rows stay zero; they are counted in the attribute ``zero_rows``.
+
+    Raises
+    ------
+    ValueError
+        If there is no dim ``train``.
     """
     values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
     length = np.linalg.norm(values, axis=1, keepdims=True)

@@ -7,6 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.normalize import normalize
+from dmstore.analysis.geometry.similarity import check_aligned
 from dmstore.errors import InputError
 
 _EXACT = 3000
@@ -117,6 +118,11 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     Returns
     -------
     (component,) float64
+
+    Raises
+    ------
+    ValueError
+        If the dims are not those.
     """
     unit = normalize(weight).values
     directions = direction.transpose("component", "train").values.astype(np.float64)
@@ -153,7 +159,13 @@ def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataA
     Returns
     -------
     (component,) float64
+
+    Raises
+    ------
+    InputError
+        If train units or targets differ.
     """
+    check_aligned(a, b)
     common = (a != 0).any("train") & (b != 0).any("train")
     gap = explained_variance(a.where(common, 0), direction) - explained_variance(
         b.where(common, 0), direction

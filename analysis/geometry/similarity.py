@@ -39,6 +39,11 @@ def cosine(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     -------
     (target,) float64
         NaN where either datamodel is all zero.
+
+    Raises
+    ------
+    InputError
+        If train units or targets differ.
     """
     check_aligned(a, b)
     unit_a, unit_b = normalize(a), normalize(b)

@@ -27,6 +27,11 @@ def subpopulation(
     xarray.Dataset
         ``subpopulation`` and ``contrast`` (component, end, rank): positions of targets; end 0 is
         the top, 1 the bottom; -1 where there are not enough.
+
+    Raises
+    ------
+    IndexError
+        If there are fewer labels than targets.
     """
     values = projection.transpose("component", "target").values
     count, targets = values.shape

@@ -85,6 +85,11 @@ def export(
     progress : callable, optional
         Called with ``export``, bytes done and bytes in all.
 
+    Returns
+    -------
+    Exported
+        Files, bytes and rows that were written.
+
     Raises
     ------
     InputError, NotFoundError

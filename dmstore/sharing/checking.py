@@ -42,9 +42,25 @@ def _bounded(objects: Objects) -> Iterator[bytes]:
 
 
 def check_index(objects: Objects, index: Index) -> Iterator[Problem]:
-    """Read every object and yield what is missing, surplus, or not what the index says.
+    """Read every object of a published study, and say what is missing, surplus, or not what the index says.
 
     A web server cannot be asked for what is surplus.
+
+    Parameters
+    ----------
+    objects : Objects
+        Of the study.
+    index : Index
+        From :func:`read_index`.
+
+    Yields
+    ------
+    Problem
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses.
     """
     if isinstance(objects, ZipObjects):
         present = set(objects.members)

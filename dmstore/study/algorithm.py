@@ -119,6 +119,16 @@ class Algorithm(Displayed):
     def extend(self, runs: int, *, repeats: int = 1) -> Block:
         """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
 
+        Parameters
+        ----------
+        runs : int
+        repeats : int
+            Runs that share a mask.
+
+        Returns
+        -------
+        Block
+
         Raises
         ------
         InputError
@@ -130,6 +140,12 @@ class Algorithm(Displayed):
 
     def extend_to(self, total: int, *, repeats: int = 1) -> Block | None:
         """Add a block of runs so that the plan has so many in all; the same call again adds nothing.
+
+        Parameters
+        ----------
+        total : int
+        repeats : int
+            Runs that share a mask.
 
         Returns
         -------
@@ -148,6 +164,15 @@ class Algorithm(Displayed):
     def adopt(self, blocks: Sequence[Block]) -> list[Block]:
         """Add the blocks of a copy of the study that the plan does not have.
 
+        Parameters
+        ----------
+        blocks : sequence of Block
+
+        Returns
+        -------
+        list of Block
+            Those that were added.
+
         Raises
         ------
         ConflictError
@@ -157,12 +182,41 @@ class Algorithm(Displayed):
         return self._plan.adopt(blocks)
 
     def masks(self, mask_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Planned masks: (mask, train) bool."""
+        """Planned masks.
+
+        Parameters
+        ----------
+        mask_ids : (mask,) int64
+
+        Returns
+        -------
+        (mask, train) bool
+
+        Raises
+        ------
+        AssertionError
+            If the algorithm is foreign.
+        """
         assert self.alpha is not None
         return plan.make_masks(self._key, mask_ids, self.train, self.alpha)
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
-        """Mask, seed, mask id and repeat of planned runs."""
+        """What planned runs are to see, and with which seeds.
+
+        Parameters
+        ----------
+        run_ids : (run,) int64
+
+        Returns
+        -------
+        list of Run
+            Mask, seed, mask id and repeat of each.
+
+        Raises
+        ------
+        InputError
+            If one is not in the plan.
+        """
         blocks = self.blocks
         mask_id = plan.masks_of(run_ids, blocks)
         repeat = plan.repeats_of(run_ids, blocks)
@@ -180,7 +234,16 @@ class Algorithm(Displayed):
         ]
 
     def pending(self, part: Part | None = None) -> NDArray[np.int64]:
-        """Planned run ids that no view shows yet.
+        """Planned runs that no view shows yet.
+
+        Parameters
+        ----------
+        part : Part, optional
+            Only this part of the plan.
+
+        Returns
+        -------
+        (run,) int64
 
         Raises
         ------
@@ -193,20 +256,82 @@ class Algorithm(Displayed):
         return self.missing(self.table.view().run, part)
 
     def missing(self, run: NDArray[np.int64], part: Part | None = None) -> NDArray[np.int64]:
-        """Planned run ids that are not in `run`; none of a foreign algorithm."""
+        """Planned runs that are not among some.
+
+        Parameters
+        ----------
+        run : (run,) int64
+        part : Part, optional
+            Only this part of the plan.
+
+        Returns
+        -------
+        (run,) int64
+            None of a foreign algorithm.
+
+        Raises
+        ------
+        FormatError
+            If the plan is damaged.
+        """
         wanted = plan.planned_runs(self.blocks, part)
         return wanted[~np.isin(wanted, run)]
 
     def split(self, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
-        """What runs are for: ``train``, ``holdout``, ``eval``."""
+        """What runs are for.
+
+        Parameters
+        ----------
+        mask_ids : (run,) int64
+
+        Returns
+        -------
+        (run,) str
+            ``train``, ``holdout`` or ``eval``.
+
+        Raises
+        ------
+        TypeError
+            If they are no integers.
+        """
         return plan.split_of(self._seed, mask_ids)
 
     def quarter(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which quarter of the masks (0 to 3) runs are in."""
+        """Which quarter of the masks runs are in.
+
+        Parameters
+        ----------
+        mask_ids : (run,) int64
+
+        Returns
+        -------
+        (run,) int64
+            0 to 3.
+
+        Raises
+        ------
+        TypeError
+            If they are no integers.
+        """
         return plan.quarter_of(self._seed, mask_ids)
 
     def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-        """Which of so many folds runs are in, where lam is chosen by folds."""
+        """Which of so many folds runs are in, where lam is chosen by folds.
+
+        Parameters
+        ----------
+        mask_ids : (run,) int64
+        folds : int
+
+        Returns
+        -------
+        (run,) int64
+
+        Raises
+        ------
+        TypeError
+            If they are no integers.
+        """
         return plan.fold_of(self._seed, mask_ids, folds)
 
     def make_room(self) -> None:
@@ -222,6 +347,11 @@ class Algorithm(Displayed):
             For error texts.
         planned_masks : bool
             The masks are the very ones that :meth:`describe` made for these runs.
+
+        Returns
+        -------
+        Rows
+            With the columns ``mask_id``, ``repeat`` and ``seed``.
 
         Raises
         ------
@@ -280,7 +410,23 @@ class Algorithm(Displayed):
     def wrong_masks(
         self, run: NDArray[np.int64], mask_id: NDArray[np.int64], masks: NDArray[np.bool_]
     ) -> Iterator[tuple[int, int]]:
-        """Rows whose mask is not the plan's: (row, run id)."""
+        """Rows whose mask is not the plan's.
+
+        Parameters
+        ----------
+        run, mask_id : (run,) int64
+        masks : (run, train) bool
+
+        Yields
+        ------
+        tuple of int
+            Row and run id.
+
+        Raises
+        ------
+        AssertionError
+            If the algorithm is foreign.
+        """
         for row, (number, mask) in enumerate(zip(mask_id, masks, strict=True)):
             if not np.array_equal(self.masks([int(number)])[0], mask):
                 yield row, int(run[row])
@@ -288,9 +434,24 @@ class Algorithm(Displayed):
     def check_rows(
         self, run: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
     ) -> Iterator[tuple[int, str]]:
-        """The plan's check of stored rows, for verification: (run id, what is wrong).
+        """The plan's check of stored rows, for verification. Mask ids and repeats are checked too: they say which
+        runs are for what.
 
-        Mask ids and repeats are checked too: they say which runs are for what.
+        Parameters
+        ----------
+        run : (run,) int64
+        arrays : dict
+            ``mask``, ``mask_id`` and ``repeat``.
+
+        Yields
+        ------
+        tuple of int and str
+            Run id, and what is wrong.
+
+        Raises
+        ------
+        FormatError
+            If the plan is damaged.
         """
         if self.planned:
             blocks = self.blocks

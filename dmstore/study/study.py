@@ -108,7 +108,21 @@ class Study(Displayed):
         return self._sets.class_names
 
     def class_number(self, text: str) -> int:
-        """Number of a class given by its name or number; InputError if there is none."""
+        """Number of a class given by its name or number.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        InputError
+            If there is no such class.
+        """
         if text in self.class_names:
             return self.class_names.index(text)
         if text.isdecimal() and int(text) < len(self.class_names):
@@ -132,11 +146,42 @@ class Study(Displayed):
         return self._sets["class"]
 
     def target_set(self, name: str) -> xr.Dataset:
-        """A named target set: ids and annotations, dim ``target``."""
+        """A named target set.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        xarray.Dataset
+            Ids and annotations, dim ``target``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        """
         return self._sets[name]
 
-    def label(self, name: str = "test") -> NDArray[np.int64]:
-        """Class of each example of a set: (example,) int64; all 0 where it has no labels."""
+    def label(self, name: str = "test", /) -> NDArray[np.int64]:
+        """Class of each example of a set.
+
+        Parameters
+        ----------
+        name : str
+            ``train``, or a target set.
+
+        Returns
+        -------
+        (example,) int64
+            All 0 where the set has no labels.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        """
         return self._sets.label(name)
 
     @property
@@ -145,11 +190,45 @@ class Study(Displayed):
         return self._sets.all_targets()
 
     def ids(self, name: str) -> NDArray[np.str_]:
-        """Ids of a set, names of the classes for ``class``: (example,) str."""
+        """Ids of a set.
+
+        Parameters
+        ----------
+        name : str
+            ``train``, a target set, or ``class``.
+
+        Returns
+        -------
+        (example,) str
+            Of ``class`` the names of the classes.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        FormatError
+            If they are not those that the study was made with.
+        """
         return self._sets.ids(name)
 
-    def target_train(self, name: str = "test") -> NDArray[np.int64]:
-        """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
+    def target_train(self, name: str = "test", /) -> NDArray[np.int64]:
+        """The train unit that each target of a set is.
+
+        Parameters
+        ----------
+        name : str
+            A target set.
+
+        Returns
+        -------
+        (target,) int64
+            -1 where a target is none.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        """
         return self._sets.target_train(name)
 
     def annotate(
@@ -245,10 +324,16 @@ class Study(Displayed):
         config : mapping, optional
             Passed to the task.
 
+        Returns
+        -------
+        Algorithm
+
         Raises
         ------
-        InputError, ExistsError
-            If a value is not allowed or the name is taken.
+        InputError
+            If a value is not allowed.
+        ExistsError
+            If the name is taken.
         """
         return add_algorithm(
             self.objects,
@@ -265,31 +350,83 @@ class Study(Displayed):
         )
 
     def algorithm(self, name: str) -> Algorithm:
-        """Open an algorithm; NotFoundError if the study has none of this name."""
+        """Open an algorithm.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Algorithm
+
+        Raises
+        ------
+        NotFoundError
+            If the study has none of this name.
+        FormatError
+            If its document is damaged, of another study, or of another format.
+        """
         return algorithms.open_algorithm(self.objects, self.document, name)
 
     def runs(self, algorithm: str) -> xr.Dataset:
-        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``,
-        which see (:attr:`dmstore.study.runs_view.RunsView.dataset`).
+        """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``.
+
+        Parameters
+        ----------
+        algorithm : str
+
+        Returns
+        -------
+        xarray.Dataset
+            See :attr:`dmstore.study.runs_view.RunsView.dataset`.
+
+        Raises
+        ------
+        NotFoundError
+            If the study has no algorithm of this name.
         """
         return self.view(algorithm).dataset
 
     def outputs(self, algorithm: str, target_set: str) -> xr.Dataset:
-        """The runs that have outputs on a target set, pinned: ``view(algorithm, target_set).dataset``.
+        """The runs that have outputs on a later target set, pinned: ``view(algorithm, target_set).dataset``.
 
-        The same as :meth:`runs` with the outputs and labels of that set; attribute ``pending`` is the
-        number of stored runs that have no outputs there yet.
+        Parameters
+        ----------
+        algorithm : str
+        target_set : str
+
+        Returns
+        -------
+        xarray.Dataset
+            As of :meth:`runs` with the outputs and labels of that set; attribute ``pending`` is the number of
+            stored runs that have no outputs there yet.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or set.
         """
         return self.view(algorithm, target_set).dataset
 
     def view(self, algorithm: str, target_set: str | None = None) -> RunsView:
-        """A pinned view of an algorithm's runs, with ``dataset``, ``pending`` and ``refresh()``.
+        """A pinned view of an algorithm's runs.
 
         Parameters
         ----------
         algorithm : str
         target_set : str, optional
             Show outputs on this set, of the runs that have them.
+
+        Returns
+        -------
+        RunsView
+            With ``dataset``, ``pending`` and ``refresh()``.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or set.
         """
         opened = self.algorithm(algorithm)
         own = target_set in (None, opened.target_set)
@@ -304,10 +441,19 @@ class Study(Displayed):
     def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
 
+        Parameters
+        ----------
+        algorithm : str
+        target_set : str
+
+        Returns
+        -------
+        TargetOutputs
+
         Raises
         ------
         NotFoundError
-            If there is no such set.
+            If there is no such algorithm or set.
         InputError
             If outputs on the set are part of the runs themselves.
         """
@@ -318,29 +464,90 @@ class Study(Displayed):
         entry = target_sets.require(self.objects, self.document, target_set)
         return TargetOutputs(opened, target_set, entry["count"])
 
-    def labels(self, target_set: str = "test") -> dict[str, Any]:
-        """Coordinates that name train units and targets: ids and labels."""
+    def labels(self, target_set: str = "test", /) -> dict[str, Any]:
+        """Coordinates that name train units and targets.
+
+        Parameters
+        ----------
+        target_set : str
+
+        Returns
+        -------
+        dict
+            ``train`` and ``target`` ids; ``train_label`` and ``target_label`` where there are labels.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        """
         return self._sets.labels(target_set)
 
     def fits(self, algorithm: str) -> list[ListedFit]:
-        """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
+        """Documents of an algorithm's fits, oldest first.
+
+        Parameters
+        ----------
+        algorithm : str
+
+        Returns
+        -------
+        list of dict
+            ``fit.json`` of each, with ``complete`` added.
+
+        Raises
+        ------
+        NotFoundError
+            If the study has no algorithm of this name.
+        """
         self.algorithm(algorithm)
         return results.fits(self.objects, algorithm)
 
     def newest_fit(
         self, algorithm: str, fit: str | None = None, output: str | None = None
     ) -> ListedFit:
-        """The newest complete fit (of an output), or the one named; NotFoundError if there is none."""
+        """The document of the newest complete fit, or of the one named.
+
+        Parameters
+        ----------
+        algorithm : str
+        fit : str, optional
+            Its name.
+        output : str, optional
+            Of this output alone.
+
+        Returns
+        -------
+        dict
+            ``fit.json``, with ``complete`` added.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or fit.
+        """
         self.algorithm(algorithm)
         return results.newest_fit(self.objects, algorithm, fit, output)
 
     def datamodels(self, algorithm: str, fit: str | None = None) -> xr.Dataset:
-        """The datamodels of an algorithm: its newest complete fit, or the one named.
+        """The datamodels of an algorithm.
+
+        Parameters
+        ----------
+        algorithm : str
+        fit : str, optional
+            The newest complete one by default.
 
         Returns
         -------
         xarray.Dataset
-            ``weight`` (target, train), ``bias``, ``lam``, certificates; lazy.
+            ``weight`` (target, train) float32 in output units per train unit seen, ``bias``, ``lam``, certificates;
+            lazy.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or fit.
         """
         document = self.newest_fit(algorithm, fit)
         result = results.opened(
@@ -361,7 +568,19 @@ class Study(Displayed):
         return results.comparisons(self.objects)
 
     def comparison(self, a: str, b: str, comparison: str | None = None) -> xr.Dataset:
-        """The newest comparison of algorithms `a` and `b` (in either order).
+        """A finished comparison of two algorithms.
+
+        Parameters
+        ----------
+        a, b : str
+            In either order.
+        comparison : str, optional
+            Its name; the newest by default.
+
+        Returns
+        -------
+        xarray.Dataset
+            As in ``comparison.group.json``, lazy.
 
         Raises
         ------
@@ -388,7 +607,22 @@ class Study(Displayed):
         return study_tree(self)
 
     def target(self, target: int | str) -> Target:
-        """One target, by id: its datamodels under every fitted algorithm."""
+        """One target and its datamodels under every fitted algorithm.
+
+        Parameters
+        ----------
+        target : int or str
+            Its id, of the target set ``test``.
+
+        Returns
+        -------
+        Target
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such target.
+        """
         index = self.targets.indexes["target"]
         if target not in index:
             msg = f"target {target!r} is not in this study"

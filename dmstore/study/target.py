@@ -33,7 +33,7 @@ class Target:
         self._train = train
         self._label = label
 
-    def top(self, count: int = 10) -> xr.Dataset:
+    def top(self, count: int = 10, /) -> xr.Dataset:
         """Its most influential train units under each fitted algorithm.
 
         Parameters
@@ -46,6 +46,11 @@ class Target:
         xarray.Dataset
             ``train`` (algorithm, rank): ids; ``weight`` and ``label`` beside them; by decreasing
             absolute weight; where the target has fewer with any, the id is -1 (or empty) and the weight NaN.
+
+        Raises
+        ------
+        StudyNotFoundError
+            If the study was deleted or moved.
         """
         import xarray as xr
 

@@ -217,13 +217,20 @@ def test_links_serve_the_checkout():
         assert (ROOT / "dmstore" / name).resolve() == ROOT / name
 
 
+def lines_of(path):
+    """Lines of a module but for its docstrings, which are as long as its public names need."""
+    text = path.read_text()
+    documented = sum(
+        node.body[0].end_lineno - node.body[0].lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and ast.get_docstring(node) is not None
+    )
+    return len(text.splitlines()) - documented
+
+
 def test_modules_stay_small():
-    long = {
-        name: count
-        for name, path in MODULES.items()
-        if (count := len(path.read_text().splitlines())) > 450
-    }
-    assert long == {}
+    assert {n: lines for n, path in MODULES.items() if (lines := lines_of(path)) > 400} == {}
 
 
 def test_few_modules_stand_beside_the_rooms():
