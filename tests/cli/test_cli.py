@@ -388,11 +388,11 @@ def test_progress_is_shown_of_what_takes_long(monkeypatch, capsys):
     monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
     progress = output.Progress("compare", delay=2)
     for done in range(1, 5):
-        progress(done, 20)
+        progress("compare", done, 20)
     assert capsys.readouterr().err == ""
     now[0] += 2.5
-    progress(5, 20)
-    progress(20, 20)
+    progress("compare", 5, 20)
+    progress("compare", 20, 20)
     progress.close()
     assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
         "compare: 5/20",

@@ -473,7 +473,8 @@ def test_what_fails_leaves_nothing(made, tmp_path, monkeypatch, to):
     monkeypatch.undo()
     calls = []
 
-    def interrupt(done, total):
+    def interrupt(what, done, total):
+        assert what == "export"
         calls.append(done / total)
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -485,7 +485,7 @@ def test_a_killed_ingest_goes_on_where_it_was(study, tmp_path, monkeypatch):
     stored = len(algorithm.table.view()) - 5
     assert 48 <= stored <= 80
     seen = []
-    result = ingest(algorithm, [folder], lambda done, total: seen.append((done, total)))
+    result = ingest(algorithm, [folder], progress=lambda _, *steps: seen.append(steps))
     assert (result.new, result.present) == (100 - stored, stored)
     assert seen[0] == (stored, 100)
     assert seen[-1] == (100, 100)

@@ -25,6 +25,7 @@ from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.storage.acts import compact as compaction
 from dmstore.storage.acts import tag
+from dmstore.storage.objects.steps import drive
 from dmstore.storage.table import log, protocol
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.view import View
@@ -203,7 +204,7 @@ class StoreMachine(RuleBasedStateMachine):
                     following = steps.throw(error)
                     answer = yield following
 
-        steps.drive(go_on(), self._perform)
+        drive(go_on(), self._perform)
 
     @rule(forget=st.booleans())
     def vacuum(self, forget):
