@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.core.progress import Count
+from dmstore.core.progress import Progress, counting
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,7 +25,7 @@ def baselines(
     targets: NDArray[np.int64] | None = None,
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     unit: NDArray[np.int64] | None = None,
-    tell: Count,
+    progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Predict the outputs of models that see given masks, from the runs that are not for evaluation.
 
@@ -51,8 +51,8 @@ def baselines(
         Classes of train units and of all targets.
     unit : (target,) int64, optional
         The train unit that each of the targets is, -1 for none.
-    tell : callable
-        Called with runs read and runs to read.
+    progress : callable, optional
+        Called with ``baselines``, runs read and runs to read.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def baselines(
         masks are multiplied with the runs' masks (in float32), and those products with their outputs.
     """
     fitted = runs["split"].values != "eval"
-    rows = len(fitted)
+    rows, tell = len(fitted), counting(progress, "baselines")
     seen, count = np.zeros(mask.shape[1], dtype=np.int64), int(fitted.sum())
     for start, chosen in _blocks(fitted):
         seen += _masks(runs, start)[chosen].sum(axis=0)

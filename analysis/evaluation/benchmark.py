@@ -15,7 +15,7 @@ from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
 from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
 from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
-from dmstore.core.progress import Progress, counting
+from dmstore.core.progress import Progress
 from dmstore.core.threads import blas_threads, cores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.typed_documents import FitDocument
@@ -103,7 +103,7 @@ def benchmark(
     threads : int, optional
         All cores by default.
     progress : callable, optional
-        Called with runs read and runs to read, for the baselines.
+        Called with ``baselines``, runs read and runs to read.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def benchmark(
                 truth.mask,
                 labels=_labels(study, target_set),
                 unit=truth.unit,
-                tell=counting(progress, "baselines"),
+                progress=progress,
             )
             seen = "were computed on these runs" if truth.fitted else ""
             methods += [
