@@ -58,7 +58,7 @@ def run() -> dict[str, float]:
         ours = best(lambda: dataset.margin.isel(target=slice(1024, 1024 + COLUMNS)).values)
         rows_s = best(lambda: view.read(["margin"], 5000, 5064))
         both_s = best(lambda: view.read(["mask", "margin"], 5000, 5064))
-        mask = base["mask"][:4096]
+        mask = np.asarray(base["mask"][:4096])
         words = best(lambda: bits.pack_runs(mask))
         stored = sum(
             info.size for info in algorithm.objects.entries(algorithm.table.prefix + "base/")

@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _save(folder: str, part: int) -> None:
         os.close(descriptor)
 
 
-def _repository(path: str, *, create: bool):
+def _repository(path: str, *, create: bool) -> Any:
     import icechunk
 
     warnings.simplefilter("ignore")

@@ -25,7 +25,7 @@ def _prepare(path: str, runs: int) -> None:
     algorithm = make_study(path, TRAIN, TARGET).add_algorithm("a", sampling="foreign", alpha=None)
     values = margins(0, BATCH, TARGET)
     draw = np.random.default_rng(0)
-    fsync, os.fsync = os.fsync, lambda descriptor: None
+    fsync, os.fsync = os.fsync, lambda fd: None
     try:
         for start in range(0, runs, BATCH):
             ids = np.arange(start, min(start + BATCH, runs))

@@ -4,6 +4,7 @@ with the Gram given, one target after the other, solved to no better a certifica
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import lasso_path as sklearn_path
@@ -13,7 +14,9 @@ from dmstore.regression import lasso_path
 RUNS, TRAIN, TARGETS = 5000, 1000, 64
 
 
-def problem(runs: int = RUNS, train: int = TRAIN, targets: int = TARGETS, seed: int = 0):
+def problem(
+    runs: int = RUNS, train: int = TRAIN, targets: int = TARGETS, seed: int = 0
+) -> tuple[Any, Any]:
     """Masks and outputs with 60 heavy-tailed influences a target and as much noise as signal."""
     draw = np.random.default_rng(seed)
     masks = draw.random((runs, train)) < 0.5

@@ -56,7 +56,7 @@ def measure() -> dict[str, float]:
                     start = clock()
                     way(count)
                     best[name] = min(best[name], clock() - start)
-    found = {}
+    found: dict[str, float] = {}
     for title, best in (("", wall), ("core_", core)):
         blas = min(seconds for name, seconds in best.items() if name != "popcount")
         found |= {

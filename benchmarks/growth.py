@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import dmstore
+from benchmarks.peers import moments
 from benchmarks.regression import make
 from benchmarks.tools import measured
 from dmstore.core import bits
@@ -67,36 +68,37 @@ def phases(path: str, threads: int, clock: str) -> dict[str, float]:
     parameters, work = Parameters(halves=False), Work(threads)
     targets = algorithm.table.sizes["target"]
     steps = stages.all_stages(1, halves=False)
-    runs = Runs(algorithm, algorithm.table.view(), parts=1)
-    sizes = [len(rows) for rows in runs.rows]
+    runs = Runs(algorithm, algorithm.table.view(), "margin", parts=1)
+    sizes = runs.sizes
     # What is compiled is loaded before the clock starts.
     draw = np.random.default_rng(0)
-    masks, outputs = draw.random((200, 60)) < 0.5, draw.normal(size=(200, 2))
-    lasso_path(masks, outputs)
-    make_moments(padded(bits.pack_runs(masks)), outputs.astype(np.float16), np.zeros(2))
+    masks, noise = draw.random((200, 60)) < 0.5, draw.normal(size=(200, 2))
+    lasso_path(masks, noise)
+    make_moments(padded(bits.pack_runs(masks)), noise.astype(np.float16), np.zeros(2))
     with blas_threads(threads):
         with _phase(found, "read", clocks[clock]):
             words = runs.words(threads)
         with _phase(found, "Gram", clocks[clock]):
             made = stages.make_designs(steps[:1], words, sizes, _zeros, None, threads=threads)
         with _phase(found, "moments", clocks[clock]):
-            values = runs.column("margin", 0, targets)
-            shift = values.mean(axis=0, dtype=np.float64)
-            moments = [runs.moments(g, words[g], values, shift, threads) for g in range(2)]
+            outputs = runs.said(0, targets)
+            said = [moments(outputs, group, words[group], threads) for group in range(2)]
         holdout = stages.check_designs(steps, words, sizes)
 
         def of(group: int) -> Any:
-            return moments[group]
+            return said[group]
 
         with _phase(found, "choose", clocks[clock]):
             designs = stages.by_groups(steps[:1], made, holdout)
-            result = stages.run(steps[:1], SharedBlock(designs, of, shift), parameters, {}, work)
+            result = stages.run(
+                steps[:1], SharedBlock(designs, of, outputs.shift), parameters, {}, work
+            )
         before = steps[0], made[0]
         made = stages.make_designs(steps[1:], words, sizes, _zeros, before, threads=threads)
         with _phase(found, "refit", clocks[clock]):
             designs = stages.by_groups(steps[1:], made, {})
             result = stages.run(
-                steps[1:], SharedBlock(designs, of, shift), parameters, result, work
+                steps[1:], SharedBlock(designs, of, outputs.shift), parameters, result, work
             )
     return {**found, "nonzeros": float(np.median(result["nonzeros"]))}
 

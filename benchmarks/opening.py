@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.tools import make_study, measured
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
+from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import open_study
 from dmstore.upkeep.maintenance import status
 
@@ -21,7 +22,7 @@ TRAIN, TARGET, BASE, SEGMENTS = 64, 32, 104_000, 2000
 RUNS = BASE + 8 * SEGMENTS
 
 
-def _fill(algorithm, start: int, stop: int, batch: int) -> None:
+def _fill(algorithm: Algorithm, start: int, stop: int, batch: int) -> None:
     for first in range(start, stop, batch):
         ids = np.arange(first, min(first + batch, stop))
         draw = np.random.default_rng(first)
@@ -48,7 +49,7 @@ def run() -> dict[str, float]:
         algorithm = make_study(path, TRAIN, TARGET).add_algorithm(
             "a", sampling="foreign", alpha=None
         )
-        fsync, os.fsync = os.fsync, lambda descriptor: None
+        fsync, os.fsync = os.fsync, lambda fd: None
         try:
             _fill(algorithm, 0, BASE, 1000)
             compact(algorithm.table)
