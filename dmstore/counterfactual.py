@@ -92,7 +92,7 @@ def check(
     def advance() -> None:
         tell(next(steps), 2 * (1 + len(intensity)))
 
-    found = effect(
+    effects = effect(
         {
             n: probabilities(
                 study, n, images, transformation, intensity, label, models=models, advance=advance
@@ -104,7 +104,7 @@ def check(
     arrays = {
         "algorithm": np.array([a, b]),
         "intensity": np.asarray(intensity, dtype=np.float64),
-        **{key: found[key].values for key in ("effect", "effect_low", "effect_high")},
+        **{key: effects[key].values for key in ("effect", "effect_low", "effect_high")},
     }
     where = f"comparisons/{comparison}/counterfactual-{name.replace(' ', '_')}-on-{label}.zarr.zip"
     written = groups.write_zip(study.objects, where, group_spec("counterfactual"), arrays)
@@ -114,7 +114,7 @@ def check(
             f"change, so give this one another --name"
         )
         raise ExistsError(msg)
-    return found
+    return effects
 
 
 def _same(kept: Mapping[str, NDArray[Any]], made: Mapping[str, NDArray[Any]]) -> bool:

@@ -302,14 +302,14 @@ def _best_direction(
     train_marked: NDArray[np.bool_],
 ) -> dict[str, Any]:
     """The one of A's first three directions that ranks the marked targets best."""
-    found = []
+    candidates = []
     for component in range(min(3, comparison.sizes["component"])):
         along = np.nan_to_num(comparison["projection"].values[0, component])
         area = auc(along, marked)
         side = 1 if area >= 0.5 else -1
         nines = label == MARKED_CLASS
         heavy = comparison["heaviest"].values[0, component][:50]
-        found.append(
+        candidates.append(
             {
                 "direction": component + 1,
                 "auc": auc(side * along, marked),
@@ -317,7 +317,7 @@ def _best_direction(
                 "marked_in_top50": float(train_marked[heavy].mean()),
             }
         )
-    return max(found, key=lambda entry: entry["auc"])
+    return max(candidates, key=lambda entry: entry["auc"])
 
 
 def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:

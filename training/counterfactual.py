@@ -49,7 +49,7 @@ def probabilities(
     """
     task, made = full_models(study, algorithm, models)
     advance()
-    found = []
+    per_model = []
     with blas_threads(1):
         for intensity in intensities:
             logit: NDArray[Any] = task.logits(made, transformation(images, intensity)).astype(
@@ -57,6 +57,6 @@ def probabilities(
             )
             logit -= logit.max(axis=2, keepdims=True)
             weight = np.exp(logit)
-            found.append(weight[..., label] / weight.sum(axis=2))
+            per_model.append(weight[..., label] / weight.sum(axis=2))
             advance()
-    return np.array(found)
+    return np.array(per_model)

@@ -367,8 +367,8 @@ def _to_numpy(value: Any) -> Any:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    found = np.asarray(_to_numpy(value))
-    if found.ndim != 0:
-        msg = f"{name!r} has shape {found.shape}: it is no declared output, and a column takes one value a run"
+    array = np.asarray(_to_numpy(value))
+    if array.ndim != 0:
+        msg = f"{name!r} has shape {array.shape}: it is no declared output, and a column takes one value a run"
         raise InputError(msg)
-    return found[()]
+    return array[()]

@@ -100,7 +100,7 @@ def compare(
         study.objects.put_if_absent(
             f"{where}comparison.json", dump_document("comparison", document)
         )
-        found = modeldiff(
+        result = modeldiff(
             study.datamodels(a, fits[0]["fit"]).load(),
             study.datamodels(b, fits[1]["fit"]).load(),
             names=(a, b),
@@ -110,6 +110,6 @@ def compare(
         )
         with results.completing(study.objects, where, "comparison") as path:
             groups.write_directory(
-                study.objects, path, group_spec("comparison"), stored_arrays(found)
+                study.objects, path, group_spec("comparison"), stored_arrays(result)
             )
     return study.comparison(a, b, name)

@@ -136,15 +136,15 @@ def _one_way(
     parameters: ComparisonParameters,
 ) -> dict[str, NDArray[Any]]:
     """Directions of one algorithm's residuals, and what follows from each."""
-    found = pca(
+    components = pca(
         residual(own, other),
         components=parameters.components,
         center=parameters.center,
         random_state=parameters.random_state,
     )
-    direction = found["direction"]
+    direction = components["direction"]
     members = subpopulation(
-        found["projection"], label, top=parameters.top, random_state=parameters.random_state
+        components["projection"], label, top=parameters.top, random_state=parameters.random_state
     )
     order = np.argsort(-np.abs(direction.values), axis=1, kind="stable")[:, : parameters.heavy]
     influence = [
@@ -153,8 +153,8 @@ def _one_way(
     ]
     return {
         "direction": direction.values,
-        "projection": found["projection"].values.astype(np.float32),
-        "residual_variance": found["residual_variance"].values,
+        "projection": components["projection"].values.astype(np.float32),
+        "residual_variance": components["residual_variance"].values,
         "delta": delta(own, other, direction).values,
         "subpopulation": members["subpopulation"].values,
         "contrast": members["contrast"].values,
@@ -189,11 +189,11 @@ def _out_of_sample(
     null = 0.0
     for row, (i, j) in enumerate(_PAIRS):
         k, m = (q for q in range(4) if q not in (i, j))
-        found = _directions(own[i], other[j], len(direction))
-        likeness = np.abs(direction @ found.T)
+        directions = _directions(own[i], other[j], len(direction))
+        likeness = np.abs(direction @ directions.T)
         match = likeness.argmax(axis=1)
-        gap = (_explained(own[k], found) - _explained(other[m], found)) / 2
-        gap += (_explained(own[m], found) - _explained(other[k], found)) / 2
+        gap = (_explained(own[k], directions) - _explained(other[m], directions)) / 2
+        gap += (_explained(own[m], directions) - _explained(other[k], directions)) / 2
         again = likeness.max(axis=1) >= _FOUND_AGAIN
         gaps[row, again] = gap[match[again]]
         noise = _directions(own[i], own[j], len(direction))

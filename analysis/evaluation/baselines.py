@@ -102,13 +102,13 @@ def baselines(
     mean = total / counted
     base = mean + (0 if shift is None else shift)
     influence = (influence - kernel_total * mean) * (count / counted)
-    found = {
+    predictions = {
         "mean": np.repeat(base[:, None], len(mask), axis=1),
         "empirical influence": base[:, None] + influence.T,
     }
     if own is not None:
-        found["class mean"] = base[:, None] + own.predict(mask, counted, total)
-    return {name: found[name] for name in NAMES if name in found}
+        predictions["class mean"] = base[:, None] + own.predict(mask, counted, total)
+    return {name: predictions[name] for name in NAMES if name in predictions}
 
 
 def _blocks(fitted: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.int64]]]:

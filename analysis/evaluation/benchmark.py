@@ -153,7 +153,7 @@ def benchmark(
         )
         _refuse(methods, force=force)
         if baselines:
-            found = predict_baselines(
+            predictions = predict_baselines(
                 runs,
                 said,
                 truth.mask,
@@ -163,7 +163,7 @@ def benchmark(
             )
             seen = "were computed on these runs" if truth.fitted else ""
             methods += [
-                Method(name, "baseline", values, used, seen) for name, values in found.items()
+                Method(name, "baseline", values, used, seen) for name, values in predictions.items()
             ]
         result = judge(methods, truth, resamples, random_state)
     labels = {k: v for k, v in study.labels(target_set).items() if k in ("target", "target_label")}
@@ -272,7 +272,7 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     import xarray as xr
 
     targets = truth.values.shape[1]
-    found = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
+    per_target = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
     weight = rank_statistics.resampling(len(truth.mask), resamples, random_state)
     sums, varied = np.zeros((resamples, len(methods))), 0
     for part, outputs in truth.blocks():
@@ -284,15 +284,15 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
         ]
         for rows, used in groups:
             count, draws = _judge_some(
-                methods, outputs[rows][:, used], part.start + rows, used, weight, found
+                methods, outputs[rows][:, used], part.start + rows, used, weight, per_target
             )
             varied += count
             sums += draws
-    summary = _means(found["lds"], sums / max(varied, 1), methods) if varied else {}
+    summary = _means(per_target["lds"], sums / max(varied, 1), methods) if varied else {}
     text = {"kind": "kind", "seen": "seen", "about": "about"}
     return xr.Dataset(
         {
-            **{name: ((_DIM, "target"), values) for name, values in found.items()},
+            **{name: ((_DIM, "target"), values) for name, values in per_target.items()},
             "ceiling": ("target", truth.ceiling(random_state)),
             **{
                 name: (_DIM, summary.get(name, np.full(len(methods), np.nan)))
@@ -316,7 +316,7 @@ def _judge_some(
     columns: NDArray[np.int64],
     used: NDArray[np.bool_],
     weight: NDArray[np.float64],
-    found: dict[str, NDArray[np.float64]],
+    per_target: dict[str, NDArray[np.float64]],
 ) -> tuple[int, NDArray[np.float64]]:
     """Figures of some targets on the masks that are used, written to `found`.
 
@@ -358,7 +358,7 @@ def _judge_some(
             error[silent] = np.nan
             figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
         for name, values in figures.items():
-            found[name][row, columns] = values
+            per_target[name][row, columns] = values
         sums[:, row] += draws.sum(axis=1)
     return len(columns), sums
 
@@ -369,7 +369,7 @@ def _means(
     """Mean LDS over targets and how far the first fit is ahead, with intervals."""
     point = np.nanmean(lds, axis=1)
     low, high = rank_statistics.interval(draws, point)
-    found = {
+    means = {
         "mean_lds": point,
         "mean_lds_low": np.maximum(low, -1),
         "mean_lds_high": np.minimum(high, 1),
@@ -379,8 +379,8 @@ def _means(
         ahead = draws[:, fits[:1]] - draws
         gap = point[fits[0]] - point
         low, high = rank_statistics.interval(ahead, gap)
-        found |= {"gap": gap, "gap_low": low, "gap_high": high}
-    return found
+        means |= {"gap": gap, "gap_low": low, "gap_high": high}
+    return means
 
 
 def summarise(result: xr.Dataset) -> dict[str, Any]:

@@ -102,14 +102,14 @@ def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:
     One of the runs that the fit stands on goes before those of more or other runs.
     """
     folder, _, start = _place(algorithm, fit).rpartition("/")
-    found = [
+    curves = [
         load_document("evaluation", study.objects.get(f"{folder}/{name}"), name)
         for name in study.objects.children(f"{folder}/")
         if name.startswith(start) and name.endswith(".json")
     ]
     content_id = study.newest_fit(algorithm, fit)["content_id"]
     newest = max(
-        found,
+        curves,
         key=lambda document: (
             document["content_id"] == content_id,
             str(document.get("created", "")),

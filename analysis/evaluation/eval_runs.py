@@ -68,15 +68,15 @@ class Truth:
         """Noise ceiling of the LDS: (target,) float64; NaN where too few masks have
         repeats, and for targets that are train units.
         """
-        found = np.full(self.values.shape[1], np.nan)
-        for start in range(0, len(found), TARGETS):
+        ceilings = np.full(self.values.shape[1], np.nan)
+        for start in range(0, len(ceilings), TARGETS):
             part = slice(start, start + TARGETS)
-            found[part] = rank_statistics.noise_ceiling(
+            ceilings[part] = rank_statistics.noise_ceiling(
                 self.values[:, part], self.group, random_state=random_state
             )
         # Of a train unit only some of the runs count.
-        found[self.unit >= 0] = np.nan
-        return found
+        ceilings[self.unit >= 0] = np.nan
+        return ceilings
 
 
 def read_truth(
@@ -194,14 +194,14 @@ class _Product:
         step = max(1, rows.shape[1] // _LOOKED_AT)
         ordered = np.sort(rows[maybe, ::step], axis=1)
         sparse[maybe] = (np.diff(ordered, axis=1) > 0).sum(axis=1) < _VALUES
-        found = np.empty((len(rows), len(self._mask)))
+        predictions = np.empty((len(rows), len(self._mask)))
         if sparse.any():
             from scipy.sparse import csr_array
 
-            found[sparse] = csr_array(rows[sparse]).astype(np.float64) @ self._double
+            predictions[sparse] = csr_array(rows[sparse]).astype(np.float64) @ self._double
         if not sparse.all():
-            found[~sparse] = self._dense(rows[~sparse])
-        return found
+            predictions[~sparse] = self._dense(rows[~sparse])
+        return predictions
 
     def _dense(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         center = rows.mean(axis=1, keepdims=True)
@@ -209,10 +209,10 @@ class _Product:
         scale = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
         scale[scale == 0] = 1
         rows /= scale
-        found = (rows.astype(np.float32, copy=False) @ self._single).astype(np.float64)
-        found *= scale
-        found += center.astype(np.float64) * self._count
-        return found
+        predictions = (rows.astype(np.float32, copy=False) @ self._single).astype(np.float64)
+        predictions *= scale
+        predictions += center.astype(np.float64) * self._count
+        return predictions
 
 
 def mse(predicted: NDArray[np.float64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,10 +63,10 @@ def evaluate(
     """
     import xarray as xr
 
-    found = figures(study, algorithm, fit=fit, resamples=resamples, random_state=random_state)
+    numbers = figures(study, algorithm, fit=fit, resamples=resamples, random_state=random_state)
     return xr.Dataset(
-        {key: np.nan if found[key] is None else found[key] for key in _KEPT},
-        attrs={"algorithm": algorithm, "fit": found["fit"]},
+        {key: np.nan if numbers[key] is None else numbers[key] for key in _KEPT},
+        attrs={"algorithm": algorithm, "fit": numbers["fit"]},
     )
 
 

@@ -113,7 +113,7 @@ def learning_curve(
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, said, chosen)
     threads, tell = threads or cores(), counting(progress, "curve")
-    found: list[dict[str, NDArray[Any]]] = []
+    fits: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):
         for step, (sizes, block) in enumerate(
@@ -123,15 +123,15 @@ def learning_curve(
             if sum(sizes) < FEWEST_RUNS or not all(sizes):
                 continue
             counts.append(sum(sizes))
-            found.append(stages.run(_STAGES, block, settings, {}, Work(threads)))
+            fits.append(stages.run(_STAGES, block, settings, {}, Work(threads)))
         tell(len(shares), len(shares))
-        if not found:
+        if not fits:
             msg = (
                 f"algorithm {algorithm!r} has too few runs for a learning curve: none of {len(shares)} samples has "
                 f"{FEWEST_RUNS} runs with some to choose lam; train more runs"
             )
             raise InputError(msg)
-        result = _judged(found, truth, resamples, random_state)
+        result = _judged(fits, truth, resamples, random_state)
     labels = study.labels(runs.attrs["target_set"])
     coords = {"target": labels["target"][chosen], "runs": counts, "other_runs": counts}
     if "target_label" in labels:
@@ -267,13 +267,13 @@ def _steps(
     place = np.random.default_rng([random_state, 2]).permutation(len(unique))
     step = np.searchsorted(np.array(shares) * len(unique), place + 1 - 1e-9)
     step[step == len(shares)] = -1
-    found = np.full(len(mask_id), -1, dtype=np.int64)
-    found[free] = step[inverse.ravel()]
-    return found
+    first_step = np.full(len(mask_id), -1, dtype=np.int64)
+    first_step[free] = step[inverse.ravel()]
+    return first_step
 
 
 def _judged(
-    found: list[dict[str, NDArray[Any]]], truth: Any, resamples: int, random_state: int
+    fits: list[dict[str, NDArray[Any]]], truth: Any, resamples: int, random_state: int
 ) -> xr.Dataset:
     """Scores of each step's datamodels, and cosines between those of different steps."""
     import xarray as xr
@@ -282,10 +282,10 @@ def _judged(
     varies = np.ptp(outputs, axis=1) > 0
     ranked = rank_statistics.ranks(outputs)
     draws = rank_statistics.resampling(len(truth.mask), resamples, random_state)
-    size = (len(found), len(outputs))
+    size = (len(fits), len(outputs))
     arrays = {name: np.full(size, np.nan) for name in ("lds", "r2")}
-    mean = np.full((3, len(found)), np.nan)
-    for row, one in enumerate(found):
+    mean = np.full((3, len(fits)), np.nan)
+    for row, one in enumerate(fits):
         predicted = predict(one["weight"], truth.mask) + one["bias"][:, None]
         own = rank_statistics.ranks(predicted)
         arrays["lds"][row] = np.where(varies, rank_statistics.pearson(own, ranked), np.nan)
@@ -295,7 +295,7 @@ def _judged(
             sample = rank_statistics.resampled(draws, own[varies], ranked[varies]).mean(axis=1)
             point = np.asarray(arrays["lds"][row][varies].mean())
             mean[:, row] = [point, *rank_statistics.interval(sample, point)]
-    unit = np.array([one["weight"] for one in found], dtype=np.float32)
+    unit = np.array([one["weight"] for one in fits], dtype=np.float32)
     # Rows of length 1 or 0: outputs may be so large or small that float32 does not hold their squares.
     largest = np.abs(unit).max(axis=2, initial=0.0, keepdims=True)
     unit /= np.where(largest > 0, largest, 1)
@@ -308,7 +308,7 @@ def _judged(
     return xr.Dataset(
         {
             **{name: (("runs", "target"), values) for name, values in arrays.items()},
-            **{k: (("runs", "target"), np.array([one[k] for one in found])) for k in further},
+            **{k: (("runs", "target"), np.array([one[k] for one in fits])) for k in further},
             "cosine": (("runs", "other_runs", "target"), np.clip(cosine, -1, 1)),
             "explained_variance": (
                 ("runs", "other_runs", "component"),
@@ -326,7 +326,7 @@ def _explained(
     weight: NDArray[np.float32], there: NDArray[np.bool_], random_state: int
 ) -> NDArray[np.float64]:
     """Explained variance along components: (step, step, component), of (step, target, train) unit rows."""
-    found = np.full((len(weight), len(weight), COMPONENTS), np.nan)
+    variances = np.full((len(weight), len(weight), COMPONENTS), np.nan)
     rows = [one[has].astype(np.float64) for one, has in zip(weight, there, strict=True)]
     for step, own in enumerate(rows):
         count = min(COMPONENTS, *own.shape)
@@ -335,5 +335,5 @@ def _explained(
         direction = leading(own, count, random_state)
         # Rows that lie in fewer dimensions have no further components.
         direction = direction[explained(own, direction) > _RANK]
-        found[step, :, : len(direction)] = [explained(theirs, direction) for theirs in rows]
-    return found
+        variances[step, :, : len(direction)] = [explained(theirs, direction) for theirs in rows]
+    return variances

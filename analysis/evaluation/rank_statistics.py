@@ -201,10 +201,10 @@ def _mean_of(values: NDArray[Any], rows: list[NDArray[np.int64]]) -> NDArray[np.
 def _ratio(
     above: NDArray[np.float64], below: NDArray[np.float64], least: float = 0.0
 ) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.divide(
+    ratio: NDArray[np.float64] = np.divide(
         above, below, out=np.zeros(above.shape), where=below > least
     )
-    return np.clip(found, -1, 1, out=found)
+    return np.clip(ratio, -1, 1, out=ratio)
 
 
 def _places(values: NDArray[Any]) -> NDArray[np.int64]:

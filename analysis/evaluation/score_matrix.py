@@ -43,13 +43,13 @@ class Scores:
     fitted: NDArray[np.int64] | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
-    def overlap(self, study: str, content_id: str, run: NDArray[np.int64]) -> str:
+    def overlap(self, study_uuid: str, content_id: str, run: NDArray[np.int64]) -> str:
         """Why these scores must not be judged by some runs; empty if nothing speaks against it.
 
         Parameters
         ----------
-        study : str
-            Its uuid: fits of a study never see the runs that it reserves.
+        study_uuid : str
+            Fits of a study never see the runs that it reserves.
         content_id : str
             Of the algorithm's runs.
         run : (run,) int64
@@ -61,7 +61,7 @@ class Scores:
                 return (
                     f"say that they were fitted on {len(common)} of these runs ({_first(common)})"
                 )
-        elif self.origin.get("content_id") == content_id and self.origin.get("study") != study:
+        elif self.origin.get("content_id") == content_id and self.origin.get("study") != study_uuid:
             return (
                 f"say that they were fitted on the same runs in another study "
                 f"({self.origin.get('study', 'not named')[:12]}), which reserves others"
@@ -128,22 +128,22 @@ def _from_file(
         if said is not None:
             _check_ids(str(file.path), what, said, ids)
     kind = units or ("standardised" if file.is_standardised_by_default else None)
-    found = labelled(
+    matrix = labelled(
         file,
         orientation=decided,
         units=Units(kind, alpha=alpha or 0.5, given=units is not None),
         train=train,
         targets=targets,
     )
-    in_units = found.attrs["units"].startswith(("raw", "converted"))
-    bias = np.asarray(found["bias"].values, dtype=float) if "bias" in found and in_units else None
+    in_units = matrix.attrs["units"].startswith(("raw", "converted"))
+    bias = np.asarray(matrix["bias"].values, dtype=float) if "bias" in matrix and in_units else None
     fitted = file.vector("fitted_runs")
     stem = file.path.name.removesuffix(file.path.suffix)
     return Scores(
         name or printable(stem),
-        found["weight"].values,
+        matrix["weight"].values,
         bias,
-        {k: v for k, v in found.attrs.items() if k != "zero_rows"},
+        {k: v for k, v in matrix.attrs.items() if k != "zero_rows"},
         None if fitted is None else _run_ids(fitted, str(file.path)),
         file.about,
     )
@@ -197,17 +197,17 @@ def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -
     InputError
         If two files remain that cannot be told apart.
     """
-    found = [
+    repeated = [
         f"{printable(Path(path).absolute().parent.name)}-{name}"
         if isinstance(path, str | Path) and (names.count(name) > 1 or name in taken)
         else name
         for name, path in zip(names, paths, strict=True)
     ]
-    for name in found:
-        if found.count(name) > 1 or name in taken:
+    for name in repeated:
+        if repeated.count(name) > 1 or name in taken:
             msg = f"two methods would be called {name!r}; give the files different names"
             raise InputError(msg)
-    return found
+    return repeated
 
 
 def _check_shape(

@@ -95,8 +95,10 @@ def leading(
     if not exact or min(targets, train) > _EXACT:
         from sklearn.utils.extmath import randomized_svd
 
-        found = randomized_svd(rows, count, n_iter=7 if exact else 3, random_state=random_state)[2]
-        return np.asarray(found)
+        directions = randomized_svd(
+            rows, count, n_iter=7 if exact else 3, random_state=random_state
+        )[2]
+        return np.asarray(directions)
     if train <= targets:
         return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T)
     # The smaller Gram matrix has the same spectrum; QR restores what squaring costs in angles.
@@ -140,8 +142,8 @@ def explained(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> NDA
     """
     if not len(rows):
         return np.full(len(directions), np.nan)
-    found: NDArray[np.float64] = ((rows @ directions.T) ** 2).mean(axis=0)
-    return found
+    variances: NDArray[np.float64] = ((rows @ directions.T) ** 2).mean(axis=0)
+    return variances
 
 
 def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:

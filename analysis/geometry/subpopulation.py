@@ -60,10 +60,10 @@ def _matched(
     draw: np.random.Generator,
 ) -> NDArray[np.int64]:
     """For each member a random other target of its class, none twice; -1 where there is none left."""
-    found = np.full(len(members), -1, dtype=np.int64)
+    matches = np.full(len(members), -1, dtype=np.int64)
     outside = np.setdiff1d(valid, members)
     for value in np.unique(label[members]):
         pool = draw.permutation(outside[label[outside] == value])
         places = np.flatnonzero(label[members] == value)[: len(pool)]
-        found[places] = pool[: len(places)]
-    return found
+        matches[places] = pool[: len(places)]
+    return matches

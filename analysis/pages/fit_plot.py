@@ -91,8 +91,8 @@ def holdout_r2(fits: Mapping[str, xr.Dataset], axes: Axes | None = None) -> Axes
 
 
 def _fitted(fit: xr.Dataset) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = ~np.isin(fit["status"].values, UNFITTED)
-    return found
+    fitted: NDArray[np.bool_] = ~np.isin(fit["status"].values, UNFITTED)
+    return fitted
 
 
 def _shared(fit: xr.Dataset) -> bool:
@@ -124,10 +124,10 @@ def _histograms(axes: Axes, values: Mapping[str, NDArray[np.float64]], form: str
     finite = {name: v[np.isfinite(v)] for name, v in values.items()}
     everything = np.concatenate([np.zeros(0), *finite.values()])
     edges = np.histogram_bin_edges(everything, bins=_BINS)
-    for (name, found), color in zip(finite.items(), COLORS, strict=False):
-        middle = format(np.median(found), form) if len(found) else "none"
+    for (name, finite_values), color in zip(finite.items(), COLORS, strict=False):
+        middle = format(np.median(finite_values), form) if len(finite_values) else "none"
         axes.hist(
-            found,
+            finite_values,
             bins=edges.tolist(),
             histtype="step",
             color=color,

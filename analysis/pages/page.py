@@ -205,10 +205,10 @@ def _named(panel: dict[str, Any]) -> str:
 def _headline(
     comparison: xr.Dataset, names: list[str], sides: list[dict[str, Any]], subject: Subject
 ) -> str:
-    found = [sentence for side in sides if (sentence := _sentence(side, names))]
+    sentences = [sentence for side in sides if (sentence := _sentence(side, names))]
     kept = score(comparison)
-    if found:
-        text = " ".join(found)
+    if sentences:
+        text = " ".join(sentences)
     elif "delta_out" in comparison:
         text = (
             f"With this many runs, no direction was found again in which {names[0]} and {names[1]} differ by "

@@ -118,25 +118,25 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
     rows = [("runs fitted on", str(runs["train"] + runs["holdout"]))]
     rows += [("retracted since", text) for text in _retracted(study, name, fit)]
     try:
-        found = figures(study, name, fit=fit)
+        numbers = figures(study, name, fit=fit)
     except InputError as error:
         rows.append(("LDS", f"not known: {error}"))
     else:
         rows += [
             (
-                f"LDS on {found['eval_runs']} eval runs",
+                f"LDS on {numbers['eval_runs']} eval runs",
                 "not known: no target could be scored"
-                if found["lds"] is None
-                else f"{found['lds']:.2f} ({found['lds_low']:.2f} to {found['lds_high']:.2f})",
+                if numbers["lds"] is None
+                else f"{numbers['lds']:.2f} ({numbers['lds_low']:.2f} to {numbers['lds_high']:.2f})",
             ),
             *(
-                [("noise ceiling of the LDS", f"{found['ceiling']:.2f}")]
-                if found["ceiling"] is not None
+                [("noise ceiling of the LDS", f"{numbers['ceiling']:.2f}")]
+                if numbers["ceiling"] is not None
                 else []
             ),
             (
                 "holdout R², median target",
-                "none" if found["holdout_r2"] is None else f"{found['holdout_r2']:.2f}",
+                "none" if numbers["holdout_r2"] is None else f"{numbers['holdout_r2']:.2f}",
             ),
         ]
     return {"title": f"Can {name} be trusted?", "rows": rows}
@@ -144,7 +144,7 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
 
 def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
     """Counterfactual checks kept beside a comparison."""
-    found = []
+    checks = []
     for child in study.objects.children(where):
         if child.startswith("counterfactual-") and child.endswith(".zarr.zip"):
             arrays = groups.read(study.objects, f"{where}{child}")
@@ -157,7 +157,7 @@ def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
                 child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
             )
             number = int(label) if label.isdigit() and int(label) < len(study.class_names) else None
-            found.append(
+            checks.append(
                 {
                     "name": name.replace("_", " "),
                     "class": study.class_names[number] if number is not None else label,
@@ -173,7 +173,7 @@ def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
                     ],
                 }
             )
-    return found
+    return checks
 
 
 def _provenance(

@@ -135,7 +135,7 @@ def compare_scores(
     name = results.name_of(stated)
     place = Path(out) if out is not None else Path(_directory(called, name))
     if not _is_there(place, name):
-        found = modeldiff(
+        result = modeldiff(
             data[0],
             data[1],
             names=(called[0], called[1]),
@@ -152,7 +152,7 @@ def compare_scores(
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
-        _keep(place, name, found, document, labels)
+        _keep(place, name, result, document, labels)
     return _load(place, labels)
 
 
@@ -213,18 +213,18 @@ def _names(paths: Pair, files: list[ScoreFile], given: Pair) -> list[str]:
             f"{Path(path).absolute().parent.name}-{stem}"
             for path, stem in zip((file.path for file in files), stems, strict=True)
         ]
-    found = [
+    repeated = [
         str(said) if said is not None else printable(stem)
         for said, stem in zip(given, stems, strict=True)
     ]
-    for text in found:
+    for text in repeated:
         if not text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
             msg = f"name {text[:60]!r} is not allowed; use 1 to {LONGEST_NAME} printable characters"
             raise InputError(msg)
-    if found[0] == found[1]:
-        msg = f"both {paths[0]} and {paths[1]} would be called {found[0]!r}; give two different --name"
+    if repeated[0] == repeated[1]:
+        msg = f"both {paths[0]} and {paths[1]} would be called {repeated[0]!r}; give two different --name"
         raise InputError(msg)
-    return found
+    return repeated
 
 
 def _directory(names: list[str], name: str) -> str:
@@ -236,18 +236,18 @@ def _is_there(place: Path, name: str) -> bool:
     """Whether this comparison is at `place`; ExistsError if something else is."""
     if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
         return False
-    found = None
+    stored = None
     with contextlib.suppress(OSError, ValueError):
         raw = (place / _DOCUMENT).read_bytes()
-        found = load_document("score_comparison", raw, str(place / _DOCUMENT))["comparison"]
-    if found != name:
+        stored = load_document("score_comparison", raw, str(place / _DOCUMENT))["comparison"]
+    if stored != name:
         msg = f"{place}: holds something else than this comparison; choose another --out"
         raise ExistsError(msg)
     return True
 
 
 def _keep(
-    place: Path, name: str, found: xr.Dataset, document: ScoreComparisonDocument, labels: Labels
+    place: Path, name: str, result: xr.Dataset, document: ScoreComparisonDocument, labels: Labels
 ) -> None:
     """Build the directory beside its place and rename it there: whole or not at all.
 
@@ -257,8 +257,10 @@ def _keep(
         with beside(place) as building:
             building.mkdir(parents=True)
             objects = LocalObjects(building)
-            groups.write_directory(objects, _ARRAYS, group_spec("comparison"), stored_arrays(found))
-            objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
+            groups.write_directory(
+                objects, _ARRAYS, group_spec("comparison"), stored_arrays(result)
+            )
+            objects.put_if_absent(_PAGE, render(result, _subject(document, labels)).encode())
             objects.put_if_absent(_DOCUMENT, dump_document("score_comparison", document))
             try:
                 building.rename(place)
@@ -289,15 +291,15 @@ def _load(place: Path, labels: Labels) -> xr.Dataset:
     except FileNotFoundError:
         msg = f"{where}: is gone or incomplete; delete {place} and compare again"
         raise CorruptionError(msg) from None
-    found = xr.Dataset(
+    examples = xr.Dataset(
         {k: (spec.arrays[k].dims, v) for k, v in arrays.items() if k in spec.arrays},
         coords={"train": labels.train["train"], "target": labels.targets["target"]},
     )
     if "label" in labels.targets:
-        found = found.assign_coords(target_label=("target", labels.targets["label"].values))
+        examples = examples.assign_coords(target_label=("target", labels.targets["label"].values))
     if not objects.exists(_PAGE):
-        objects.put_if_absent(_PAGE, render(found, _subject(document, labels)).encode())
-    return found.assign_attrs(
+        objects.put_if_absent(_PAGE, render(examples, _subject(document, labels)).encode())
+    return examples.assign_attrs(
         {
             "comparison": document["comparison"],
             "path": str(place),

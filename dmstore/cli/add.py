@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--config", type=click.Path(), default=None, help="JSON file passed to the task.")
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     alpha: float,
     runs: int,
@@ -81,10 +81,10 @@ def command(
     """
     from dmstore.study.study import open_study
 
-    opened = open_study(study)
+    study = open_study(path)
     if task:
         _refuse_missing(task)
-    made = opened.add_algorithm(
+    made = study.add_algorithm(
         algorithm,
         alpha=alpha,
         runs=0 if sampling == "foreign" and not runs else runs,
@@ -96,13 +96,13 @@ def command(
         config=_read(config),
     )
     if task:
-        _try_task(opened, made)
+        _try_task(study, made)
     planned = (
         f"{output.counted(made.planned_count, 'run')} planned" if made.planned else "foreign masks"
     )
     output.emit(
         {
-            "study": opened.path,
+            "study": study.path,
             "algorithm": algorithm,
             "alpha": alpha,
             "sampling": sampling,
@@ -122,10 +122,10 @@ def _refuse_missing(task: str) -> None:
 
     module, _, function = task.partition(":")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except Exception:  # noqa: BLE001 - it may be there on the hosts that train
         return
-    if not hasattr(found, function):
+    if not hasattr(imported, function):
         msg = f"task {task!r}: {module} has no {function!r}; nothing was added"
         raise InputError(msg)
 

@@ -17,7 +17,7 @@ from dmstore.cli import options, output
     help="Name of the annotation, for a file that holds one column; else the one column to take.",
 )
 @options.as_json
-def command(study: str, set_name: str, source: str, name: str | None, as_json: bool) -> None:
+def command(path: str, set_name: str, source: str, name: str | None, as_json: bool) -> None:
     """Add labels, groups, images, texts or numbers to SET: train, test, a later set, or class.
 
     \b
@@ -34,15 +34,15 @@ def command(study: str, set_name: str, source: str, name: str | None, as_json: b
     from dmstore.readers.columns import in_order, read_columns
     from dmstore.study.study import open_study
 
-    opened = open_study(study)
-    ids = opened.ids(set_name)
-    done = opened.annotate(set_name, in_order(read_columns(source, name), ids, source))
+    study = open_study(path)
+    ids = study.ids(set_name)
+    done = study.annotate(set_name, in_order(read_columns(source, name), ids, source))
     new = [key for key, value in done.items() if value == "new"]
     present = [key for key, value in done.items() if value == "present"]
     parts = [f"{', '.join(new)} added"] * bool(new)
     parts += [f"{', '.join(present)} already there"] * bool(present)
     output.emit(
-        {"study": opened.path, "set": set_name, "new": new, "present": present},
+        {"study": study.path, "set": set_name, "new": new, "present": present},
         [f"{set_name}: {'; '.join(parts)}"],
         as_json=as_json,
     )

@@ -12,7 +12,7 @@ from dmstore.cli import options, output
 @options.maybe_algorithm
 @options.quiet
 @options.as_json
-def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> None:
+def command(path: str, algorithm: str | None, quiet: bool, as_json: bool) -> None:
     """Bring all runs of ALGORITHM (or of every algorithm) into one base.
 
     Safe at any time, from several hosts at once, while workers write.
@@ -25,8 +25,8 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
     def progress(name: str, done: int, total: int) -> None:
         bars.setdefault(name, output.Progress(f"compact {name}", quiet=quiet))(name, done, total)
 
-    done = compact(open_study(study), algorithm, progress=progress)
-    found = {
+    done = compact(open_study(path), algorithm, progress=progress)
+    bases = {
         name: {
             "version": c.manifest.version,
             "absorbed": c.absorbed,
@@ -36,7 +36,7 @@ def command(study: str, algorithm: str | None, quiet: bool, as_json: bool) -> No
         for name, c in done.items()
     }
     output.emit(
-        {"algorithms": found},
+        {"algorithms": bases},
         [
             f"{name}: {output.counted(c.manifest.base.runs if c.manifest.base else 0, 'run')} in "
             f"version {c.manifest.version}, {output.counted(c.absorbed, 'segment')} absorbed"

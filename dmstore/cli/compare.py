@@ -135,35 +135,35 @@ def command(
         if given:
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
             raise click.UsageError(msg, click.get_current_context())
-        found = _of_study(items, settings)
+        comparison = _of_study(items, settings)
     elif len(items) == 2:
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
-        found = _of_scores(items, files, settings)
+        comparison = _of_scores(items, files, settings)
     else:
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
         raise click.UsageError(msg, click.get_current_context())
     progress.close()
-    result, lines = _summary(found)
+    result, lines = _summary(comparison)
     if len(items) == 3:
         where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {where}; write its page with:",
             f"dmstore report {shlex.join(items)}",
         ]
-    if "sources" in found.attrs:
-        result |= {key: found.attrs[key] for key in ("path", "report", "sources")}
+    if "sources" in comparison.attrs:
+        result |= {key: comparison.attrs[key] for key in ("path", "report", "sources")}
         said = [
             f"{name}: {source['file']}, {source['format']}; {source['orientation']}; units: {source['units']}"
-            for name, source in zip(result["algorithms"], found.attrs["sources"], strict=True)
+            for name, source in zip(result["algorithms"], comparison.attrs["sources"], strict=True)
         ]
         lines = [
             *said,
             *lines,
             "  from scores alone, in sample: no ceiling and no chance level without runs; a uniform factor in",
             "  the scores, as units are, changes their magnitudes but nothing that stands here",
-            found.attrs["report"],
+            comparison.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)
 
@@ -197,31 +197,31 @@ def _of_scores(
     )
 
 
-def _summary(found: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
+def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
     """A comparison as a result for programs and as lines for people."""
     import numpy as np
 
-    names = [str(name) for name in found["algorithm"].values]
+    names = [str(name) for name in comparison["algorithm"].values]
     a, b = names
-    explained, delta = found["explained_variance"].values, found["delta"].values
-    checked = "delta_out" in found
-    out = found["delta_out"].values if checked else np.full_like(delta, np.nan)
-    null = found["delta_null"].values if checked else np.full(2, np.nan)
-    similarity = float(np.nanmean(found["cosine"].values))
-    source = "" if "sources" in found.attrs else " from all runs"
+    explained, delta = comparison["explained_variance"].values, comparison["delta"].values
+    checked = "delta_out" in comparison
+    out = comparison["delta_out"].values if checked else np.full_like(delta, np.nan)
+    null = comparison["delta_null"].values if checked else np.full(2, np.nan)
+    similarity = float(np.nanmean(comparison["cosine"].values))
+    source = "" if "sources" in comparison.attrs else " from all runs"
     lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f}{source}"]
     ceiling, between = [], float("nan")
-    if "cosine_ceiling" in found:
-        ceiling = np.nanmean(found["cosine_ceiling"].values, axis=1).tolist()
-        between = float(np.nanmean(found["cosine_cross"].values))
+    if "cosine_ceiling" in comparison:
+        ceiling = np.nanmean(comparison["cosine_ceiling"].values, axis=1).tolist()
+        between = float(np.nanmean(comparison["cosine_cross"].values))
         own = ", ".join(
             f"{name} with itself {value:.3f}" for name, value in zip(names, ceiling, strict=True)
         )
         lines.append(f"  from disjoint halves of the runs: {between:.3f} with each other, {own}")
-    left = int((~found["included"].values).sum())
+    left = int((~comparison["included"].values).sum())
     if left:
         lines.append(
-            f"  {left} of {found.sizes['target']} targets left out: no datamodel under one of the two"
+            f"  {left} of {comparison.sizes['target']} targets left out: no datamodel under one of the two"
         )
     for row, name in enumerate(names):
         chance = f" (chance alone reaches a gap of {null[row]:.2%})" if checked else ""
@@ -232,7 +232,7 @@ def _summary(found: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
             for k in range(min(3, delta.shape[1]))
         ]
     result = {
-        "comparison": found.attrs["comparison"],
+        "comparison": comparison.attrs["comparison"],
         "algorithms": names,
         "cosine": similarity,
         "cosine_halves": between,

@@ -58,7 +58,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> 
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     a: str,
     b: str,
     label: str,
@@ -80,12 +80,12 @@ def command(
     from dmstore.study.study import open_study
     from dmstore.training.transformations import paste
 
-    opened = open_study(study)
-    number = opened.class_number(label)
+    study = open_study(path)
+    number = study.class_number(label)
     change = functools.partial(paste, rows=rows, columns=columns, value=value)
     progress = output.Progress("counterfactual", quiet=quiet, delay=2)
-    found = check(
-        opened,
+    result = check(
+        study,
         a,
         b,
         change,
@@ -97,13 +97,15 @@ def command(
     )
     progress.close()
     ends = {
-        str(n): [float(found[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")]
-        for i, n in enumerate(found["algorithm"].values)
+        str(n): [
+            float(result[key].values[i, -1]) for key in ("effect", "effect_low", "effect_high")
+        ]
+        for i, n in enumerate(result["algorithm"].values)
     }
     output.emit(
         {"class": number, "name": name, "effect": ends},
         [
-            f"{n}: P({opened.class_names[number]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
+            f"{n}: P({study.class_names[number]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
             for n, e in ends.items()
         ],
         as_json=as_json,

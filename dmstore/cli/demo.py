@@ -39,7 +39,7 @@ def command(
     def progress(what: str, done: int, total: int) -> None:
         bars.setdefault(what, output.Progress(what, quiet=quiet))(what, done, total)
 
-    found = demo(directory, runs=runs, seed=seed, workers=workers, report=progress)
+    made = demo(directory, runs=runs, seed=seed, workers=workers, report=progress)
     for bar in bars.values():
         bar.close()
-    output.emit(found.result, found.lines, as_json=as_json)
+    output.emit(made.result, made.lines, as_json=as_json)

@@ -26,35 +26,35 @@ def command(x: str, y: str, exit_code: bool, as_json: bool) -> None:
     """
     from dmstore.sharing.difference import diff
 
-    found = diff(x, y)
-    output.emit(found, _lines(found), as_json=as_json)
-    if exit_code and not found["equal"]:
+    differences = diff(x, y)
+    output.emit(differences, _lines(differences), as_json=as_json)
+    if exit_code and not differences["equal"]:
         raise click.exceptions.Exit(3)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    lines = [f"X: {found['x']}", f"Y: {found['y']}"]
+def _lines(differences: dict[str, Any]) -> list[str]:
+    lines = [f"X: {differences['x']}", f"Y: {differences['y']}"]
     names = {True: "the same", False: "different", None: "in one only"}
     lines.append(
         ", ".join(
             f"{what} {names[same]}"
             for what, same in (
-                *found["study"].items(),
-                *((f"ids of {name}", same) for name, same in found["ids"].items()),
+                *differences["study"].items(),
+                *((f"ids of {name}", same) for name, same in differences["ids"].items()),
             )
         )
     )
     for side in ("x", "y"):
-        lines += [f"  only in {side.upper()}: {name}" for name in found[f"only_{side}"]]
+        lines += [f"  only in {side.upper()}: {name}" for name in differences[f"only_{side}"]]
     titles = {"only_x": "only in X", "only_y": "only in Y", "differing": "of other content"}
     lines += [
         f"  annotations {titles[kind]}: {', '.join(names)}"
-        for kind, names in (found["annotations"] or {}).items()
+        for kind, names in (differences["annotations"] or {}).items()
         if names
     ]
-    for name, entry in found["algorithms"].items():
+    for name, entry in differences["algorithms"].items():
         lines += _algorithm(name, entry)
-    lines.append("equal" if found["equal"] else "different")
+    lines.append("equal" if differences["equal"] else "different")
     return lines
 
 

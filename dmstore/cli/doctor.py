@@ -27,16 +27,16 @@ def command(path: str, as_json: bool) -> None:
     """
     from dmstore.upkeep.doctor import diagnose
 
-    found = diagnose(path)
-    safe = {what: found.safe(what) for what in _SAFE}
-    lines = [f"{f.level:>5}  {f.name}: {f.text}" for f in found.findings]
+    diagnosis = diagnose(path)
+    safe = {what: diagnosis.safe(what) for what in _SAFE}
+    lines = [f"{f.level:>5}  {f.name}: {f.text}" for f in diagnosis.findings]
     lines += [f"{'safe' if safe[what] else 'NOT SAFE'}: {text}" for what, text in _SAFE.items()]
     output.emit(
         {
-            "path": found.path,
+            "path": diagnosis.path,
             "safe": safe,
             "findings": [
-                {"name": f.name, "level": f.level, "text": f.text} for f in found.findings
+                {"name": f.name, "level": f.level, "text": f.text} for f in diagnosis.findings
             ],
         },
         lines,

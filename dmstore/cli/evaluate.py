@@ -91,7 +91,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     fit: str | None,
     target_output: str | None,
@@ -133,13 +133,13 @@ def command(
     if curve and force:
         msg = "--curve is judged by eval runs alone; leave --force or --curve out"
         raise click.UsageError(msg)
-    opened = open_study(study)
+    study = open_study(path)
     steps = _shares(shares) if shares is not None else SHARES
     if curve:
-        check_curve(opened, algorithm, steps)
+        check_curve(study, algorithm, steps)
     bar = output.Progress(f"baselines {algorithm}", quiet=quiet)
-    found = benchmark(
-        opened,
+    judged = benchmark(
+        study,
         algorithm,
         scores=files,
         options=settings,
@@ -153,14 +153,14 @@ def command(
         progress=bar,
     )
     bar.close()
-    table = summarise(found)
-    kept = keep(opened, found) if found.attrs["fit"] else {"algorithm": algorithm, "fit": None}
-    result: dict[str, Any] = {**kept, "output": found.attrs["output"], **table}
+    table = summarise(judged)
+    kept = keep(study, judged) if judged.attrs["fit"] else {"algorithm": algorithm, "fit": None}
+    result: dict[str, Any] = {**kept, "output": judged.attrs["output"], **table}
     lines = _lines(algorithm, kept, table)
     if curve:
         bar = output.Progress(f"curve {algorithm}", quiet=quiet)
         grown = learning_curve(
-            opened,
+            study,
             algorithm,
             fit=fit,
             output=target_output,
@@ -172,7 +172,7 @@ def command(
             progress=bar,
         )
         bar.close()
-        result["curve"] = keep_curve(opened, grown)
+        result["curve"] = keep_curve(study, grown)
         lines += _curve_lines(result["curve"])
     output.emit(result, lines, as_json=as_json)
 

@@ -37,7 +37,7 @@ from dmstore.cli import options, output
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     dest: str,
     to: str,
@@ -69,7 +69,7 @@ def command(
 
     progress = output.Progress("export", quiet=quiet)
     done = export(
-        open_study(study),
+        open_study(path),
         algorithm,
         to,
         dest,

@@ -25,7 +25,7 @@ from dmstore.cli import options, output
 )
 @options.as_json
 def command(
-    study: str, algorithm: str, runs: int | None, total: int | None, repeats: int, as_json: bool
+    path: str, algorithm: str, runs: int | None, total: int | None, repeats: int, as_json: bool
 ) -> None:
     """Plan more runs of ALGORITHM.
 
@@ -41,7 +41,7 @@ def command(
     if (runs is None) == (total is None):
         msg = "give either --runs, how many to add, or --total, how many to have in all"
         raise click.UsageError(msg, click.get_current_context())
-    opened = open_study(study).algorithm(algorithm)
+    opened = open_study(path).algorithm(algorithm)
     if total is not None:
         block = opened.extend_to(total, repeats=repeats)
     else:

@@ -117,7 +117,7 @@ _STATUS = {
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     target_output: str,
     lam_grid: str | None,
@@ -167,8 +167,8 @@ def command(
         if done == total:
             bars.pop(what).close()
 
-    found = fit(
-        open_study(study),
+    fitted = fit(
+        open_study(path),
         algorithm,
         output=target_output,
         **own,
@@ -178,17 +178,17 @@ def command(
         cluster=cluster,
         progress=progress,
     )
-    s, runs = found.summary, found.document["runs"]
+    s, runs = fitted.summary, fitted.document["runs"]
     _warn(s, walked=own["lam"] is None and lam_grid is None)
     unit = "lam" if own["lam"] != 0 else "of the gradient without weights"
     used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
     if own["folds"]:
         used = f"{runs['train'] + runs['holdout']} runs in {own['folds']} folds"
     output.emit(
-        {**s, "runs": runs, "new": found.new},
+        {**s, "runs": runs, "new": fitted.new},
         [
             f"{algorithm}: {output.counted(s['targets'], 'target')} from {used} ({runs['eval']} kept for evaluation), "
-            f"fit {s['fit']}{'' if found.new else ', which was there already'}",
+            f"fit {s['fit']}{'' if fitted.new else ', which was there already'}",
             f"  quartiles: non-zeros {_quartiles(s['nonzeros'], '.0f')}, lam {_quartiles(s['lam'], '.2g')}, holdout R2 {_quartiles(s['holdout_r2'], '.2f')}",
             f"  worst KKT violation {s['worst_kkt']:.1e} {unit}, worst duality gap {s['worst_gap']:.1e}, {_cost(s)}; "
             + ", ".join(f"{count} {_STATUS[name]}" for name, count in s["status"].items() if count),

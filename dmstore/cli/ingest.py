@@ -62,7 +62,7 @@ from dmstore.cli import options, output
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     sources: tuple[str, ...],
     target_set: str | None,
@@ -116,7 +116,7 @@ def command(
         from dmstore.intake.adopt import adopt
 
         adopt(
-            study,
+            path,
             algorithm,
             sources[0],
             format=kind,
@@ -130,7 +130,7 @@ def command(
     progress = output.Progress("ingest", quiet=quiet)
     later = None if create else target_set
     result = ingest(
-        open_study(study),
+        open_study(path),
         algorithm,
         sources,
         target_set=later,
@@ -163,13 +163,13 @@ def command(
 
 
 def _pairs(outputs: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for text in outputs:
         name, equals, key = text.partition("=")
-        if not (name and equals and key) or name in found:
+        if not (name and equals and key) or name in pairs:
             message = (
                 f"--output {text!r} is not of the form NAME=KEY, or its name stands there twice"
             )
             raise click.UsageError(message)
-        found[name] = key
-    return found
+        pairs[name] = key
+    return pairs

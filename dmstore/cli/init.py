@@ -23,7 +23,7 @@ from dmstore.cli import options, output
 )
 @click.option("--title", default=None, help="Title of the study.")
 @options.as_json
-def command(study: str, examples: str, seed: int | None, title: str | None, as_json: bool) -> None:
+def command(path: str, examples: str, seed: int | None, title: str | None, as_json: bool) -> None:
     """Create STUDY from an examples file.
 
     \b
@@ -37,7 +37,7 @@ def command(study: str, examples: str, seed: int | None, title: str | None, as_j
     """
     from dmstore.study.creation import create_study
 
-    made = create_study(study, examples, seed=seed, about={"title": title} if title else None)
+    made = create_study(path, examples, seed=seed, about={"title": title} if title else None)
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
     columns = {

@@ -43,7 +43,7 @@ class _Part(click.ParamType["Part"]):
 
 DURATION = _Duration()
 SEED = click.IntRange(0, 2**63 - 1)
-study = click.argument("study", type=click.Path())
+study = click.argument("path", metavar="STUDY", type=click.Path())
 algorithm = click.argument("algorithm")
 maybe_algorithm = click.argument("algorithm", required=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

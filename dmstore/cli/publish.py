@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @options.quiet
 @options.as_json
 def command(
-    study: str,
+    path: str,
     destination: str,
     algorithms: tuple[str, ...],
     tag: str | None,
@@ -80,7 +80,7 @@ def command(
     }
     bar = output.Progress("publish", quiet=quiet)
     try:
-        made = publish(open_study(study), destination, selection, about=about, progress=bar)
+        made = publish(open_study(path), destination, selection, about=about, progress=bar)
     finally:
         bar.close()
     done = f"{made['written']} written now" if made["written"] else "all there already"

@@ -12,7 +12,7 @@ from dmstore.cli import options, output
 @options.study
 @options.quiet
 @options.as_json
-def command(source: str, study: str, quiet: bool, as_json: bool) -> None:
+def command(source: str, path: str, quiet: bool, as_json: bool) -> None:
     """Copy the published study at SOURCE to STUDY, and check all of it.
 
     SOURCE is a directory, a .zip, or the URL of a bucket or a web server. The copy can be extended with
@@ -26,7 +26,7 @@ def command(source: str, study: str, quiet: bool, as_json: bool) -> None:
 
     bar = output.Progress("pull", quiet=quiet)
     try:
-        made = pull(source, study, progress=bar)
+        made = pull(source, path, progress=bar)
     finally:
         bar.close()
     output.emit(

@@ -13,16 +13,16 @@ from dmstore.cli import options, output
 @click.argument("b")
 @options.quiet
 @options.as_json
-def command(study: str, a: str, b: str, quiet: bool, as_json: bool) -> None:
+def command(path: str, a: str, b: str, quiet: bool, as_json: bool) -> None:
     """Write the page that shows the newest comparison of A and B: one HTML file."""
     from dmstore.analysis.pages.report import report, rests_on_retracted
     from dmstore.study.study import open_study
 
-    opened = open_study(study)
+    study = open_study(path)
     progress = output.Progress("report", quiet=quiet, delay=2)
-    path = report(opened, a, b, progress=progress)
+    page = report(study, a, b, progress=progress)
     progress.close()
-    warnings = rests_on_retracted(opened, a, b)
+    warnings = rests_on_retracted(study, a, b)
     for line in warnings:
         click.echo(f"warning: {line}", err=True)
-    output.emit({"report": path, "warnings": warnings}, [path], as_json=as_json)
+    output.emit({"report": page, "warnings": warnings}, [page], as_json=as_json)

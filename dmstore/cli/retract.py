@@ -39,7 +39,7 @@ def _conditions(
 @click.option("--dry-run", is_flag=True, help="Only count the runs.")
 @options.as_json
 def command(
-    study: str,
+    path: str,
     algorithm: str,
     where: tuple[str, ...],
     reason: str | None,
@@ -63,24 +63,24 @@ def command(
     if not (reason or dry_run):
         msg = "say why with --reason"
         raise click.UsageError(msg)
-    opened = open_study(study).algorithm(algorithm)
+    opened = open_study(path).algorithm(algorithm)
     act: Any = restore_runs if restore else retract_runs
-    found = act(opened, where, reason=reason or "", dry_run=dry_run)
+    retracted = act(opened, where, reason=reason or "", dry_run=dry_run)
     done = "restored" if restore else "retracted"
     would = f"would be {done}" if dry_run else done
-    lines = [f"{algorithm}: {output.counted(len(found.rows), 'run')} {would}"]
+    lines = [f"{algorithm}: {output.counted(len(retracted.rows), 'run')} {would}"]
     if restore:
-        lines += _seen(found.visible, found.behind, len(found.rows))
-    elif not found.rows:
+        lines += _seen(retracted.visible, retracted.behind, len(retracted.rows))
+    elif not retracted.rows:
         lines += _there(opened, where)
     output.emit(
         {
             "algorithm": algorithm,
-            done: len(found.rows),
-            "runs": [run for run, _ in found.rows],
-            "version": found.version,
+            done: len(retracted.rows),
+            "runs": [run for run, _ in retracted.rows],
+            "version": retracted.version,
             "dry_run": dry_run,
-            **({"visible": found.visible} if restore else {}),
+            **({"visible": retracted.visible} if restore else {}),
         },
         lines,
         as_json=as_json,

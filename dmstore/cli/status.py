@@ -14,28 +14,28 @@ from dmstore.cli import options, output
 @options.study
 @options.maybe_algorithm
 @options.as_json
-def command(study: str, algorithm: str | None, as_json: bool) -> None:
+def command(path: str, algorithm: str | None, as_json: bool) -> None:
     """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do."""
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import status
 
-    found = status(open_study(study), algorithm)
-    output.emit(found, list(_lines(found)), as_json=as_json)
+    state = status(open_study(path), algorithm)
+    output.emit(state, list(_lines(state)), as_json=as_json)
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+def _lines(state: Mapping[str, Any]) -> Iterator[str]:
     targets = ", ".join(
-        f"{output.counted(count, 'target')} in {name!r}" for name, count in found["targets"].items()
+        f"{output.counted(count, 'target')} in {name!r}" for name, count in state["targets"].items()
     )
-    yield f"{found['study']}: {output.counted(found['train'], 'train unit')}, {targets}; {output.size(found['bytes'])}"
-    noted = {name: names for name, names in found["annotations"].items() if names}
+    yield f"{state['study']}: {output.counted(state['train'], 'train unit')}, {targets}; {output.size(state['bytes'])}"
+    noted = {name: names for name, names in state["annotations"].items() if names}
     if noted:
         yield "  annotations: " + "; ".join(f"{k}: {', '.join(v)}" for k, v in noted.items())
-    for name, entry in found["algorithms"].items():
+    for name, entry in state["algorithms"].items():
         yield from _algorithm_lines(name, entry)
-    for entry in found["comparisons"]:
+    for entry in state["comparisons"]:
         yield f"  compared: {' and '.join(entry['algorithms'])}"
-    if not found["algorithms"]:
+    if not state["algorithms"]:
         yield "  no algorithms yet; add one with 'dmstore add'"
 
 

@@ -12,14 +12,14 @@ from dmstore.cli import options, output
 @options.algorithm
 @click.argument("name")
 @options.as_json
-def command(study: str, algorithm: str, name: str, as_json: bool) -> None:
+def command(path: str, algorithm: str, name: str, as_json: bool) -> None:
     """Call the current state of ALGORITHM's runs NAME. Tags never move, and vacuum keeps their bases."""
     from dmstore.schema.names import check_name
     from dmstore.storage.acts import tag
     from dmstore.storage.acts.compact import compact
     from dmstore.study.study import open_study
 
-    table = open_study(study).algorithm(algorithm).table
+    table = open_study(path).algorithm(algorithm).table
     check_name(name, "tag")
     compact(table)
     made = tag.create(table, name)

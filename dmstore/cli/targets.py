@@ -12,7 +12,7 @@ from dmstore.cli import options, output
 @click.argument("set_name", metavar="SET")
 @click.argument("source", type=click.Path(), metavar="SRC")
 @options.as_json
-def command(study: str, set_name: str, source: str, as_json: bool) -> None:
+def command(path: str, set_name: str, source: str, as_json: bool) -> None:
     """Add the target set SET to STUDY, so that its runs can be asked about other examples.
 
     \b
@@ -28,14 +28,14 @@ def command(study: str, set_name: str, source: str, as_json: bool) -> None:
     """
     from dmstore.study.study import open_study
 
-    opened = open_study(study)
-    done = opened.add_targets(set_name, source)
-    found = opened.target_set(set_name)
-    count, columns = found.sizes["target"], sorted(map(str, found.data_vars))
+    study = open_study(path)
+    done = study.add_targets(set_name, source)
+    added = study.target_set(set_name)
+    count, columns = added.sizes["target"], sorted(map(str, added.data_vars))
     said = "added" if done == "new" else "already there"
     output.emit(
         {
-            "study": opened.path,
+            "study": study.path,
             "set": set_name,
             "targets": count,
             "columns": columns,

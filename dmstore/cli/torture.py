@@ -63,7 +63,7 @@ def command(
     from dmstore.upkeep.torture import torture
 
     progress = output.Progress("kills", quiet=quiet)
-    found = torture(
+    outcome = torture(
         path,
         seconds=seconds,
         kills=kills,
@@ -75,15 +75,17 @@ def command(
         progress=progress,
     )
     progress.close()
-    verdict = "nothing was lost" if found.passed else f"FAILED; the study stays at {found.study}"
+    verdict = (
+        "nothing was lost" if outcome.passed else f"FAILED; the study stays at {outcome.study}"
+    )
     lines = [
-        f"{output.counted(found.acknowledged, 'run')} acknowledged by {output.counted(writers, 'writer')} in {found.seconds:.0f} s, {found.visible} visible",
-        f"{found.lost} lost, {found.duplicated} duplicated, {found.torn} torn; {output.counted(found.kills, 'kill')}, "
-        f"{found.compactions} compactions, {found.errors} processes stopped by an error",
+        f"{output.counted(outcome.acknowledged, 'run')} acknowledged by {output.counted(writers, 'writer')} in {outcome.seconds:.0f} s, {outcome.visible} visible",
+        f"{outcome.lost} lost, {outcome.duplicated} duplicated, {outcome.torn} torn; {output.counted(outcome.kills, 'kill')}, "
+        f"{outcome.compactions} compactions, {outcome.errors} processes stopped by an error",
     ]
-    if not found.compacted and compactors:
+    if not outcome.compacted and compactors:
         lines.append("compactors took no part: this storage lets an existing name be overwritten")
-    lines += [f"  {line}" for line in (*found.messages, *found.problems)]
-    output.emit({**asdict(found), "passed": found.passed}, [*lines, verdict], as_json=as_json)
-    if not found.passed:
+    lines += [f"  {line}" for line in (*outcome.messages, *outcome.problems)]
+    output.emit({**asdict(outcome), "passed": outcome.passed}, [*lines, verdict], as_json=as_json)
+    if not outcome.passed:
         raise click.exceptions.Exit(1)

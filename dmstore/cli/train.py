@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.quiet
 @options.as_json
 def command(
-    study: str, algorithm: str, part: Part | None, threads: int, quiet: bool, as_json: bool
+    path: str, algorithm: str, part: Part | None, threads: int, quiet: bool, as_json: bool
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
 
@@ -44,11 +44,11 @@ def command(
     # A task may live beside the scripts that it belongs to.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    opened = open_study(study)
+    study = open_study(path)
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
-    trained = train(opened, algorithm, part=part, threads=threads, progress=progress)
+    trained = train(study, algorithm, part=part, threads=threads, progress=progress)
     progress.close()
-    left = len(opened.algorithm(algorithm).pending(part))
+    left = len(study.algorithm(algorithm).pending(part))
     text = f"{part.index}/{part.count}" if part else None
     output.emit(
         {"algorithm": algorithm, "part": text, "trained": trained, "pending": left},

@@ -18,7 +18,7 @@ from dmstore.cli import options, output
     help="Keep what went out of use less than this ago: longer than any reader holds a view.",
 )
 @options.as_json
-def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> None:
+def command(path: str, algorithm: str | None, grace: float, as_json: bool) -> None:
     """Delete segments that a base has absorbed, bases that nothing refers to, and leftovers.
 
     Tagged bases and those of unfinished fits stay.
@@ -26,7 +26,7 @@ def command(study: str, algorithm: str | None, grace: float, as_json: bool) -> N
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import vacuum
 
-    done = vacuum(open_study(study), algorithm, grace=grace)
+    done = vacuum(open_study(path), algorithm, grace=grace)
     removed = [name for result in done.values() for name in result.removed]
     total = sum(result.size for result in done.values())
     output.emit(

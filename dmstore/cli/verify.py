@@ -11,7 +11,7 @@ from dmstore.cli import options, output
 @options.study
 @options.maybe_algorithm
 @options.as_json
-def command(study: str, algorithm: str | None, as_json: bool) -> None:
+def command(path: str, algorithm: str | None, as_json: bool) -> None:
     """Read all of STUDY (or of one algorithm), recompute every digest, and say what is wrong.
 
     STUDY may be a URL. A published study is checked against its index.json too.
@@ -20,18 +20,18 @@ def command(study: str, algorithm: str | None, as_json: bool) -> None:
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import verify
 
-    opened = open_study(study)
-    problems = list(verify(opened, algorithm))
-    index = None if algorithm else read_index(opened.objects)
+    study = open_study(path)
+    problems = list(verify(study, algorithm))
+    index = None if algorithm else read_index(study.objects)
     if index is not None:
-        problems += check_index(opened.objects, index)
-    names = [algorithm] if algorithm else opened.algorithms
-    rows = 0 if problems else sum(len(opened.algorithm(name).table.view()) for name in names)
+        problems += check_index(study.objects, index)
+    names = [algorithm] if algorithm else study.algorithms
+    rows = 0 if problems else sum(len(study.algorithm(name).table.view()) for name in names)
     output.emit(
-        {"study": opened.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
+        {"study": study.path, "runs": rows, "problems": [vars(problem) for problem in problems]},
         [f"{p.kind}: {p.where}: {p.text}" for p in problems]
         or [
-            f"{opened.path}: {output.counted(rows, 'run')} of {output.counted(len(names), 'algorithm')} verified, nothing wrong"
+            f"{study.path}: {output.counted(rows, 'run')} of {output.counted(len(names), 'algorithm')} verified, nothing wrong"
         ],
         as_json=as_json,
     )

@@ -56,8 +56,8 @@ def available() -> int:
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo)
-        free = int(found[1]) * 1024 if found else free
+        line = re.search(r"MemAvailable:\s+(\d+) kB", meminfo)
+        free = int(line[1]) * 1024 if line else free
     except OSError:
         pass
     for limit, used in _CGROUPS:
@@ -72,12 +72,12 @@ def peak() -> int:
     """Bytes that this process has had at most, since it began."""
     try:
         # What getrusage says is not less than what the process that started this one had.
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+        line = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
     except OSError:
-        found = None
+        line = None
     unit = 1 if sys.platform == "darwin" else 1024
     return (
-        int(found[1]) * 1024 if found else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        int(line[1]) * 1024 if line else unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     )
 
 

@@ -43,7 +43,7 @@ def parse(raw: bytes, longest: int = LONGEST, most: int = MOST_VALUES) -> Any:
         msg = f"more than {most} values"
         raise ValueError(msg)
     try:
-        found = json.loads(
+        value = json.loads(
             raw.decode(),
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
@@ -51,16 +51,16 @@ def parse(raw: bytes, longest: int = LONGEST, most: int = MOST_VALUES) -> Any:
         )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if openings > _DEEPEST and _is_deep(found):
+    if openings > _DEEPEST and _is_deep(value):
         raise ValueError(_TOO_DEEP)
     # Half a surrogate pair can be escaped, and then is no text that could be printed or stored.
     if b"\\ud" in raw or b"\\uD" in raw:
-        json.dumps(found, ensure_ascii=False).encode()
-    return found
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
-def _is_deep(found: Any) -> bool:
-    level = [found] if isinstance(found, dict | list) else []
+def _is_deep(document: Any) -> bool:
+    level = [document] if isinstance(document, dict | list) else []
     for _ in range(_DEEPEST):
         level = [
             child
@@ -72,11 +72,11 @@ def _is_deep(found: Any) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         msg = "a name stands there twice"
         raise ValueError(msg)
-    return found
+    return members
 
 
 def _no_constant(name: str) -> None:

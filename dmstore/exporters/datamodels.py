@@ -52,15 +52,15 @@ class Datamodels:
         """
         document = study.newest_fit(algorithm, fit)
         if output is not None:
-            found = [
+            fits = [
                 entry
                 for entry in study.fits(algorithm)
                 if entry["complete"] and entry["output"] == output and fit in (None, entry["fit"])
             ]
-            if not found:
+            if not fits:
                 msg = f"algorithm {algorithm!r} has no finished fit {fit or ''} of output {output!r}; run 'dmstore fit'"
                 raise NotFoundError(" ".join(msg.split()))
-            document = found[-1]
+            document = fits[-1]
         dataset = study.datamodels(algorithm, document["fit"])
         return cls(study.algorithm(algorithm), document, dataset)
 

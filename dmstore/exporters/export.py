@@ -124,9 +124,11 @@ def export(
         if to == "plan":
             rows = plan.write(place, study, algorithm)
         elif to == "datamodels.pt":
-            found = Datamodels.choose(study, algorithm, fit, next(iter(outputs), None))
-            datamodels_pt.write(place, found, standardised=units == "standardised", progress=tell)
-            rows, content_id = runs_of(found.document), found.document["content_id"]
+            datamodels = Datamodels.choose(study, algorithm, fit, next(iter(outputs), None))
+            datamodels_pt.write(
+                place, datamodels, standardised=units == "standardised", progress=tell
+            )
+            rows, content_id = runs_of(datamodels.document), datamodels.document["content_id"]
         else:
             pinned = source("eval" if to == "truth" else "all")
             if to == "npy":
@@ -148,16 +150,16 @@ def _write_safetensors(
     metadata: dict[str, object] = {"about": source.about()}
     streams = [*source.wide()]
     try:
-        found = Datamodels.choose(study, source.algorithm.name, fit)
+        datamodels = Datamodels.choose(study, source.algorithm.name, fit)
     except NotFoundError:
         if fit:
             raise
     else:
-        streams += found.by_target()
+        streams += datamodels.by_target()
         metadata["fit"] = {
-            "fit": found.document["fit"],
-            "output": found.document["output"],
-            "content_id": found.document["content_id"],
-            "parameters": found.document["parameters"],
+            "fit": datamodels.document["fit"],
+            "output": datamodels.document["output"],
+            "content_id": datamodels.document["content_id"],
+            "parameters": datamodels.document["parameters"],
         }
     safetensors.write(path, own_names([*streams, *source.columns()]), metadata, tell)

@@ -25,9 +25,9 @@ def write(folder: Path, source: Source, progress: Count | None = None) -> None:
     of the outputs, content id.
     """
     folder.mkdir()
-    found = [*source.wide(), *source.columns()]
+    all_streams = [*source.wide(), *source.columns()]
     streams = own_names(
-        replace(stream, name=_KEYS.get(stream.name, stream.name)) for stream in found
+        replace(stream, name=_KEYS.get(stream.name, stream.name)) for stream in all_streams
     )
     completed = whole("_completed", ("run",), np.ones(len(source), dtype=bool))
     for stream in metered([*streams, completed], progress):

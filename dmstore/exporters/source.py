@@ -100,14 +100,14 @@ class Source:
         spec = self.view.spec()
         wide = {array.name for array in spec.rows()}
         names = [n for n in spec.arrays if n not in wide and n not in _DERIVED]
-        found = self.view.read(names)
+        values = self.view.read(names)
         return [
             whole(
                 name,
                 ("run",),
-                text(found[name][self.rows])
+                text(values[name][self.rows])
                 if spec.arrays[name].dtype == "string"
-                else found[name][self.rows],
+                else values[name][self.rows],
             )
             for name in names
         ]

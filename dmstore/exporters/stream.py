@@ -72,14 +72,14 @@ def whole(name: str, dims: Sequence[str], values: NDArray[Any]) -> Stream:
 def own_names(streams: Iterable[Stream]) -> list[Stream]:
     """The streams, each under a name of its own whatever its case: of two the later gets a ``_``."""
     taken: set[str] = set()
-    found = []
+    renamed = []
     for stream in streams:
         name = stream.name
         while name.lower() in taken:
             name += "_"
         taken.add(name.lower())
-        found.append(replace(stream, name=name))
-    return found
+        renamed.append(replace(stream, name=name))
+    return renamed
 
 
 def metered(streams: Iterable[Stream], progress: Count | None) -> list[Stream]:

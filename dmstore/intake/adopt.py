@@ -80,15 +80,15 @@ def adopt(
     _check(opened, sizes, f"{examples}")
     if study is None:
         study = _create(path, opened, arrays, seed, say)
-    found = study.document
-    if (found["train"]["count"], found["targets"]["test"]["count"]) != (
+    document = study.document
+    if (document["train"]["count"], document["targets"]["test"]["count"]) != (
         opened.train,
         opened.targets,
     ):
-        msg = f"{source}: has {opened.train} train units and {opened.targets} targets, but {path} has {found['train']['count']} and {found['targets']['test']['count']}; name a new study"
+        msg = f"{source}: has {opened.train} train units and {opened.targets} targets, but {path} has {document['train']['count']} and {document['targets']['test']['count']}; name a new study"
         raise InputError(msg)
     if sizes is not None:
-        for key, entry in (("train", found["train"]), ("test", found["targets"]["test"])):
+        for key, entry in (("train", document["train"]), ("test", document["targets"]["test"])):
             if example_sets.id_hash(sets[key]["id"]) != entry["sha256"]:
                 msg = f"{examples}: has other ids than {path}; name a new study"
                 raise InputError(msg)

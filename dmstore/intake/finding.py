@@ -41,7 +41,7 @@ def find_sources(
     InputError
         If there is none at all, or none in a directory.
     """
-    found: list[Source] = []
+    opened_all: list[Source] = []
     errors: list[str] = []
     for path in paths:
         kind = readers.sniff(path) if format == "auto" else format
@@ -56,8 +56,8 @@ def find_sources(
         for source in opened:
             if say and source.title:
                 say(f"{source.path}: {source.format}: {source.title}")
-        found += opened
-    if not found and not errors:
+        opened_all += opened
+    if not opened_all and not errors:
         msg = "no files to ingest; name .npz files, directories or other sources"
         raise InputError(msg)
-    return deque(sorted(found, key=lambda source: not source.whole)), errors
+    return deque(sorted(opened_all, key=lambda source: not source.whole)), errors

@@ -186,11 +186,11 @@ def take_in(
     """Store the runs of sources in an algorithm, or in its `outputs` on a later target set; see :func:`ingest`."""
     into: Destination = outputs or algorithm
     wanted = replace(request or Request(), into=algorithm, table=into.table, train=algorithm.train)
-    found, errors = find_sources(sources, "npz" if outputs else format, wanted, say)
+    queue, errors = find_sources(sources, "npz" if outputs else format, wanted, say)
     result = Ingest(files=len(errors), errors=errors)
-    for source in found:
+    for source in queue:
         result.recognise(source)
-    total = sum(1 if source.whole else len(source.ids) for source in found)
+    total = sum(1 if source.whole else len(source.ids) for source in queue)
     done, tell = 0, counting(progress, "ingest")
 
     def advance(count: int) -> None:
@@ -201,9 +201,9 @@ def take_in(
     into.make_room()
     with ThreadPoolExecutor(_WRITERS) as pool:
         intake = _Intake(into, result, advance, pool)
-        while found:
+        while queue:
             # Each is let go of: a file that was read is in memory.
-            intake.take(found.popleft())
+            intake.take(queue.popleft())
         intake.flush()
     return result
 
@@ -281,7 +281,7 @@ class _Intake:
         """Digests that the rows at `places` have or would have here: (place, 16) uint8."""
         if source.digest is not None:
             return source.digest[places]
-        found = [np.empty((0, DIGEST_BYTES), dtype=np.uint8)]
+        parts = [np.empty((0, DIGEST_BYTES), dtype=np.uint8)]
         for block in blocks(source, places):
             rows = self._read(source, block)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -289,8 +289,8 @@ class _Intake:
                     spec.name: rows.arrays[spec.name].astype(spec.dtype, copy=False)
                     for spec in self.into.table.spec.rows()
                 }
-            found.append(row_digests(rows.run, arrays, self.into.table.spec))
-        return np.concatenate(found)
+            parts.append(row_digests(rows.run, arrays, self.into.table.spec))
+        return np.concatenate(parts)
 
     def _read(self, source: Source, places: NDArray[np.int64] | None) -> Rows:
         try:

@@ -69,7 +69,7 @@ def open_sources(path: str | Path, format: str, request: Request) -> list[Source
         Empty if a directory has no workers' file in it.
     """
     find = getattr(_module(format), "find", lambda path: [path])
-    return [open_source(found, format, request) for found in find(Path(path))]
+    return [open_source(place, format, request) for place in find(Path(path))]
 
 
 def _module(format: str) -> Any:

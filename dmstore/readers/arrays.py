@@ -86,7 +86,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     wide = {name: array for name, array in arrays.items() if len(array.shape) > 1}
     own = next((name for name in _IDS if name in flat), None)
     ids = positions(rows, request) if own is None else flat.pop(own)
-    outputs, found, more = find_outputs(wide, request, None, str(path))
+    outputs, named, more = find_outputs(wide, request, None, str(path))
     columns, still = find_columns(flat, str(path))
     taken = ", ".join(f"{output.key} as {name}" for name, output in outputs.items())
     return ArraySource(
@@ -94,12 +94,12 @@ def open_source(path: Path, request: Request) -> ArraySource:
         f"{what}: {count} runs, {train} train units; {key} as mask, {taken or 'no outputs'}",
         path,
         train,
-        next((array.shape[1] for array in found.values()), 0),
+        next((array.shape[1] for array in named.values()), 0),
         outputs,
         ids,
         rows,
         mask,
-        found,
+        named,
         columns,
         packed=packed,
         notes=notes + more + still,
@@ -142,16 +142,16 @@ def _arrays(path: Path, request: Request) -> tuple[dict[str, RowArray], Request,
 
 
 def _folder(path: Path, request: Request) -> tuple[dict[str, RowArray], list[str]]:
-    found: dict[str, RowArray] = {}
+    arrays: dict[str, RowArray] = {}
     notes = []
     for file in sorted(path.glob("*.npy")):
         try:
-            found[file.stem] = open_npy(file, path)
+            arrays[file.stem] = open_npy(file, path)
         except InputError as error:
             if file.stem in (*_MASKS, *_IDS) or _wanted(file.stem, request):
                 raise
             notes.append(f"{error}; left out")
-    return found, notes
+    return arrays, notes
 
 
 def _npz(path: Path) -> Mapping[str, RowArray]:
@@ -174,7 +174,7 @@ def _pair(path: Path, request: Request) -> tuple[dict[str, RowArray], Request]:
         raise InputError(msg)
     packed = path.stem.endswith("_packed")
     key: Any = "mask_packed" if packed else "mask"
-    found: dict[str, RowArray] = {key: open_npy(path)}
+    arrays: dict[str, RowArray] = {key: open_npy(path)}
     for name, file in request.outputs.items():
-        found[name] = open_npy(Path(file))
-    return found, replace(request, mask=key, outputs={name: name for name in request.outputs})
+        arrays[name] = open_npy(Path(file))
+    return arrays, replace(request, mask=key, outputs={name: name for name in request.outputs})

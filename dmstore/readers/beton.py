@@ -54,14 +54,14 @@ class _Addressed:
 
     def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """The rows of these numbers."""
-        found = np.empty((len(index), *self.shape[1:]), dtype=self.dtype)
-        raw = found.reshape(len(index), -1).view(np.uint8)
+        values = np.empty((len(index), *self.shape[1:]), dtype=self.dtype)
+        raw = values.reshape(len(index), -1).view(np.uint8)
         with self.path.open("rb", buffering=0) as file:
             for row, place in zip(raw, self.address[index].tolist(), strict=True):
                 if os.preadv(file.fileno(), [row.data], place) != row.nbytes:
                     msg = f"{self.path}: became shorter while it was read; start again"
                     raise InputError(msg)
-        return found
+        return values
 
 
 def sniff(path: Path) -> bool:
@@ -92,7 +92,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     if not request.outputs and "targets" in arrays:
         declared = list(request.into.outputs) if request.into else ["margin"]
         request = Request(**{**vars(request), "outputs": {declared[0]: "targets"}})
-    outputs, found, notes = find_outputs(arrays, request, None, str(path))
+    outputs, named, notes = find_outputs(arrays, request, None, str(path))
     rows = np.arange(len(mask.address), dtype=np.int64)
     ids = positions(rows, request)
     if "idx" in numbers:
@@ -104,12 +104,12 @@ def open_source(path: Path, request: Request) -> ArraySource:
         f"FFCV file: {len(rows)} samples, {mask.shape[1]} train units; {taken or 'no outputs'}",
         path,
         mask.shape[1],
-        next((array.shape[1] for array in found.values()), 0),
+        next((array.shape[1] for array in named.values()), 0),
         outputs,
         ids,
         rows,
         mask,
-        found,
+        named,
         columns,
         notes=notes + more,
     )

@@ -57,18 +57,18 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
     if not file.is_file():
         msg = f"{path}: {'is no file' if file.exists() else 'no such file'}"
         raise InputError(msg)
-    found = read(file)
-    if not isinstance(found, dict):
+    table = read(file)
+    if not isinstance(table, dict):
         if name is None:
             msg = f"{path}: holds one column without a name; name it with --name"
             raise InputError(msg)
-        return {name: found}
+        return {name: table}
     if name is None:
-        return found
-    if name not in found:
-        msg = f"{path}: no column {name!r} (found: {', '.join(map(repr, found))})"
+        return table
+    if name not in table:
+        msg = f"{path}: no column {name!r} (found: {', '.join(map(repr, table))})"
         raise InputError(msg)
-    return {key: found[key] for key in {"id": 0, name: 0} if key in found}
+    return {key: table[key] for key in {"id": 0, name: 0} if key in table}
 
 
 def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
@@ -161,13 +161,13 @@ def _typed(values: tuple[str, ...]) -> NDArray[Any]:
     """Whole numbers if all are, else numbers if all are, else the texts as they stand."""
     for kind in (int, float):
         try:
-            found = [kind(value) for value in values]
+            typed = [kind(value) for value in values]
             # What is not written as this number is (007, 1_000) is a text.
-            if kind is int and [str(value) for value in found] != list(values):
+            if kind is int and [str(value) for value in typed] != list(values):
                 continue
             if any("_" in value for value in values):
                 continue
-            return np.array(found, dtype=np.int64 if kind is int else np.float64)
+            return np.array(typed, dtype=np.int64 if kind is int else np.float64)
         except (ValueError, OverflowError):
             continue
     return np.array(values, dtype=str)
@@ -175,14 +175,14 @@ def _typed(values: tuple[str, ...]) -> NDArray[Any]:
 
 def _read_json(path: Path) -> Columns | NDArray[Any]:
     try:
-        found = strictjson.parse(_text(path).encode(), _LONGEST, _MOST_VALUES)
+        value = strictjson.parse(_text(path).encode(), _LONGEST, _MOST_VALUES)
     except ValueError as error:
         msg = f"{path}: not valid JSON ({' '.join(str(error).split())[:120]})"
         raise InputError(msg) from None
-    if isinstance(found, list):
-        return _list(found, f"{path}: the list")
-    if isinstance(found, dict):
-        return {name: _list(values, f"{path}: {name!a}") for name, values in found.items()}
+    if isinstance(value, list):
+        return _list(value, f"{path}: the list")
+    if isinstance(value, dict):
+        return {name: _list(values, f"{path}: {name!a}") for name, values in value.items()}
     msg = f"{path}: holds neither a list nor an object of lists"
     raise InputError(msg)
 

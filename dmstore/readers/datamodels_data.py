@@ -39,10 +39,10 @@ def open_source(path: Path, request: Request) -> ArraySource:
     InputError
         If there are several fractions and none is chosen, or a file is missing or does not fit.
     """
-    found = _percents(path)
-    percent = request.percent if len(found) != 1 or request.percent is not None else found[0]
-    if percent not in found:
-        several = ", ".join(map(str, found)) or "none"
+    percents = _percents(path)
+    percent = request.percent if len(percents) != 1 or request.percent is not None else percents[0]
+    if percent not in percents:
+        several = ", ".join(map(str, percents)) or "none"
         msg = f"{path}: holds masks of {several} percent; choose one with --percent"
         raise InputError(msg)
     folder = path if path.is_dir() else path.parent

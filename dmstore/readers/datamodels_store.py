@@ -60,7 +60,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     done = completed.rows(np.arange(completed.shape[0])) != 0
     rows = np.flatnonzero(done).astype(np.int64)
     wide = {name: array for name, array in arrays.items() if len(array.shape) > 1}
-    outputs, found, notes = find_outputs(wide, request, None, str(path))
+    outputs, named, notes = find_outputs(wide, request, None, str(path))
     flat = {n: a.rows(rows) for n, a in arrays.items() if len(a.shape) == 1}
     commands = _commands(path, rows)
     if commands is not None:
@@ -72,12 +72,12 @@ def open_source(path: Path, request: Request) -> ArraySource:
         f"{mask.shape[1]} train units",
         path,
         mask.shape[1],
-        next((found[name].shape[1] for name in found), 0),
+        next((named[name].shape[1] for name in named), 0),
         outputs,
         positions(rows, request),
         rows,
         mask,
-        found,
+        named,
         columns,
         notes=notes + more,
     )
@@ -90,7 +90,7 @@ def _arrays(path: Path, models: int) -> dict[str, FileArray]:
         names = sorted(file.stem for file in path.glob("*.npy") if file.stem != _COMPLETED)
     else:
         names = list(described)
-    found = {}
+    arrays = {}
     for name in names:
         array = open_npy(path / f"{name}.npy", path, NUMBERS + "U")
         if array.dtype.kind == "U" and len(array.shape) != 1:
@@ -108,8 +108,8 @@ def _arrays(path: Path, models: int) -> dict[str, FileArray]:
             if array.shape[1:] != shape or not alike:
                 msg = f"{array.path}: is {array.stored} {array.shape[1:]} a model, but spec.json says {dtype} {shape}"
                 raise InputError(msg)
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def _spec(path: Path, models: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]] | None:
@@ -148,13 +148,13 @@ def _dtype(name: Any, where: Path) -> np.dtype[Any]:
     """A dtype from the name that a NumPy attribute has or had."""
     text = _OLD_DTYPES.get(str(name), str(name))
     try:
-        found: np.dtype[Any] = np.dtype(getattr(np, text))
+        dtype: np.dtype[Any] = np.dtype(getattr(np, text))
     except (AttributeError, TypeError):
         msg = (
             f"{where}: the dtype {name!r} is not known to NumPy; write its name as in numpy.float16"
         )
         raise InputError(msg) from None
-    return found
+    return dtype
 
 
 def _commands(path: Path, rows: NDArray[np.int64]) -> NDArray[Any] | None:
@@ -167,9 +167,11 @@ def _commands(path: Path, rows: NDArray[np.int64]) -> NDArray[Any] | None:
         lines = where.read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
-    found: dict[int, str] = {}
+    commands: dict[int, str] = {}
     for line in lines:
         match = re.search(r"--worker\.index[= ](\d{1,18})\b", line)
         if match:
-            found[int(match[1])] = line
-    return np.array([found.get(int(row), "") for row in rows], dtype=object) if found else None
+            commands[int(match[1])] = line
+    return (
+        np.array([commands.get(int(row), "") for row in rows], dtype=object) if commands else None
+    )

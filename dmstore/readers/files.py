@@ -96,13 +96,13 @@ class FileArray:
             If the file cannot be read or has become shorter.
         """
         try:
-            found = self._columns(index) if self.fortran else self._rows(index)
+            values = self._columns(index) if self.fortran else self._rows(index)
         except OSError as error:
             msg = f"{self.path}: cannot be read ({error.strerror or error})"
             raise InputError(msg) from None
         if self.bfloat16:
-            return (found.astype(np.uint32) << 16).view(np.float32)
-        return found
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values
 
     def whole(self) -> NDArray[Any]:
         """All of it.
@@ -119,17 +119,17 @@ class FileArray:
     def _rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
         # Read, not mapped: pages of a mapping count as this process's memory, and a file that is
         # cut while it is mapped ends the process.
-        found = np.empty((len(index), *self.shape[1:]), dtype=self.stored)
-        if not found.size:
-            return found
+        values = np.empty((len(index), *self.shape[1:]), dtype=self.stored)
+        if not values.size:
+            return values
         # Not of found[0]: a text alone is as long as its content.
-        width = found.nbytes // len(found)
-        view = memoryview(found.reshape(-1).view(np.uint8).data)
+        width = values.nbytes // len(values)
+        view = memoryview(values.reshape(-1).view(np.uint8).data)
         with self.path.open("rb", buffering=0) as file:
             for low, high in stretches(index):
                 place = self.offset + int(index[low]) * width
                 _read_into(file.fileno(), view[low * width : high * width], place, self.path)
-        return found
+        return values
 
     def _columns(self, index: NDArray[np.int64]) -> NDArray[Any]:
         mapped = np.memmap(self.path, self.stored, "r", self.offset, self.shape, order="F")
@@ -189,13 +189,13 @@ def open_npy(path: Path, inside: Path | None = None, kinds: str = NUMBERS) -> Fi
     return FileArray(path, start, header.shape, dtype, header.fortran)
 
 
-def check_size(what: str, shape: Sequence[int], dtype: np.dtype[Any], found: int) -> None:
+def check_size(what: str, shape: Sequence[int], dtype: np.dtype[Any], actual: int) -> None:
     """Refuse a header that does not fit the bytes that are there, or is absurd: a sparse file may
     have any length.
     """
     size = math.prod(shape) * dtype.itemsize
-    if any(length < 0 for length in shape) or size != found:
-        msg = f"{what}: its header says {size} bytes ({dtype} {tuple(shape)}), but there are {found}; the file is cut or damaged"
+    if any(length < 0 for length in shape) or size != actual:
+        msg = f"{what}: its header says {size} bytes ({dtype} {tuple(shape)}), but there are {actual}; the file is cut or damaged"
         raise InputError(msg)
     if 0 in shape or (shape and (shape[0] > MOST_RUNS or size // shape[0] > LARGEST_ROW)):
         msg = f"{what}: has shape {tuple(shape)}; from 1 to {MOST_RUNS} rows of at most {LARGEST_ROW} bytes are taken"

@@ -129,9 +129,9 @@ class NpzSource(Source):
         if not self._masked:
             owner["target_set"] = target_set
         for name, value in owner.items():
-            found = reader.scalar(name)
-            if found is not None and found.replace("-", "" if name == "study" else "-") != value:
-                msg = f"{self.path}: is of {name} {found!r}, but this is {value!r}; ingest it where it belongs"
+            stated = reader.scalar(name)
+            if stated is not None and stated.replace("-", "" if name == "study" else "-") != value:
+                msg = f"{self.path}: is of {name} {stated!r}, but this is {value!r}; ingest it where it belongs"
                 raise InputError(msg)
         headers = {name: h for name, h in reader.headers.items() if name not in owner}
         missing = [name for name in self.outputs if name not in headers]

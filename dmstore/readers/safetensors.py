@@ -47,14 +47,14 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
     try:
         header = strictjson.parse(raw, _LONGEST)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        found = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
+        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path}: its header is no safetensors header ({type(error).__name__}: {error}); the file is damaged"
         raise InputError(" ".join(msg.split())[:300]) from None
     place = 8 + length
-    for start, stop, name in sorted(tensor.span for tensor in found.values()):
+    for start, stop, name in sorted(tensor.span for tensor in tensors.values()):
         if start != place:
             msg = f"{path}: {name!r} begins at byte {start}, expected {place}; tensors overlap or leave a gap, so the file is damaged"
             raise InputError(msg)
@@ -62,7 +62,7 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
     if place != size:
         msg = f"{path}: its tensors end at byte {place}, but the file has {size}; it is cut or damaged"
         raise InputError(msg)
-    return {name: tensor.array for name, tensor in found.items()}
+    return {name: tensor.array for name, tensor in tensors.items()}
 
 
 class _Tensor:

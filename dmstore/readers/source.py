@@ -201,11 +201,11 @@ class ArraySource(Source):
             return bits.unpack_rows(values, self.train)
         if values.dtype == np.bool_:
             return as_bools(values, self.path)
-        found = values.astype(bool)
-        if not np.array_equal(found, values):
+        seen = values.astype(bool)
+        if not np.array_equal(seen, values):
             msg = f"{self.path}: masks hold numbers other than 0 and 1, so they are no masks; name the right array with --mask"
             raise InputError(msg)
-        return found
+        return seen
 
     def read(self, places: NDArray[np.int64], outputs: Sequence[str]) -> Rows:
         """See :meth:`Source.read`."""
@@ -261,12 +261,12 @@ def check_ids(ids: NDArray[Any], path: Path) -> NDArray[np.int64]:
     if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= MAX_RUN):
         msg = f"{path}: run ids must be from 0 to 2**62"
         raise InputError(msg)
-    found = ids.astype(np.int64)
-    unique, count = np.unique(found, return_counts=True)
-    if len(unique) != len(found):
+    whole = ids.astype(np.int64)
+    unique, count = np.unique(whole, return_counts=True)
+    if len(unique) != len(whole):
         msg = f"{path}: run {unique[count > 1][0]} stands there twice; give every run its own id"
         raise InputError(msg)
-    return found
+    return whole
 
 
 def output_dtype(dtype: np.dtype[Any]) -> str:
@@ -321,7 +321,7 @@ def find_outputs(
     if targets is None and shaped:
         first = sorted(shaped, key=lambda key: (names[key] != "margin", key not in asked, key))[0]
         targets = shaped[first].shape[1]
-    outputs, found, notes = {}, {}, []
+    outputs, columns, notes = {}, {}, []
     for key, name in names.items():
         array = arrays[key]
         dtype = output_dtype(array.dtype)
@@ -335,8 +335,8 @@ def find_outputs(
         if key not in asked and not _usable_name(name):
             notes.append(f"{key} cannot be an output's name; left out (give it one with --output)")
             continue
-        outputs[name], found[name] = Output(key, dtype, classes), array
-    return outputs, found, notes
+        outputs[name], columns[name] = Output(key, dtype, classes), array
+    return outputs, columns, notes
 
 
 _DECLARABLE = {"float16", "float32", "float64", "int8", "int16", "int32", "int64"}

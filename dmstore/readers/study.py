@@ -99,9 +99,9 @@ class StudySource(Source):
     def _new_ids(self, into: Algorithm) -> NDArray[np.int64]:
         """Ids for runs of another study: made, kept from where they were made, or those of `into`."""
         view = self._view
-        found = foreign_ids(self._algorithm.table.identity, view.run, view.digest)
+        ids = foreign_ids(self._algorithm.table.identity, view.run, view.digest)
         if view.columns.get("source_run") != "string":
-            return found
+            return ids
         own = into.table.view()
         stored = {*own.run.tolist(), *(run for run, _ in own.manifest.retracted)}
         home = f"{into.table.identity['study']}/{into.table.identity['algorithm']}/"
@@ -111,8 +111,8 @@ class StudySource(Source):
                 continue
             first = int(match[1])
             at_home = text.startswith(home) and first in stored
-            found[place] = first if at_home else view.run[place]
-        return found
+            ids[place] = first if at_home else view.run[place]
+        return ids
 
     def _classes(self, dims: Sequence[str]) -> int | None:
         return self._algorithm.table.sizes["class"] if "class" in dims else None
@@ -135,22 +135,25 @@ class StudySource(Source):
         """
         every = [spec.name for spec in self._algorithm.table.spec.rows()]
         columns = [*_OWN, *self._view.columns]
-        found = self._read(places, ["run", *every, *columns])
-        digest = row_digests(found["run"], found, self._algorithm.table.spec)
+        read_arrays = self._read(places, ["run", *every, *columns])
+        digest = row_digests(read_arrays["run"], read_arrays, self._algorithm.table.spec)
         wrong = np.flatnonzero((digest != self._view.digest[places]).any(axis=1))
         if len(wrong):
-            msg = f"{self.path}: run {found['run'][wrong[0]]} does not have its digest; run 'dmstore verify {self.path}'"
+            msg = f"{self.path}: run {read_arrays['run'][wrong[0]]} does not have its digest; run 'dmstore verify {self.path}'"
             raise InputError(msg)
-        carried = {name: found[name] for name in columns}
+        carried = {name: read_arrays[name] for name in columns}
         if not self._kept:
             identity = self._algorithm.table.identity
             origin = f"{identity['study']}/{identity['algorithm']}/"
             first = carried.get("source_run", np.full(len(digest), ""))
             carried["source_run"] = np.array(
-                [old or f"{origin}{run}" for old, run in zip(first, found["run"], strict=True)],
+                [
+                    old or f"{origin}{run}"
+                    for old, run in zip(first, read_arrays["run"], strict=True)
+                ],
                 object,
             )
-        arrays = {name: found[name] for name in ("mask", *outputs)}
+        arrays = {name: read_arrays[name] for name in ("mask", *outputs)}
         return Rows(self.ids[places], arrays, carried)
 
     def _read(self, places: NDArray[np.int64], names: list[str]) -> dict[str, NDArray[Any]]:
@@ -161,10 +164,10 @@ class StudySource(Source):
             stop = int(np.searchsorted(places, places[start] + len(places)))
             part = places[start:stop]
             low, high = int(part[0]), int(part[-1]) + 1
-            found = self._view.read(names, low, high)
+            arrays = self._view.read(names, low, high)
             if high - low > len(part):
-                found = {name: values[part - low] for name, values in found.items()}
-            parts.append(found)
+                arrays = {name: values[part - low] for name, values in arrays.items()}
+            parts.append(arrays)
             start = stop
         if len(parts) == 1:
             return parts[0]
@@ -203,8 +206,8 @@ def open_source(path: Path, request: Request) -> StudySource:
             raise InputError(msg)
     for name, entry in into.outputs.items():
         if source.outputs.get(name) != entry:
-            found = source.outputs.get(name, "nothing")
-            msg = f"{path}: output {name!r} is declared there as {found}, here as {entry}; outputs must be declared alike"
+            stored = source.outputs.get(name, "nothing")
+            msg = f"{path}: output {name!r} is declared there as {stored}, here as {entry}; outputs must be declared alike"
             raise InputError(msg)
     same = study.uuid == own["uuid"] and study.seed == own["seed"]
     if into.planned and not (same and source.planned):
@@ -252,9 +255,9 @@ def foreign_ids(
     start = hashlib.blake2b(
         f"run\0{identity['study']}\0{identity['algorithm']}\0".encode(), digest_size=8
     )
-    found = np.empty(len(run), dtype=np.int64)
+    ids = np.empty(len(run), dtype=np.int64)
     for place, (number, row) in enumerate(zip(run.astype("<i8"), digest, strict=True)):
         state = start.copy()
         state.update(number.tobytes() + row.tobytes())
-        found[place] = int.from_bytes(state.digest(), "little") % MAX_RUN
-    return found
+        ids[place] = int.from_bytes(state.digest(), "little") % MAX_RUN
+    return ids

@@ -108,11 +108,11 @@ class TorchFile:
             raise InputError(msg) from None
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        found: dict[str, zipfile.ZipInfo] = {}
+        members: dict[str, zipfile.ZipInfo] = {}
         size = self.path.stat().st_size
         for info in archive.infolist():
             name = info.filename
-            if name in found:
+            if name in members:
                 msg = f"{self.path}: member {name[:80]!r} stands there twice; the file is damaged"
                 raise InputError(msg)
             if info.flag_bits & 1:
@@ -125,8 +125,8 @@ class TorchFile:
             if info.header_offset + info.file_size > size:
                 msg = f"{self.path}: member {name[:80]!r} says {info.file_size} bytes, more than the file has; it is damaged"
                 raise InputError(msg)
-            found[name] = info
-        return found
+            members[name] = info
+        return members
 
     def _describe(
         self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
@@ -161,21 +161,21 @@ class TorchFile:
     def _named(self, content: Any) -> dict[str, Tensor]:
         if isinstance(content, Tensor):
             return {"tensor": content}
-        found = (
+        tensors = (
             {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
             if isinstance(content, dict)
             else {}
         )
-        if not found:
+        if not tensors:
             msg = f"{self.path}: holds neither a tensor nor a dict of tensors; save one of these"
             raise InputError(msg)
-        return found
+        return tensors
 
     def _dtype(self, tensor: Tensor, *, decoded: bool = False) -> np.dtype[Any]:
         if tensor.storage.dtype == "bfloat16":
             return np.dtype(np.float32) if decoded else np.dtype(f"{self._order}u2")
-        found = np.dtype(f"{self._order}{tensor.storage.dtype}")
-        return found.newbyteorder("=") if decoded else found
+        dtype = np.dtype(f"{self._order}{tensor.storage.dtype}")
+        return dtype.newbyteorder("=") if decoded else dtype
 
     def _check(self, name: str, tensor: Tensor, members: dict[str, zipfile.ZipInfo]) -> None:
         """Refuse a tensor that reaches beyond its storage, or a storage that is not its member."""

@@ -40,21 +40,21 @@ def find(folder: Path, experiment: str | None = None) -> Path:
     if not is_folder(folder):
         msg = f"{folder}: a directory, but no folder of TRAK (experiments.json and scores/); give a file of scores"
         raise InputError(msg)
-    found = {
+    places = {
         path.name.removesuffix(".mmap"): path
         for path in sorted((folder / "scores").iterdir())
         if path.name.endswith(".mmap") and path.is_file()
     }
-    names = ", ".join(found)[:300] or "none"
-    if experiment is None and len(found) != 1:
-        msg = f"{folder}: holds scores of {len(found)} experiments ({names}); name one with --experiment"
+    names = ", ".join(places)[:300] or "none"
+    if experiment is None and len(places) != 1:
+        msg = f"{folder}: holds scores of {len(places)} experiments ({names}); name one with --experiment"
         raise InputError(msg)
-    name = experiment if experiment is not None else next(iter(found))
-    if name not in found:
+    name = experiment if experiment is not None else next(iter(places))
+    if name not in places:
         msg = f"{folder}: has no experiment {name!r} with scores; it has {names}"
         raise InputError(msg)
-    check_finished(found[name])
-    return found[name]
+    check_finished(places[name])
+    return places[name]
 
 
 def check_finished(file: Path) -> None:

@@ -183,19 +183,19 @@ def _measured(
     factor = 1 / float(deviation.mean())
     # Lasso shrinks, so that slopes lie somewhat above; between the two nothing can be told.
     gap = factor - 1
-    found = f"outputs of {count} runs have slope {slope:.2f} on what the weights predict"
+    finding = f"outputs of {count} runs have slope {slope:.2f} on what the weights predict"
     if 0.6 <= slope <= 1 + 0.4 * gap:
-        return weight, bias, f"raw mask units (measured: {found}; raw has 1)"
+        return weight, bias, f"raw mask units (measured: {finding}; raw has 1)"
     if 1 + 0.6 * gap <= slope <= 1.6 * factor:
         raw, bias = _from_standardised(weight, bias, deviation.astype(weight.dtype), mean)
         return (
             raw,
             bias,
-            f"converted to raw from standardised mask units (measured: {found}; standardised has {factor:.2f}): "
+            f"converted to raw from standardised mask units (measured: {finding}; standardised has {factor:.2f}): "
             "divided by each column's standard deviation",
         )
     msg = (
-        f"{where}: {found}, which is neither that of raw (1) nor of standardised weights ({factor:.2f}); "
+        f"{where}: {finding}, which is neither that of raw (1) nor of standardised weights ({factor:.2f}); "
         "check that the runs are those of the scores, or say --units without --runs"
     )
     raise InputError(msg)

@@ -35,16 +35,16 @@ class _ZarrArray:
 
     def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """The rows of these numbers, which ascend."""
-        found = np.empty((len(index), *self.shape[1:]), dtype=self.dtype)
+        values = np.empty((len(index), *self.shape[1:]), dtype=self.dtype)
         try:
             for low, high in stretches(index):
                 first = int(index[low])
-                found[low:high] = self.array[first : first + high - low]
+                values[low:high] = self.array[first : first + high - low]
         except Exception as error:  # noqa: BLE001 - codecs raise anything on damaged chunks
             short = " ".join(f"{type(error).__name__}: {error}".split())[:120]
             msg = f"{self.path}: a chunk cannot be read ({short}); the array is damaged"
             raise InputError(msg) from None
-        return found
+        return values
 
 
 def is_group(path: Path) -> bool:
@@ -60,7 +60,7 @@ def open_zarr(path: Path) -> dict[str, Any]:
     InputError
         If an array's metadata is damaged, absurd, or names a codec that is not taken.
     """
-    found = {}
+    arrays = {}
     for child in sorted(path.iterdir()):
         if not child.is_dir():
             continue
@@ -74,8 +74,8 @@ def open_zarr(path: Path) -> dict[str, Any]:
         if document.name == "zarr.json" and metadata.get("node_type") != "array":
             continue
         if _check(child, metadata):
-            found[child.name] = _open(child)
-    return found
+            arrays[child.name] = _open(child)
+    return arrays
 
 
 def _metadata(document: Path) -> dict[str, Any]:

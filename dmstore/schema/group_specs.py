@@ -259,8 +259,8 @@ def check_group(group: zarr.Group, spec: GroupSpec, sizes: Mapping[str, int], wh
         _check_array(present[name], array, seen, f"{where}: {name}")
 
 
-def _check_array(found: Any, spec: ArraySpec, sizes: dict[str, int], where: str) -> None:
-    names = tuple(found.metadata.dimension_names or ())
+def _check_array(array: Any, spec: ArraySpec, sizes: dict[str, int], where: str) -> None:
+    names = tuple(array.metadata.dimension_names or ())
     if "*" in spec.dims:
         fixed = spec.dims[: spec.dims.index("*")]
         names = names[: len(fixed)]
@@ -270,11 +270,11 @@ def _check_array(found: Any, spec: ArraySpec, sizes: dict[str, int], where: str)
         msg = f"{where}: dims {names}, expected {fixed}"
         raise FormatError(msg)
     if spec.dtype != "any":
-        dtype = "string" if found.dtype.kind in "OTU" else str(found.dtype)
+        dtype = "string" if array.dtype.kind in "OTU" else str(array.dtype)
         if dtype != spec.dtype:
             msg = f"{where}: dtype {dtype}, expected {spec.dtype}"
             raise FormatError(msg)
-    for dim, size in zip(names, found.shape, strict=False):
+    for dim, size in zip(names, array.shape, strict=False):
         if sizes.setdefault(dim, size) != size:
             msg = f"{where}: {dim} has length {size}, expected {sizes[dim]}"
             raise FormatError(msg)

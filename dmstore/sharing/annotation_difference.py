@@ -39,16 +39,16 @@ def diff(x: Study, y: Study) -> dict[str, list[str]]:
 
 def _places(study: Study) -> dict[str, Place]:
     """Every annotation of every set: ``<set>-<name>`` to where its values are."""
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     sets = study.target_sets
     for name in (*sets, "train", "class"):
         stored = annotation.names(study.objects, name)
-        found |= {f"{name}-{column}": (where, "value") for column, where in stored.items()}
+        places |= {f"{name}-{column}": (where, "value") for column, where in stored.items()}
         if name in sets and sets[name]["later"]:
             place = sets[name]["path"]
             own = annotation.own_columns(study.objects, place)
-            found |= {f"{name}-{column}": (place, f"annotation_{column}") for column in own}
-    return found
+            places |= {f"{name}-{column}": (place, f"annotation_{column}") for column in own}
+    return places
 
 
 def _same(x: Study, left: Place, y: Study, right: Place) -> bool:

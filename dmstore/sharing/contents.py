@@ -93,8 +93,8 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     items += [Item(name, content=raw) for name, raw in made.items()]
     algorithms = {}
     for name in names:
-        found, summary = _algorithm(study, study.algorithm(name), selection.tag)
-        items += found
+        more, summary = _algorithm(study, study.algorithm(name), selection.tag)
+        items += more
         algorithms[name] = summary
     fits = _fits(study, selection, algorithms) if selection.datamodels else {}
     for algorithm, fit in fits.values():
@@ -102,10 +102,10 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     if selection.datamodels and selection.comparisons:
         for entry in study.comparisons:
             if set(entry["fits"]) <= set(fits):
-                found = _result(objects, f"comparisons/{entry['comparison']}/")
+                more = _result(objects, f"comparisons/{entry['comparison']}/")
                 # The report shows images and names.
                 whole = selection.images and selection.ids
-                items += [i for i in found if whole or not i.name.endswith("/report.html")]
+                items += [i for i in more if whole or not i.name.endswith("/report.html")]
     return Contents(items, algorithms, updated(read_about(objects), about))
 
 
@@ -135,8 +135,8 @@ def _algorithm(
     ]
     stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
     if manifest.base is not None:
-        found, state = _base(objects, table, manifest.version, manifest.base)
-        items += found
+        base_items, state = _base(objects, table, manifest.version, manifest.base)
+        items += base_items
         stated = {
             "version": state["version"],
             "runs": state["runs"],
@@ -151,8 +151,8 @@ def _algorithm(
         newest = log.newest(objects, outputs.table.prefix)
         if newest.base is not None:
             prefix = outputs.table.prefix
-            found, state = _base(objects, prefix, newest.version, newest.base)
-            items += found
+            base_items, state = _base(objects, prefix, newest.version, newest.base)
+            items += base_items
             stated.setdefault("outputs", {})[outputs.target_set] = state
     return items, stated
 

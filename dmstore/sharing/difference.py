@@ -88,9 +88,13 @@ class Side:
         if self.tag is None:
             view = algorithm.table.view()
             later = {
-                found.target_set: found.table.view() for found in later_outputs(self.study, name)
+                outputs_of_set.target_set: outputs_of_set.table.view()
+                for outputs_of_set in later_outputs(self.study, name)
             }
-            outputs = {key: Rows(found.run, found.digest) for key, found in later.items()}
+            outputs = {
+                key: Rows(outputs_of_set.run, outputs_of_set.digest)
+                for key, outputs_of_set in later.items()
+            }
             return Snapshot(algorithm, Rows(view.run, view.digest), fits, outputs)
         tags = {entry["name"]: entry for entry in tag.read_all(algorithm.table)}
         if self.tag not in tags:
@@ -202,10 +206,10 @@ def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
             name: _compare_rows(x.outputs.get(name, NOTHING), y.outputs.get(name, NOTHING))
             for name in sorted({*x.outputs, *y.outputs})
         }
-    found = _compare_rows(x.rows, y.rows)
-    parts = [found, *(outputs or {}).values()]
+    rows = _compare_rows(x.rows, y.rows)
+    parts = [rows, *(outputs or {}).values()]
     equal = all(part["equal"] for part in parts) and not any(differing.values())
-    return {**found, "equal": equal, **differing, "outputs": outputs}
+    return {**rows, "equal": equal, **differing, "outputs": outputs}
 
 
 def _compare_rows(x: Rows, y: Rows) -> dict[str, Any]:

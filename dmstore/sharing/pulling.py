@@ -157,12 +157,12 @@ def _fetch(objects: Objects, staging: Staging, wanted: list[Entry], progress: Co
         nonlocal done
         if stopped.is_set():
             return
-        found = staging.write(
+        written = staging.write(
             entry.name, indexes.limited(_present(objects, entry), entry, objects.url)
         )
-        if found != entry:
+        if written != entry:
             (staging.path / entry.name).unlink(missing_ok=True)
-            msg = f"{objects.url}/{entry.name}: has sha256 {found.sha256}, not the index's {entry.sha256}; it was changed or damaged, publish the study again"
+            msg = f"{objects.url}/{entry.name}: has sha256 {written.sha256}, not the index's {entry.sha256}; it was changed or damaged, publish the study again"
             raise CorruptionError(msg)
         with lock:
             done += entry.size
@@ -212,7 +212,7 @@ def _check_snapshots(study: Study, algorithms: Mapping[str, IndexAlgorithm]) -> 
         raise CorruptionError(msg)
     for name, stated in algorithms.items():
         _check_snapshot(study.algorithm(name).table, stated, f"algorithm {name!r}")
-        later = {found.target_set: found.table for found in later_outputs(study, name)}
+        later = {later_set.target_set: later_set.table for later_set in later_outputs(study, name)}
         outputs = stated.get("outputs", {})
         for target_set in outputs:
             if target_set not in later:
@@ -238,9 +238,9 @@ def _check_zip(objects: Objects, name: str) -> None:
 def _check_snapshot(table: Table, stated: IndexAlgorithm | IndexAlgorithmOutput, what: str) -> None:
     manifest = log.newest(table.objects, table.prefix)
     base = manifest.base
-    found = (manifest.version, base.runs if base else 0, base.content_id if base else None)
-    if found != (stated["version"], stated["runs"], stated["content_id"]):
-        msg = f"{what} is not the snapshot that the index names: version {found[0]} with {found[1]} runs, content id {found[2]}"
+    actual = (manifest.version, base.runs if base else 0, base.content_id if base else None)
+    if actual != (stated["version"], stated["runs"], stated["content_id"]):
+        msg = f"{what} is not the snapshot that the index names: version {actual[0]} with {actual[1]} runs, content id {actual[2]}"
         raise CorruptionError(msg)
     if base is not None:
         # A digest is 16 random bytes, so that a base has that many bytes a run at least.

@@ -476,12 +476,12 @@ class Algorithm(Displayed):
         waiting = [name for name in table.segment_names() if name not in hidden]
         base = manifest.base.runs if manifest.base else 0
         if not waiting:
-            found = str(base)
+            text = str(base)
         elif len(waiting) <= _MOST_SEGMENTS:
-            found = str(len(table.view()))
+            text = str(len(table.view()))
         else:
-            found = f"{base} and {counted(len(waiting), 'segment')}"
-        return f"{found} of {self.planned_count}" if self.planned else found
+            text = f"{base} and {counted(len(waiting), 'segment')}"
+        return f"{text} of {self.planned_count}" if self.planned else text
 
     def stored_bytes(self) -> int:
         """Bytes of all that is stored of the algorithm's runs."""

@@ -41,8 +41,8 @@ def names(objects: Objects, set_name: str) -> dict[str, str]:
     return {
         column: f"{PLACE}{child}"
         for child in objects.children(PLACE)
-        for found, column in [parse(child) or ("", "")]
-        if found == set_name
+        for owner, column in [parse(child) or ("", "")]
+        if owner == set_name
     }
 
 
@@ -260,8 +260,8 @@ def read(
 def own_columns(objects: Objects, where: str) -> list[str]:
     """Columns that stand in the group of a target set that was added later."""
     with examples.opened(objects, where) as group:
-        found = [name for name in group.array_keys() if name.startswith("annotation_")]
-    return sorted(name.removeprefix("annotation_") for name in found)
+        columns = [name for name in group.array_keys() if name.startswith("annotation_")]
+    return sorted(name.removeprefix("annotation_") for name in columns)
 
 
 def dataset(
@@ -298,9 +298,9 @@ def dataset(
     return portable(xr.Dataset(variables, coords={dim: (dim, examples.coordinate(ids))}))
 
 
-def portable(found: xr.Dataset) -> xr.Dataset:
+def portable(columns: xr.Dataset) -> xr.Dataset:
     """The same dataset, whose texts go to zarr as texts, not in a dtype that zarr warns of."""
-    for variable in found.variables.values():
+    for variable in columns.variables.values():
         if variable.dtype.kind == "U":
             variable.encoding["dtype"] = np.dtype("O")
-    return found
+    return columns

@@ -63,12 +63,12 @@ def _read_source(
     stretch = (slice(low, high), *window)
     if source.name is not None:
         shapes = view.table.shapes([name], source.length)
-        found = segment.read_segment(view.table.objects, source.name, shapes, stretch)[name]
+        values = segment.read_segment(view.table.objects, source.name, shapes, stretch)[name]
     elif high - low > 4 * len(index):
         return _scattered(view, name, index, window)
     else:
-        found = view.read_base(name, stretch)
-    return found if high - low == len(index) else found[index - low]
+        values = view.read_base(name, stretch)
+    return values if high - low == len(index) else values[index - low]
 
 
 def _scattered(
@@ -163,15 +163,15 @@ def coordinates(view: View, known: Mapping[str, NDArray[Any]]) -> dict[str, Any]
     wide = {array.name for array in view.table.spec.rows()}
     names = [name for name in spec.arrays if name not in wide and name != "run"]
     columns = {**view.read([name for name in names if name not in known]), **known}
-    found: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
     for name in names:
         values = columns[name]
         if name == "time":
             values = as_dates(values)
         elif spec.arrays[name].dtype == "string":
             values = text(values)
-        found[name] = (spec.arrays[name].dims, values)
-    return found
+        coords[name] = (spec.arrays[name].dims, values)
+    return coords
 
 
 def as_dates(milliseconds: NDArray[np.int64]) -> NDArray[np.datetime64]:

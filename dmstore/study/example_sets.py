@@ -97,18 +97,18 @@ class ExampleSets:
     def target_train(self, name: str) -> NDArray[np.int64]:
         """The train unit that each target of a set is, -1 where it is none: (target,) int64."""
         entry = self.entry(name)
-        found = groups.read(self._objects, entry["path"])
+        arrays = groups.read(self._objects, entry["path"])
         nothing = np.full(entry["count"], -1)
-        return np.asarray(found.get("target_train", nothing), dtype=np.int64)
+        return np.asarray(arrays.get("target_train", nothing), dtype=np.int64)
 
     def labels(self, target_set: str) -> dict[str, Any]:
         """Coordinates that name train units and targets: ids and labels."""
-        found: dict[str, Any] = {}
+        coords: dict[str, Any] = {}
         for dim, name in (("train", "train"), ("target", target_set)):
-            found[dim] = self[name][dim].values
+            coords[dim] = self[name][dim].values
             if "label" in self[name]:
-                found[f"{dim}_label"] = (dim, self[name]["label"].values)
-        return found
+                coords[f"{dim}_label"] = (dim, self[name]["label"].values)
+        return coords
 
     def annotate(self, name: str, columns: Mapping[str, Any]) -> dict[str, str]:
         """Add annotations to a set; see :meth:`dmstore.study.study.Study.annotate`."""

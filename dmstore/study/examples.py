@@ -91,13 +91,13 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
 def _text(values: NDArray[Any], where: str) -> NDArray[Any]:
     """Texts as they are stored, from text or UTF-8 bytes."""
     try:
-        found = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else text(values)
-        for value in found:
+        texts = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else text(values)
+        for value in texts:
             str(value).encode()
     except UnicodeError:
         msg = f"{where}: holds text that is not valid Unicode; store it as UTF-8"
         raise InputError(msg) from None
-    return found
+    return texts
 
 
 def check_names(values: NDArray[Any], where: str) -> NDArray[Any]:

@@ -83,7 +83,7 @@ def completing(
 
 def fits(objects: Objects, algorithm: str) -> list[ListedFit]:
     """Documents of an algorithm's fits, oldest first, with ``complete`` added."""
-    found: list[ListedFit] = []
+    listed: list[ListedFit] = []
     for name in objects.children(f"datamodels/{algorithm}/"):
         where = f"datamodels/{algorithm}/{name}"
         if objects.exists(f"{where}/fit.json"):
@@ -92,8 +92,8 @@ def fits(objects: Objects, algorithm: str) -> list[ListedFit]:
             if (document["fit"], document["algorithm"]) != (name, algorithm):
                 msg = f"{where}: says that it is fit {document['fit'][:40]!a} of {document['algorithm']!r}, so it does not belong here; remove it"
                 raise FormatError(msg)
-            found.append({**document, "complete": is_complete(objects, f"{where}/")})
-    return sorted(found, key=lambda fit: (_created(fit), fit["fit"]))
+            listed.append({**document, "complete": is_complete(objects, f"{where}/")})
+    return sorted(listed, key=lambda fit: (_created(fit), fit["fit"]))
 
 
 def _created(document: FitDocument | ComparisonDocument) -> datetime.datetime:
@@ -109,18 +109,18 @@ def newest_fit(
     objects: Objects, algorithm: str, fit: str | None = None, output: str | None = None
 ) -> ListedFit:
     """The newest complete fit of an algorithm, or the one named; NotFoundError if there is none."""
-    found = [
+    candidates = [
         f
         for f in fits(objects, algorithm)
         if f["complete"] and fit in (None, f["fit"]) and output in (None, f["output"])
     ]
-    if not found:
+    if not candidates:
         named = f"fit {fit!r}" if fit else "finished fit"
         of = f" of output {output!r}" if output else ""
         option = f" --output {output}" if output else ""
         msg = f"algorithm {algorithm!r} has no {named}{of}; run 'dmstore fit {objects.url} {algorithm}{option}' first"
         raise NotFoundError(msg)
-    return found[-1]
+    return candidates[-1]
 
 
 def runs_of(fit: FitDocument) -> int:
@@ -136,7 +136,7 @@ def base_of(fit: FitDocument) -> log.Base:
 
 def comparisons(objects: Objects) -> list[ComparisonDocument]:
     """Documents of finished comparisons, oldest first."""
-    found = []
+    documents = []
     for name in objects.children("comparisons/"):
         where = f"comparisons/{name}/comparison.json"
         if is_complete(objects, f"comparisons/{name}/"):
@@ -144,23 +144,23 @@ def comparisons(objects: Objects) -> list[ComparisonDocument]:
             if document["comparison"] != name:
                 msg = f"{where}: says that it is comparison {document['comparison'][:40]!a}, so it does not belong here; remove it"
                 raise FormatError(msg)
-            found.append(document)
-    return sorted(found, key=lambda entry: (_created(entry), entry["comparison"]))
+            documents.append(document)
+    return sorted(documents, key=lambda entry: (_created(entry), entry["comparison"]))
 
 
 def newest_comparison(
     objects: Objects, a: str, b: str, comparison: str | None = None
 ) -> ComparisonDocument:
     """The newest comparison of two algorithms, or the one named; NotFoundError if there is none."""
-    found = [
+    candidates = [
         entry
         for entry in comparisons(objects)
         if set(entry["algorithms"]) == {a, b} and comparison in (None, entry["comparison"])
     ]
-    if not found:
+    if not candidates:
         msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {objects.url} {a} {b}' first"
         raise NotFoundError(msg)
-    return found[-1]
+    return candidates[-1]
 
 
 def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
@@ -180,13 +180,13 @@ def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
             store = objects.reader(where)
             group = zarr.open_group(store, mode="r", zarr_format=3)
             check_group(group, group_spec(kind), {}, where)
-            found: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
+            dataset: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
             texts = {
                 name: (array.dims, text(array.values))
-                for name, array in found.variables.items()
+                for name, array in dataset.variables.items()
                 if array.dtype.kind in "OT"
             }
     except FileNotFoundError:
         msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
         raise StudyNotFoundError(msg) from None
-    return portable(found.assign_coords(texts))
+    return portable(dataset.assign_coords(texts))

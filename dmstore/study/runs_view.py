@@ -44,11 +44,11 @@ class RunsView(Displayed):
         self,
         algorithm: Algorithm,
         outputs: TargetOutputs | None,
-        study: str,
+        study_uuid: str,
         names: Callable[[], dict[str, Any]],
     ) -> None:
-        # Its uuid, and coordinates that name train units, targets and classes, read when they are needed.
-        self._study = study
+        # Coordinates that name train units, targets and classes, read when they are needed.
+        self._study_uuid = study_uuid
         self._names = names
         self._outputs = outputs
         self.algorithm = algorithm
@@ -74,7 +74,7 @@ class RunsView(Displayed):
 
     def refresh(self) -> RunsView:
         """The runs as they are now. This view stays what it is."""
-        return RunsView(self.algorithm, self._outputs, self._study, self._names)
+        return RunsView(self.algorithm, self._outputs, self._study_uuid, self._names)
 
     @functools.cached_property
     def dataset(self) -> xr.Dataset:
@@ -102,7 +102,7 @@ class RunsView(Displayed):
             del coords["class"]
         names = sorted(self.algorithm.outputs)
         attrs = {
-            "study": self._study,
+            "study": self._study_uuid,
             "algorithm": self.algorithm.name,
             "target_set": self.target_set,
             "version": self.version,

@@ -41,12 +41,12 @@ class StoredPlan:
 
     def blocks(self) -> list[Block]:
         """The blocks of the plan, oldest first; empty for foreign sampling."""
-        found = set(self._objects.children(f"{self._prefix}plans/"))
+        stored = set(self._objects.children(f"{self._prefix}plans/"))
         # A listing may be old, but whether the next block is there is not.
-        while self._objects.exists(f"{self._prefix}plans/{len(found) + 1:04d}.json"):
-            found.add(f"{len(found) + 1:04d}.json")
+        while self._objects.exists(f"{self._prefix}plans/{len(stored) + 1:04d}.json"):
+            stored.add(f"{len(stored) + 1:04d}.json")
         names = sorted(
-            (n for n in found if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
+            (n for n in stored if re.fullmatch(r"[0-9]{4,}\.json", n)), key=lambda n: int(n[:-5])
         )
         for name in names:
             if name not in self._blocks:

@@ -55,15 +55,15 @@ class Target:
         import xarray as xr
 
         units, weights, labels = [], [], []
-        found = self._weights()
-        for row in found.values():
+        row_weights = self._weights()
+        for row in row_weights.values():
             order = np.argsort(-np.abs(row), kind="stable")[:count]
             ids = self._train[order]
             nothing = -1 if ids.dtype.kind in "iu" else ""
             units.append(np.where(row[order] != 0, ids, nothing))
             weights.append(np.where(row[order] != 0, row[order], np.nan))
             labels.append(self._label[order])
-        shape = (len(found), min(count, len(self._train)))
+        shape = (len(row_weights), min(count, len(self._train)))
         dims = ("algorithm", "rank")
         return xr.Dataset(
             {
@@ -72,7 +72,7 @@ class Target:
                 "label": (dims, np.reshape(labels, shape)),
             },
             coords={
-                "algorithm": list(found),
+                "algorithm": list(row_weights),
                 "target": self.id,
             },
         )

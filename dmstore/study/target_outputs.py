@@ -211,8 +211,8 @@ def positions_of(wanted: NDArray[np.int64], run: NDArray[np.int64]) -> NDArray[n
         return np.full(len(wanted), -1, dtype=np.int64)
     order = np.argsort(run, kind="stable")
     place = np.minimum(np.searchsorted(run, wanted, sorter=order), len(run) - 1)
-    found = order[place]
-    return np.where(run[found] == wanted, found, -1).astype(np.int64)
+    positions = order[place]
+    return np.where(run[positions] == wanted, positions, -1).astype(np.int64)
 
 
 def short_digests(view: View) -> NDArray[np.uint64]:

@@ -59,7 +59,7 @@ def read_all(objects: Objects, study: StudyDocument) -> dict[str, TargetSet]:
     FormatError
         If a document is damaged or belongs to another study.
     """
-    found: dict[str, TargetSet] = {
+    sets: dict[str, TargetSet] = {
         name: {**entry, "path": f"examples/{name}.zarr", "later": False}
         for name, entry in study["targets"].items()
     }
@@ -77,15 +77,15 @@ def read_all(objects: Objects, study: StudyDocument) -> dict[str, TargetSet]:
             "path": document["path"],
             "later": True,
         }
-        found.setdefault(document["name"], added)
-    return found
+        sets.setdefault(document["name"], added)
+    return sets
 
 
 def require(objects: Objects, study: StudyDocument, name: str) -> TargetSet:
     """One target set; NotFoundError if the study has none of this name."""
-    found = study["targets"].get(name)
-    if found:
-        return {**found, "path": f"examples/{name}.zarr", "later": False}
+    entry = study["targets"].get(name)
+    if entry:
+        return {**entry, "path": f"examples/{name}.zarr", "later": False}
     known = read_all(objects, study)
     if name not in known:
         msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); add it with 'dmstore targets'"
@@ -192,10 +192,10 @@ def _require_same(
         taken == name and stored["later"] and stored["sha256"] == examples.id_hash(columns["id"])
     )
     if equal:
-        found = groups.read(objects, stored["path"])
+        arrays = groups.read(objects, stored["path"])
         given = _named(columns)
-        equal = found.keys() == given.keys() and all(
-            annotation.same(found[key], given[key]) for key in found
+        equal = arrays.keys() == given.keys() and all(
+            annotation.same(arrays[key], given[key]) for key in arrays
         )
     if not equal:
         msg = (

@@ -80,22 +80,22 @@ def diagnose(path: str | Path) -> Diagnosis:
     if isinstance(objects, LocalObjects):
         tries += [_file_system, _links, _rename]
     tries += [_exclusive, _listing, _clock, _deletion]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         for attempt in tries:
             try:
-                found += attempt(objects, area)
+                findings += attempt(objects, area)
             except (DmstoreError, OSError) as error:
                 text = f"failed: {error}"
                 name = attempt.__name__.strip("_").replace("_", " ")
-                found.append(Finding(name, "wrong", text, ("ingest", "compact")))
+                findings.append(Finding(name, "wrong", text, ("ingest", "compact")))
                 break
     finally:
         try:
             objects.delete(area)
         except (DmstoreError, OSError) as error:
-            found.append(Finding("cleaning up", "note", f"{area} could not be deleted: {error}"))
-    return Diagnosis(objects.url, tuple(found))
+            findings.append(Finding("cleaning up", "note", f"{area} could not be deleted: {error}"))
+    return Diagnosis(objects.url, tuple(findings))
 
 
 def _write_and_read(objects: Objects, area: str) -> Iterator[Finding]:

@@ -177,7 +177,7 @@ def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:
     ids = {run for run, _ in pairs}
     hidden = {pair for pair in (*_pairs(view), *view.conflicts) if pair[0] in ids}
     hidden |= set(view.manifest.retracted)
-    found: dict[tuple[int, str], int] = {}
+    runs: dict[tuple[int, str], int] = {}
     todo = set(pairs)
     # One row of an id is seen at a time.
     while todo:
@@ -186,9 +186,9 @@ def _runs_of(view: View, pairs: Pairs) -> dict[tuple[int, str], int]:
         new = {pair: of[i] for i, pair in enumerate(_pairs(shown)) if pair in todo}
         if not new:
             break
-        found |= new
+        runs |= new
         todo -= new.keys()
-    return found
+    return runs
 
 
 def _pairs(view: View) -> list[Pair]:

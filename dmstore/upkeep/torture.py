@@ -134,30 +134,30 @@ def torture(
     labels = {"train_label": np.zeros(TRAIN, int), "target_label": np.zeros(TARGET, int)}
     study = create_study(where, labels, seed=0)
     study.add_algorithm(_NAME, sampling="foreign", alpha=None)
-    found = Torture(where, compacted=compactors > 0 and exclusive(study.objects))
+    outcome = Torture(where, compacted=compactors > 0 and exclusive(study.objects))
     with tempfile.TemporaryDirectory(prefix="dmstore-torture-") as logs:
-        crew = _Crew(where, Path(logs), writers, compactors if found.compacted else 0, grace)
+        crew = _Crew(where, Path(logs), writers, compactors if outcome.compacted else 0, grace)
         started = time.monotonic()
         try:
-            found.kills = crew.run(
+            outcome.kills = crew.run(
                 seconds, kills, random.Random(seed), counting(progress, "torture")
             )
         finally:
             crew.stop()
-        found.seconds = time.monotonic() - started
+        outcome.seconds = time.monotonic() - started
         acknowledged = _numbers(logs, "acknowledged")
         messages = [path.read_text() for path in sorted(Path(logs).glob("error-*"))]
-        found.errors, found.messages = len(messages), sorted(set(messages))[:3]
-        found.compactions = len(_numbers(logs, "compacted", unique=False))
-    _judge(where, acknowledged, found)
-    if found.compacted and found.passed:
+        outcome.errors, outcome.messages = len(messages), sorted(set(messages))[:3]
+        outcome.compactions = len(_numbers(logs, "compacted", unique=False))
+    _judge(where, acknowledged, outcome)
+    if outcome.compacted and outcome.passed:
         algorithm = open_study(where).algorithm(_NAME)
         compact(algorithm.table)
         vacuum(algorithm.table, set, grace=grace)
-        _judge(where, acknowledged, found)
-    if found.passed and not keep:
+        _judge(where, acknowledged, outcome)
+    if outcome.passed and not keep:
         open_location(str(path)).delete(name)
-    return found
+    return outcome
 
 
 class _Crew:
@@ -296,32 +296,32 @@ def _maintain(where: str, logs: str, life: int, grace: float) -> None:
 
 def _numbers(logs: str, kind: str, *, unique: bool = True) -> list[int]:
     """Numbers on whole lines: the last one may be cut by a kill."""
-    found: list[int] = []
+    numbers: list[int] = []
     for path in Path(logs).glob(f"{kind}-*"):
         text = path.read_text()
-        found += map(int, text[: text.rfind("\n") + 1].split())
-    return sorted(set(found)) if unique else found
+        numbers += map(int, text[: text.rfind("\n") + 1].split())
+    return sorted(set(numbers)) if unique else numbers
 
 
-def _judge(where: str, acknowledged: Sequence[int], found: Torture) -> None:
+def _judge(where: str, acknowledged: Sequence[int], outcome: Torture) -> None:
     study = open_study(where)
     algorithm = study.algorithm(_NAME)
     view = algorithm.table.view()
     visible = set(view.run.tolist())
-    found.acknowledged = len(acknowledged)
-    found.visible = len(view)
-    found.lost = len(set(acknowledged) - visible)
-    found.duplicated = len(view) - len(visible) + len(view.conflicts)
-    found.torn = 0
+    outcome.acknowledged = len(acknowledged)
+    outcome.visible = len(view)
+    outcome.lost = len(set(acknowledged) - visible)
+    outcome.duplicated = len(view) - len(visible) + len(view.conflicts)
+    outcome.torn = 0
     for start in range(0, len(view), 4096):
         run = view.run[start : start + 4096]
         stored = view.read(["mask", "margin"], start, start + 4096)
         expected = make_rows(algorithm, run.tolist()).arrays
         same = [(stored[key] == expected[key]).all(axis=1) for key in ("mask", "margin")]
-        found.torn += int((~(same[0] & same[1])).sum())
-    found.problems = []
+        outcome.torn += int((~(same[0] & same[1])).sum())
+    outcome.problems = []
     with contextlib.suppress(StopIteration):
         problems = verify(study)
         for _ in range(20):
             problem = next(problems)
-            found.problems.append(f"{problem.where}: {problem.text}")
+            outcome.problems.append(f"{problem.where}: {problem.text}")

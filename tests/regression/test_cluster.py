@@ -20,7 +20,7 @@ from dmstore.core import bits
 from dmstore.errors import IncompleteError, InputError, StorageError
 from dmstore.regression import fit
 from dmstore.regression.fitting import cluster, engine, study_fit
-from dmstore.regression.fitting.gram_tiles import Tiles
+from dmstore.regression.fitting.gram_tiles import GramTiles
 from dmstore.regression.fitting.stages import all_stages
 from dmstore.regression.problem.design import count_gram
 from dmstore.regression.problem.packing import padded
@@ -262,7 +262,7 @@ def test_tiles_are_counted_again_and_in_any_order(tmp_path, train, rows):
     masks = [draw.random((runs, train)) < 0.4 for runs in (70, 300, 5, 64, 9, 8, 20, 33)]
     words = [padded(bits.pack_runs(group)) for group in masks]
     steps = all_stages(4, halves=True)
-    tiles = Tiles.create(tmp_path, "fit", len(steps), train, "uint16", rows)
+    tiles = GramTiles.create(tmp_path, "fit", len(steps), train, "uint16", rows)
     bounds = tiles.bounds()
     for first, last in [*bounds[::-1], *bounds]:
         tiles.count(steps, words, first, last, threads=2)

@@ -67,8 +67,8 @@ class _Row(namedtuple("_Row", "run train packed outputs columns digest")):
 
     def layout(self) -> dict[str, Any]:
         """Shapes and dtypes, which all runs of a writer share."""
-        found = {name: (value.dtype.str, value.shape) for name, value in self.outputs.items()}
-        return {"mask": self.train, **found}
+        shapes = {name: (value.dtype.str, value.shape) for name, value in self.outputs.items()}
+        return {"mask": self.train, **shapes}
 
 
 def planned_mask(key: int, mask_id: int, train: int, alpha: float) -> Any:
@@ -284,14 +284,14 @@ class Writer:
             raise WriterError(f"{where}: mask is {mask.dtype} {mask.shape}, not bool ({train},)")
         if planned and not np.array_equal(mask, planned.mask):
             raise WriterError(f"{where}: the mask is not the plan's; train with the plan's mask")
-        found = {name: np.asarray(_to_numpy(value)) for name, value in values.items()}
+        arrays = {name: np.asarray(_to_numpy(value)) for name, value in values.items()}
         declared = plan.outputs if plan is not None else None
         if declared is None:
-            declared = {name: (v.dtype, v.shape) for name, v in found.items() if v.ndim}
-        for name in sorted(declared.keys() - found.keys()) if declared else ["output"]:
+            declared = {name: (v.dtype, v.shape) for name, v in arrays.items() if v.ndim}
+        for name in sorted(declared.keys() - arrays.keys()) if declared else ["output"]:
             raise WriterError(f"{where}: no {name}; every run needs a value a target of each")
-        outputs = {name: _output(name, found[name], *declared[name], where) for name in declared}
-        columns = {n: _column(n, v, where) for n, v in found.items() if n not in outputs}
+        outputs = {name: _output(name, arrays[name], *declared[name], where) for name in declared}
+        columns = {n: _column(n, v, where) for n, v in arrays.items() if n not in outputs}
         if len({name.lower() for name in columns}) < len(columns):
             raise WriterError(f"{where}: two columns differ in case alone")
         if planned:
@@ -345,17 +345,17 @@ class Writer:
 
     def _in_folder(self) -> set[int]:
         """Ids of this study's and algorithm's runs in whole files of the folder."""
-        found: set[int] = set()
+        ids: set[int] = set()
         for name in sorted(n for n in os.listdir(self.folder) if n.endswith(".npz")):
             path = os.path.join(self.folder, name)
             try:
                 with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                     given = [k for k in self._identity if k in arrays.files]
                     if all(str(arrays[key]) == self._identity[key] for key in given):
-                        found.update(arrays["run"].tolist())
+                        ids.update(arrays["run"].tolist())
             except Exception as error:  # Whatever it is: what cannot be read counts for nothing.
                 _log.warning("%s: cannot be read, its runs count as not done (%s)", path, error)
-        return found
+        return ids
 
     def _watch(self) -> None:
         """The thread that writes when it is time, or when a signal came."""

@@ -262,8 +262,8 @@ class _Kept:
         """What was found of all targets."""
         return merge(
             [
-                (np.arange(*bounds), found)
-                for bounds, (_, found) in zip(self._bounds, self._found, strict=True)
+                (np.arange(*bounds), result)
+                for bounds, (_, result) in zip(self._bounds, self._found, strict=True)
             ]
         )
 

@@ -44,15 +44,15 @@ def in_order(array: Any, like: Any, axis: int, what: str) -> Any:
 
 def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
     """Rows of masks that are bool, or numbers 0 and 1."""
-    found = np.asarray(rows)
-    if found.dtype == np.bool_:
-        return found
-    wrong = (found != 0) & (found != 1)
+    masks = np.asarray(rows)
+    if masks.dtype == np.bool_:
+        return masks
+    wrong = (masks != 0) & (masks != 1)
     if wrong.any():
         run, unit = map(int, np.argwhere(wrong)[0])
-        msg = f"masks: {found[run, unit]} in run {start + run}, unit {unit}; expected True or 1 where a run saw a unit, else False or 0"
+        msg = f"masks: {masks[run, unit]} in run {start + run}, unit {unit}; expected True or 1 where a run saw a unit, else False or 0"
         raise InputError(msg)
-    return found.astype(np.bool_)
+    return masks.astype(np.bool_)
 
 
 def plain(array: Any) -> Any:

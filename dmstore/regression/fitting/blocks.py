@@ -87,9 +87,9 @@ class Blocks:
         done = self._done[number]
         if not done:
             return 0, {}
-        found = groups.read(self._objects, self._name(number, done))
+        arrays = groups.read(self._objects, self._name(number, done))
         # What is read may not be written to.
-        return done, {name: np.array(values) for name, values in found.items() if name != "target"}
+        return done, {name: np.array(values) for name, values in arrays.items() if name != "target"}
 
     def store(self, number: int, stages: int, result: Arrays) -> None:
         """Store what so many stages found of a block, in the place of what fewer found."""

@@ -24,7 +24,7 @@ from dmstore.regression.fitting import cluster_worker
 from dmstore.regression.fitting.blocks import Blocks
 from dmstore.regression.fitting.cluster_worker import Job
 from dmstore.regression.fitting.engine import Fitting
-from dmstore.regression.fitting.gram_tiles import Tiles
+from dmstore.regression.fitting.gram_tiles import GramTiles
 from dmstore.regression.fitting.passes import Passes
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def fit_blocks(address: str, fitting: Fitting, blocks: Blocks, job: Job) -> int:
                 tiles = None
                 if fitting.scratch is not None and fitting.shared:
                     grams, fit = len(one.stages), job.document["fit"]
-                    tiles = Tiles.create(fitting.scratch, fit, grams, train, dtype)
+                    tiles = GramTiles.create(fitting.scratch, fit, grams, train, dtype)
                     stack.callback(tiles.remove)
                     work = [(tiles, one, *bounds) for bounds in tiles.bounds()]
                     for counted, _ in enumerate(pool.each(cluster_worker.count, work), 1):
@@ -110,14 +110,14 @@ def _sigterm() -> Iterator[None]:
 
 def _check_address(address: str) -> None:
     """Refuse what is no address, or where nothing listens, before a client waits for it."""
-    found = re.fullmatch(r"(?:([a-z]+)://)?\[?([^\[\]]+)\]?:([0-9]{1,5})", address)
-    if not found and "://" not in address:
+    match = re.fullmatch(r"(?:([a-z]+)://)?\[?([^\[\]]+)\]?:([0-9]{1,5})", address)
+    if not match and "://" not in address:
         msg = f"--cluster {address}: no address; give one such as tcp://host:8786, or local:N"
         raise InputError(msg)
-    if not found or found[1] not in (None, "tcp", "tls"):
+    if not match or match[1] not in (None, "tcp", "tls"):
         return
     try:
-        socket.create_connection((found[2], int(found[3])), timeout=_ANSWER).close()
+        socket.create_connection((match[2], int(match[3])), timeout=_ANSWER).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(_NOBODY.format(address)) from error
 

@@ -23,7 +23,7 @@ from dmstore.errors import DmstoreError, InputError
 from dmstore.regression.fitting.blocks import Blocks
 from dmstore.regression.fitting.engine import Designs, Fitting
 from dmstore.regression.fitting.fit_document import view_of
-from dmstore.regression.fitting.gram_tiles import Tiles
+from dmstore.regression.fitting.gram_tiles import GramTiles
 from dmstore.regression.fitting.memory_plan import on_scratch
 from dmstore.regression.fitting.passes import Pass
 from dmstore.regression.fitting.run_groups import Runs
@@ -47,7 +47,7 @@ class Job:
     ----------
     version : str
         Of dmstore, where the fit was begun.
-    study : str
+    path : str
         Absolute path, or URL.
     document : dict
         ``fit.json``.
@@ -59,7 +59,7 @@ class Job:
     """
 
     version: str
-    study: str
+    path: str
     document: FitDocument
     parts: int
     parameters: Parameters
@@ -80,7 +80,7 @@ class Job:
         objects, parameters = study.objects, fitting.parameters
         return cls(
             version=provenance.version(),
-            study=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
+            path=str(objects.root) if isinstance(objects, LocalObjects) else objects.url,
             document=document,
             parts=len(fitting.runs.sizes) // (parameters.folds or 2),
             parameters=parameters,
@@ -95,19 +95,19 @@ def look(job: Job) -> tuple[int, int, str]:
         return ready.ground.room.stages, len(ready.ground.words[0]), ready.dtype
 
 
-def count(job: Job, tiles: Tiles, one: Pass, first: int, last: int) -> None:
+def count(job: Job, tiles: GramTiles, one: Pass, first: int, last: int) -> None:
     """Count one tile of the Grams of a pass."""
     with _working(job) as ready:
         tiles.count(one.stages, ready.ground.words, first, last, threads=ready.fitting.threads)
 
 
-def fit_block(job: Job, tiles: Tiles | None, one: Pass, number: int, have: int) -> int:
+def fit_block(job: Job, tiles: GramTiles | None, one: Pass, number: int, have: int) -> int:
     """Take a block through the stages of a pass, and store it.
 
     Parameters
     ----------
     job : Job
-    tiles : Tiles, optional
+    tiles : GramTiles, optional
         Where the Grams are counted; else they are counted here.
     one : Pass
     number : int
@@ -164,7 +164,7 @@ class _Ready:
         self.ground = self.fitting.ground()
         self.dtype = np.dtype(gram_dtype(int(unit_counts(self.ground.words).max(initial=0)))).name
         self._place = study.objects, where
-        self._pass: tuple[Pass, Tiles | None] | None = None
+        self._pass: tuple[Pass, GramTiles | None] | None = None
         self._made: list[Design] = []
         self._designs: Designs = {}
 
@@ -176,16 +176,16 @@ class _Ready:
     def _algorithm(job: Job, where: str, address: str) -> Any:
         reason = "it sees another study there"
         try:
-            study = open_study(job.study)
-            found = study.objects.get(f"{where}fit.json")
-            if load_document("fit", found, where) == job.document:
+            study = open_study(job.path)
+            raw = study.objects.get(f"{where}fit.json")
+            if load_document("fit", raw, where) == job.document:
                 return study, study.algorithm(job.document["algorithm"])
         except (DmstoreError, FileNotFoundError) as error:
             reason = str(error)
-        msg = f"worker {address} does not see the study at {job.study} ({reason}); keep it where all workers see it under the same path"
+        msg = f"worker {address} does not see the study at {job.path} ({reason}); keep it where all workers see it under the same path"
         raise InputError(msg)
 
-    def designs(self, one: Pass, tiles: Tiles | None) -> Designs:
+    def designs(self, one: Pass, tiles: GramTiles | None) -> Designs:
         """The designs of a pass, those that choose lam among them."""
         if self._pass == (one, tiles):
             return self._designs

@@ -212,10 +212,10 @@ class Fitting:
             before = result if everyone else stages.take(result, chosen)
             targets = slice(None) if everyone else chosen
             if own:
-                found = self._own(left, said, targets, unit[chosen], before, ground)
+                block_result = self._own(left, said, targets, unit[chosen], before, ground)
             else:
-                found = self._shared(left, said, targets, before, designs, ground)
-            parts.append((chosen, found))
+                block_result = self._shared(left, said, targets, before, designs, ground)
+            parts.append((chosen, block_result))
         blocks.store(number, one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
 
     def _shared(
@@ -234,11 +234,9 @@ class Fitting:
         @functools.cache
         def moments(group: int) -> Moments:
             values, used = said.of(group, targets)
-            found = make_moments(
-                ground.words[group], values, shift, used=used, threads=self.threads
-            )
+            made = make_moments(ground.words[group], values, shift, used=used, threads=self.threads)
             # Only errors on runs that choose lam need the outputs themselves.
-            return found if group in checked else replace(found, values=())
+            return made if group in checked else replace(made, values=())
 
         if self.parameters.solver != "gram":
             return stages.run_whole(left, designs, moments, shift, self.parameters, ground.work)

@@ -80,8 +80,8 @@ def begun(study: Study, where: str, stated: FitDocument) -> Iterator[FitDocument
     document = dump_document("fit", stated)
     first = not objects.exists(name) and objects.put_if_absent(name, document)
     try:
-        found = load(study, where, stated)
-        yield found
+        stored = load(study, where, stated)
+        yield stored
     except IncompleteError:
         raise
     except DmstoreError:
@@ -92,7 +92,7 @@ def begun(study: Study, where: str, stated: FitDocument) -> Iterator[FitDocument
                     objects.path(where).rmdir()
         raise
     # Another process at the same fit may have been refused, and have taken it away.
-    objects.put_if_absent(name, dump_document("fit", found))
+    objects.put_if_absent(name, dump_document("fit", stored))
 
 
 def load(study: Study, where: str, stated: FitDocument) -> FitDocument:

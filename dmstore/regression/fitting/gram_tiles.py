@@ -26,7 +26,7 @@ ROWS = 2048
 
 
 @dataclass(frozen=True)
-class Tiles:
+class GramTiles:
     """The Grams of the stages of a pass, on scratch that all workers see.
 
     Attributes
@@ -48,7 +48,7 @@ class Tiles:
     @classmethod
     def create(
         cls, scratch: str | Path, fit: str, grams: int, train: int, dtype: str, rows: int = ROWS
-    ) -> Tiles:
+    ) -> GramTiles:
         """Make files for some Grams in a new folder of `scratch`.
 
         Raises
@@ -140,15 +140,15 @@ class Tiles:
         runs : sequence of int
             Of each group.
         """
-        found = []
+        made = []
         for number, stage in enumerate(stages):
             with os.fdopen(self._open(number, os.O_RDWR), "r+b") as file:
                 # Writable only so that the kernels need not be compiled again for what is not.
                 gram: NDArray[Any] = np.memmap(
                     file, dtype=self.dtype, mode="r+", shape=(self.train, self.train)
                 )
-            found.append(Design(sum(runs[group] for group in stage.groups), np.asarray(gram)))
-        return found
+            made.append(Design(sum(runs[group] for group in stage.groups), np.asarray(gram)))
+        return made
 
     def remove(self) -> None:
         """Delete the files; who has them mapped keeps what it sees."""

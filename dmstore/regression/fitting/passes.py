@@ -73,9 +73,9 @@ class Passes:
         tell: Callable[[str, int, int], None],
     ) -> None:
         self._blocks, self._tell = blocks, tell
-        groups = stages.passes(stages_, room)
-        ends = itertools.accumulate(map(len, groups))
-        self._passes = [Pass(group, end) for group, end in zip(groups, ends, strict=True)]
+        parts = stages.passes(stages_, room)
+        ends = itertools.accumulate(map(len, parts))
+        self._passes = [Pass(part, end) for part, end in zip(parts, ends, strict=True)]
         self._done = 0
         self._total = sum(
             len(blocks.todo(one.end)) * stages.cost(one.stages) for one in self._passes

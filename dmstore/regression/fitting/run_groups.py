@@ -106,7 +106,7 @@ class Runs:
         -------
         list of (train, words) uint64
         """
-        found = [
+        packed = [
             np.zeros((self._train, len(order) // bits.WORD), dtype=np.uint64)
             for order in self._order
         ]
@@ -125,13 +125,13 @@ class Runs:
             masks = tiles.read((slice(start, min(start + BLOCK, len(self._view))), columns))
             for group, inside in enumerate(self._inside):
                 low, high = places[group][block], places[group][block + 1]
-                found[group][columns, low:high] = bits.pack_runs(masks[inside[block] - start])
+                packed[group][columns, low:high] = bits.pack_runs(masks[inside[block] - start])
 
         with ThreadPoolExecutor(min(max(1, threads), _READERS)) as pool:
             for done, _ in enumerate(pool.map(work, pieces), 1):
                 if progress:
                     progress(done, len(pieces))
-        return found
+        return packed
 
     @property
     def sizes(self) -> list[int]:

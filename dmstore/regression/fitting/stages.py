@@ -159,12 +159,12 @@ def by_groups(
     checks: Mapping[tuple[int, ...], Design],
 ) -> dict[tuple[int, ...], Design]:
     """The designs of a pass and those that choose lam, by their groups; none if `designs` are none."""
-    found = dict(checks)
+    known_designs = dict(checks)
     for stage, design in zip(stages, designs, strict=bool(designs)):
         # A group that is fitted on may choose lam for another fold, with its masks.
         known = checks.get(stage.groups)
-        found[stage.groups] = known.with_gram(design.gram) if known else design
-    return found
+        known_designs[stage.groups] = known.with_gram(design.gram) if known else design
+    return known_designs
 
 
 def run(
@@ -191,8 +191,8 @@ def run(
             result = lasso.choose(block, stage.groups, stage.check, parameters, work)
         elif stage.name == "fold":
             fold = lasso.Fold.of(len(block.shift))
-            found = lasso.choose(block, stage.groups, stage.check, parameters, work, fold)
-            result = folds.add_fold(result, found, fold)
+            fold_result = lasso.choose(block, stage.groups, stage.check, parameters, work, fold)
+            result = folds.add_fold(result, fold_result, fold)
             if stage.number == stage.share - 1:
                 folds.choose(result, parameters)
         elif stage.name == "refit":
@@ -247,7 +247,7 @@ def merge(parts: Sequence[tuple[NDArray[np.int64], Arrays]]) -> Arrays:
     """What was found of all targets of a block, from disjoint ones."""
     order = np.argsort(np.concatenate([targets for targets, _ in parts]))
     return {
-        name: np.concatenate([found[name] for _, found in parts], _axis(name)).take(
+        name: np.concatenate([result[name] for _, result in parts], _axis(name)).take(
             order, _axis(name)
         )
         for name in parts[0][1]

@@ -58,13 +58,13 @@ def add_products(words: Any, planes: Any, scales: Any, out: Any) -> None:
     out : (unit,) float64
     """
     units, count = words.shape[0], planes.shape[0]
-    found = np.empty((count, _UNITS), dtype=np.int32)
+    sums = np.empty((count, _UNITS), dtype=np.int32)
     for start in range(0, units, _UNITS):
         stop = min(start + _UNITS, units)
-        counts(planes, words[start:stop], found)
+        counts(planes, words[start:stop], sums)
         for plane in range(count):
             for unit in range(start, stop):
-                out[unit] += scales[plane] * found[plane, unit - start]
+                out[unit] += scales[plane] * sums[plane, unit - start]
 
 
 @compiled

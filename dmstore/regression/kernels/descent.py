@@ -178,7 +178,7 @@ def _conjugate(
 ) -> Any:
     """The same by conjugate gradients, as far as some steps go: they need no matrix."""
     count = len(active)
-    found, left, way = np.zeros(count), right.copy(), right.copy()
+    solution, left, way = np.zeros(count), right.copy(), right.copy()
     product = np.empty(len(diagonal), dtype=diagonal.dtype)
     size = np.dot(left, left)
     enough = 1e-8 * size
@@ -193,13 +193,13 @@ def _conjugate(
         bend = np.dot(way, image)
         if bend <= 0.0:
             break
-        found += size / bend * way
+        solution += size / bend * way
         left -= size / bend * image
         before, size = size, np.dot(left, left)
         if size <= enough:
             break
         way = left + size / before * way
-    return found
+    return solution
 
 
 @compiled

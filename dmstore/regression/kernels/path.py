@@ -306,7 +306,7 @@ def choose(
     size, sweeps, all_converged = np.int64(0), 0, True
     best, best_error, worse, step = 0, np.inf, 0, 0
     previous = 2.0 * np.max(np.abs(rests[1])) if train else 0.0
-    found, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
+    ahead_errors, spent = np.zeros(ABREAST), np.zeros(ABREAST, dtype=np.int64)
     while step < len(lams):
         count, worse_yet, best_yet = 0, worse, best_error
         while True:
@@ -315,12 +315,12 @@ def choose(
             )
             if not fits:
                 return best_weight, best, sweeps, False
-            found[count] = _error(
+            ahead_errors[count] = _error(
                 weights[2 + count], working.members[:size], fitted, held, predicted
             )
-            if found[count] < best_yet:
-                best_yet, worse_yet = found[count], 0
-            elif found[count] > best_yet:
+            if ahead_errors[count] < best_yet:
+                best_yet, worse_yet = ahead_errors[count], 0
+            elif ahead_errors[count] > best_yet:
                 worse_yet += 1
             count += 1
             impatient = held.runs > 0 and 0 < patience <= worse_yet
@@ -345,15 +345,15 @@ def choose(
                 all_converged &= converged
                 if not converged and states.itemsize < 8:
                     return best_weight, best, sweeps, False
-                found[k] = _error(weight, working.members[:size], fitted, held, predicted)
+                ahead_errors[k] = _error(weight, working.members[:size], fitted, held, predicted)
             previous = lam
-            if held.runs == 0 or found[k] < best_error:
-                best, best_error, worse = step + k, found[k], 0
+            if held.runs == 0 or ahead_errors[k] < best_error:
+                best, best_error, worse = step + k, ahead_errors[k], 0
                 best_weight[:] = weight
-            elif found[k] > best_error:
+            elif ahead_errors[k] > best_error:
                 worse += 1
             if held.runs > 0:
-                errors[step + k] = found[k]
+                errors[step + k] = ahead_errors[k]
                 if 0 < patience <= worse:
                     return best_weight, best, sweeps, all_converged
         for state in (rests, weights):

@@ -45,10 +45,10 @@ def _add_four(
         def splat(place: int) -> Any:
             address = builder.add(weight, constant(4 * place))
             value = builder.load(builder.inttoptr(address, single.as_pointer()))
-            found = ir.Constant(vector, ir.Undefined)
+            filled = ir.Constant(vector, ir.Undefined)
             for lane in range(_LANES):
-                found = builder.insert_element(found, value, ir.Constant(ir.IntType(32), lane))
-            return found
+                filled = builder.insert_element(filled, value, ir.Constant(ir.IntType(32), lane))
+            return filled
 
         values = [splat(place) for place in range(_COLUMNS)]
         before = builder.block

@@ -110,14 +110,14 @@ def _fill_from_gram(source: Any, old: int, new: int, held: int, flat: Any, side:
 def _fill_from_rows(source: Any, old: int, new: int, held: int, flat: Any, side: int) -> int:
     rows, level, runs, quantum = source
     largest, beyond = 0, np.empty(new, dtype=flat.dtype)
-    found = np.empty((_ROWS, new), dtype=np.int32)
+    pairs = np.empty((_ROWS, new), dtype=np.int32)
     last = new if quantum != 1.0 else min(new, held)
     for start in range(old, last, _ROWS):
         stop = min(start + _ROWS, last)
-        counts(rows[start:stop], rows[:stop], found)
+        counts(rows[start:stop], rows[:stop], pairs)
         for a in range(start, stop):
             out = flat[a * side : a * side + a] if a < held else beyond[:a]
-            there = _put(found[a - start, :a], level, level[a], runs, quantum, out)
+            there = _put(pairs[a - start, :a], level, level[a], runs, quantum, out)
             largest = max(largest, there)
     return largest
 

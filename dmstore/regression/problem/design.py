@@ -59,12 +59,12 @@ class Design:
 
     def outputs(self, moments: Moments, target: int) -> NDArray[Any]:
         """Outputs of the runs on one target, in the order of the bits of :attr:`words`; 0 for none."""
-        found = np.zeros(bits.WORD * sum(group.shape[1] for group in self._words))
+        per_bit = np.zeros(bits.WORD * sum(group.shape[1] for group in self._words))
         place = 0
         for group, values in zip(self._words, moments.values, strict=True):
-            found[place : place + len(values)] = values[:, target]
+            per_bit[place : place + len(values)] = values[:, target]
             place += bits.WORD * group.shape[1]
-        return found
+        return per_bit
 
     def with_gram(self, gram: NDArray[Any]) -> Design:
         """The same runs, with their Gram known."""

@@ -134,9 +134,9 @@ def make_moments(
         runs, total, square = 0, np.zeros(targets), np.zeros(targets)
         lowest, highest = np.full(targets, np.inf), np.full(targets, -np.inf)
         # In the order of the runs, so that sums do not depend on the threads.
-        for count, found in pool.map(summary, range(0, len(outputs), _SUMMED)):
-            runs, total, square = runs + count, total + found[0], square + found[1]
-            lowest, highest = np.minimum(lowest, found[2]), np.maximum(highest, found[3])
+        for count, partial in pool.map(summary, range(0, len(outputs), _SUMMED)):
+            runs, total, square = runs + count, total + partial[0], square + partial[1]
+            lowest, highest = np.minimum(lowest, partial[2]), np.maximum(highest, partial[3])
         list(pool.map(work, range(0, train, _UNITS)))
     return Moments(runs, product, total, square, lowest, highest, (rounded,))
 

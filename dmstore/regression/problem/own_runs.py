@@ -150,9 +150,9 @@ class OwnRuns:
 
     def rows(self, members: NDArray[np.int64]) -> Words:
         """Masks of some units in these runs: (member, words) uint64."""
-        found: Words = np.concatenate([group[members] for group in self._groups], axis=1)
-        found &= self._left
-        return found
+        packed: Words = np.concatenate([group[members] for group in self._groups], axis=1)
+        packed &= self._left
+        return packed
 
     def error(self, weight: NDArray[np.float64], bias: float) -> float:
         """Mean squared error of a model."""
@@ -185,8 +185,8 @@ class OwnRuns:
         scales = step * np.exp2(np.arange(count, dtype=np.float64))
         scales[-1] *= -1.0
         total = float(np.bitwise_count(planes).sum(axis=1) @ scales)
-        found: NDArray[np.float64] = self._products(planes, scales) - self.mean * total
-        return found / self.count
+        gradient: NDArray[np.float64] = self._products(planes, scales) - self.mean * total
+        return gradient / self.count
 
     def moment(self) -> NDArray[np.float64]:
         """Covariance of all masks and the output: (train,) float64."""
@@ -228,7 +228,7 @@ class OwnRuns:
     def _products(
         self, planes: NDArray[np.uint64], scales: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        found = np.zeros(self.train)
+        products = np.zeros(self.train)
         for group, place in zip(self._groups, self._places, strict=True):
-            bit_planes.add_products(group, np.ascontiguousarray(planes[:, place]), scales, found)
-        return found
+            bit_planes.add_products(group, np.ascontiguousarray(planes[:, place]), scales, products)
+        return products

@@ -19,9 +19,9 @@ def padded(words: Words) -> Words:
     count = max(1, -(-words.shape[1] // popcount.LANES)) * popcount.LANES
     if words.shape[1] == count:
         return np.ascontiguousarray(words)
-    found = np.zeros((len(words), count), dtype=np.uint64)
-    found[:, : words.shape[1]] = words
-    return found
+    wider = np.zeros((len(words), count), dtype=np.uint64)
+    wider[:, : words.shape[1]] = words
+    return wider
 
 
 class RunPacker:

@@ -124,8 +124,8 @@ def fit_block(
     )
     for name, share, part_designs, part_outputs in parts:
         for number, (design, moments) in enumerate(zip(part_designs, part_outputs, strict=True)):
-            found = at(design, moments, lam * math.sqrt(share), weight, PARTS_TOLERANCE)
-            result[name][number, left] = found
+            part = at(design, moments, lam * math.sqrt(share), weight, PARTS_TOLERANCE)
+            result[name][number, left] = part
     for row, target in enumerate(left.tolist()):
         whole_block.finish(
             target,
@@ -154,8 +154,8 @@ def position(chosen: NDArray[np.float64], lams: NDArray[np.float64]) -> NDArray[
     (target,) int64
     """
     safe = np.where(chosen > 0, chosen, lams[:, -1])
-    found: NDArray[np.int64] = np.abs(np.log(lams / safe[:, None])).argmin(axis=1)
-    return found
+    nearest: NDArray[np.int64] = np.abs(np.log(lams / safe[:, None])).argmin(axis=1)
+    return nearest
 
 
 def square_root(covariance: Any, moment: Any) -> tuple[Any, Any]:
@@ -355,10 +355,10 @@ def _errors(
     square = moments.square[targets] / moments.runs
     said = moments.total[targets] / moments.runs
     level = square - 2 * output * said + output**2
-    found: NDArray[np.float64] = (
+    errors: NDArray[np.float64] = (
         level - 2 * (short * both).sum(axis=1) + ((short @ seen) * short).sum(axis=1)
     )
-    return found
+    return errors
 
 
 @contextlib.contextmanager

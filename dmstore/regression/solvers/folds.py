@@ -14,7 +14,7 @@ from dmstore.regression.solvers.lasso import Fold
 Arrays = dict[str, NDArray[Any]]
 
 
-def add_fold(result: Arrays, found: Arrays, fold: Fold) -> Arrays:
+def add_fold(result: Arrays, chosen: Arrays, fold: Fold) -> Arrays:
     """Add what one fold found to what those before it did.
 
     Until the last, ``holdout_mse`` and ``holdout_r2`` are sums so far: of the errors, and of those of
@@ -24,7 +24,7 @@ def add_fold(result: Arrays, found: Arrays, fold: Fold) -> Arrays:
     ----------
     result : dict
         Of the folds before; empty before the first.
-    found : dict
+    chosen : dict
         As ``lasso.choose`` gives it.
     fold : Fold
 
@@ -33,17 +33,17 @@ def add_fold(result: Arrays, found: Arrays, fold: Fold) -> Arrays:
     dict
     """
     first = not result
-    errors, baseline = fold.share[:, None] * found["holdout_mse"], fold.share * fold.baseline
+    errors, baseline = fold.share[:, None] * chosen["holdout_mse"], fold.share * fold.baseline
     if first:
-        return {**found, "holdout_mse": errors, "holdout_r2": baseline}
-    bias = np.where(np.isnan(result["bias"]), found["bias"], result["bias"])
+        return {**chosen, "holdout_mse": errors, "holdout_r2": baseline}
+    bias = np.where(np.isnan(result["bias"]), chosen["bias"], result["bias"])
     return {
         # Where the refit starts.
-        **found,
+        **chosen,
         "bias": bias,
-        "sweeps": result["sweeps"] + found["sweeps"],
+        "sweeps": result["sweeps"] + chosen["sweeps"],
         # The worst of them has the largest number.
-        "status": np.maximum(result["status"], found["status"]),
+        "status": np.maximum(result["status"], chosen["status"]),
         "holdout_mse": result["holdout_mse"] + errors,
         "holdout_r2": result["holdout_r2"] + baseline,
     }

@@ -97,23 +97,23 @@ def choose(
         lams = parameters.path(lam_max)
         errors = result["holdout_mse"][target]
         if parameters.lam == 0:
-            found = fitted.solve(0.0, result["weight"][target], 0.0, 0, work)
-            bias = fitted.output - float(found.weight @ fitted.mean)
-            errors[0] = held.error(found.weight, bias)
+            solution = fitted.solve(0.0, result["weight"][target], 0.0, 0, work)
+            bias = fitted.output - float(solution.weight @ fitted.mean)
+            errors[0] = held.error(solution.weight, bias)
         else:
-            found = fitted.walk(held, lams, errors, parameters, work)
-        result["weight"][target] = found.weight
-        result["lam"][target], result["lam_max"][target] = lams[found.best], lam_max
+            solution = fitted.walk(held, lams, errors, parameters, work)
+        result["weight"][target] = solution.weight
+        result["lam"][target], result["lam_max"][target] = lams[solution.best], lam_max
         result["lam_path"][target] = lams
-        result["sweeps"][target] = found.sweeps
+        result["sweeps"][target] = solution.sweeps
         # The baseline is what a model without weights predicts: the mean of the fitted runs.
         baseline = held.variance + (held.output - fitted.output) ** 2
         if fold is not None:
             fold.share[target] = held.count / everything.count
             fold.baseline[target] = baseline
         if held.count and baseline > 0:
-            result["holdout_r2"][target] = 1.0 - errors[found.best] / baseline
-        result["status"][target] = status_of(found.best, len(lams), converged=found.converged)
+            result["holdout_r2"][target] = 1.0 - errors[solution.best] / baseline
+        result["status"][target] = status_of(solution.best, len(lams), converged=solution.converged)
 
     work.each(one, targets)
     return result
@@ -152,17 +152,17 @@ def refit(
             return
         problem, lam = problem_of(target), float(result["lam"][target])
         start = result["weight"][target]
-        found = problem.solve(lam, start, parameters.tolerance, parameters.sweeps, work)
+        solution = problem.solve(lam, start, parameters.tolerance, parameters.sweeps, work)
 
         def certify(weight: NDArray[np.float64]) -> tuple[float, float]:
             return problem.certify(weight, lam)
 
         output = problem.output + block.shift[target]
         settled = write_weights(
-            result, target, found.weight, output, problem.mean, certify, parameters
+            result, target, solution.weight, output, problem.mean, certify, parameters
         )
-        result["sweeps"][target] += found.sweeps
-        if not (found.converged and settled):
+        result["sweeps"][target] += solution.sweeps
+        if not (solution.converged and settled):
             result["status"][target] = NOT_CONVERGED
 
     work.each(one, len(block.shift))
@@ -200,7 +200,7 @@ def fit_part(
     work : Work
     """
     targets, train = result["weight"].shape
-    found = result.setdefault(name, np.zeros((share, targets, train), dtype=np.float32))
+    weights = result.setdefault(name, np.zeros((share, targets, train), dtype=np.float32))
     start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
     tolerance = max(parameters.tolerance, PARTS_TOLERANCE)
     problem_of = block.over(groups)
@@ -213,7 +213,7 @@ def fit_part(
             return
         lam = float(result["lam"][target]) * math.sqrt(share)
         solved = problem.solve(lam, start[target], tolerance, parameters.sweeps, work)
-        found[number, target] = solved.weight
+        weights[number, target] = solved.weight
         if not solved.converged:
             result["status"][target] = NOT_CONVERGED
 

@@ -162,7 +162,7 @@ class SharedProblem:
         """KKT violation relative to lam, and duality gap relative to the variance."""
         if lam == 0:
             return unpenalised.of(self._runs.design).certify(self._moment, self.variance, weight)
-        found: tuple[float, float] = gradient.certify(
+        certificate: tuple[float, float] = gradient.certify(
             self._runs.design.gram,
             self.mean,
             self._moment,
@@ -171,7 +171,7 @@ class SharedProblem:
             weight,
             lam,
         )
-        return found
+        return certificate
 
 
 @dataclass(frozen=True)

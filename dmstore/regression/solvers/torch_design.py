@@ -59,9 +59,9 @@ class Covariance:
     def _counts(self, rows: Any, columns: Any | None = None) -> Any:
         """Runs that saw both units: (rows, columns) float64, exact."""
         if self._copy is not None:
-            found = self._copy.index_select(0, rows)
-            found = found if columns is None else found.index_select(1, columns)
-            return _double(found, self._gram.dtype)
+            chosen = self._copy.index_select(0, rows)
+            chosen = chosen if columns is None else chosen.index_select(1, columns)
+            return _double(chosen, self._gram.dtype)
         if columns is None:
             counts = self._gram[rows.cpu().numpy()]
         else:

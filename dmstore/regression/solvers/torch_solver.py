@@ -147,16 +147,16 @@ class _Fit:
         ):
             # A part with 1/n of the runs has sqrt(n) times the noise in every product.
             part = lams * math.sqrt(2.0)
-            found, done = self._at(design, moments, targets, part, weight, coarse)
-            self.result["weight_half"][number, targets] = found.cpu().numpy()
-            halves.append(found)
+            weights, done = self._at(design, moments, targets, part, weight, coarse)
+            self.result["weight_half"][number, targets] = weights.cpu().numpy()
+            halves.append(weights)
             converged &= done
         for number, (design, moments) in enumerate(
             zip(self.designs.quarters, self.outputs.quarters, strict=True)
         ):
             part = lams * 2.0
-            found, done = self._at(design, moments, targets, part, halves[number // 2], coarse)
-            self.result["weight_quarter"][number, targets] = found.cpu().numpy()
+            weights, done = self._at(design, moments, targets, part, halves[number // 2], coarse)
+            self.result["weight_quarter"][number, targets] = weights.cpu().numpy()
             converged &= done
         return best, weight.cpu().numpy(), converged
 
@@ -287,7 +287,7 @@ class _Errors:
         quadratic = (weight * self._check.together(weight)).sum(dim=1).cpu().numpy()
         level = (weight @ self._check.mean).cpu().numpy()
         bias = self._output[rows] - (weight @ mean).cpu().numpy()
-        found: NDArray[np.float64] = (
+        products: NDArray[np.float64] = (
             self._square[rows]
             - 2.0 * cross
             + quadratic
@@ -295,4 +295,4 @@ class _Errors:
             + 2.0 * bias * level
             - 2.0 * bias * self._said[rows]
         )
-        return found
+        return products

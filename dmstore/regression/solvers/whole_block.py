@@ -29,10 +29,10 @@ def empty(designs: Designs, outputs: Outputs, parameters: Parameters) -> dict[st
 def covariance(design: Design, moments: Moments, targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Covariance of masks and the outputs of some targets: (target, train) float64."""
     mean = design.mean
-    found = np.empty((len(targets), len(mean)))
+    products = np.empty((len(targets), len(mean)))
     for row, target in enumerate(targets.tolist()):
-        _, found[row] = centred(moments, mean, target)
-    return found
+        _, products[row] = centred(moments, mean, target)
+    return products
 
 
 def paths(
@@ -93,10 +93,10 @@ def finish(
     lam = float(result["lam_path"][target, best])
 
     def certify(stored: NDArray[np.float64]) -> tuple[float, float]:
-        found: tuple[float, float] = gradient.certify(
+        certificate: tuple[float, float] = gradient.certify(
             designs.everything.gram, mean, moment, everything.runs, variance, stored, lam
         )
-        return found
+        return certificate
 
     level = output + outputs.shift[target]
     settled = block_arrays.write_weights(result, target, weight, level, mean, certify, parameters)

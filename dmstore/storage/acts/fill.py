@@ -88,8 +88,8 @@ def fill_steps(
             return None
         raise
     if len(rows.run):
-        found = log.Base(path, len(rows.run), content_id(rows.run, rows.digest))
-        manifest = log.Manifest(state.manifest.version + 1, "ingest", found)
+        base = log.Base(path, len(rows.run), content_id(rows.run, rows.digest))
+        manifest = log.Manifest(state.manifest.version + 1, "ingest", base)
         # An error of the commit leaves the base where it is: the entry may be there all the same.
         if (yield from log.commit_steps(prefix, manifest)):
             return manifest
@@ -109,8 +109,8 @@ def _fill(
     narrow: dict[str, list[NDArray[Any]]] = {}
 
     def note(part: Rows) -> Rows:
-        found = {"run": part.run, "row_digest": part.digest, **part.columns}
-        for name, values in found.items():
+        gathered = {"run": part.run, "row_digest": part.digest, **part.columns}
+        for name, values in gathered.items():
             assert values is not None
             narrow.setdefault(name, []).append(values)
         return part
@@ -120,8 +120,8 @@ def _fill(
 
     blocks = _blocks(map(note, itertools.chain([first], stream)))
     base.write(table, path, spec, blocks, count, gather, progress)
-    found = gather()
-    return BaseRows(found["run"], found["row_digest"])
+    gathered = gather()
+    return BaseRows(gathered["run"], gathered["row_digest"])
 
 
 def _blocks(parts: Iterable[Rows]) -> Iterator[dict[str, NDArray[Any]]]:

@@ -75,12 +75,12 @@ def read_all(table: Table) -> list[TagDocument]:
     names = [
         name for name in table.objects.children(f"{table.prefix}tags/") if name.endswith(".json")
     ]
-    found = []
+    tags = []
     for name in names:
         where = f"{table.prefix}tags/{name}"
         document = load_document("tag", table.objects.get(where), where)
         if f"{document['name']}.json" != name:
             msg = f"{where}: says that it is tag {document['name'][:40]!a}, so it does not belong here; remove it"
             raise FormatError(msg)
-        found.append(document)
-    return found
+        tags.append(document)
+    return tags

@@ -108,14 +108,14 @@ def _history(prefix: str, newest: int) -> Steps[list[_Entry]]:
 
     A listing may be too old to show its end: when that was committed is not known, so not long ago.
     """
-    found: list[_Entry] = []
+    entries: list[_Entry] = []
     for info in (yield Entries(f"{prefix}log/")):
         for version in log.numbers([info.name.rpartition("/")[2]]):
-            found.append(_Entry((yield from log.read_steps(prefix, version)), info.modified))
-    listed = found[-1].manifest.version if found else 0
+            entries.append(_Entry((yield from log.read_steps(prefix, version)), info.modified))
+    listed = entries[-1].manifest.version if entries else 0
     for version in range(listed + 1, newest + 1):
-        found.append(_Entry((yield from log.read_steps(prefix, version)), math.inf))
-    return found
+        entries.append(_Entry((yield from log.read_steps(prefix, version)), math.inf))
+    return entries
 
 
 def _stored(prefix: str) -> Steps[dict[str, ObjectInfo]]:

@@ -83,8 +83,8 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
             )
 
         def look(rows: slice, arrays: dict[str, Any]) -> list[Problem]:
-            found = _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
-            return list(found)
+            problems = _row_problems(table, where, run[rows], digest[rows], arrays, row_check)
+            return list(problems)
 
         for problems in each(table, base.path, group, _checked(table), look):
             yield from problems

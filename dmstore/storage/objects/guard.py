@@ -79,9 +79,9 @@ class Guard:
         if array is None:
             if value is not None and key.rpartition("/")[2] == _DOCUMENT:
                 place = key.removesuffix(_DOCUMENT)
-                found = metadata.layouts(value.to_bytes(), f"{self.where}/{key}")
+                layouts = metadata.layouts(value.to_bytes(), f"{self.where}/{key}")
                 self._layouts |= {
-                    f"{place}{name}/" if name else place: layout for name, layout in found.items()
+                    f"{place}{name}/" if name else place: layout for name, layout in layouts.items()
                 }
             return value
         if value is None:

@@ -80,7 +80,7 @@ class LocalObjects:
 
     def _hollow(self) -> list[ObjectInfo]:
         """Directories of groups without an object: a writer died at once, or whoever deleted them."""
-        found: list[ObjectInfo] = []
+        directories: list[ObjectInfo] = []
         filled: set[Path] = set()
         for top, folders, files in os.walk(self.root, topdown=False):
             directory = Path(top)
@@ -91,11 +91,11 @@ class LocalObjects:
                 with contextlib.suppress(FileNotFoundError):
                     changed = max(path.stat().st_mtime for path in (directory, *inside))
                     name = directory.relative_to(self.root).as_posix()
-                    found.append(ObjectInfo(name, 0, changed))
-        return found
+                    directories.append(ObjectInfo(name, 0, changed))
+        return directories
 
     def _walk(self, prefix: str) -> list[ObjectInfo]:
-        found: list[ObjectInfo] = []
+        infos: list[ObjectInfo] = []
         stack = [self.path(prefix)]
         while stack:
             directory = stack.pop()
@@ -112,8 +112,8 @@ class LocalObjects:
                         else:
                             status = entry.stat()
                             name = Path(entry.path).relative_to(self.root).as_posix()
-                            found.append(ObjectInfo(name, status.st_size, status.st_mtime))
-        return sorted(found, key=lambda info: info.name)
+                            infos.append(ObjectInfo(name, status.st_size, status.st_mtime))
+        return sorted(infos, key=lambda info: info.name)
 
     def children(self, prefix: str) -> list[str]:
         """See :meth:`Objects.children`."""

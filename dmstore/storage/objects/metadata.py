@@ -70,10 +70,10 @@ def layouts(raw: bytes, where: str) -> dict[str, Layout]:
     """
     try:
         document = strictjson.parse(raw, _LONGEST)
-        found = {}
+        by_path = {}
         for name, node in _nodes(document):
             if node["node_type"] == "array":
-                found[name] = _layout(node, f"{where}: {name}" if name else where)
+                by_path[name] = _layout(node, f"{where}: {name}" if name else where)
             elif node["node_type"] != "group":
                 msg = f"{where}: {str(node['node_type'])[:40]!a} is no kind of node"
                 raise FormatError(msg)
@@ -83,7 +83,7 @@ def layouts(raw: bytes, where: str) -> dict[str, Layout]:
         short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         msg = f"{where}: no metadata of a zarr group or array ({short})"
         raise FormatError(msg) from None
-    return found
+    return by_path
 
 
 def _nodes(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,11 +131,11 @@ def _layout(node: dict[str, Any], where: str) -> Layout:
     if count > _MOST_CHUNKS or inner > _MOST_INNER:
         msg = f"{where}: {count} chunks of {inner or 'no'} parts are more than zarr can go through"
         raise FormatError(msg)
-    found = Layout(shape, chunk, dtype, inner, outer)
-    if (math.prod(chunk) if text else found.chunk_bytes) > (MOST_TEXT // 4 if text else MOST):
+    layout = Layout(shape, chunk, dtype, inner, outer)
+    if (math.prod(chunk) if text else layout.chunk_bytes) > (MOST_TEXT // 4 if text else MOST):
         msg = f"{where}: chunks of {list(chunk)} take more than {MOST} bytes"
         raise FormatError(msg)
-    return found
+    return layout
 
 
 def _names(codecs: list[dict[str, Any]]) -> tuple[str, ...]:

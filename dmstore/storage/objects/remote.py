@@ -119,10 +119,10 @@ class RemoteObjects:
     def _list(self, prefix: str) -> list[ObjectInfo]:
         import obstore
 
-        found = self._call(
+        pages = self._call(
             prefix, lambda: [m for page in obstore.list(self.store, prefix=prefix) for m in page]
         )
-        infos = [ObjectInfo(m["path"], m["size"], m["last_modified"].timestamp()) for m in found]
+        infos = [ObjectInfo(m["path"], m["size"], m["last_modified"].timestamp()) for m in pages]
         return sorted(infos, key=lambda info: info.name)
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
@@ -137,8 +137,8 @@ class RemoteObjects:
         """See :meth:`Objects.children`."""
         import obstore
 
-        found = self._call(prefix, lambda: obstore.list_with_delimiter(self.store, prefix=prefix))
-        paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
+        listing = self._call(prefix, lambda: obstore.list_with_delimiter(self.store, prefix=prefix))
+        paths = [*listing["common_prefixes"], *(meta["path"] for meta in listing["objects"])]
         names = {path.rstrip("/").rpartition("/")[2] for path in paths}
         return sorted(name for name in names if not is_temporary(name))
 
@@ -156,9 +156,9 @@ class RemoteObjects:
         """See :meth:`Objects.get`."""
         import obstore
 
-        found = self._call(name, lambda: obstore.get(self.store, name))
-        check_length(name, found.meta["size"], self.url)
-        return bytes(self._call(name, found.bytes))
+        answer = self._call(name, lambda: obstore.get(self.store, name))
+        check_length(name, answer.meta["size"], self.url)
+        return bytes(self._call(name, answer.bytes))
 
     def open(self, name: str) -> BinaryIO:
         """See :meth:`Objects.open`: all of it at once, since what is opened here is small."""
@@ -173,13 +173,13 @@ class RemoteObjects:
         if not size:
             return b""
         try:
-            found = self._call(
+            answer = self._call(
                 name, lambda: obstore.get_range(self.store, name, start=start, end=size)
             )
         except StorageError:
             # Some servers know no ranges: then the whole object has to come.
             return self.get(name)[-length:]
-        return bytes(found)
+        return bytes(answer)
 
     def serves_ranges(self, name: str) -> bool:
         """Whether a part of an object can be read without the rest."""
@@ -254,10 +254,10 @@ class RemoteObjects:
         name = f".{uuid.uuid4().hex}.part"
         self._call(name, lambda: obstore.put(self.store, name, b"", use_multipart=False))
         try:
-            found = self._call(name, lambda: obstore.head(self.store, name))
+            head = self._call(name, lambda: obstore.head(self.store, name))
         finally:
             self._call(name, lambda: obstore.delete(self.store, name))
-        return float(found["last_modified"].timestamp())
+        return float(head["last_modified"].timestamp())
 
     def reader(self, name: str) -> Store:
         """See :meth:`Objects.reader`."""

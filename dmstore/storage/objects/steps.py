@@ -20,5 +20,5 @@ def drive(steps: Generator[Any, Any, T], perform: Callable[[Any], Any]) -> T:
             else:
                 operation = steps.send(result)
     except StopIteration as stop:
-        found: T = stop.value
-        return found
+        outcome: T = stop.value
+        return outcome

@@ -72,8 +72,8 @@ class StrictStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Read a key; see :meth:`Guard.check`."""
-        found = await self._fetch(key, prototype, byte_range)
-        return self._guard.check(key, found, byte_range) if self.read_only else found
+        value = await self._fetch(key, prototype, byte_range)
+        return self._guard.check(key, value, byte_range) if self.read_only else value
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -95,8 +95,8 @@ class StrictStore(Store):
         zarr would read neighbours as one, which is no chunk that a guard can check; and it would take
         an error in its group of errors for a chunk that may be missing.
         """
-        found = await self.get_partial_values(prototype, [(key, part) for part in byte_ranges])
-        yield list(enumerate(found))
+        values = await self.get_partial_values(prototype, [(key, part) for part in byte_ranges])
+        yield list(enumerate(values))
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refused."""

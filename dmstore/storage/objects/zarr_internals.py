@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def read_key(store: Store, key: str) -> bytes | None:
     """The bytes of a key, outside of any array; None if it is not there."""
-    found = sync(store.get(key, default_buffer_prototype()))
-    return None if found is None else found.to_bytes()
+    value = sync(store.get(key, default_buffer_prototype()))
+    return None if value is None else value.to_bytes()
 
 
 def write_key(store: Store, key: str, content: bytes) -> None:
@@ -35,8 +35,8 @@ def consolidate(store: Store) -> None:
     :mod:`warnings` could keep that warning back, and what it changes, it changes for all threads.
     """
     group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-    found = json.loads(_written(store, "zarr.json"))
-    found["consolidated_metadata"] = {
+    metadata = json.loads(_written(store, "zarr.json"))
+    metadata["consolidated_metadata"] = {
         "kind": "inline",
         "must_understand": False,
         "metadata": {
@@ -45,8 +45,8 @@ def consolidate(store: Store) -> None:
         },
     }
     # In zarr's order, so that the bytes are those that zarr writes.
-    found["node_type"] = found.pop("node_type")
-    write_key(store, "zarr.json", json.dumps(found, indent=2).encode())
+    metadata["node_type"] = metadata.pop("node_type")
+    write_key(store, "zarr.json", json.dumps(metadata, indent=2).encode())
 
 
 def _written(store: Store, key: str) -> bytes:

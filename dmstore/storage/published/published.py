@@ -104,9 +104,9 @@ class IndexedObjects(ReadOnly):
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`; the times are zero."""
-        found = self.index.entries
+        known = self.index.entries
         return [
-            ObjectInfo(name, found[name].size, 0.0) for name in found if name.startswith(prefix)
+            ObjectInfo(name, known[name].size, 0.0) for name in known if name.startswith(prefix)
         ]
 
     def leftovers(self) -> list[ObjectInfo]:

@@ -151,8 +151,8 @@ def check(table: Table, path: str, run: NDArray[np.int64], digest: NDArray[np.ui
         If it does not hold these ids and digests, or rows that do not match them.
     """
     group: Any = table.open_base(path)
-    found = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
-    if not (np.array_equal(run, found[0]) and np.array_equal(digest, found[1])):
+    stored = np.asarray(group["run"][:]), np.asarray(group["row_digest"][:])
+    if not (np.array_equal(run, stored[0]) and np.array_equal(digest, stored[1])):
         msg = f"{table.prefix}{path}: ids or digests are not those of the rows read; nothing was committed"
         raise CorruptionError(msg)
 
@@ -193,5 +193,5 @@ def bad_rows(
 ) -> NDArray[np.int64]:
     """Run ids whose content does not match their digest."""
     wrong = (row_digests(run, arrays, spec) != digest).any(axis=1)
-    found: NDArray[np.int64] = run[wrong]
-    return found
+    wrong_runs: NDArray[np.int64] = run[wrong]
+    return wrong_runs

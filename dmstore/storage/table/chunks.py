@@ -191,10 +191,10 @@ class _Archive:
             place = self._entry(raw, place)
 
     def _entry(self, raw: bytes, place: int) -> int:
-        found: tuple[Any, ...] = struct.unpack_from("<4s6H3L5H2L", raw, place)
-        magic, flags, method = found[0], found[3], found[4]
-        crc, packed, size = found[7:10]
-        name_length, extra, comment, offset = (int(found[i]) for i in (10, 11, 12, 16))
+        fields: tuple[Any, ...] = struct.unpack_from("<4s6H3L5H2L", raw, place)
+        magic, flags, method = fields[0], fields[3], fields[4]
+        crc, packed, size = fields[7:10]
+        name_length, extra, comment, offset = (int(fields[i]) for i in (10, 11, 12, 16))
         name = raw[place + 46 : place + 46 + name_length].decode("ascii")
         if magic != b"PK\x01\x02" or method or flags & ~0x800 or packed != size:
             msg = f"{name!r} is not simply stored"
@@ -282,10 +282,10 @@ def decode_chunk(raw: bytes, layout: metadata.Layout) -> NDArray[Any]:
         raise ValueError(msg)
     if layout.dtype != metadata.TEXT:
         check_blosc(content, len(content), layout.chunk_bytes)
-        found = np.frombuffer(
+        values = np.frombuffer(
             Blosc().decode(content), dtype=np.dtype(layout.dtype).newbyteorder("<")
         )
-        return found.reshape(layout.shape)
+        return values.reshape(layout.shape)
     if zstd_size(content) > metadata.MOST_TEXT:
         msg = f"a chunk of texts is longer than {metadata.MOST_TEXT} bytes"
         raise ValueError(msg)

@@ -95,8 +95,8 @@ def read(objects: Objects, name: str, names: list[str] | None = None) -> dict[st
     if names is None:
         with segment.opened(objects.reader, name) as store:
             names = sorted(zarr.open_group(store, mode="r", zarr_format=3).array_keys())
-    found = segment.read_arrays(objects.reader, name, names)
+    arrays = segment.read_arrays(objects.reader, name, names)
     return {
         key: text(values) if values.dtype.kind in "OT" else np.asarray(values)
-        for key, values in found.items()
+        for key, values in arrays.items()
     }

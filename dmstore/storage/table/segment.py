@@ -107,8 +107,8 @@ def parse_info(name: str, tail: bytes, identity: Mapping[str, str]) -> SegmentIn
         raise CorruptionError(msg) from None
     comment = load_document("segment", tail[end + 22 :], name, lists=("run",))
     for key, value in identity.items():
-        if (found := comment.get(key)) != value:
-            msg = f"{name}: {key} is {found}, expected {value}; the file belongs elsewhere"
+        if (stated := comment.get(key)) != value:
+            msg = f"{name}: {key} is {stated}, expected {value}; the file belongs elsewhere"
             raise FormatError(msg)
     ids = comment["run"]
     digest = np.frombuffer(
@@ -159,10 +159,10 @@ def read_segment(
     """
     try:
         with objects.open(name) as file:
-            found = chunks.read_group(file, name, list(shapes), shapes)
+            arrays = chunks.read_group(file, name, list(shapes), shapes)
     except chunks.UnknownLayoutError:
         return read_arrays(objects.reader, name, list(shapes), index, shapes)
-    return {key: values[index] for key, values in found.items()}
+    return {key: values[index] for key, values in arrays.items()}
 
 
 def read_arrays(

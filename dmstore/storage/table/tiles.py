@@ -111,9 +111,9 @@ class _LocalTiles:
     def read(self, window: Window) -> NDArray[Any]:
         bounds = [part.indices(size)[:2] for part, size in zip(window, self.shape, strict=False)]
         bounds += [(0, size) for size in self.shape[len(bounds) :]]
-        found = np.empty([max(0, high - low) for low, high in bounds], dtype=self.dtype)
-        if not found.size:
-            return found
+        values = np.empty([max(0, high - low) for low, high in bounds], dtype=self.dtype)
+        if not values.size:
+            return values
         outer = [
             range(low // length, -(-high // length))
             for (low, high), length in zip(bounds, self._layout.outer, strict=True)
@@ -122,7 +122,7 @@ class _LocalTiles:
             key = f"{self._where}/c/{'/'.join(map(str, shard))}"
             try:
                 with self._objects.open(key) as file:
-                    self._fill(found, bounds, shard, file)
+                    self._fill(values, bounds, shard, file)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise MissingChunkError(guard.missing_text(key)) from error
             except IsADirectoryError:
@@ -131,11 +131,11 @@ class _LocalTiles:
             except ValueError as error:
                 msg = f"{key}: {error}; restore it from a copy"
                 raise CorruptionError(msg) from None
-        return found
+        return values
 
     def _fill(
         self,
-        found: NDArray[Any],
+        values: NDArray[Any],
         bounds: list[tuple[int, int]],
         shard: tuple[int, ...],
         file: BinaryIO,
@@ -154,7 +154,7 @@ class _LocalTiles:
                 source.append(slice(first - at * length, last - at * length))
                 target.append(slice(first - low, last - low))
                 whole = whole and last - first == length
-            part = found[tuple(target)]
+            part = values[tuple(target)]
             if whole and part.flags.c_contiguous:
                 _decode(content, part)
             else:
@@ -280,6 +280,6 @@ class ShardWriter:
 
 
 def _get(store: Store, key: str) -> bytes:
-    found = read_key(store, key)
-    assert found is not None
-    return found
+    raw = read_key(store, key)
+    assert raw is not None
+    return raw

@@ -139,7 +139,7 @@ class View:
         """Read some arrays of rows `start` to `stop` into memory."""
         stop = len(self) if stop is None else min(stop, len(self))
         spec = self.spec()
-        found = {name: self._empty(spec.arrays[name], max(0, stop - start)) for name in names}
+        arrays = {name: self._empty(spec.arrays[name], max(0, stop - start)) for name in names}
         places = list(self.locate(start, stop))
         ends = np.cumsum([len(index) for _, index in places])
 
@@ -154,7 +154,7 @@ class View:
                 if text and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
                     # Numbers here, texts elsewhere: a base holds them as texts, so a view does.
                     value = np.array([str(item) for item in value], dtype=object)
-                found[name][rows] = value
+                arrays[name][rows] = value
 
         if len(places) < 2:
             for number in range(len(places)):
@@ -162,7 +162,7 @@ class View:
         else:
             with ThreadPoolExecutor(_READERS) as pool:
                 list(pool.map(fill, range(len(places))))
-        return found
+        return arrays
 
     def read_base(self, name: str, window: tuple[slice, ...]) -> NDArray[Any]:
         """A part of an array of the base: slices of its first dims, all of the others."""
