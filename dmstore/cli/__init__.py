@@ -35,7 +35,7 @@ COMMANDS = {
     "publish": "Publish a study to a directory, one .zip or a bucket.",
     "pull": "Copy a published study, check it, and make it one to extend.",
     "diff": "Say how two studies or snapshots differ.",
-    "fit": "Fit one lasso a target.",
+    "fit": "Fit one lasso per target.",
     "evaluate": "Score a fit on runs that nothing was fitted on.",
     "compare": "Compare two fitted algorithms, or two files of scores.",
     "counterfactual": "Check a difference by changing the inputs.",

@@ -129,7 +129,7 @@ def command(
     as_json: bool,
     **own: Any,
 ) -> None:
-    """Fit one lasso a target on the stored runs of ALGORITHM.
+    """Fit one lasso per target on the stored runs of ALGORITHM.
 
     Blocks of targets land one by one; the same command after a kill goes on where it was.
     """

@@ -1,4 +1,4 @@
-"""Datamodels: one lasso a target over shared masks, certified.
+"""Datamodels: one lasso per target over shared masks, certified.
 
 Minimise (1/m) sum_i (w.mask_i + b - output_i)^2 + lam |w|_1 for each target (paper Eq. 5 with an
 unpenalised intercept). All targets share one design, so the work is done in Gram space.
