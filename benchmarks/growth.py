@@ -81,7 +81,7 @@ def phases(path: str, threads: int, clock: str) -> dict[str, float]:
         with _phase(found, "Gram", clocks[clock]):
             made = stages.make_designs(steps[:1], words, sizes, _zeros, None, threads=threads)
         with _phase(found, "moments", clocks[clock]):
-            outputs = runs.said(0, targets)
+            outputs = runs.outputs(0, targets)
             said = [moments(outputs, group, words[group], threads) for group in range(2)]
         holdout = stages.check_designs(steps, words, sizes)
 

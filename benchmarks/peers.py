@@ -91,7 +91,7 @@ def sample(size: str) -> Sample:
         make(path, runs, train, OURS)
         algorithm = dmstore.open_study(path).algorithm("a")
         table = Runs(algorithm, algorithm.table.view(), "margin", parts=1)
-        words, outputs = table.words(PROCESSES), table.said(0, OURS)
+        words, outputs = table.words(PROCESSES), table.outputs(0, OURS)
     designs = [
         make_design(w, n, threads=PROCESSES) for w, n in zip(words, table.sizes, strict=True)
     ]

@@ -71,15 +71,15 @@ def baselines(
     factor = np.zeros(len(seen))
     factor[varied] = count / (seen[varied] * (count - seen[varied]))
     left = ((mask - seen / count) * factor).astype(np.float32)
-    said = runs[output] if targets is None else runs[output].isel(target=targets)
+    outputs = runs[output] if targets is None else runs[output].isel(target=targets)
     own = _Classes(labels, targets, len(seen)) if labels is not None else None
-    influence, kernel_total = np.zeros((2, len(mask), said.shape[1]))
-    total, counted, shift = np.zeros(said.shape[1]), np.zeros(said.shape[1]), None
-    unit = np.full(said.shape[1], -1, dtype=np.int64) if unit is None else unit
+    influence, kernel_total = np.zeros((2, len(mask), outputs.shape[1]))
+    total, counted, shift = np.zeros(outputs.shape[1]), np.zeros(outputs.shape[1]), None
+    unit = np.full(outputs.shape[1], -1, dtype=np.int64) if unit is None else unit
     is_unit = unit >= 0
     for start, chosen in _blocks(fitted):
         masks = _masks(runs, start)[chosen]
-        values = np.asarray(said[start : start + BLOCK].values, dtype=np.float64)[chosen]
+        values = np.asarray(outputs[start : start + BLOCK].values, dtype=np.float64)[chosen]
         if not len(values):
             continue
         # Near the mean, so that outputs far from 0 keep their digits; taken out exactly below.

@@ -141,10 +141,10 @@ def benchmark(
     if document and output not in (None, document["output"]):
         msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
         raise InputError(msg)
-    said = output or (document["output"] if document else "margin")
+    output_name = output or (document["output"] if document else "margin")
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
-    truth = read_truth(runs, said, unit=study.target_train(target_set), force=force)
+    truth = read_truth(runs, output_name, unit=study.target_train(target_set), force=force)
     used = int((runs["split"].values != "eval").sum())
     with blas_threads(threads or cores()):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
@@ -155,7 +155,7 @@ def benchmark(
         if baselines:
             predictions = predict_baselines(
                 runs,
-                said,
+                output_name,
                 truth.mask,
                 labels=_labels(study, target_set),
                 unit=truth.unit,
@@ -172,7 +172,7 @@ def benchmark(
             "study": study.uuid,
             "algorithm": algorithm,
             "fit": document["fit"] if document else "",
-            "output": said,
+            "output": output_name,
             "content_id": runs.attrs["content_id"],
             "eval_runs": len(truth.run),
             "eval_masks": len(truth.mask),

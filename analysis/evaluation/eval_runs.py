@@ -126,8 +126,8 @@ def read_truth(
     if len(unique) < FEWEST:
         msg = f"algorithm {name!r} has runs of {len(unique)} masks, at least {FEWEST} are needed; train more runs"
         raise InputError(msg)
-    said = runs[output].isel(run=chosen)
-    values = np.asarray((said if targets is None else said.isel(target=targets)).values)
+    outputs = runs[output].isel(run=chosen)
+    values = np.asarray((outputs if targets is None else outputs.isel(target=targets)).values)
     run = np.asarray(runs["run"].values)[chosen]
     finite = np.isfinite(values)
     if not finite.all():

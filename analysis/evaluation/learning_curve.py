@@ -108,16 +108,16 @@ def learning_curve(
     if targets is not None and targets < 1:
         msg = f"{targets} targets are not allowed; give at least 1"
         raise InputError(msg)
-    said, settings, named = _settings(study, algorithm, fit, output, options)
+    output_name, settings, named = _settings(study, algorithm, fit, output, options)
     runs = study.runs(algorithm)
     chosen = _draw(runs.sizes["target"], targets, random_state)
-    truth = read_truth(runs, said, chosen)
+    truth = read_truth(runs, output_name, chosen)
     threads, tell = threads or cores(), counting(progress, "curve")
     fits: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):
         for step, (sizes, block) in enumerate(
-            _samples(runs, said, chosen, shares, random_state, threads)
+            _samples(runs, output_name, chosen, shares, random_state, threads)
         ):
             tell(step, len(shares))
             if sum(sizes) < FEWEST_RUNS or not all(sizes):
@@ -141,7 +141,7 @@ def learning_curve(
             "study": study.uuid,
             "algorithm": algorithm,
             "fit": named,
-            "output": said,
+            "output": output_name,
             "content_id": runs.attrs["content_id"],
             "eval_runs": len(truth.run),
             "eval_masks": len(truth.mask),
@@ -170,8 +170,8 @@ def _settings(
     if document and output not in (None, document["output"]):
         document = None
     known = Parameters.__dataclass_fields__
-    said = document["parameters"] if document else {}
-    stated = {k: v for k, v in said.items() if k in known}
+    given = document["parameters"] if document else {}
+    stated = {k: v for k, v in given.items() if k in known}
     asked: dict[str, Any] = {**stated, **options, "halves": False}
     settings = Parameters(**asked)
     # A curve of other parameters than the fit's says nothing of the fit.
@@ -236,7 +236,7 @@ def _samples(
             for packer, member in zip(own, groups, strict=True):
                 packer.add(block[member[start : start + _BLOCK]])
     words: list[list[Words]] = [[], []]
-    said: list[Moments] = []
+    totals: list[Moments] = []
     size = runs.sizes["train"]
     dtype = gram_dtype(len(split))
     # Two Grams in all, that grow in place: choosing lam needs the masks of the holdout runs alone.
@@ -247,16 +247,16 @@ def _samples(
         for column, (group, member) in enumerate(zip(new, members[place], strict=True)):
             words[column].append(group)
             moments = make_moments(group, values[member], shift, threads=threads)
-            said[column : column + 1] = [said[column] + moments if place else moments]
+            totals[column : column + 1] = [totals[column] + moments if place else moments]
         count_gram(new[:1], into=train, threads=threads)
         count_gram(new, into=everything, threads=threads)
-        count = [moments.runs for moments in said]
+        count = [moments.runs for moments in totals]
         designs = {
             (0,): Design(count[0], train),
             (1,): Design(count[1], words=words[1]),
             (0, 1): Design(sum(count), everything),
         }
-        yield count, SharedBlock(designs, said.__getitem__, shift)
+        yield count, SharedBlock(designs, totals.__getitem__, shift)
 
 
 def _steps(

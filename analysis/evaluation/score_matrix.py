@@ -124,9 +124,9 @@ def _from_file(
     train, targets = study.ids("train"), study.ids(target_set)
     decided = decide_orientation(file, given=orientation, train=len(train), targets=len(targets))
     for what, ids in (("train_id", train), ("target_id", targets)):
-        said = file.vector(what)
-        if said is not None:
-            _check_ids(str(file.path), what, said, ids)
+        stated = file.vector(what)
+        if stated is not None:
+            _check_ids(str(file.path), what, stated, ids)
     kind = units or ("standardised" if file.is_standardised_by_default else None)
     matrix = labelled(
         file,
@@ -222,8 +222,8 @@ def _check_shape(
         raise InputError(msg)
 
 
-def _check_ids(where: str, what: str, said: NDArray[Any], ids: NDArray[np.str_]) -> None:
-    texts = np.asarray(said).astype(str)
+def _check_ids(where: str, what: str, stated: NDArray[Any], ids: NDArray[np.str_]) -> None:
+    texts = np.asarray(stated).astype(str)
     if texts.shape != ids.shape:
         msg = f"{where}: {what} has shape {texts.shape}, but the study has {len(ids)}; give scores of this study"
         raise InputError(msg)

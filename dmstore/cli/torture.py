@@ -15,7 +15,10 @@ from dmstore.cli import options, output
     "--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True, help="How long."
 )
 @click.option(
-    "--kills", type=click.IntRange(0), default=None, help="How many kills; two per second by default."
+    "--kills",
+    type=click.IntRange(0),
+    default=None,
+    help="How many kills; two per second by default.",
 )
 @click.option(
     "--writers", type=click.IntRange(1), default=8, show_default=True, help="Writing processes."

@@ -135,7 +135,7 @@ def test_groups_and_words_hold_every_run_once(study):
     runs = Runs(algorithm, view, "margin", parts=4)
     mask, values = view.read(["mask"])["mask"], view.read(["margin"])["margin"].astype(float)
     words = runs.words(threads=3)
-    said, shift = runs.said(0, values.shape[1]), values.mean(axis=0)
+    said, shift = runs.outputs(0, values.shape[1]), values.mean(axis=0)
     assert np.allclose(said.shift, values[np.concatenate(runs.rows)].mean(axis=0))
     for group, rows in enumerate(runs.rows):
         gram = stages.count_gram([words[group]])

@@ -140,21 +140,23 @@ def lasso_path(
     holdout = in_order(holdout, masks, 0, "holdout")
     target_train = in_order(target_train, outputs, 1, "target_train")
     seen: Any = plain(masks)
-    said: Any = plain(outputs)
-    said = said[:, None] if said.ndim == 1 else said
-    if seen.ndim != 2 or said.ndim != 2 or 0 in said.shape + seen.shape:
-        msg = f"masks {seen.shape} and outputs {said.shape}: expected (run, train) and (run, target), none of them empty"
+    values: Any = plain(outputs)
+    values = values[:, None] if values.ndim == 1 else values
+    if seen.ndim != 2 or values.ndim != 2 or 0 in values.shape + seen.shape:
+        msg = f"masks {seen.shape} and outputs {values.shape}: expected (run, train) and (run, target), none of them empty"
         raise InputError(msg)
-    if len(seen) != len(said):
-        msg = f"masks of {len(seen)} runs and outputs of {len(said)}: expected a row a run in both"
+    if len(seen) != len(values):
+        msg = (
+            f"masks of {len(seen)} runs and outputs of {len(values)}: expected a row a run in both"
+        )
         raise InputError(msg)
     if seen.dtype.kind not in "buif":
         msg = f"masks {seen.dtype}: expected bool, True where a run saw a unit"
         raise InputError(msg)
-    if said.dtype.kind not in "fiub":
-        msg = f"outputs {said.dtype}: expected real numbers"
+    if values.dtype.kind not in "fiub":
+        msg = f"outputs {values.dtype}: expected real numbers"
         raise InputError(msg)
-    (runs, targets), train = said.shape, seen.shape[1]
+    (runs, targets), train = values.shape, seen.shape[1]
     if runs < FEWEST_RUNS:
         msg = f"masks and outputs of {runs} runs: at least {FEWEST_RUNS} are needed"
         raise InputError(msg)
@@ -163,7 +165,7 @@ def lasso_path(
     threads = threads or cores()
     blocks = _Kept(targets)
     fitting = Fitting(
-        _ArrayRuns(seen, said, sets),
+        _ArrayRuns(seen, values, sets),
         unit,
         parameters,
         threads,
@@ -209,7 +211,7 @@ class _ArrayRuns:
     def words(self, threads: int, progress: Callable[[int, int], None]) -> list[Words]:
         return packed(self._masks, self._sets)
 
-    def said(self, start: int, stop: int) -> _ArrayOutputs:
+    def outputs(self, start: int, stop: int) -> _ArrayOutputs:
         return _ArrayOutputs(_outputs(self._outputs, slice(start, stop)), self._sets)
 
 

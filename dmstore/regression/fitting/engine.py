@@ -67,7 +67,7 @@ class GroupedRuns(Protocol):
     def words(self, threads: int, progress: Callable[[int, int], None]) -> list[Words]:
         """Masks of each group, packed along runs."""
 
-    def said(self, start: int, stop: int) -> BlockOutputs:
+    def outputs(self, start: int, stop: int) -> BlockOutputs:
         """What the runs say on some targets."""
 
 
@@ -200,7 +200,7 @@ class Fitting:
             # Another process at the same fit went further since this pass began.
             return
         start, stop = blocks.bounds(number)
-        said, unit = self.runs.said(start, stop), self.unit[start:stop]
+        outputs, unit = self.runs.outputs(start, stop), self.unit[start:stop]
         # Stages of this pass that were done with more memory are not done again.
         left = one.stages[max(0, have - (one.end - len(one.stages))) :]
         parts = []
@@ -212,28 +212,28 @@ class Fitting:
             before = result if everyone else stages.take(result, chosen)
             targets = slice(None) if everyone else chosen
             if own:
-                block_result = self._own(left, said, targets, unit[chosen], before, ground)
+                block_result = self._own(left, outputs, targets, unit[chosen], before, ground)
             else:
-                block_result = self._shared(left, said, targets, before, designs, ground)
+                block_result = self._shared(left, outputs, targets, before, designs, ground)
             parts.append((chosen, block_result))
         blocks.store(number, one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
 
     def _shared(
         self,
         left: Sequence[Stage],
-        said: BlockOutputs,
+        outputs: BlockOutputs,
         targets: NDArray[np.int64] | slice,
         before: Arrays,
         designs: Designs,
         ground: Ground,
     ) -> Arrays:
         """Targets that share their designs."""
-        shift = said.shift[targets]
+        shift = outputs.shift[targets]
         checked = {group for stage in left for group in stage.check}
 
         @functools.cache
         def moments(group: int) -> Moments:
-            values, used = said.of(group, targets)
+            values, used = outputs.of(group, targets)
             made = make_moments(ground.words[group], values, shift, used=used, threads=self.threads)
             # Only errors on runs that choose lam need the outputs themselves.
             return made if group in checked else replace(made, values=())
@@ -246,15 +246,15 @@ class Fitting:
     def _own(
         self,
         left: Sequence[Stage],
-        said: BlockOutputs,
+        outputs: BlockOutputs,
         targets: NDArray[np.int64] | slice,
         unit: NDArray[np.int64],
         before: Arrays,
         ground: Ground,
     ) -> Arrays:
         """Targets that are train units."""
-        values, used = zip(*(said.of(g, targets) for g in range(len(ground.words))), strict=True)
-        groups = OwnGroups.of(ground.words, values, said.shift[targets], unit, used)
+        values, used = zip(*(outputs.of(g, targets) for g in range(len(ground.words))), strict=True)
+        groups = OwnGroups.of(ground.words, values, outputs.shift[targets], unit, used)
         return stages.run(left, OwnBlock(groups), self.parameters, before, ground.work)
 
     def room(self, words: Sequence[Words]) -> Room:

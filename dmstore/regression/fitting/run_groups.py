@@ -138,7 +138,7 @@ class Runs:
         """Runs of each group."""
         return [len(rows) for rows in self.rows]
 
-    def said(self, start: int, stop: int) -> BlockOutputs:
+    def outputs(self, start: int, stop: int) -> BlockOutputs:
         """The output of all runs on some targets."""
         values = self._view.tiles(self._output).read((slice(None), slice(start, stop)))
         # Of these runs alone: an outlier among eval runs would leave float32 sums no digits.

@@ -221,17 +221,17 @@ def run_whole(
 ) -> Arrays:
     """Take a block through all stages of a fit by a solver that knows only whole blocks."""
     fits = [designs[stage.groups] for stage in stages]
-    said = [add([moments(group) for group in stage.groups]) for stage in stages]
+    by_stage = [add([moments(group) for group in stage.groups]) for stage in stages]
     check = stages[0].check
     return registry.load(parameters.solver)(
         Designs(fits[0], designs[check], fits[1], tuple(fits[2:4]), tuple(fits[4:])),
         Outputs(
-            said[0],
+            by_stage[0],
             add([moments(group) for group in check]),
-            said[1],
+            by_stage[1],
             shift,
-            tuple(said[2:4]),
-            tuple(said[4:]),
+            tuple(by_stage[2:4]),
+            tuple(by_stage[4:]),
         ),
         parameters,
         threads=work.threads,

@@ -136,8 +136,8 @@ def fit(
     Examples
     --------
     >>> study = dmstore.open_study("digits.dm")  # doctest: +SKIP
-    >>> found = fit(study, "plain", folds=5, halves=False)  # doctest: +SKIP
-    >>> found.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
+    >>> fitted = fit(study, "plain", folds=5, halves=False)  # doctest: +SKIP
+    >>> fitted.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
     """
     parameters = Parameters(**options)
     registry.load(parameters.solver)
