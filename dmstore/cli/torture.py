@@ -88,6 +88,8 @@ def command(
     ]
     if not outcome.compacted and compactors:
         lines.append("compactors took no part: this storage lets an existing name be overwritten")
+    if not outcome.acknowledged:
+        lines.append("nothing was acknowledged, so nothing was tried: give more --seconds")
     lines += [f"  {line}" for line in (*outcome.messages, *outcome.problems)]
     output.emit({**asdict(outcome), "passed": outcome.passed}, [*lines, verdict], as_json=as_json)
     if not outcome.passed:

@@ -39,6 +39,8 @@ _NAME = "soak"
 _LIFE = 1 << 20
 # A writer trains for at most so many seconds between commits, so that compactors get a turn.
 _TRAINING = 0.1
+# Seconds that processes may take to start.
+_START = 60.0
 
 
 @dataclass
@@ -198,6 +200,7 @@ class _Crew:
         tell: Count,
     ) -> int:
         """Kill and replace; how many were killed."""
+        self._wait()
         started, done = time.monotonic(), 0
         pause = seconds / max(kills, 1)
         while time.monotonic() - started < seconds or done < kills:
@@ -215,6 +218,16 @@ class _Crew:
                 if not process.is_alive():
                     self._processes[number] = self._start(self._roles[number])
         return done
+
+    def _wait(self) -> None:
+        """Wait for a first acknowledged run, or an error: a busy machine is slow to start processes."""
+        limit = time.monotonic() + _START
+        while time.monotonic() < limit:
+            if any(path.stat().st_size for path in self._logs.glob("acknowledged-*")):
+                return
+            if any(self._logs.glob("error-*")):
+                return
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Kill all that are left: whatever they do must not matter."""

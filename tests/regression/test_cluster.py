@@ -199,7 +199,7 @@ def test_workers_that_cannot_do_it(study, scheduler, monkeypatch):
     real = study_fit.Job.of
 
     def elsewhere(*given, **named):
-        return dataclasses.replace(real(*given, **named), study=study.path)
+        return dataclasses.replace(real(*given, **named), path=study.path)
 
     monkeypatch.setattr(study_fit.Job, "of", elsewhere)
     with pytest.raises(InputError, match=r"does not see the study at .*no study there.*same path"):
