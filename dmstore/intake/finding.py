@@ -51,7 +51,12 @@ def find_sources(
             errors.append(str(error))
             continue
         if not opened:
-            msg = f"{path}: no .npz file in this directory, and nothing else that is known; say what it is with --format"
+            known = (
+                ""
+                if format != "auto"
+                else ", and nothing else that is known; say what it is with --format"
+            )
+            msg = f"{path}: no .{kind} file in this directory{known}"
             raise InputError(msg)
         for source in opened:
             if say and source.title:

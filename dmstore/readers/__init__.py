@@ -1,10 +1,12 @@
 """Readers of what holds runs or scores: one format a module, told apart by :func:`sniff`.
 
 A format is a module with ``sniff(path)``, which is cheap and never raises, and ``open_source(path, request)``,
-which gives a :class:`~dmstore.readers.source.Source`; where a path may hold many, ``find(path)`` lists them.
+which gives a :class:`~dmstore.readers.source.Source`; where a path may hold many, ``find(path)`` lists them
+(``ingest --create`` calls ``open_source`` alone, which reads or refuses such a path). ``source.py`` has what most need:
+``ArraySource``, ``find_outputs``, ``check_ids``; ``core/strictjson.py`` reads JSON.
 
 Imports: study and below.
-To add a format, a module and its line in ``_MODULES``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
+To add a format, a module, its line in ``_MODULES`` (order decides; ``npz`` stays last) and in ``--format`` of ``cli/ingest.py``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def open_sources(path: str | Path, format: str, request: Request) -> list[Source
     Returns
     -------
     list of Source
-        Empty if a directory has no workers' file in it.
+        Empty if a directory has no file of the format in it.
     """
     find = getattr(_module(format), "find", lambda path: [path])
     return [open_source(place, format, request) for place in find(Path(path))]

@@ -21,6 +21,8 @@ from dmstore.readers.files import MemoryArray, RowArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.source import (
     KEYS,
+    NUMBER,
+    RENAME,
     ArraySource,
     Request,
     find_columns,
@@ -103,6 +105,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
         columns,
         packed=packed,
         notes=notes + more + still,
+        remedy=NUMBER if own is None else RENAME,
     )
 
 

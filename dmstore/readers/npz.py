@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dmstore.core import bits
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers.source import Output, Request, Source, stamp
+from dmstore.readers.source import RENAME, Output, Request, Source, stamp
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
 
@@ -72,7 +72,7 @@ class NpzSource(Source):
     digest = None
     zero_filled = False
     whole = True
-    remedy = "give new runs new ids, or leave out the ones stored"
+    remedy = RENAME
 
     def __init__(self, path: Path, table: Table) -> None:
         self.path = path

@@ -98,6 +98,11 @@ class Output:
     classes: int | None = None
 
 
+# What to do about runs that are stored with other content: of sources that number runs, and of those that name them.
+NUMBER = "if these are other runs, number them from a free id with --first-run"
+RENAME = "give new runs new ids, or leave out the ones stored"
+
+
 class Source(Protocol):
     """Runs that somebody has, read some rows at a time. Readers inherit what stands here.
 
@@ -137,7 +142,7 @@ class Source(Protocol):
     zero_filled: bool
     whole: bool = False
     claimed: int = 0
-    remedy: str = "if these are other runs, number them from a free id with --first-run"
+    remedy: str = NUMBER
 
     def load(self) -> None:
         """Read what is read at once: of a whole source, all of it. Called when its turn comes."""
@@ -187,6 +192,7 @@ class ArraySource(Source):
     zero_filled: bool = True
     notes: list[str] = field(default_factory=list)
     digest: NDArray[np.uint8] | None = None
+    remedy: str = NUMBER
 
     def __post_init__(self) -> None:
         self.ids = check_ids(self.ids, self.path)
