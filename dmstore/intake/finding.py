@@ -39,8 +39,12 @@ def find_sources(
     Raises
     ------
     InputError
-        If there is none at all, or none in a directory.
+        If there is none at all, or none in a directory; if `paths` is one path and no list, whose
+        letters would be taken for paths.
     """
+    if isinstance(paths, str | bytes | Path):
+        msg = f"sources {str(paths)!r}: expected a list of paths; write [{str(paths)!r}]"
+        raise InputError(msg)
     opened_all: list[Source] = []
     errors: list[str] = []
     for path in paths:

@@ -52,6 +52,7 @@ def open_source(path: str | Path, format: str, request: Request) -> Source:
         If the format is unknown, or the path does not hold it.
     """
     module = _module(format)
+    _check_named(path)
     try:
         source: Source = module.open_source(Path(path), request)
     except FAULTS:
@@ -70,8 +71,16 @@ def open_sources(path: str | Path, format: str, request: Request) -> list[Source
     list of Source
         Empty if a directory has no file of the format in it.
     """
+    _check_named(path)
     find = getattr(_module(format), "find", lambda path: [path])
     return [open_source(place, format, request) for place in find(Path(path))]
+
+
+def _check_named(path: str | Path) -> None:
+    # An empty path is the working directory to pathlib, and an unset variable to a shell.
+    if not str(path):
+        msg = "'' is no path: name the source, or '.' for all of the working directory"
+        raise InputError(msg)
 
 
 def _module(format: str) -> Any:

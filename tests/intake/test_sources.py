@@ -703,3 +703,22 @@ def test_a_source_of_which_no_row_is_a_run_stores_nothing(tmp_path):
     assert (result.new, result.skipped) == (0, 40)
     assert algorithm.table.view().manifest.version == 0
     assert algorithm.table.objects.children(f"{algorithm.table.prefix}base/") == []
+
+
+@pytest.mark.parametrize("sources", ["runs.npz", Path("runs.npz"), b"runs.npz", [""]])
+def test_what_is_no_list_of_paths_takes_nothing(tmp_path, monkeypatch, sources):
+    """The letters of a path are paths too ('/' is the disk), and '' is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    labels = {"train_label": np.zeros(6, int), "target_label": np.zeros(2, int)}
+    study = dmstore.create_study(tmp_path / "s.dm", labels, seed=0)
+    study.add_algorithm("a", sampling="foreign", alpha=None)
+    mask = np.eye(6, dtype=bool)[:4]
+    np.savez(tmp_path / "stray.npz", run=np.arange(4), mask=mask, margin=np.ones((4, 2), "f4"))
+    if sources == [""]:
+        result = dmstore.ingest(study, "a", sources)
+        assert result.new == 0
+        assert "'' is no path" in result.errors[0]
+    else:
+        with pytest.raises(InputError, match="expected a list of paths"):
+            dmstore.ingest(study, "a", sources)
+    assert len(study.runs("a").run) == 0
