@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 import dmstore
-from benchmarks.peers import moments
 from benchmarks.regression import make
 from benchmarks.tools import measured
 from dmstore.core import bits
 from dmstore.core.threads import blas_threads, cores
 from dmstore.regression import lasso_path
 from dmstore.regression.fitting import stages
+from dmstore.regression.fitting.engine import group_moments
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.moments import make_moments
 from dmstore.regression.problem.packing import padded
@@ -82,7 +82,10 @@ def phases(path: str, threads: int, clock: str) -> dict[str, float]:
             made = stages.make_designs(steps[:1], words, sizes, _zeros, None, threads=threads)
         with _phase(found, "moments", clocks[clock]):
             outputs = runs.outputs(0, targets)
-            said = [moments(outputs, group, words[group], threads) for group in range(2)]
+            said = [
+                group_moments(outputs, group, slice(None), words[group], threads)
+                for group in range(2)
+            ]
         holdout = stages.check_designs(steps, words, sizes)
 
         def of(group: int) -> Any:

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 import dmstore
 from benchmarks.peer import LIMIT
 from benchmarks.regression import SIZES, make
-from dmstore.regression.fitting.run_groups import BlockOutputs, Runs
+from dmstore.regression.fitting.engine import group_moments
+from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.kernels import gradient, popcount
 from dmstore.regression.kernels import path as kernels
 from dmstore.regression.problem.block import Designs, Outputs
 from dmstore.regression.problem.design import Design, make_design
-from dmstore.regression.problem.moments import Moments, make_moments
-from dmstore.regression.problem.packing import Words
+from dmstore.regression.problem.moments import Moments
 from dmstore.regression.problem.parameters import PATH_TOLERANCE, Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.lasso import fit_block
@@ -95,14 +95,10 @@ def sample(size: str) -> Sample:
     designs = [
         make_design(w, n, threads=PROCESSES) for w, n in zip(words, table.sizes, strict=True)
     ]
-    said, checked = (moments(outputs, group, words[group], PROCESSES) for group in range(2))
+    said, checked = (
+        group_moments(outputs, group, slice(None), words[group], PROCESSES) for group in range(2)
+    )
     return Sample(designs[0], designs[1], said, checked, outputs.shift)
-
-
-def moments(outputs: BlockOutputs, group: int, words: Words, threads: int) -> Moments:
-    """Products of one group's masks with its outputs."""
-    values, used = outputs.of(group, slice(None))
-    return make_moments(words, values, outputs.shift, used=used, threads=threads)
 
 
 def ours(

@@ -267,9 +267,9 @@ def _steps(
     place = np.random.default_rng([random_state, 2]).permutation(len(unique))
     step = np.searchsorted(np.array(shares) * len(unique), place + 1 - 1e-9)
     step[step == len(shares)] = -1
-    first_step = np.full(len(mask_id), -1, dtype=np.int64)
-    first_step[free] = step[inverse.ravel()]
-    return first_step
+    step_of_run = np.full(len(mask_id), -1, dtype=np.int64)
+    step_of_run[free] = step[inverse.ravel()]
+    return step_of_run
 
 
 def _judged(

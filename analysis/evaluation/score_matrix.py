@@ -197,17 +197,17 @@ def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -
     InputError
         If two files remain that cannot be told apart.
     """
-    repeated = [
+    longer = [
         f"{printable(Path(path).absolute().parent.name)}-{name}"
         if isinstance(path, str | Path) and (names.count(name) > 1 or name in taken)
         else name
         for name, path in zip(names, paths, strict=True)
     ]
-    for name in repeated:
-        if repeated.count(name) > 1 or name in taken:
+    for name in longer:
+        if longer.count(name) > 1 or name in taken:
             msg = f"two methods would be called {name!r}; give the files different names"
             raise InputError(msg)
-    return repeated
+    return longer
 
 
 def _check_shape(

@@ -213,18 +213,18 @@ def _names(paths: Pair, files: list[ScoreFile], given: Pair) -> list[str]:
             f"{Path(path).absolute().parent.name}-{stem}"
             for path, stem in zip((file.path for file in files), stems, strict=True)
         ]
-    repeated = [
+    chosen = [
         str(said) if said is not None else printable(stem)
         for said, stem in zip(given, stems, strict=True)
     ]
-    for text in repeated:
+    for text in chosen:
         if not text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
             msg = f"name {text[:60]!r} is not allowed; use 1 to {LONGEST_NAME} printable characters"
             raise InputError(msg)
-    if repeated[0] == repeated[1]:
-        msg = f"both {paths[0]} and {paths[1]} would be called {repeated[0]!r}; give two different --name"
+    if chosen[0] == chosen[1]:
+        msg = f"both {paths[0]} and {paths[1]} would be called {chosen[0]!r}; give two different --name"
         raise InputError(msg)
-    return repeated
+    return chosen
 
 
 def _directory(names: list[str], name: str) -> str:
@@ -291,15 +291,15 @@ def _load(place: Path, labels: Labels) -> xr.Dataset:
     except FileNotFoundError:
         msg = f"{where}: is gone or incomplete; delete {place} and compare again"
         raise CorruptionError(msg) from None
-    examples = xr.Dataset(
+    result = xr.Dataset(
         {k: (spec.arrays[k].dims, v) for k, v in arrays.items() if k in spec.arrays},
         coords={"train": labels.train["train"], "target": labels.targets["target"]},
     )
     if "label" in labels.targets:
-        examples = examples.assign_coords(target_label=("target", labels.targets["label"].values))
+        result = result.assign_coords(target_label=("target", labels.targets["label"].values))
     if not objects.exists(_PAGE):
-        objects.put_if_absent(_PAGE, render(examples, _subject(document, labels)).encode())
-    return examples.assign_attrs(
+        objects.put_if_absent(_PAGE, render(result, _subject(document, labels)).encode())
+    return result.assign_attrs(
         {
             "comparison": document["comparison"],
             "path": str(place),

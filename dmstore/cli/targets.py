@@ -30,8 +30,8 @@ def command(path: str, set_name: str, source: str, as_json: bool) -> None:
 
     study = open_study(path)
     done = study.add_targets(set_name, source)
-    added = study.target_set(set_name)
-    count, columns = added.sizes["target"], sorted(map(str, added.data_vars))
+    target_set = study.target_set(set_name)
+    count, columns = target_set.sizes["target"], sorted(map(str, target_set.data_vars))
     said = "added" if done == "new" else "already there"
     output.emit(
         {

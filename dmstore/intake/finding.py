@@ -45,7 +45,7 @@ def find_sources(
     if isinstance(paths, str | bytes | Path):
         msg = f"sources {str(paths)!r}: expected a list of paths; write [{str(paths)!r}]"
         raise InputError(msg)
-    opened_all: list[Source] = []
+    queue: list[Source] = []
     errors: list[str] = []
     for path in paths:
         kind = readers.sniff(path) if format == "auto" else format
@@ -55,18 +55,15 @@ def find_sources(
             errors.append(str(error))
             continue
         if not opened:
-            known = (
-                ""
-                if format != "auto"
-                else ", and nothing else that is known; say what it is with --format"
-            )
-            msg = f"{path}: no .{kind} file in this directory{known}"
+            msg = f"{path}: no .{kind} file in this directory"
+            if format == "auto":
+                msg += ", and nothing else that is known; say what it is with --format"
             raise InputError(msg)
         for source in opened:
             if say and source.title:
                 say(f"{source.path}: {source.format}: {source.title}")
-        opened_all += opened
-    if not opened_all and not errors:
+        queue += opened
+    if not queue and not errors:
         msg = "no files to ingest; name .npz files, directories or other sources"
         raise InputError(msg)
-    return deque(sorted(opened_all, key=lambda source: not source.whole)), errors
+    return deque(sorted(queue, key=lambda source: not source.whole)), errors

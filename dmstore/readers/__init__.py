@@ -6,7 +6,8 @@ which gives a :class:`~dmstore.readers.source.Source`; where a path may hold man
 ``ArraySource``, ``find_outputs``, ``check_ids``; ``core/strictjson.py`` reads JSON.
 
 Imports: study and below.
-To add a format, a module, its line in ``_MODULES`` (order decides; ``npz`` stays last) and in ``--format`` of ``cli/ingest.py``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
+To add a format, a module, its line in ``_MODULES`` (order decides; ``npz`` stays last) and in ``--format`` of
+``cli/ingest.py``; a miniature of it in ``tests/data`` and its traps in ``tests/readers``.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ def find_outputs(
     if targets is None and shaped:
         first = sorted(shaped, key=lambda key: (names[key] != "margin", key not in asked, key))[0]
         targets = shaped[first].shape[1]
-    outputs, columns, notes = {}, {}, []
+    outputs, named, notes = {}, {}, []
     for key, name in names.items():
         array = arrays[key]
         dtype = output_dtype(array.dtype)
@@ -341,8 +341,8 @@ def find_outputs(
         if key not in asked and not _usable_name(name):
             notes.append(f"{key} cannot be an output's name; left out (give it one with --output)")
             continue
-        outputs[name], columns[name] = Output(key, dtype, classes), array
-    return outputs, columns, notes
+        outputs[name], named[name] = Output(key, dtype, classes), array
+    return outputs, named, notes
 
 
 _DECLARABLE = {"float16", "float32", "float64", "int8", "int16", "int32", "int64"}

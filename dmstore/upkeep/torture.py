@@ -223,9 +223,8 @@ class _Crew:
         """Wait for a first acknowledged run, or an error: a busy machine is slow to start processes."""
         limit = time.monotonic() + _START
         while time.monotonic() < limit:
-            if any(path.stat().st_size for path in self._logs.glob("acknowledged-*")):
-                return
-            if any(self._logs.glob("error-*")):
+            acknowledged = (path.stat().st_size for path in self._logs.glob("acknowledged-*"))
+            if any(acknowledged) or any(self._logs.glob("error-*")):
                 return
             time.sleep(0.05)
 

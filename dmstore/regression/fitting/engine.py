@@ -53,6 +53,18 @@ class BlockOutputs(Protocol):
         """
 
 
+def group_moments(
+    outputs: BlockOutputs,
+    group: int,
+    targets: NDArray[np.int64] | slice,
+    words: Words,
+    threads: int,
+) -> Moments:
+    """Products of the masks of a group of runs with what they say on some targets of a block."""
+    values, used = outputs.of(group, targets)
+    return make_moments(words, values, outputs.shift[targets], used=used, threads=threads)
+
+
 class GroupedRuns(Protocol):
     """Runs in groups that no statistic is taken apart of."""
 
@@ -233,8 +245,7 @@ class Fitting:
 
         @functools.cache
         def moments(group: int) -> Moments:
-            values, used = outputs.of(group, targets)
-            made = make_moments(ground.words[group], values, shift, used=used, threads=self.threads)
+            made = group_moments(outputs, group, targets, ground.words[group], self.threads)
             # Only errors on runs that choose lam need the outputs themselves.
             return made if group in checked else replace(made, values=())
 

@@ -159,12 +159,12 @@ def by_groups(
     checks: Mapping[tuple[int, ...], Design],
 ) -> dict[tuple[int, ...], Design]:
     """The designs of a pass and those that choose lam, by their groups; none if `designs` are none."""
-    known_designs = dict(checks)
+    by_group = dict(checks)
     for stage, design in zip(stages, designs, strict=bool(designs)):
         # A group that is fitted on may choose lam for another fold, with its masks.
         known = checks.get(stage.groups)
-        known_designs[stage.groups] = known.with_gram(design.gram) if known else design
-    return known_designs
+        by_group[stage.groups] = known.with_gram(design.gram) if known else design
+    return by_group
 
 
 def run(

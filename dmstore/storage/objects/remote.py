@@ -119,10 +119,10 @@ class RemoteObjects:
     def _list(self, prefix: str) -> list[ObjectInfo]:
         import obstore
 
-        pages = self._call(
+        listed = self._call(
             prefix, lambda: [m for page in obstore.list(self.store, prefix=prefix) for m in page]
         )
-        infos = [ObjectInfo(m["path"], m["size"], m["last_modified"].timestamp()) for m in pages]
+        infos = [ObjectInfo(m["path"], m["size"], m["last_modified"].timestamp()) for m in listed]
         return sorted(infos, key=lambda info: info.name)
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
