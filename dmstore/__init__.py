@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from dmstore.study.study import Study as Study
     from dmstore.study.study import open_study as open_study
     from dmstore.upkeep.maintenance import compact as compact
-    from dmstore.upkeep.maintenance import verify as verify
     from dmstore.upkeep.retraction import retract as retract
+    from dmstore.upkeep.verification import verify as verify
 
 __version__ = "0.1.0"
 

@@ -236,7 +236,8 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     from dmstore.counterfactual import check
     from dmstore.regression import fit
     from dmstore.training.transformations import paste
-    from dmstore.upkeep.maintenance import compact, verify
+    from dmstore.upkeep.maintenance import compact
+    from dmstore.upkeep.verification import verify
 
     compact(study)
     problems = list(verify(study))

@@ -18,7 +18,7 @@ def command(path: str, algorithm: str | None, as_json: bool) -> None:
     """
     from dmstore.sharing.checking import check_index, read_index
     from dmstore.study.study import open_study
-    from dmstore.upkeep.maintenance import verify
+    from dmstore.upkeep.verification import verify
 
     study = open_study(path)
     problems = list(verify(study, algorithm))

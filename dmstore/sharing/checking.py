@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dmstore.errors import DmstoreError, FormatError
 from dmstore.sharing import blocks
-from dmstore.storage.acts.verify import Problem
+from dmstore.storage.acts.problem import Problem
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published import index as indexes
 from dmstore.storage.published.archive import ZipObjects

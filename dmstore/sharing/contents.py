@@ -16,7 +16,7 @@ from dmstore.storage.table import log
 from dmstore.study.about import read_about, updated
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
-from dmstore.upkeep.maintenance import later_outputs
+from dmstore.upkeep.tables import later_outputs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dmstore.storage.acts import tag
 from dmstore.storage.table.snapshot import content_id
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study, open_study
-from dmstore.upkeep.maintenance import later_outputs
+from dmstore.upkeep.tables import later_outputs
 
 _PART = re.compile(
     r"(?P<algorithm>[A-Za-z0-9_][A-Za-z0-9._-]*)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?"

@@ -29,7 +29,8 @@ from dmstore.storage.published.published import ReadOnly
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study
 from dmstore.upkeep import maintenance
-from dmstore.upkeep.maintenance import later_outputs, verify
+from dmstore.upkeep.tables import later_outputs
+from dmstore.upkeep.verification import verify
 
 # In a bucket: says that what is there is of an unfinished publication. Hidden from every listing.
 _MARK = ".publishing.part"

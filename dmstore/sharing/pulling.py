@@ -36,7 +36,8 @@ from dmstore.storage.table import log
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, open_study
-from dmstore.upkeep.maintenance import later_outputs, verify
+from dmstore.upkeep.tables import later_outputs
+from dmstore.upkeep.verification import verify
 
 _THREADS = 8
 MOST_BRANCHES = 2**29

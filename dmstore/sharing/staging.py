@@ -18,6 +18,7 @@ from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import naming
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import is_temporary
+from dmstore.storage.objects.permissions import permissions_of, share
 from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.published import index as indexes
@@ -56,6 +57,8 @@ class Staging:
             raise InputError(msg)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self.target.is_dir():
+                share(self.path, permissions_of(self.target))
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise storage_error(error, self.target) from error

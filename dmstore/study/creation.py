@@ -21,6 +21,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.permissions import permissions_of, share
 from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import is_url
@@ -87,6 +88,9 @@ def create_study(
     try:
         with beside(target) as building:
             building.mkdir(parents=True)
+            if target.is_dir():
+                # An empty directory that was made for it says who may use it.
+                share(building, permissions_of(target))
             _build(LocalObjects(building), sets, document, about)
             # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
             building.rename(target)

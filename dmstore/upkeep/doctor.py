@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import statistics
 import time
 import uuid
@@ -15,6 +16,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects import posix, probe
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.objects.permissions import differing, permissions_of, user_name
 from dmstore.storage.objects.remote import RemoteObjects
 from dmstore.study.display import size
 
@@ -78,7 +80,7 @@ def diagnose(path: str | Path) -> Diagnosis:
     area = f"dmstore-doctor-{uuid.uuid4().hex[:12]}"
     tries: list[Callable[[Objects, str], Iterator[Finding]]] = [_write_and_read]
     if isinstance(objects, LocalObjects):
-        tries += [_file_system, _links, _rename]
+        tries += [_file_system, _links, _rename, _sharing]
     tries += [_exclusive, _listing, _clock, _deletion]
     findings: list[Finding] = []
     try:
@@ -203,6 +205,24 @@ def _rename(objects: Objects, area: str) -> Iterator[Finding]:
     else:
         text = "a directory replaces another that is not empty: make studies from one host only"
         yield Finding("rename", "note", text)
+
+
+def _sharing(objects: Objects, area: str) -> Iterator[Finding]:
+    """Whether the group of a directory may use all that is in it."""
+    assert isinstance(objects, LocalObjects)
+    like = permissions_of(objects.root)
+    shut = [path for path in differing(objects.root) if area not in path.parts]
+    if not like.directory & stat.S_IWGRP:
+        text = f"{like}: one person writes here ('chmod -R g+rwX' and 'chmod g+s' share it with a group)"
+        yield Finding("sharing", "ok", text)
+    elif shut:
+        text = (
+            f"{like}; but {len(shut)} files and folders are not open to this group, the first {shut[0]}: "
+            f"others stop there, so have its owner ({user_name(shut[0].lstat().st_uid)}) run 'chmod -R g+rwX {objects.root}'"
+        )
+        yield Finding("sharing", "wrong", text, ("ingest", "compact"))
+    else:
+        yield Finding("sharing", "ok", f"{like}: all that is here is open to this group")
 
 
 def _exclusive(objects: Objects, area: str) -> Iterator[Finding]:

@@ -1,35 +1,30 @@
-"""A whole study at once: status, verification, compaction, vacuum."""
+"""A whole study at once: status, compaction, vacuum."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.progress import Progress, counting
-from dmstore.errors import DmstoreError
+from dmstore.errors import CorruptionError
 from dmstore.schema.documents import load_document
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import Compaction
 from dmstore.storage.acts.compact import compact as compact_table
 from dmstore.storage.acts.vacuum import GRACE, Vacuum
 from dmstore.storage.acts.vacuum import vacuum as vacuum_table
-from dmstore.storage.acts.verify import Problem
-from dmstore.storage.acts.verify import verify as verify_table
-from dmstore.storage.table import groups, log
-from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
 from dmstore.study import annotation, plan
 from dmstore.study.algorithm import Algorithm
-from dmstore.study.examples import read_ids
 from dmstore.study.plan import Block
 from dmstore.study.results import runs_of
 from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs, joined
-from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.retraction import retracted_since
+from dmstore.upkeep.tables import later_outputs, tables
+from dmstore.upkeep.verification import gaps, unnamed_sets
 
 _HOUR = 3600.0
 _ROWS = 4096
@@ -178,100 +173,6 @@ def _outputs_status(outputs: TargetOutputs, runs: View) -> dict[str, int]:
     }
 
 
-def later_outputs(study: Study, name: str) -> list[TargetOutputs]:
-    """Tables of an algorithm's outputs on target sets that were added later, as far as there are any."""
-    sets = study.target_sets
-    return [
-        study.target_outputs(name, target_set)
-        for target_set in study.objects.children(f"algorithms/{name}/outputs/")
-        if target_set in sets and sets[target_set]["later"]
-    ]
-
-
-def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
-    """Read everything and say what is wrong: ids, annotations, documents, digests, masks that are
-    not the plan's.
-
-    Parameters
-    ----------
-    study : Study
-    algorithm : str, optional
-        Of the algorithms this one alone.
-
-    Yields
-    ------
-    Problem
-        Its ``kind``, ``where`` it is and a ``text``; none if all is well.
-
-    Raises
-    ------
-    NotFoundError
-        If the study has no algorithm of this name.
-    """
-    if algorithm:
-        study.algorithm(algorithm)
-    try:
-        sets = study.target_sets
-    except DmstoreError as error:
-        yield Problem(error.kind, "targets", str(error))
-        return
-    yield from _verify_examples(study, sets)
-    for name in [algorithm] if algorithm else study.algorithms:
-        try:
-            opened = study.algorithm(name)
-            list(opened.blocks)
-            pinned = {entry["base"]: entry["content_id"] for entry in tag.read_all(opened.table)}
-            pinned |= {
-                fit["base"]: fit["content_id"] for fit in study.fits(name) if not fit["complete"]
-            }
-            bases = [log.Base(path, -1, content_id) for path, content_id in pinned.items()]
-            yield from verify_table(opened.table, opened.check_rows, bases)
-            for outputs in later_outputs(study, name):
-                yield from verify_table(outputs.table)
-        except DmstoreError as error:
-            yield Problem(error.kind, f"algorithms/{name}", str(error))
-        for child in study.objects.children(f"algorithms/{name}/outputs/"):
-            if child not in sets or not sets[child]["later"]:
-                where = f"algorithms/{name}/outputs/{child}"
-                yield Problem("unknown", where, f"no target set {child!a} in this study")
-
-
-def _verify_examples(study: Study, sets: Mapping[str, TargetSet]) -> Iterator[Problem]:
-    """Ids of every set, and every annotation read whole."""
-    train: TargetSet = {
-        **study.document["train"],
-        "path": "examples/train.zarr",
-        "later": False,
-    }
-    counts = {"class": study.document.get("classes", 0)}
-    for name, entry in (("train", train), *sets.items()):
-        where, counts[name] = entry["path"], entry["count"]
-        try:
-            read_ids(study.objects, where, entry["count"], entry["sha256"])
-            groups.read(study.objects, where)
-        except (DmstoreError, OSError, ValueError, KeyError) as error:
-            yield Problem("examples", where, f"{error}; restore it from a copy")
-    for child in study.objects.children(annotation.PLACE):
-        where = f"{annotation.PLACE}{child}"
-        set_name, _ = annotation.parse(child) or ("", "")
-        if set_name not in counts:
-            yield Problem("unknown", ascii(where)[1:-1], "no annotation of a set of this study")
-            continue
-        try:
-            _, values = annotation.read(study.objects, where, "value", counts[set_name])
-            for start in range(0, len(values), _ROWS):
-                np.asarray(values[start : start + _ROWS])
-        except (DmstoreError, OSError, ValueError, KeyError) as error:
-            yield Problem("annotation", where, f"{error}; restore it from a copy")
-
-
-def _tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
-    """The tables of an algorithm: its runs by its name, later outputs as ``NAME:SET``."""
-    yield name, study.algorithm(name).table
-    for outputs in later_outputs(study, name):
-        yield outputs.name, outputs.table
-
-
 def compact(
     study: Study, algorithm: str | None = None, *, progress: Progress | None = None
 ) -> dict[str, Compaction]:
@@ -299,7 +200,7 @@ def compact(
     """
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
-        for label, table in _tables(study, name):
+        for label, table in tables(study, name):
             done[label] = compact_table(table, counting(progress, label))
     return done
 
@@ -327,9 +228,15 @@ def vacuum(
     ------
     NotFoundError
         If the study has no algorithm of this name.
+    CorruptionError
+        If something is not there that should be, as in a copy that was interrupted: what looks like waste
+        there may be all that there is. Nothing is deleted then.
     StorageError
         If the storage refuses.
     """
+    if problem := next(gaps(study, algorithm), None):
+        msg = f"{problem.where}: {problem.text}; nothing was deleted ('dmstore verify {study.path}' tells all)"
+        raise CorruptionError(msg)
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         opened = study.algorithm(name)
@@ -362,31 +269,30 @@ def _vacuum_unnamed(study: Study, grace: float) -> Vacuum:
     places += [f"comparisons/{name}/" for name in objects.children("comparisons/")]
     removed, size = [], 0
     for place in places:
+        inside = objects.children(place)
         named = ""
-        if objects.exists(f"{place}complete.json"):
+        if "complete.json" in inside:
             named = load_document("complete", objects.get(f"{place}complete.json"), place)["path"]
-        for child in objects.children(place):
+        elif place.startswith("datamodels/") and "blocks" not in inside:
+            # Not what its blocks can be made into again, but all there is of a fit that a copy cut off.
+            continue
+        for child in inside:
             if not child.endswith(".zarr") or child == named:
                 continue
-            inside = objects.entries(f"{place}{child}/")
-            if inside and max(info.modified for info in inside) <= unnamed:
+            parts = objects.entries(f"{place}{child}/")
+            if parts and max(info.modified for info in parts) <= unnamed:
                 objects.delete(f"{place}{child}")
                 removed.append(f"{place}{child}")
-                size += sum(info.size for info in inside)
+                size += sum(info.size for info in parts)
     # Listed before the documents are read, so that a set committed meanwhile keeps its group.
-    unnamed_sets = [
-        info
-        for info in objects.entries("examples/")
-        if info.name.count("/") == 1
-        and info.name.endswith(".zarr.zip")
-        and info.modified <= unnamed
-    ]
-    kept = {entry["path"] for entry in study.target_sets.values()}
-    for info in unnamed_sets:
-        if info.name not in kept:
-            objects.delete(info.name)
-            removed.append(info.name)
-            size += info.size
+    old = {info.name: info for info in objects.entries("examples/") if info.modified <= unnamed}
+    sets = study.target_sets
+    for set_name, where in unnamed_sets(objects, {entry["path"] for entry in sets.values()}):
+        # Without a document of that name it may be one that a copy has not brought.
+        if set_name in sets and where in old:
+            objects.delete(where)
+            removed.append(where)
+            size += old[where].size
     for info in objects.leftovers():
         if info.modified <= before:
             objects.delete(info.name)

@@ -31,7 +31,7 @@ from dmstore.storage.table.rows import Rows
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.creation import create_study
 from dmstore.study.study import open_study
-from dmstore.upkeep.maintenance import verify
+from dmstore.upkeep.verification import verify
 
 TRAIN, TARGET = 256, 128
 _NAME = "soak"

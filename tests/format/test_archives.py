@@ -17,7 +17,8 @@ import dmstore
 from dmstore.errors import FormatError
 from dmstore.sharing import check_index, diff
 from dmstore.sharing.checking import read_index
-from dmstore.upkeep.maintenance import compact, status, vacuum, verify
+from dmstore.upkeep.maintenance import compact, status, vacuum
+from dmstore.upkeep.verification import verify
 
 VERSIONS = sorted(path.name for path in ARCHIVES.iterdir() if (path / "expected.json").is_file())
 EXPECTED = {

@@ -13,8 +13,8 @@ from dmstore.storage.table import segment
 from dmstore.storage.table.rows import Rows
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import verify
 from dmstore.upkeep.retraction import retract_runs
+from dmstore.upkeep.verification import verify
 
 
 def with_columns(algorithm, ids, **columns):

@@ -20,8 +20,9 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows
 from dmstore.study import plan
 from dmstore.upkeep import maintenance
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.retraction import retract_runs
+from dmstore.upkeep.verification import verify
 
 
 def test_the_second_reader_has_nothing_of_dmstore():

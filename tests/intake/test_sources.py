@@ -22,8 +22,8 @@ from dmstore.storage.table import base, segment
 from dmstore.storage.table.rows import MAX_RUN, Rows
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
-from dmstore.upkeep import maintenance
 from dmstore.upkeep.retraction import restore_runs, retract_runs
+from dmstore.upkeep.verification import verify as verify_study
 
 TRAIN, TARGET = 37, 23
 
@@ -67,7 +67,7 @@ def test_two_labs_runs_of_one_study_become_the_same_whole(study, algorithm, tmp_
     assert content(algorithm) == content(other)
     assert algorithm.table.view().read(["accuracy"])["accuracy"].max() == 1
     assert len(algorithm.pending()) == 0
-    assert list(maintenance.verify(study)) == []
+    assert list(verify_study(study)) == []
     again = ingest(algorithm, [other.objects.url])
     assert (again.new, again.present) == (0, 300)
 

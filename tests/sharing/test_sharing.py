@@ -39,7 +39,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.location import open_location
 from dmstore.storage.published import index as indexes
 from dmstore.storage.table.rows import Rows
-from dmstore.upkeep.maintenance import verify
+from dmstore.upkeep.verification import verify
 
 ABOUT = {
     "title": "Toy",

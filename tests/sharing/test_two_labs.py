@@ -15,7 +15,7 @@ from dmstore.sharing import publish, pull
 from dmstore.storage.acts.compact import compact
 from dmstore.study import plan
 from dmstore.study.plan import BRANCH
-from dmstore.upkeep.maintenance import verify
+from dmstore.upkeep.verification import verify
 
 
 def run(capsys, *arguments):

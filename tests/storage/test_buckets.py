@@ -17,9 +17,10 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects import remote
 from dmstore.upkeep.doctor import diagnose
-from dmstore.upkeep.maintenance import status, vacuum, verify
+from dmstore.upkeep.maintenance import status, vacuum
 from dmstore.upkeep.retraction import retract_runs
 from dmstore.upkeep.torture import torture
+from dmstore.upkeep.verification import verify
 
 KINDS = ("memory", "s3", "seaweed")
 

@@ -11,7 +11,8 @@ from helpers import examples, make_rows
 
 import dmstore
 from dmstore.storage.acts.compact import compact
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
+from dmstore.upkeep.verification import verify
 
 context = multiprocessing.get_context("forkserver")
 

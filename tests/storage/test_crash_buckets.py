@@ -18,7 +18,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects import probe, remote
 from dmstore.storage.table import log
 from dmstore.upkeep import maintenance
-from dmstore.upkeep.maintenance import verify
+from dmstore.upkeep.verification import verify
 
 NUMBERS = itertools.count()
 SOURCE = {name: values for name, values in examples(12, 6).items() if name.endswith("_label")}

@@ -28,7 +28,8 @@ from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups, log
 from dmstore.study import annotation
 from dmstore.upkeep import maintenance
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
+from dmstore.upkeep.verification import verify
 
 TASK = "linear_task:Linear"
 STUDY = "s.dm"

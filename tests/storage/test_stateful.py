@@ -29,8 +29,9 @@ from dmstore.storage.objects.steps import drive
 from dmstore.storage.table import log, protocol
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.view import View
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.retraction import restore_runs, retract_runs
+from dmstore.upkeep.verification import verify
 
 RUNS = 30
 LATE = 5

@@ -15,7 +15,8 @@ from helpers import TRAIN, examples, files
 import dmstore
 from dmstore.errors import CorruptionError, ExistsError, InputError, NotFoundError
 from dmstore.study import annotation
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
+from dmstore.upkeep.verification import verify
 
 GROUP = np.arange(TRAIN) % 5
 

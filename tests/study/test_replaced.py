@@ -9,8 +9,9 @@ from helpers import fill
 from dmstore.intake.ingest import take_in as ingest
 from dmstore.training import RunWriter
 from dmstore.upkeep import retraction
-from dmstore.upkeep.maintenance import compact, vacuum, verify
+from dmstore.upkeep.maintenance import compact, vacuum
 from dmstore.upkeep.retraction import retract_runs
+from dmstore.upkeep.verification import verify
 
 TARGETS = 9
 RUNS = 6

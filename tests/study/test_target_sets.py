@@ -18,7 +18,8 @@ from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, 
 from dmstore.intake.ingest import take_in as ingest
 from dmstore.storage.table.rows import Rows
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import compact, status, vacuum, verify
+from dmstore.upkeep.maintenance import compact, status, vacuum
+from dmstore.upkeep.verification import verify
 
 
 @pytest.fixture

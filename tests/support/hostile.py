@@ -429,7 +429,7 @@ WRITTEN = {*LINKS, "base above", "base in a base", "removed above", "absorbed el
 def commands(path, *, all_of_them=True):
     """What may be done with a study that somebody handed over; the last two write."""
     import dmstore
-    from dmstore.upkeep import maintenance
+    from dmstore.upkeep import maintenance, verification
 
     def opened():
         return dmstore.open_study(path)
@@ -439,7 +439,7 @@ def commands(path, *, all_of_them=True):
         "runs": lambda: opened().runs("alpha").load(),
         "datamodels": lambda: opened().datamodels("alpha").load(),
         "status": lambda: maintenance.status(opened()),
-        "verify": lambda: [problem.text for problem in maintenance.verify(opened())],
+        "verify": lambda: [problem.text for problem in verification.verify(opened())],
         "compact": lambda: maintenance.compact(opened()),
         "vacuum": lambda: maintenance.vacuum(opened(), grace=0),
     }

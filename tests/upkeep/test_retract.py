@@ -15,8 +15,9 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.study.selection import select
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import status, vacuum, verify
+from dmstore.upkeep.maintenance import status, vacuum
 from dmstore.upkeep.retraction import restore_runs, retract_runs
+from dmstore.upkeep.verification import verify
 
 
 @pytest.fixture

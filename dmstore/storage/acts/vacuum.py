@@ -147,7 +147,13 @@ def _old_bases(
     stored: dict[str, ObjectInfo],
     before: float,
 ) -> set[str]:
-    """Bases not in force whose going out of force, and last change, are older than the grace."""
+    """Bases not in force whose going out of force, and last change, are older than the grace.
+
+    While no manifest is there, a base is one of an ingest that was interrupted, or its log is still to be
+    copied: none is taken.
+    """
+    if not manifest.version:
+        return set()
     changed: dict[str, float] = {}
     for name, info in stored.items():
         if name.startswith(f"{prefix}base/"):

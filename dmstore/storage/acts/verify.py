@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dmstore.errors import DmstoreError
+from dmstore.storage.acts.gaps import gaps
+from dmstore.storage.acts.problem import Problem
 from dmstore.storage.table import log, segment
 from dmstore.storage.table.base import bad_rows, each
 from dmstore.storage.table.snapshot import content_id
@@ -17,19 +18,14 @@ from dmstore.storage.table.table import Table
 RowCheck = Callable[[Any, dict[str, Any]], Iterator[tuple[int, str]]]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: its kind, the object, and what it is."""
-
-    kind: str
-    where: str
-    text: str
-
-
 def verify(
-    table: Table, row_check: RowCheck | None = None, pinned: Sequence[log.Base] = ()
+    table: Table,
+    row_check: RowCheck | None = None,
+    pinned: Sequence[log.Base] = (),
+    *,
+    copied: bool = False,
 ) -> Iterator[Problem]:
-    """Check every log entry, segment and base of a table: readable, of this format, digests right.
+    """Check every log entry, segment and base of a table: there, readable, of this format, digests right.
 
     Parameters
     ----------
@@ -38,6 +34,8 @@ def verify(
         Given ids and arrays of rows, yields (run, what is wrong): the plan's own check.
     pinned : sequence of Base
         Further bases to check: those of tags and unfinished fits.
+    copied : bool
+        As in :func:`gaps`.
 
     Yields
     ------
@@ -49,6 +47,7 @@ def verify(
         except DmstoreError as error:
             yield Problem(error.kind, log.entry_name(table.prefix, number), str(error))
             return
+    yield from gaps(table, copied=copied)
     manifest = log.newest(table.objects, table.prefix)
     in_force = [manifest.base] if manifest.base else []
     paths = {base.path for base in in_force}
@@ -88,12 +87,28 @@ def _verify_base(table: Table, base: log.Base, row_check: RowCheck | None) -> It
 
         for problems in each(table, base.path, group, _checked(table), look):
             yield from problems
+        yield from _columns(table, where, group)
     except Exception as error:  # noqa: BLE001 - a hostile group can make zarr raise anything
         yield Problem(
             "unreadable",
             where,
             f"{' '.join(str(error).split())[:300] or type(error).__name__}; restore it from a copy",
         )
+
+
+def _columns(table: Table, where: str, group: Any) -> Iterator[Problem]:
+    """What no digest covers: every column is read, and every array has its document.
+
+    The group's own document repeats those of its arrays, so that it opens without them.
+    """
+    wide = {spec.name for spec in table.spec.rows()}
+    for name in sorted(group.array_keys()):
+        if not table.objects.exists(f"{where}/{name}/zarr.json"):
+            yield Problem(
+                "missing", f"{where}/{name}/zarr.json", "is not there; restore it from a copy"
+            )
+        elif name not in wide:
+            np.asarray(group[name][:])
 
 
 def _verify_segment(table: Table, name: str, row_check: RowCheck | None) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from dmstore.errors import FormatError, StudyNotFoundError, plain
 from dmstore.storage.objects import posix
 from dmstore.storage.objects.objects import ObjectInfo, check_length, is_temporary
+from dmstore.storage.objects.permissions import permissions_of, share
 from dmstore.storage.objects.refusals import storage_error
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _ATTEMPTS = 5
+_PAUSE = 0.02
 
 
 class LocalObjects:
@@ -161,12 +164,17 @@ class LocalObjects:
             self._check_anchor(name)
             temporary = path.parent / f".{uuid.uuid4().hex}.part"
             try:
-                posix.drive(posix.make_directory(self.root, path.parent, self._durable))
-                return posix.drive(posix.create_file(path, temporary, content))
+                like = permissions_of(self.root)
+                posix.drive(posix.make_directory(self.root, path.parent, self._durable, like))
+                return posix.drive(posix.create_file(path, temporary, content, like))
             except OSError as error:
-                # A vacuum without grace takes the unfinished file for one of a dead writer.
-                if not isinstance(error, FileNotFoundError) or attempt == _ATTEMPTS - 1:
+                # A vacuum without grace takes the unfinished file for one of a dead writer. A folder
+                # that somebody else makes at this moment is not yet open to its group.
+                passing = isinstance(error, FileNotFoundError | PermissionError)
+                if not passing or attempt == _ATTEMPTS - 1:
                     raise storage_error(error, path) from error
+                if isinstance(error, PermissionError):
+                    time.sleep(_PAUSE)
         raise AssertionError(name)
 
     def _check_anchor(self, name: str) -> None:
@@ -227,25 +235,28 @@ class LocalObjects:
 
     def writer(self, prefix: str) -> Store:
         """See :meth:`Objects.writer`."""
-        from zarr.storage import LocalStore
+        from dmstore.storage.objects.shared_store import SharedStore
 
         self._check_anchor(prefix)
         path = self.path(prefix)
         try:
-            posix.drive(posix.make_directory(self.root, path.parent, self._durable))
+            like = permissions_of(self.root)
+            posix.drive(posix.make_directory(self.root, path.parent, self._durable, like))
             path.mkdir()
+            share(path, like)
         except OSError as error:
             raise storage_error(error, path) from error
-        return LocalStore(path)
+        return SharedStore(path, like)
 
     def sync(self, prefix: str) -> None:
         """See :meth:`Objects.sync`."""
         top = self.path(prefix)
         try:
+            like = permissions_of(self.root)
             for directory, _, files in os.walk(top):
-                for file in files:
-                    posix.sync_path(Path(directory, file))
-                posix.sync_path(Path(directory))
+                for path in (*(Path(directory, file) for file in files), Path(directory)):
+                    share(path, like)
+                    posix.sync_path(path)
             posix.sync_path(top.parent)
         except FileNotFoundError:
             # Somebody deleted it: what that means, the caller knows.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from dmstore.storage.objects import steps
+from dmstore.storage.objects.permissions import Permissions, share
 
 T = TypeVar("T")
 
@@ -42,6 +43,14 @@ class Open:
     """Create a new file for writing: a handle."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class Share:
+    """Give what is at a path, or a handle, the permissions of the study, where it is one's own."""
+
+    place: Any
+    like: Permissions
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ SystemCall: TypeAlias = (
     | IsDirectory
     | SyncDirectory
     | Open
+    | Share
     | Write
     | Sync
     | Close
@@ -104,8 +114,18 @@ SystemCall: TypeAlias = (
 Calls: TypeAlias = Generator[SystemCall, Any, T]
 
 
-def create_file(path: Path, temporary: Path, content: bytes) -> Calls[bool]:
+def create_file(
+    path: Path, temporary: Path, content: bytes, like: Permissions | None = None
+) -> Calls[bool]:
     """Create a file whole and durably; False if the name is taken.
+
+    Parameters
+    ----------
+    path, temporary : Path
+        Where it is to be, and a name beside it that nobody else has.
+    content : bytes
+    like : Permissions, optional
+        What it is to have, whatever the umask.
 
     Raises
     ------
@@ -115,6 +135,8 @@ def create_file(path: Path, temporary: Path, content: bytes) -> Calls[bool]:
     try:
         handle = yield Open(temporary)
         try:
+            if like:
+                yield Share(handle, like)
             yield Write(handle, content)
             yield Sync(handle)
         except GeneratorExit:
@@ -150,7 +172,9 @@ def _link(temporary: Path, path: Path) -> Calls[bool]:
     return True
 
 
-def make_directory(root: Path, directory: Path, durable: set[Path]) -> Calls[None]:
+def make_directory(
+    root: Path, directory: Path, durable: set[Path], like: Permissions | None = None
+) -> Calls[None]:
     """Make a directory below `root` and be sure that it and all above it are durable.
 
     A directory that is there may have been made a moment ago by another host that has not synced it
@@ -166,6 +190,9 @@ def make_directory(root: Path, directory: Path, durable: set[Path]) -> Calls[Non
             except FileExistsError:
                 if not (yield IsDirectory(path)):
                     raise
+        if like:
+            # Also of one that was there: its maker may have died before this, or be an earlier version.
+            yield Share(path, like)
         yield SyncDirectory(path.parent)
         durable.add(path)
 
@@ -193,6 +220,8 @@ def perform_call(call: SystemCall) -> Any:
             return sync_path(path)
         case Open(path):
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        case Share(place, like):
+            return share(place, like)
         case Write(handle, content):
             return _write_all(handle, content)
         case Sync(handle):

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from dmstore.errors import StorageError
+from dmstore.storage.objects.permissions import denied
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the file system is read-only; mount it for writing or copy the study elsewhere",
-    errno.EACCES: "use an account that may read and write there",
+    errno.EACCES: "use an account that may read and write there, or have its owner run 'chmod -R g+rwX'",
     errno.EPERM: "not permitted; the file system must allow hard links and writing there",
     errno.ENOTSUP: "the file system has no hard links; keep the study on one that has",
     errno.EMLINK: "the file system refuses more links to a file",
@@ -24,6 +25,8 @@ _REMEDY = {
 def storage_error(error: OSError, path: str | Path) -> StorageError:
     """A one-line error for a refused operation, with the remedy."""
     reason = _REMEDY.get(error.errno or 0, "check the file system and run the same command again")
+    if error.errno == errno.EACCES and (whose := denied(Path(path).absolute())):
+        reason = f"{whose}; {reason}"
     return StorageError(f"{path}: {os.strerror(error.errno) if error.errno else error}: {reason}")
 
 

@@ -1,0 +1,201 @@
+"""A whole study verified: that all is there, reads, and is what digests, plans and documents say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from dmstore.errors import DmstoreError
+from dmstore.storage.acts import tag
+from dmstore.storage.acts.gaps import gaps as table_gaps
+from dmstore.storage.acts.problem import Problem
+from dmstore.storage.acts.verify import verify as verify_table
+from dmstore.storage.objects.objects import Objects
+from dmstore.storage.table import groups, log
+from dmstore.study import annotation, results
+from dmstore.study.examples import read_ids
+from dmstore.study.study import Study
+from dmstore.study.target_sets import TargetSet
+from dmstore.upkeep.tables import is_copy, later_outputs, tables
+
+_ROWS = 4096
+_BLOCK_BYTES = 1 << 26
+_COPY = "copy the study again, whole"
+
+
+def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
+    """Read everything and say what is wrong: ids, annotations, documents, digests, masks that are not
+    the plan's, results, and what is not there although something says that it is.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        Of the algorithms and results this one and its own alone.
+
+    Yields
+    ------
+    Problem
+        Its ``kind``, ``where`` it is and a ``text``; none if all is well.
+
+    Raises
+    ------
+    NotFoundError
+        If the study has no algorithm of this name.
+    """
+    if algorithm:
+        study.algorithm(algorithm)
+    objects = study.objects
+    try:
+        sets = study.target_sets
+    except DmstoreError as error:
+        yield Problem(error.kind, "targets", str(error))
+        return
+    yield from _verify_examples(study, sets)
+    yield from _unnamed_sets(objects, sets)
+    copied = is_copy(objects)
+    for name in [algorithm] if algorithm else study.algorithms:
+        try:
+            opened = study.algorithm(name)
+            list(opened.blocks)
+            pinned = {entry["base"]: entry["content_id"] for entry in tag.read_all(opened.table)}
+            pinned |= {
+                fit["base"]: fit["content_id"] for fit in study.fits(name) if not fit["complete"]
+            }
+            bases = [log.Base(path, -1, content_id) for path, content_id in pinned.items()]
+            yield from verify_table(opened.table, opened.check_rows, bases, copied=copied)
+            for outputs in later_outputs(study, name):
+                yield from verify_table(outputs.table, copied=copied)
+            yield from _verify_fits(study, name)
+        except DmstoreError as error:
+            yield Problem(error.kind, f"algorithms/{name}", str(error))
+        for child in objects.children(f"algorithms/{name}/outputs/"):
+            if child not in sets or not sets[child]["later"]:
+                where = f"algorithms/{name}/outputs/{child}"
+                yield Problem("unknown", where, f"no target set {child!a} in this study")
+    if algorithm is None:
+        yield from _nameless_algorithms(study)
+        yield from _verify_comparisons(study)
+
+
+def gaps(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
+    """What is not there although something says that it is: told by names alone, as a copy that was
+    interrupted shows it. A part of what :func:`verify` says.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str, optional
+        All of them by default.
+
+    Yields
+    ------
+    Problem
+    """
+    copied = is_copy(study.objects)
+    for name in [algorithm] if algorithm else study.algorithms:
+        for _, table in tables(study, name):
+            yield from table_gaps(table, copied=copied)
+    if algorithm is None:
+        yield from _nameless_algorithms(study)
+
+
+def _verify_examples(study: Study, sets: Mapping[str, TargetSet]) -> Iterator[Problem]:
+    """Ids of every set, and every annotation read whole."""
+    train: TargetSet = {
+        **study.document["train"],
+        "path": "examples/train.zarr",
+        "later": False,
+    }
+    counts = {"class": study.document.get("classes", 0)}
+    for name, entry in (("train", train), *sets.items()):
+        where, counts[name] = entry["path"], entry["count"]
+        try:
+            read_ids(study.objects, where, entry["count"], entry["sha256"])
+            groups.read(study.objects, where)
+        except (DmstoreError, OSError, ValueError, KeyError) as error:
+            yield Problem("examples", where, f"{error}; restore it from a copy")
+    for child in study.objects.children(annotation.PLACE):
+        where = f"{annotation.PLACE}{child}"
+        set_name, _ = annotation.parse(child) or ("", "")
+        if set_name not in counts:
+            yield Problem("unknown", ascii(where)[1:-1], "no annotation of a set of this study")
+            continue
+        try:
+            _, values = annotation.read(study.objects, where, "value", counts[set_name])
+            for start in range(0, len(values), _ROWS):
+                np.asarray(values[start : start + _ROWS])
+        except (DmstoreError, OSError, ValueError, KeyError) as error:
+            yield Problem("annotation", where, f"{error}; restore it from a copy")
+
+
+def _unnamed_sets(objects: Objects, sets: Mapping[str, TargetSet]) -> Iterator[Problem]:
+    """Groups of target sets that no document names, unless another group has their name since."""
+    for set_name, where in unnamed_sets(objects, {entry["path"] for entry in sets.values()}):
+        if set_name not in sets:
+            text = f"no document names this target set: it was interrupted while it was added (add it again), or a copy was ({_COPY})"
+            yield Problem("unreferenced", where, text)
+
+
+def unnamed_sets(objects: Objects, named: set[str]) -> Iterator[tuple[str, str]]:
+    """Name of the set and of the object of each group of a target set that is not among `named`."""
+    for child in objects.children("examples/"):
+        where = f"examples/{child}"
+        if child.endswith(".zarr.zip") and where not in named:
+            yield child.rpartition("-")[0], where
+
+
+def _nameless_algorithms(study: Study) -> Iterator[Problem]:
+    """Folders of algorithms that have rows and no document: an algorithm is there once it has one."""
+    known = study.algorithms
+    for name in study.objects.children("algorithms/"):
+        where = f"algorithms/{name}"
+        inside = study.objects.children(f"{where}/")
+        if name not in known and {"runs", "outputs", "full"} & set(inside):
+            yield Problem(
+                "missing", f"{where}/algorithm.json", f"is not there, but its runs are; {_COPY}"
+            )
+
+
+def _verify_fits(study: Study, name: str) -> Iterator[Problem]:
+    """Every array of the finished fits of an algorithm, and that the log goes as far as they do."""
+    objects = study.objects
+    listed = {fit["fit"]: fit for fit in study.fits(name)}
+    for fit in objects.children(f"datamodels/{name}/"):
+        if fit not in listed:
+            where = f"datamodels/{name}/{fit}/fit.json"
+            if objects.children(f"datamodels/{name}/{fit}/"):
+                yield Problem("missing", where, f"is not there; {_COPY}, or remove that folder")
+    newest = log.newest(objects, study.algorithm(name).table.prefix).version
+    for fit, document in listed.items():
+        where = f"datamodels/{name}/{fit}"
+        if document["version"] > newest:
+            text = f"is of version {document['version']} of the runs, but the log ends at {newest}; {_COPY}"
+            yield Problem("missing", where, text)
+        if document["complete"]:
+            yield from _verify_result(objects, where, "datamodels")
+
+
+def _verify_comparisons(study: Study) -> Iterator[Problem]:
+    try:
+        entries = study.comparisons
+    except (DmstoreError, OSError) as error:
+        yield Problem(getattr(error, "kind", "unreadable"), "comparisons", str(error))
+        return
+    for entry in entries:
+        yield from _verify_result(study.objects, f"comparisons/{entry['comparison']}", "comparison")
+
+
+def _verify_result(objects: Objects, where: str, kind: str) -> Iterator[Problem]:
+    """Every array of a finished result read whole, a block of rows at a time."""
+    try:
+        for variable in results.opened(objects, f"{where}/", kind).variables.values():
+            # What is no dask array is in memory, so it has been read.
+            if variable.chunks is not None:
+                row = max(1, variable.nbytes // max(1, len(variable)))
+                step = max(1, _BLOCK_BYTES // row)
+                for start in range(0, len(variable), step):
+                    variable.data[start : start + step].compute(scheduler="synchronous")
+    except (DmstoreError, OSError) as error:
+        yield Problem(getattr(error, "kind", "unreadable"), where, str(error))
