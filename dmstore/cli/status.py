@@ -61,6 +61,8 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    if entry["unreferenced"]:
+        yield f"    {output.counted(len(entry['unreferenced']), 'base')} that no log entry names: an ingest or a copy was interrupted; 'dmstore verify' tells more"
     # An older fit has been replaced, so only the newest of an output is worth a warning.
     newest = {fit["output"]: fit for fit in entry["fits"] if fit["complete"]}
     for fit in newest.values():

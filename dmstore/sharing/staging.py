@@ -17,7 +17,7 @@ from typing import BinaryIO
 from dmstore.errors import ConflictError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import naming
 from dmstore.storage.objects.local import LocalObjects
-from dmstore.storage.objects.objects import is_temporary
+from dmstore.storage.objects.objects import is_hidden
 from dmstore.storage.objects.permissions import permissions_of, share
 from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
@@ -135,7 +135,7 @@ class Staging:
     def keep_only(self, names: Collection[str]) -> None:
         """Remove what an earlier attempt left and the finished directory does not have."""
         for info in (*self.objects.entries(""), *self.objects.leftovers()):
-            if info.name not in names or is_temporary(info.name):
+            if info.name not in names or is_hidden(info.name):
                 self.objects.delete(info.name)
 
     def sync(self) -> None:

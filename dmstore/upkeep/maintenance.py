@@ -15,6 +15,7 @@ from dmstore.storage.acts.compact import Compaction
 from dmstore.storage.acts.compact import compact as compact_table
 from dmstore.storage.acts.vacuum import GRACE, Vacuum
 from dmstore.storage.acts.vacuum import vacuum as vacuum_table
+from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
 from dmstore.study import annotation, plan
 from dmstore.study.algorithm import Algorithm
@@ -49,8 +50,8 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
         names), ``bytes``, ``comparisons``, and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
-        target set the stored and pending runs), segments not yet compacted, conflicts, bytes, tags
-        and fits, each with the number of its runs that were ``retracted`` since.
+        target set the stored and pending runs), segments not yet compacted, conflicts, ``unreferenced``
+        bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
 
     Raises
     ------
@@ -114,6 +115,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
         "version": view.manifest.version,
         "content_id": content_id,
         "conflicts": len(view.conflicts),
+        "unreferenced": [] if view.manifest.version else _bases(algorithm.table),
         "bytes": sum(info.size for info in study.objects.entries(algorithm.prefix)),
         "tags": [entry["name"] for entry in tag.read_all(algorithm.table)],
         "fits": [
@@ -129,6 +131,12 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
             for fit in study.fits(name)
         ],
     }
+
+
+def _bases(table: Table) -> list[str]:
+    """Bases, which no log entry names where there is none."""
+    prefix = f"{table.prefix}base/"
+    return [f"{prefix}{name}" for name in table.objects.children(prefix)]
 
 
 def _block_status(block: Block, pending: NDArray[np.int64]) -> dict[str, int]:

@@ -126,6 +126,7 @@ def test_a_base_without_a_log(study, algorithm):
         "unreferenced",
         "holds 30 runs that no log entry names",
     )
+    assert "1 base that no log entry names" in Done("status", study.path).stdout
     done = Done("verify", study.path)
     assert done.returncode == 1
     assert "holds 30 runs" in done.stdout

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import Done, examples, fill, make_rows
 
@@ -65,7 +66,7 @@ def test_everything_created_has_the_mode_and_group_of_the_study(shared):
             fit(shared, name, lams=3)
         compare(shared, "one", "two", components=1)
         retract_runs(shared.algorithm("one"), ["run<3"], reason="test")
-        shared.annotate("train", "mark", range(37))
+        shared.annotate("train", {"mark": np.arange(37)})
     directories, files = modes(path)
     assert directories == {(0o2770, group)}
     assert files == {(0o660, group)}

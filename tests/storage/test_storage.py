@@ -186,14 +186,14 @@ def test_leftovers_of_dead_writers_are_removed(algorithm):
     table = algorithm.table
     fill(algorithm, range(5))
     directory = Path(table.objects.path(table.view().segments[0])).parent
-    (directory / ".0123.part").write_bytes(b"half a segment")
+    (directory / f".{'0' * 32}.part").write_bytes(b"half a segment")
     orphan = Path(table.objects.path(f"{table.prefix}base/00000009-dead.zarr"))
     orphan.mkdir(parents=True)
     (orphan / "zarr.json").write_text("{}")
     assert same(table.view(), algorithm, range(5))
     # No log entry says yet that this base is none of a copy whose log is still to come.
     assert vacuum(table, set, grace=0).removed == (
-        (directory / ".0123.part").relative_to(table.objects.root).as_posix(),
+        (directory / f".{'0' * 32}.part").relative_to(table.objects.root).as_posix(),
     )
     compact(table)
     vacuum(table, set, grace=0)
@@ -517,6 +517,25 @@ def test_many_columns_split_a_segment(algorithm):
     names = algorithm.table.append(rows)
     assert len(names) > 1
     assert sorted(algorithm.table.view().run.tolist()) == list(range(300))
+
+
+def test_a_vacuum_leaves_files_of_the_users_own(study, algorithm):
+    fill(algorithm, range(5))
+    own = [
+        ".gitattributes",
+        "algorithms/alpha/runs/segments/.DS_Store",
+        ".hidden/notes.txt",
+        "a.partial",
+    ]
+    ours = [f".{'0' * 32}.part", f"algorithms/alpha/runs/base/zarr.{'0' * 32}.partial"]
+    for name in own + ours:
+        path = Path(study.path, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (1, 1))
+    maintenance.vacuum(study, grace=0)
+    assert [name for name in own + ours if Path(study.path, name).exists()] == own
+    assert list(verification.verify(study)) == []
 
 
 def test_unfinished_results_are_not_vacuumed_at_once(study, algorithm):

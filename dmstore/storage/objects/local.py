@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dmstore.errors import FormatError, StudyNotFoundError, plain
 from dmstore.storage.objects import posix
-from dmstore.storage.objects.objects import ObjectInfo, check_length, is_temporary
+from dmstore.storage.objects.objects import ObjectInfo, check_length, is_hidden, is_leftover
 from dmstore.storage.objects.permissions import permissions_of, share
 from dmstore.storage.objects.refusals import storage_error
 
@@ -75,11 +75,11 @@ class LocalObjects:
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`."""
-        return [info for info in self._walk(prefix) if not is_temporary(info.name)]
+        return [info for info in self._walk(prefix) if not is_hidden(info.name)]
 
     def leftovers(self) -> list[ObjectInfo]:
         """See :meth:`Objects.leftovers`."""
-        return [info for info in self._walk("") if is_temporary(info.name)] + self._hollow()
+        return [info for info in self._walk("") if is_leftover(info.name)] + self._hollow()
 
     def _hollow(self) -> list[ObjectInfo]:
         """Directories of groups without an object: a writer died at once, or whoever deleted them."""
@@ -88,7 +88,7 @@ class LocalObjects:
         for top, folders, files in os.walk(self.root, topdown=False):
             directory = Path(top)
             inside = [directory / name for name in (*folders, *files)]
-            if not all(map(is_temporary, files)) or filled.intersection(inside):
+            if not all(map(is_leftover, files)) or filled.intersection(inside):
                 filled.add(directory)
             elif directory.suffix == ".zarr":
                 with contextlib.suppress(FileNotFoundError):
@@ -124,7 +124,7 @@ class LocalObjects:
             names = [path.name for path in self.path(prefix).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if not is_temporary(name))
+        return sorted(name for name in names if not is_hidden(name))
 
     def exists(self, name: str) -> bool:
         """See :meth:`Objects.exists`."""

@@ -6,6 +6,7 @@ An object store implements the same methods and nothing above this module change
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -86,7 +87,18 @@ class Objects(Protocol):
         """Make durable all that was written below `prefix`."""
 
 
-def is_temporary(name: str) -> bool:
-    """Whether an object is one that a writer had not finished."""
+def is_hidden(name: str) -> bool:
+    """Whether an object is no part of a study: one that a writer had not finished, or a file of the user's own,
+    such as ``.gitattributes``.
+    """
     last = name.rpartition("/")[2]
     return last.startswith(".") or last.endswith(".partial")
+
+
+# A file of ours, and one that zarr writes in a group, before it gets its name.
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.part|.+\.[0-9a-f]{32}\.partial")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether an object is one that a writer had not finished: nobody else gives such names."""
+    return _LEFTOVER.fullmatch(name.rpartition("/")[2]) is not None

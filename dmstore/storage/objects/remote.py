@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from dmstore.errors import InputError, MissingDependencyError, StorageError, StudyNotFoundError
-from dmstore.storage.objects.objects import ObjectInfo, check_length, is_temporary
+from dmstore.storage.objects.objects import ObjectInfo, check_length, is_hidden, is_leftover
 from dmstore.storage.objects.refusals import explain
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ class RemoteObjects:
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`."""
-        return [info for info in self._list(prefix) if not is_temporary(info.name)]
+        return [info for info in self._list(prefix) if not is_hidden(info.name)]
 
     def leftovers(self) -> list[ObjectInfo]:
         """See :meth:`Objects.leftovers`."""
-        return [info for info in self._list("") if is_temporary(info.name)]
+        return [info for info in self._list("") if is_leftover(info.name)]
 
     def children(self, prefix: str) -> list[str]:
         """See :meth:`Objects.children`."""
@@ -140,7 +140,7 @@ class RemoteObjects:
         listing = self._call(prefix, lambda: obstore.list_with_delimiter(self.store, prefix=prefix))
         paths = [*listing["common_prefixes"], *(meta["path"] for meta in listing["objects"])]
         names = {path.rstrip("/").rpartition("/")[2] for path in paths}
-        return sorted(name for name in names if not is_temporary(name))
+        return sorted(name for name in names if not is_hidden(name))
 
     def exists(self, name: str) -> bool:
         """See :meth:`Objects.exists`."""

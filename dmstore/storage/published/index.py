@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dmstore.errors import FormatError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import IndexAlgorithm, IndexDocument, IndexObject
-from dmstore.storage.objects.objects import is_temporary
+from dmstore.storage.objects.objects import is_hidden
 
 INDEX = "index.json"
 # What stands in a published study for people, and what only a copy has.
@@ -60,7 +60,7 @@ class Index:
 def is_safe(name: str) -> bool:
     """Whether an object may have this name: relative, plain ASCII parts, no hidden or temporary one."""
     parts = name.split("/")
-    return len(name) <= 1000 and all(map(_PART.fullmatch, parts)) and not is_temporary(name)
+    return len(name) <= 1000 and all(map(_PART.fullmatch, parts)) and not is_hidden(name)
 
 
 def load(raw: bytes, where: str) -> Index:
