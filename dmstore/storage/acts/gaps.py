@@ -39,26 +39,33 @@ def gaps(table: Table, *, copied: bool = False) -> list[Problem]:
     """
     problems: list[Problem] = []
     for _ in range(_ATTEMPTS):
-        numbers = log.versions(table.objects, table.prefix)
-        problems = list(_gaps(table, numbers, copied=copied))
+        newest = log.newest(table.objects, table.prefix).version
+        problems = list(_gaps(table, newest, copied=copied))
         # What is being committed or deleted at this moment looks like a gap.
-        if not problems or log.versions(table.objects, table.prefix) == numbers:
+        if not problems or log.newest(table.objects, table.prefix).version == newest:
             break
     return problems
 
 
-def _gaps(table: Table, numbers: Sequence[int], *, copied: bool) -> Iterator[Problem]:
-    first = numbers[0] if copied and numbers else 1
-    newest = numbers[-1] if numbers else 0
+def _gaps(table: Table, newest: int, *, copied: bool) -> Iterator[Problem]:
+    objects = table.objects
+    listed = log.versions(objects, table.prefix)
+    first = min(listed, default=1) if copied else 1
+    # A listing may be old, but whether a name exists is not.
+    numbers = [
+        number
+        for number in range(first, newest + 1)
+        if number in listed or objects.exists(log.entry_name(table.prefix, number))
+    ]
     for number in sorted({*range(first, newest + 1)} - {*numbers}):
         where = log.entry_name(table.prefix, number)
         yield Problem("missing", where, f"is not there, though later entries are; {_REMEDY}")
     # Listed before the view is taken, so that whatever a compactor has written by now is in the view.
-    bases = [f"base/{name}" for name in table.objects.children(f"{table.prefix}base/")]
-    entries = [log.read(table.objects, table.prefix, number) for number in numbers]
+    bases = [f"base/{name}" for name in objects.children(f"{table.prefix}base/")]
+    entries = [log.read(objects, table.prefix, number) for number in numbers]
     stored = set(table.segment_names())
     for name in entries[-1].absorbed if entries else ():
-        if name not in stored:
+        if name not in stored and not objects.exists(name):
             text = f"is not there, though the log says that it is stored; {_REMEDY}"
             yield Problem("missing", name, text)
     named = {entry.base.path for entry in entries if entry.base}
