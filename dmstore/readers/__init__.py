@@ -25,6 +25,10 @@ _MODULES = {
     "datamodels": "dmstore.readers.datamodels_store",
     "datamodels-data": "dmstore.readers.datamodels_data",
     "beton": "dmstore.readers.beton",
+    "dattri": "dmstore.readers.dattri",
+    "lira": "dmstore.readers.lira",
+    "heldout-influence": "dmstore.readers.heldout",
+    "index-lists": "dmstore.readers.index_lists",
     "arrays": "dmstore.readers.arrays",
     "npz": "dmstore.readers.npz",
 }
