@@ -30,7 +30,9 @@ from dmstore.cli import options, output
             "datamodels",
             "datamodels-data",
             "beton",
+            "bergson",
             "dattri",
+            "kronfluence",
             "lira",
             "heldout-influence",
             "index-lists",
@@ -116,8 +118,11 @@ def command(
       datamodels       a training store of MadryLab/datamodels
       datamodels-data  its published arrays (choose one fraction with --percent)
       beton            reg_data.beton, read without ffcv
+      bergson          a bank of leave-k-out models: subsets.json, and losses in query_loss_cache/
+                       or validation.csv
       dattri           an LDS benchmark (--output loss=target_values_lds), or folders of retrain_lds
                        with values beside them (--output loss=FILE)
+      kronfluence      masks.pt with margins.pt or losses.pt, as in its examples
       lira             shadow models: experiment-*/keep.npy and scores/; targets are train units
       heldout-influence
                        folders a run with aux_arrays.npz, of one share of the training set
