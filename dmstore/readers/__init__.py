@@ -27,7 +27,7 @@ _MODULES = {
     "beton": "dmstore.readers.beton",
     "bergson": "dmstore.readers.bergson",
     "dattri": "dmstore.readers.dattri",
-    "kronfluence": "dmstore.readers.kronfluence",
+    "kronfluence": "dmstore.readers.kronfluence_truth",
     "lira": "dmstore.readers.lira",
     "heldout-influence": "dmstore.readers.heldout",
     "index-lists": "dmstore.readers.index_lists",
