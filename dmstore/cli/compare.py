@@ -112,8 +112,8 @@ def command(
     """Find where two algorithms use different features (ModelDiff).
 
     Of a study, by name, once both are fitted; or from two files of attribution scores alone
-    (datamodels.pt and other .pt, .npy, .npz, .safetensors, TRAK's .mmap or folder), with no runs
-    and no study, which writes a directory with the result and its report.
+    (datamodels.pt and other .pt, .npy, .npz, .safetensors, TRAK's .mmap or folder, bergson's folder),
+    with no runs and no study, which writes a directory with the result and its report.
 
     \b
     Examples:

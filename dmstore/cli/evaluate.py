@@ -34,7 +34,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     "files",
     type=click.Path(),
     multiple=True,
-    help="Attribution scores to judge beside the fit: .pt, .npy, .npz, .safetensors, TRAK's folder. Repeat for more.",
+    help="Attribution scores to judge beside the fit: .pt, .npy, .npz, .safetensors, folders of TRAK and bergson. Repeat for more.",
 )
 @_each("--key", help="Name of the matrix inside a file.")
 @_each("--experiment", help="Experiment of a TRAK folder.")

@@ -23,7 +23,23 @@ from dmstore.cli import options, output
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["auto", "npz", "datamodels", "datamodels-data", "beton", "arrays", "study"]),
+    type=click.Choice(
+        [
+            "auto",
+            "npz",
+            "datamodels",
+            "datamodels-data",
+            "beton",
+            "bergson",
+            "dattri",
+            "kronfluence",
+            "lira",
+            "heldout-influence",
+            "index-lists",
+            "arrays",
+            "study",
+        ]
+    ),
     default="auto",
     show_default=True,
     help="What the sources are.",
@@ -51,6 +67,18 @@ from dmstore.cli import options, output
     help="Run id of a source's first row, where rows are numbered by position.",
 )
 @click.option(
+    "--lists",
+    type=click.Choice(["seen", "left-out"]),
+    default=None,
+    help="What lists of train units in place of masks hold, where the source does not say it.",
+)
+@click.option(
+    "--train",
+    type=click.IntRange(1),
+    default=None,
+    help="With --create: the number of train units, where lists of them do not tell it.",
+)
+@click.option(
     "--create", is_flag=True, help="Make the study and the algorithm from the source if missing."
 )
 @click.option(
@@ -72,6 +100,8 @@ def command(
     percent: int | None,
     other: str | None,
     first_run: int,
+    lists: str | None,
+    train: int | None,
     create: bool,
     examples: str | None,
     seed: int | None,
@@ -88,6 +118,16 @@ def command(
       datamodels       a training store of MadryLab/datamodels
       datamodels-data  its published arrays (choose one fraction with --percent)
       beton            reg_data.beton, read without ffcv
+      bergson          a bank of leave-k-out models: subsets.json, and losses in query_loss_cache/
+                       or validation.csv
+      dattri           an LDS benchmark (--output loss=target_values_lds), or folders of retrain_lds
+                       with values beside them (--output loss=FILE)
+      kronfluence      masks.pt with margins.pt or losses.pt, as in its examples
+      lira             shadow models: experiment-*/keep.npy and scores/; targets are train units
+      heldout-influence
+                       folders a run with aux_arrays.npz, of one share of the training set
+      index-lists      lists of train units in place of masks: .npz (indices, offsets), .json or .pt
+                       with a list a run (--lists seen or left-out)
       arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
                        a zarr group, .safetensors or .npz
       study            another study of the same examples (--from ALGORITHM)
@@ -103,8 +143,8 @@ def command(
     from dmstore.readers.source import Request
     from dmstore.study.study import open_study
 
-    if not create and (examples or seed is not None):
-        message = "--examples and --seed go with --create"
+    if not create and (examples or seed is not None or train is not None):
+        message = "--examples, --seed and --train go with --create"
         raise click.UsageError(message)
     named = _pairs(outputs)
 
@@ -121,7 +161,13 @@ def command(
             sources[0],
             format=kind,
             request=Request(
-                outputs=named, mask=mask, percent=percent, algorithm=other, first_run=first_run
+                outputs=named,
+                mask=mask,
+                percent=percent,
+                algorithm=other,
+                first_run=first_run,
+                lists=lists,
+                train=train,
             ),
             examples=examples,
             seed=seed,
@@ -140,6 +186,7 @@ def command(
         percent=percent,
         source_algorithm=other,
         first_run=first_run,
+        lists=lists,
         say=say,
         progress=progress,
     )

@@ -72,10 +72,11 @@ def adopt(
     if arrays is not None:
         sets = example_sets.check(arrays, str(examples))
         sizes = {key: len(sets[key]["id"]) for key in ("train", "test")}
-        request = replace(request, train=sizes["train"])
+        named = sets["test"].get("train", np.full(sizes["test"], -1))
+        request = replace(request, train=sizes["train"], units=lambda: named)
     study = open_study(path) if (Path(path) / ANCHOR).exists() else None
     if study is not None and arrays is None:
-        request = replace(request, train=study.document["train"]["count"])
+        request = replace(request, train=study.document["train"]["count"], units=study.target_train)
     opened = readers.open_source(source, kind, request)
     _check(opened, sizes, f"{examples}")
     if study is None:
@@ -124,6 +125,8 @@ def _create(
             "train_id": np.arange(source.train).astype(str),
             "target_id": np.arange(source.targets).astype(str),
         }
+        if source.target_train is not None:
+            arrays["target_train"] = source.target_train
     classes = max((output.classes or 0 for output in source.outputs.values()), default=0)
     try:
         study = create_study(path, arrays, seed=seed, classes=classes)
@@ -152,6 +155,7 @@ def _add(study: Study, name: str, source: Source, say: Callable[[str], None] | N
                 "alpha": "exact" if low == high else "mean",
                 "mask_sizes": [low, high],
                 "keys": {key: output.key for key, output in source.outputs.items()},
+                **({"conventions": dict(source.conventions)} if source.conventions else {}),
             }
         },
     )
@@ -182,11 +186,12 @@ def _declare(name: str, output: Output) -> dict[str, Any]:
     known = known_outputs().get(name)
     dims = ["run", "target", *(["class"] if output.classes else [])]
     if known is not None and known["dims"] == dims:
-        return {**known, "dtype": output.dtype}
+        return {**known, **output.about, "dtype": output.dtype}
     return {
         "dtype": output.dtype,
         "dims": dims,
         "function": f"{output.key!r} of an import; the function is not recorded",
         "orientation": "not recorded",
         "units": "not recorded",
+        **output.about,
     }

@@ -105,6 +105,7 @@ def ingest(
     percent: int | None = None,
     source_algorithm: str | None = None,
     first_run: int = 0,
+    lists: str | None = None,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Ingest:
@@ -135,6 +136,8 @@ def ingest(
         Which algorithm of another study.
     first_run : int
         Run id of the first row, where a source numbers its rows by position.
+    lists : {"seen", "left-out"}, optional
+        What lists of train units in place of masks hold, where a source does not say it.
     say : callable, optional
         Called with a line on each source that was recognised.
     progress : callable, optional
@@ -155,15 +158,18 @@ def ingest(
         If the file system refuses; what was stored before stays stored.
     """
     later = study.target_outputs(algorithm, target_set) if target_set else None
+    into = study.algorithm(algorithm)
     request = Request(
         outputs=outputs or {},
         mask=mask,
         percent=percent,
         algorithm=source_algorithm,
         first_run=first_run,
+        lists=lists,
+        units=functools.partial(study.target_train, into.target_set),
     )
     return take_in(
-        study.algorithm(algorithm),
+        into,
         sources,
         format=format,
         request=request,

@@ -25,6 +25,12 @@ _MODULES = {
     "datamodels": "dmstore.readers.datamodels_store",
     "datamodels-data": "dmstore.readers.datamodels_data",
     "beton": "dmstore.readers.beton",
+    "bergson": "dmstore.readers.bergson",
+    "dattri": "dmstore.readers.dattri",
+    "kronfluence": "dmstore.readers.kronfluence_truth",
+    "lira": "dmstore.readers.lira",
+    "heldout-influence": "dmstore.readers.heldout",
+    "index-lists": "dmstore.readers.index_lists",
     "arrays": "dmstore.readers.arrays",
     "npz": "dmstore.readers.npz",
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dmstore.core.npy import Header
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers import trak
+from dmstore.readers import bergson_scores, trak
 from dmstore.readers.files import FileArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ORIENTATIONS = ("target-train", "train-target")
 # Mean and deviation of the mask columns, beside standardised weights.
 _MOMENTS = ("mask_mean", "mask_std")
-SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors", bergson_scores.SUFFIX)
 
 
 class _Opened(Protocol):
@@ -110,8 +110,9 @@ class ScoreFile:
 
 
 def is_scores(path: str | Path) -> bool:
-    """Whether a path looks like a file of scores, or a folder of TRAK's."""
-    return Path(path).suffix.lower() in SUFFIXES or trak.is_folder(Path(path))
+    """Whether a path looks like a file of scores, or a folder of TRAK's or bergson's."""
+    folders = (trak.is_folder, bergson_scores.is_folder)
+    return Path(path).suffix.lower() in SUFFIXES or any(is_one(Path(path)) for is_one in folders)
 
 
 def open_scores(
@@ -123,7 +124,7 @@ def open_scores(
     ----------
     path : path
         ``.pt`` (also ``datamodels.pt``), ``.npy``, ``.npz``, ``.safetensors``, TRAK's ``.mmap``, or
-        the folder that TRAK saved to.
+        the folder that TRAK or bergson saved to.
     key : str, optional
         Name of the matrix inside the file, where there are several.
     experiment : str, optional
@@ -137,7 +138,9 @@ def open_scores(
         For ``.safetensors`` without that package.
     """
     file = Path(path)
-    if file.is_dir():
+    if experiment is None and bergson_scores.is_folder(file):
+        file = bergson_scores.find(file)
+    elif file.is_dir():
         file = trak.find(file, experiment)
     elif file.suffix == ".mmap" and file.parent.name == "scores" and experiment is None:
         trak.check_finished(file)
@@ -155,12 +158,16 @@ def open_scores(
             opened = _Npz(file, dict(archive.headers))
     elif suffix == ".safetensors":
         opened = _Files(open_safetensors(file))
+    elif suffix == bergson_scores.SUFFIX:
+        opened = bergson_scores.open_scores(file)
     else:
-        msg = f"{path}: scores are read from {', '.join(SUFFIXES)} and TRAK folders; save them as one of these"
+        msg = f"{path}: scores are read from {', '.join(SUFFIXES)} and folders of TRAK and bergson; save them as one of these"
         raise InputError(msg)
     keys = _find(file, opened.headers, key)
     rows, columns = opened.headers[keys["weight"]].shape
     name, convention = _kind(suffix, keys)
+    if isinstance(opened, bergson_scores.BergsonScores):
+        name, convention = opened.format, "train-target"
     return ScoreFile(file, name, convention, (rows, columns), opened, keys)
 
 

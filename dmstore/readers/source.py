@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -67,6 +68,10 @@ class Request:
         Which algorithm of another study.
     first_run : int
         Run id of the first row, where rows are numbered by position.
+    lists : {"seen", "left-out"}, optional
+        What lists of train units hold, where the source does not say it.
+    units : callable, optional
+        Gives the train unit that each target of the study is, -1 where it is none: (target,) int64.
     """
 
     into: Algorithm | None = None
@@ -77,6 +82,8 @@ class Request:
     percent: int | None = None
     algorithm: str | None = None
     first_run: int = 0
+    lists: str | None = None
+    units: Callable[[], NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,14 @@ class Output:
         A dtype that an algorithm can declare, which holds the source's numbers exactly.
     classes : int or None
         Length of the class axis, if it has one.
+    about : mapping
+        ``function``, ``orientation`` and ``units``, as far as the format states them.
     """
 
     key: str
     dtype: str
     classes: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 # What to do about runs that are stored with other content: of sources that number runs, and of those that name them.
@@ -128,6 +138,10 @@ class Source(Protocol):
         Rows that count as refused where it cannot be read.
     remedy : str
         What to do about runs that are stored with other content.
+    conventions : mapping
+        What the format says of masks, sign and averages, and what was done about it; kept with what is made of it.
+    target_train : (target,) int64 or None
+        The train unit that each target is, of sources whose targets are train units.
     """
 
     format: str
@@ -143,6 +157,8 @@ class Source(Protocol):
     whole: bool = False
     claimed: int = 0
     remedy: str = NUMBER
+    conventions: Mapping[str, str] = MappingProxyType({})
+    target_train: NDArray[np.int64] | None = None
 
     def load(self) -> None:
         """Read what is read at once: of a whole source, all of it. Called when its turn comes."""
@@ -193,6 +209,8 @@ class ArraySource(Source):
     notes: list[str] = field(default_factory=list)
     digest: NDArray[np.uint8] | None = None
     remedy: str = NUMBER
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    target_train: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self.ids = check_ids(self.ids, self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,16 @@ class TorchFile:
         If it is missing, damaged, of the format before PyTorch 1.6, or holds anything but tensors.
     """
 
+    largest_pickle = _LARGEST_PICKLE
+    takes_arrays = False
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with self._open() as archive:
             members = self._members(archive)
             self._root, self._order = self._describe(archive, members)
             raw = self._read(archive, members[f"{self._root}data.pkl"])
-            content = torch_pickle.parse(raw, str(self.path))
+            content = torch_pickle.parse(raw, str(self.path), arrays=self.takes_arrays)
             self._tensors = self._named(content)
             self.texts = _texts(content)
             for name, tensor in self._tensors.items():
@@ -66,13 +70,23 @@ class TorchFile:
         InputError
             If its bytes are damaged.
         """
+        return next(self.load_many([name]))[1]
+
+    def load_many(self, names: Sequence[str]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Tensors by name, the archive opened once for all of them; see :meth:`load`."""
+        with self._open() as archive:
+            members = self._members(archive)
+            for name in names:
+                yield name, self._load(archive, members, name)
+
+    def _load(
+        self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
+    ) -> NDArray[Any]:
         tensor = self._tensors[name]
         if 0 in tensor.shape:
             return np.empty(tensor.shape, self.headers[name].dtype)
-        with self._open() as archive:
-            members = self._members(archive)
-            self._check(name, tensor, members)
-            raw = self._read(archive, members[f"{self._root}data/{tensor.storage.key}"])
+        self._check(name, tensor, members)
+        raw = self._read(archive, members[f"{self._root}data/{tensor.storage.key}"])
         flat = np.frombuffer(raw, dtype=self._dtype(tensor))
         # The stride of a dim of length 1 is never walked, whatever it says.
         strides = [
@@ -136,7 +150,7 @@ class TorchFile:
         if len(pickles) != 1:
             msg = f"{self.path}: holds {len(pickles)} data.pkl, so it is no file of torch.save; use torch.save"
             raise InputError(msg)
-        if members[pickles[0]].file_size > _LARGEST_PICKLE:
+        if members[pickles[0]].file_size > self.largest_pickle:
             msg = f"{self.path}: data.pkl has {members[pickles[0]].file_size} bytes, too many for a dict of tensors"
             raise InputError(msg)
         root = pickles[0].removesuffix("data.pkl")

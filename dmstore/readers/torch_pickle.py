@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmstore.errors import InputError
+from dmstore.readers import torch_numpy
 
 # Storage classes to NumPy's letters; bfloat16 has none and is read as its 16 bits.
 STORAGES = {
@@ -64,7 +65,7 @@ class _Refused(Exception):
     """Why a pickle is not read; turned into an InputError that names the file."""
 
 
-def parse(raw: bytes, where: str) -> Any:
+def parse(raw: bytes, where: str, *, arrays: bool = False) -> Any:
     """Interpret a pickle of tensors.
 
     Parameters
@@ -73,11 +74,14 @@ def parse(raw: bytes, where: str) -> Any:
         ``data.pkl``.
     where : str
         For error texts.
+    arrays : bool
+        Take NumPy arrays too.
 
     Returns
     -------
     object
-        :class:`Tensor`, or dictionaries, lists, tuples and plain values that hold some.
+        :class:`Tensor`, a :class:`~dmstore.readers.torch_numpy.Array`, or dictionaries, lists, tuples and plain
+        values that hold some.
 
     Raises
     ------
@@ -85,8 +89,8 @@ def parse(raw: bytes, where: str) -> Any:
         If it needs anything but tensors (naming it), or is damaged.
     """
     try:
-        return _run(raw)
-    except _Refused as error:
+        return _run(raw, arrays)
+    except (_Refused, torch_numpy.StateError) as error:
         msg = f"{where}: {error}"
         raise InputError(msg) from None
     except Exception as error:  # noqa: BLE001 - bytes from anywhere can make the parser raise anything
@@ -95,7 +99,7 @@ def parse(raw: bytes, where: str) -> Any:
         raise InputError(msg) from None
 
 
-def _run(raw: bytes) -> Any:
+def _run(raw: bytes, arrays: bool) -> Any:  # noqa: FBT001 - private
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -117,6 +121,8 @@ def _run(raw: bytes) -> Any:
             stack.append(argument)
         elif name in _ACTIONS:
             _ACTIONS[name](stack, argument)
+            if not arrays and isinstance(stack[-1], _Global):
+                _check_tensors_only(stack[-1])
         else:
             msg = (
                 f"its pickle uses {name}, which tensors do not need; save tensors alone, in a dict"
@@ -135,14 +141,23 @@ def _to_mark(stack: list[Any]) -> list[Any]:
 
 
 def _check_global(module: str, name: str) -> _Global:
-    known = (module, name) in (_TENSOR, _PARAMETER, _ORDERED)
+    known = (module, name) in (_TENSOR, _PARAMETER, _ORDERED, *torch_numpy.GLOBALS)
     if not known and not (module == "torch" and name in STORAGES):
-        msg = (
-            f"holds {f'{module}.{name}'[:200]!r}, which is no tensor and would have to be executed; nothing was: "
-            "save a dict of tensors alone"
-        )
-        raise _Refused(msg)
+        _refuse_global(module, name)
     return _Global(module, name)
+
+
+def _check_tensors_only(entry: _Global) -> None:
+    if (entry.module, entry.name) in torch_numpy.GLOBALS:
+        _refuse_global(entry.module, entry.name)
+
+
+def _refuse_global(module: str, name: str) -> None:
+    msg = (
+        f"holds {f'{module}.{name}'[:200]!r}, which is no tensor and would have to be executed; nothing was: "
+        "save a dict of tensors alone"
+    )
+    raise _Refused(msg)
 
 
 def _global(stack: list[Any], argument: Any) -> None:
@@ -214,8 +229,11 @@ def _persistent(stack: list[Any], _: Any) -> None:
 
 
 def _build(stack: list[Any], _: Any) -> None:
+    state = stack.pop()
+    if isinstance(stack[-1], torch_numpy.Array | torch_numpy.Dtype):
+        stack[-1].set_state(state)
+        return
     # The state of an OrderedDict of a module is version notes; it is left out.
-    stack.pop()
     if not isinstance(stack[-1], dict):
         msg = "its pickle sets the state of an object; save a dict of tensors alone"
         raise _Refused(msg)
@@ -239,6 +257,8 @@ def _reduce(stack: list[Any], _: Any) -> None:
         )
     elif function == _Global(*_PARAMETER) and isinstance(arguments[0], Tensor):
         stack.append(arguments[0])
+    elif isinstance(function, _Global) and (function.module, function.name) in torch_numpy.GLOBALS:
+        stack.append(torch_numpy.call(function.module, function.name, arguments))
     else:
         msg = "its pickle calls something that makes no tensor; save a dict of tensors alone"
         raise _Refused(msg)
@@ -262,6 +282,8 @@ _VALUES = {
     "BININT2",
     "LONG1",
     "BINFLOAT",
+    "SHORT_BINBYTES",
+    "BINBYTES",
 }
 _ACTIONS: dict[str, Any] = {
     "MARK": lambda stack, _: stack.append(_Mark()),
