@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.masked import unmasked
 from dmstore.core.npz import NpzReader
 from dmstore.core.texts import text
 from dmstore.errors import FormatError, InputError
@@ -70,15 +71,16 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
             msg = f"{where}: no '{name}_label' and no '{name}_id'; an examples file needs one of them for train units and targets"
             raise InputError(msg)
     sets: dict[str, dict[str, NDArray[Any]]] = {"train": {}, "test": {}, "class": {}}
-    for name, values in arrays.items():
+    for name, given in arrays.items():
+        values = unmasked(given, f"{where}: {name}", gaps=True)
         prefix, _, rest = name.partition("_")
         if name == "class_name":
             if np.ndim(values) != 1:
                 msg = f"{where}: class_name has shape {np.shape(values)}, expected one name a class"
                 raise InputError(msg)
-            sets["class"]["name"] = check_names(np.asarray(values), f"{where}: class_name")
+            sets["class"]["name"] = check_names(values, f"{where}: class_name")
         elif prefix in ("train", "target") and rest:
-            sets["train" if prefix == "train" else "test"][rest] = np.asarray(values)
+            sets["train" if prefix == "train" else "test"][rest] = values
         else:
             msg = f"{where}: {name!r} is neither class_name nor train_… nor target_…; rename or drop it"
             raise InputError(msg)
