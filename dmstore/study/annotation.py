@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore.core.masked import unmasked
 from dmstore.core.texts import text
 from dmstore.errors import ExistsError, FormatError, InputError
 from dmstore.schema.group_specs import GroupSpec, check_group, group_spec
@@ -95,7 +96,9 @@ def check(
         if name.lower() in examples.RESERVED:
             msg = f"{where}: {name!r} is a reserved name; call the annotation something else"
             raise InputError(msg)
-        values = examples.check_column(name, np.asarray(given), f"{where}: {name}")
+        values = examples.check_column(
+            name, unmasked(given, f"{where}: {name}", gaps=True), f"{where}: {name}"
+        )
         if len(values) != count:
             msg = f"{where}: {name} has shape {values.shape}, but {set_name!r} has {count} {what}"
             raise InputError(msg)
@@ -110,10 +113,8 @@ def check(
     return checked
 
 
-def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Store checked annotations, one after the other; nothing if one of them is refused.
-
-    The same call after a kill stores what is not there yet.
+def judge(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """What storing checked annotations would do; nothing is stored.
 
     Returns
     -------
@@ -133,18 +134,30 @@ def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) ->
             raise ExistsError(msg)
         if name in there:
             _require_same(objects, there[name], set_name, name, values)
-    done = {}
+    return {name: "present" if name in there else "new" for name in columns}
+
+
+def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Store checked annotations, one after the other; nothing if one of them is refused.
+
+    The same call after a kill stores what is not there yet. Returns and raises as :func:`judge`.
+    """
+    done = judge(objects, set_name, columns)
     for name, values in columns.items():
         where = f"{PLACE}{set_name}-{name}.zarr.zip"
-        if name in there:
-            done[name] = "present"
-        elif objects.put_if_absent(where, _encode(set_name, values)):
-            done[name] = "new"
-        else:
+        if done[name] == "new" and not objects.put_if_absent(where, _encode(set_name, values)):
             # Another host was faster: fine if it had the same to say.
             _require_same(objects, where, set_name, name, values)
             done[name] = "present"
     return done
+
+
+def described(values: NDArray[Any]) -> str:
+    """What a column is, for people: ``int64``, ``text``, ``float64, 2 NaN``, ``uint8 (32, 32, 3)``."""
+    name = "text" if values.dtype.kind in "OSTU" else values.dtype.newbyteorder("=").name
+    shape = f" {values.shape[1:]}" if values.ndim > 1 else ""
+    missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    return f"{name}{shape}{f', {missing} NaN' if missing else ''}"
 
 
 def _require_same(
