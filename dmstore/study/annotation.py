@@ -6,8 +6,9 @@ changes. Those that a study was made with are directories; they are read alike.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from zarr.storage import MemoryStore
 
 from dmstore.core.masked import unmasked
 from dmstore.core.texts import text
-from dmstore.errors import ExistsError, FormatError, InputError
+from dmstore.errors import CorruptionError, DmstoreError, ExistsError, FormatError, InputError
 from dmstore.schema.group_specs import GroupSpec, check_group, group_spec
 from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
@@ -252,7 +253,7 @@ def read(
     """
     import dask.array as da
 
-    with examples.opened(objects, where) as group:
+    with _there(where), examples.opened(objects, where) as group:
         kind = "annotation" if name == "value" else "examples"
         check_group(group, group_spec(kind), {}, where)
         array = group[name]
@@ -268,6 +269,18 @@ def read(
         label = f"dmstore-{name}-{token.hexdigest()}"
         chunks = da.from_array(lazy, chunks=array.chunks, name=label, asarray=False, fancy=False)
         return inner, chunks
+
+
+@contextlib.contextmanager
+def _there(where: str) -> Iterator[None]:
+    """Turn the lack of a group that is listed into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if isinstance(error, DmstoreError):
+            raise
+        msg = f"{where}: zarr.json is gone; restore it from a copy"
+        raise CorruptionError(msg) from None
 
 
 def own_columns(objects: Objects, where: str) -> list[str]:

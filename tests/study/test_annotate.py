@@ -365,6 +365,25 @@ def test_damage_is_told_with_the_file(study):
     assert [p.kind for p in verify(study)] == ["annotation"]
 
 
+def test_what_is_gone_is_told_with_its_path(study):
+    Path(study.path, "examples/annotations/test-label.zarr/zarr.json").unlink()
+    with pytest.raises(
+        CorruptionError, match=r"^examples/annotations/test-label.zarr: zarr.json is"
+    ):
+        _ = dmstore.open_study(study.path).targets
+    Path(study.path, "examples/train.zarr/zarr.json").unlink()
+    problems = [str(problem) for problem in verify(study)]
+    assert len(problems) == 2
+    assert all("test-label.zarr" in text or "train.zarr" in text for text in problems)
+    assert not any("object at 0x" in text for text in problems)
+
+
+def test_what_holds_a_place_shows_it(study):
+    algorithm = study.add_algorithm("a")
+    for shown in (study.objects, study.objects.reader("examples/train.zarr"), algorithm.table):
+        assert study.path in repr(shown)
+
+
 def test_strange_files_beside_annotations_are_no_annotations(study):
     folder = Path(study.path, "examples/annotations")
     for name in ("train-a\x1b[31m.zarr", "train-train.zarr.zip", "other-x.zarr", "notes"):
