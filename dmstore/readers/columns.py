@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dmstore.core import strictjson
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers.csv_table import EXACT, parse_csv
+from dmstore.readers.csv_table import EXACT, parse_csv, texts
 from dmstore.readers.files import NUMBERS, TEXTS, open_npy
 
 # Texts of a million examples.
@@ -88,12 +88,12 @@ def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
     position = {value: row for row, value in enumerate(given)}
     wanted = [str(value) for value in ids]
     if len(position) != len(given) or position.keys() != set(wanted):
-        strange = [value for value in given if value not in set(wanted)][:1]
-        why = (
-            f"{strange[0]!a} is none of them"
-            if strange
-            else f"{len(position)} of {len(wanted)} ids"
-        )
+        known = set(wanted)
+        strange = next((value for value in given if value not in known), None)
+        twice = next((value for row, value in enumerate(given) if position[value] != row), None)
+        why = f"{len(position)} of {len(wanted)} ids"
+        if strange is not None or twice is not None:
+            why = f"{twice!a} is there twice" if strange is None else f"{strange!a} is none of them"
         msg = f"{where}: column 'id' must hold every id of the set once ({why}); leave it out if the rows are in the set's order"
         raise InputError(msg)
     order = np.array([position[value] for value in wanted])
@@ -132,7 +132,7 @@ def _text(path: Path) -> str:
 def _read_txt(path: Path) -> NDArray[Any]:
     # Not str.splitlines: it also splits at characters that may stand inside a text.
     lines = _text(path).replace("\r\n", "\n").split("\n")
-    return np.array(lines[:-1] if lines[-1] == "" else lines, dtype=str)
+    return texts(lines[:-1] if lines[-1] == "" else lines, str(path))
 
 
 def _read_csv(path: Path) -> Columns:
@@ -165,7 +165,7 @@ def _list(values: Any, where: str) -> NDArray[Any]:
         if kinds == {str} and any("\0" in value for value in values):
             msg = f"{where} holds a NUL character, which NumPy's texts lose; take it out"
             raise InputError(msg)
-        return np.array(values)
+        return texts(values, where) if kinds == {str} else np.array(values)
     whole = [value for value in values if type(value) is int]
     most = 1 << 63 if kinds == {int} else EXACT
     if not all(-most <= value < most for value in whole):

@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.study.display import counted, size
 
 # What programs write where a number or a bool is not known.
 GAPS = frozenset({"", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>"})
+# Ids and names of classes are texts, also where they are written in digits.
+_TEXTS = ("id", "name")
+# As NumPy has texts: all as wide as the longest.
+_MOST_BYTES = 1 << 32
 _BOOLS = {"true": True, "false": False}
 # A number as it is written: 007 is a text, and so is 1_000.
-_WHOLE = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+_WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)", re.ASCII)
 _NUMBER = re.compile(
     r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?",
     re.ASCII | re.I,
@@ -57,16 +62,32 @@ def parse_csv(text: str, where: str) -> dict[str, NDArray[Any]]:
         raise InputError(msg)
     for line, row in rows:
         if len(row) != len(header):
-            msg = f"{where}: line {line} has {len(row)} fields, the header {len(header)}"
+            msg = f"{where}: line {line} has {counted(len(row), 'field')}, the header {len(header)}"
             raise InputError(msg)
     lines = [line for line, _ in rows[1:]]
     columns = zip(*(row for _, row in rows[1:]), strict=True)
     return {
-        name: np.array(values)
-        if name == "id"
+        name: texts(values, f"{where}: column {name!a}")
+        if name in _TEXTS
         else _typed(values, lines, f"{where}: column {name!a}")
         for name, values in zip(header, columns, strict=True)
     }
+
+
+def texts(values: Sequence[str], where: str) -> NDArray[np.str_]:
+    """Texts as an array.
+
+    Raises
+    ------
+    InputError
+        If one is so long that the array, whose texts are all as wide, would be huge.
+    """
+    longest = max(map(len, values), default=0)
+    if 4 * longest * len(values) > _MOST_BYTES:
+        place = next(row for row, value in enumerate(values) if len(value) == longest)
+        msg = f"{where}: {len(values)} texts as wide as the longest ({longest} characters, position {place}) take more than {size(_MOST_BYTES)}; shorten it"
+        raise InputError(msg)
+    return np.array(values, dtype=str)
 
 
 def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -107,7 +128,7 @@ def _typed(values: Sequence[str], lines: Sequence[int], where: str) -> NDArray[A
             raise InputError(msg)
         return np.array([_BOOLS[value.lower()] for value in stripped])
     if not known or not all(map(_NUMBER.fullmatch, known)):
-        return np.array(values, dtype=str)
+        return texts(values, where)
     whole = [int(value) for value in known if _WHOLE.fullmatch(value)]
     if len(whole) == len(stripped) and all(-(1 << 63) <= number < 1 << 63 for number in whole):
         return np.array(whole, dtype=np.int64)
@@ -115,5 +136,5 @@ def _typed(values: Sequence[str], lines: Sequence[int], where: str) -> NDArray[A
     # What a number would not hold stays a text: digits of a long id, 1e999.
     beyond = np.isinf(numbers) & np.array(["inf" not in value.lower() for value in stripped])
     if beyond.any() or any(abs(number) > EXACT for number in whole):
-        return np.array(values, dtype=str)
+        return texts(values, where)
     return np.array(numbers, dtype=np.float64)

@@ -95,7 +95,8 @@ def check(
     for name, given in columns.items():
         check_name(name, f"{where}: annotation")
         if name.lower() in examples.RESERVED:
-            msg = f"{where}: {name!r} is a reserved name; call the annotation something else"
+            own = "write ids as 'id', in lower case" if name.lower() == "id" else ""
+            msg = f"{where}: {name!r} is a reserved name; {own or 'call the annotation something else'}"
             raise InputError(msg)
         values = examples.check_column(
             name, unmasked(given, f"{where}: {name}", gaps=True), f"{where}: {name}"
@@ -184,9 +185,10 @@ def same(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def dims_of(first: str, values: NDArray[Any]) -> tuple[str, ...]:
     """Dims of a column: images have height, width and channel, further axes are numbered."""
-    inner = {1: (), 3: ("height", "width"), 4: ("height", "width", "channel")}.get(
-        values.ndim, tuple(f"axis{axis}" for axis in range(1, values.ndim))
-    )
+    inner = tuple(f"axis{axis}" for axis in range(1, values.ndim))
+    # What has its channels elsewhere is no image as they are stored here.
+    if values.ndim == 3 or (values.ndim == 4 and values.shape[3] in (1, 3, 4)):
+        inner = ("height", "width", "channel")[: values.ndim - 1]
     return (first, *inner)
 
 

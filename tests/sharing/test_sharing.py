@@ -1074,9 +1074,8 @@ def test_xarray_tensorstore_and_zarrs_read_the_same_bits(published):
     try:
         found = tensorstore.open(spec, read=True).result().read().result()
     except ValueError as error:
-        assert "string data type is not one of the supported" in str(error)
-    else:
-        assert np.array_equal(found, hosts)
+        found = str(error)
+    assert "string data type is not" in found or np.array_equal(found, hosts)
     with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
         found = arrays(base)
         assert np.array_equal(zarr.open_group(base, mode="r")["host"][...], hosts)

@@ -132,6 +132,8 @@ CSV = {
     "beyond 64 bits": ("a\n99999999999999999999\n1\n", {"a": ["99999999999999999999", "1"]}),
     "beyond a float": ("a,b\n9007199254740993,1e999\n,1\n", {"a": ["9007199254740993", ""], "b": ["1e999", "1"]}),
     "edges": ("a,b\n-9223372036854775808,-inf\n9223372036854775807,1\n", {"a": [-(1 << 63), (1 << 63) - 1], "b": [-np.inf, 1.0]}),
+    "signs": ("a,b\n-0,+1\n1,-2\n", {"a": [0, 1], "b": [1, -2]}),
+    "names are texts": ("name\n5\n6\n", {"name": ["5", "6"]}),
     "other digits": ("a\n\u0661\n2\n", {"a": ["\u0661", "2"]}),
     "ids stay texts": ("\ufeffid,a\n007,1\n1,2\n", {"id": ["007", "1"], "a": [1, 2]}),
 }  # fmt: skip
@@ -150,6 +152,12 @@ def test_csv_is_taken_as_the_standard_has_it(tmp_path, case):
         assert np.array_equal(
             taken[name], np.array(values), equal_nan=taken[name].dtype.kind == "f"
         )
+
+
+def test_channels_of_images_stand_last(study):
+    study.annotate("train", a=np.zeros((TRAIN, 3, 5, 6), np.uint8), b=np.zeros((TRAIN, 5, 6, 4)))
+    assert study.train.a.dims[1:] == ("a_axis1", "a_axis2", "a_axis3")
+    assert study.train.b.dims[1:] == ("b_height", "b_width", "b_channel")
 
 
 def test_gaps_of_lists(tmp_path):
@@ -266,6 +274,15 @@ BAD_FILES = {
     "unclosed.csv": (b'a\n"x', "no valid .csv"),
     "control.csv": (b"a\x07\n" + b"1\n" * TRAIN, "not allowed"),
     "ids.csv": (b"id,a\n" + b"1,1\n" * TRAIN, "every id"),
+    "id-twice.csv": (
+        b"id,a\n" + b"".join(b"%d,1\n" % (i // 2) for i in range(TRAIN)),
+        "'0' is there twice",
+    ),
+    "ID.csv": (b"ID\n" + b"1\n" * TRAIN, "write ids as 'id'"),
+    "wide.json": (
+        json.dumps({"a": ["x" * 100_000] + [""] * 20_000}).encode(),
+        "take more than 4.3 GB",
+    ),
     "strange-id.csv": (b"id,a\n" + b"zz,1\n", "'zz' is none of them"),
     "x.pkl": (b"cos\nsystem\n", "not a .npz"),
     "unnamed.npy": (None, "--name"),
