@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.masked import unmasked
 from dmstore.errors import InputError
 from dmstore.readers.scores import decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
@@ -173,8 +174,11 @@ def _from_data(study: Study, item: Any, target_set: str, name: str) -> Scores:
             if what in item.coords:
                 _check_ids(name, what, item[what].values, ids)
         item = item.values
-    weight = np.asarray(item)
+    weight = unmasked(item, name)
     _check_shape(name, weight.shape, targets, train)
+    if bias is not None and not (bias.shape == weight.shape[:1] and np.isfinite(bias).all()):
+        msg = f"{name}: bias has shape {bias.shape} and must be one finite number a target; give it whole or leave it out"
+        raise InputError(msg)
     if weight.dtype.kind not in "fiu" or not np.isfinite(weight).all():
         msg = f"{name}: scores of dtype {weight.dtype} must be finite numbers; leave nothing out"
         raise InputError(msg)
@@ -184,7 +188,7 @@ def _from_data(study: Study, item: Any, target_set: str, name: str) -> Scores:
         weight,
         bias,
         {"units": "as given"},
-        None if fitted is None else _run_ids(np.asarray(fitted), name),
+        None if fitted is None else _run_ids(unmasked(fitted, f"{name}: fitted_runs"), name),
         {k: str(attrs[k]) for k in ("study", "content_id") if k in attrs},
     )
 

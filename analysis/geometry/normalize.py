@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from dmstore.errors import InputError
+
 
 def normalize(weight: xr.DataArray) -> xr.DataArray:
     """Scale every datamodel to unit length (paper section 3, step 1).
@@ -22,8 +24,14 @@ def normalize(weight: xr.DataArray) -> xr.DataArray:
     ------
     ValueError
         If there is no dim ``train``.
+    InputError
+        If a weight is not finite: xarray has NaN where an array was masked.
     """
     values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        target, train = (int(place[0]) for place in np.nonzero(~np.isfinite(values)))
+        msg = f"weight: {values[target, train]} at target {target}, train unit {train}; every weight must be finite, leave the target out"
+        raise InputError(msg)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
     return (

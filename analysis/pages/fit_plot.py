@@ -9,11 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis.pages.plot import COLORS, figure, legend_above
+from dmstore.analysis.pages.plot import COLORS, figure, first_of, legend_above
 from dmstore.regression.problem.block_arrays import UNFITTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from dmstore.analysis.pages.plot import Entries
 
 # Arrays of a fit that figures need: those without the train units.
 NEEDED = ("lam_path", "lam_max", "holdout_mse", "holdout_r2", "nonzeros", "status")
@@ -40,25 +42,27 @@ def holdout_curves(
     """
     axes = axes if axes is not None else figure()[1]
     first, last = 0.0, np.inf
+    entries: Entries = []
     grid = all(_shared(fit) for fit in fits.values())
     for (name, fit), color in zip(fits.items(), COLORS, strict=False):
         share, error = _curves(fit)
         if not len(error) or len(share) < 2 or _shared(fit) != grid:
-            axes.plot([], [], color=color, label=f"{name}: none")
+            entries += zip(axes.plot([], [], color=color), [f"{name}: none"], strict=True)
             continue
         draw = np.random.default_rng(random_state)
         for row in draw.permutation(len(error))[:_SAMPLE]:
             axes.plot(share, error[row], color=color, linewidth=0.6, alpha=0.3)
         low, middle, high = np.quantile(_kept(error), [0.25, 0.5, 0.75], axis=0)
         axes.fill_between(share, low, high, color=color, alpha=0.18, linewidth=0)
-        axes.plot(share, middle, color=color, linewidth=1.8, label=f"{name}: median")
+        lines = axes.plot(share, middle, color=color, linewidth=1.8)
+        entries += zip(lines, [f"{name}: median"], strict=True)
         first, last = max(first, float(share[0])), min(last, float(share[-1]))
     axes.axhline(1.0, color="#6b7280", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.set_xlim(*((first, last) if first > last else (1.0, 0.01)))
     axes.set_xlabel("lam" if grid else "lam as a share of lam_max")
     axes.set_ylabel("holdout error over that of the mean")
-    legend_above(axes, 9)
+    legend_above(axes, entries, 9)
     return axes
 
 
@@ -124,15 +128,16 @@ def _histograms(axes: Axes, values: Mapping[str, NDArray[np.float64]], form: str
     finite = {name: v[np.isfinite(v)] for name, v in values.items()}
     everything = np.concatenate([np.zeros(0), *finite.values()])
     edges = np.histogram_bin_edges(everything, bins=_BINS)
+    entries: Entries = []
     for (name, finite_values), color in zip(finite.items(), COLORS, strict=False):
         middle = format(np.median(finite_values), form) if len(finite_values) else "none"
-        axes.hist(
+        _, _, bars = axes.hist(
             finite_values,
             bins=edges.tolist(),
             histtype="step",
             color=color,
             linewidth=1.6,
-            label=f"{name}: median {middle}",
         )
+        entries.append((first_of(bars), f"{name}: median {middle}"))
     axes.set_ylabel("targets")
-    legend_above(axes, 9)
+    legend_above(axes, entries, 9)

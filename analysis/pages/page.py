@@ -7,6 +7,7 @@ import importlib.resources
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,10 +107,10 @@ def _curves(curves: dict[str, dict[str, Any]]) -> list[str]:
     """Figures of learning curves; those kept by an earlier version do not have all of them."""
     if not curves:
         return []
-    drawn = [plot.learning_curve(curves), plot.sample_size(curves)]
+    drawn = [partial(plot.learning_curve, curves), partial(plot.sample_size, curves)]
     if all("explained" in step for curve in curves.values() for step in curve["steps"]):
-        drawn += [plot.explained_by_samples(curves, step) for step in (0, -1)]
-    return [plot.svg(axes) for axes in drawn]
+        drawn += [partial(plot.explained_by_samples, curves, step) for step in (0, -1)]
+    return [plot.svg(draw) for draw in drawn]
 
 
 def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
@@ -123,12 +124,12 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "headline": _headline(comparison, names, sides, subject),
         "score": score(comparison),
         "figures": {
-            "directions": plot.svg(plot.directions(comparison)),
-            "similarity": plot.svg(plot.similarity(comparison)),
+            "directions": plot.svg(partial(plot.directions, comparison)),
+            "similarity": plot.svg(partial(plot.similarity, comparison)),
         },
         "curves": _curves(subject.curves),
         "fits": [
-            plot.svg(draw(subject.fits))
+            plot.svg(partial(draw, subject.fits))
             for draw in (fit_plot.holdout_curves, fit_plot.sparsity, fit_plot.holdout_r2)
         ]
         if subject.fits
@@ -136,7 +137,9 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "effects": [
             {
                 **entry,
-                "figure": plot.svg(plot.counterfactual(entry["result"], label=entry["class"])),
+                "figure": plot.svg(
+                    partial(plot.counterfactual, entry["result"], label=entry["class"])
+                ),
             }
             for entry in subject.effects
         ],

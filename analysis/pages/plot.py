@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.pages.settings import own_settings
 from dmstore.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    # What was drawn, and what it is called.
+    Entries = list[tuple[Artist, str]]
 
 COLORS = ("#1b7f5c", "#b8382b")
 GREY = "#6b7280"
 _BETWEEN = "#64748b"
+# Names are no mathematics, whatever stands in them, and need no TeX.
+PLAIN: Any = {"parse_math": False, "usetex": False}
 
 
 def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
@@ -46,9 +53,10 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     top = max(float(explained.max()) * 1.3, 1e-4)
     low = max(float(explained[explained > 0].min(initial=top)) * 0.6, top * 1e-4)
     axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
+    entries: Entries = []
     for row, own in enumerate(names):
         other = names[1 - row]
-        axes.scatter(
+        points = axes.scatter(
             explained[row, :, 0],
             explained[row, :, 1],
             s=42,
@@ -56,8 +64,8 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             alpha=0.85,
             edgecolor="white",
             linewidth=0.6,
-            label=f"{'AB'[row]}: directions of {own} less {other}",
         )
+        entries.append((points, f"{'AB'[row]}: directions of {own} less {other}"))
         for component in range(min(5, explained.shape[1])):
             axes.annotate(
                 f"{'AB'[row]}{component + 1}",
@@ -75,9 +83,9 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(f"variance explained under {names[0]} (%)")
-    axes.set_ylabel(f"variance explained under {names[1]} (%)")
-    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=1)
+    axes.set_xlabel(f"variance explained under {names[0]} (%)", **PLAIN)
+    axes.set_ylabel(f"variance explained under {names[1]} (%)", **PLAIN)
+    legend(axes, entries, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     return axes
 
 
@@ -96,22 +104,23 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
     low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
     bins = np.linspace(min(low, 0.9), 1.0, 41)
+    entries: Entries = []
     for label, values, color in finite:
         mean = f"{values.mean() + 0.0:.2f}".replace("-0.00", "0.00") if len(values) else "none"
         # Only the comparison is filled: three fills on top of each other hide one another.
         filled = color == _BETWEEN
-        axes.hist(
+        _, _, bars = axes.hist(
             values,
             bins=bins.tolist(),
             histtype="stepfilled" if filled else "step",
             alpha=0.45 if filled else 1.0,
             color=color,
             linewidth=0 if filled else 1.6,
-            label=f"{label}: mean {mean}",
         )
+        entries.append((first_of(bars), f"{label}: mean {mean}"))
     axes.set_xlabel("cosine similarity of datamodels")
     axes.set_ylabel("targets")
-    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1)
+    legend(axes, entries, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return axes
 
 
@@ -121,21 +130,20 @@ def counterfactual(
     """Effect of a transformation over its intensities, with 95 % intervals (Figure 4)."""
     axes = axes if axes is not None else figure()[1]
     x = result["intensity"].values
+    entries: Entries = []
     for row, name in enumerate(result["algorithm"].values):
         low, high = result["effect_low"].values[row] * 100, result["effect_high"].values[row] * 100
         axes.fill_between(x, low, high, color=COLORS[row % 2], alpha=0.18, linewidth=0)
-        axes.plot(
-            x,
-            result["effect"].values[row] * 100,
-            color=COLORS[row % 2],
-            marker="o",
-            markersize=4,
-            label=str(name),
+        values = result["effect"].values[row] * 100
+        entries += zip(
+            axes.plot(x, values, color=COLORS[row % 2], marker="o", markersize=4),
+            [str(name)],
+            strict=True,
         )
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel("intensity of the transformation")
-    axes.set_ylabel(f"change of P({label}), points")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.set_ylabel(f"change of P({label}), points", **PLAIN)
+    legend(axes, entries, fontsize=9, loc="upper left")
     return axes
 
 
@@ -149,16 +157,18 @@ def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = 
     axes : matplotlib axes, optional
     """
     axes = axes if axes is not None else figure()[1]
+    entries: Entries = []
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         runs, lds, low, high, r2 = (
             _column(curve, key) for key in ("runs", "lds", "lds_low", "lds_high", "r2")
         )
         axes.fill_between(runs, low, high, color=color, alpha=0.18, linewidth=0)
-        axes.plot(runs, lds, color=color, marker="o", markersize=4, label=f"{name}: LDS")
-        axes.plot(runs, r2, color=color, linestyle="--", label=f"{name}: median R², eval runs")
+        lines = axes.plot(runs, lds, color=color, marker="o", markersize=4)
+        lines += axes.plot(runs, r2, color=color, linestyle="--")
+        entries += zip(lines, (f"{name}: LDS", f"{name}: median R², eval runs"), strict=True)
     _runs_axis(axes, curves)
     axes.set_ylabel("agreement with eval runs")
-    legend_above(axes, 8)
+    legend_above(axes, entries, 8)
     return axes
 
 
@@ -172,13 +182,15 @@ def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = Non
     axes : matplotlib axes, optional
     """
     axes = axes if axes is not None else figure()[1]
+    entries: Entries = []
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         runs, mean, low = (_column(curve, key) for key in ("runs", "cosine", "cosine_low"))
-        axes.plot(runs, mean, color=color, marker="o", markersize=4, label=f"{name}: mean")
-        axes.plot(runs, low, color=color, linestyle=":", label=f"{name}: 5 % of targets lie below")
+        lines = axes.plot(runs, mean, color=color, marker="o", markersize=4)
+        lines += axes.plot(runs, low, color=color, linestyle=":")
+        entries += zip(lines, (f"{name}: mean", f"{name}: 5 % of targets lie below"), strict=True)
     _runs_axis(axes, curves)
     axes.set_ylabel("cosine with datamodels from all runs")
-    legend_above(axes, 8)
+    legend_above(axes, entries, 8)
     return axes
 
 
@@ -196,11 +208,12 @@ def explained_by_samples(
     axes : matplotlib axes, optional
     """
     axes = axes if axes is not None else figure()[1]
+    entries: Entries = []
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         steps = curve["steps"]
         for place, (shares, other) in enumerate(zip(steps[step]["explained"], steps, strict=True)):
             known = [np.nan if share is None else share for share in shares]
-            axes.plot(
+            lines = axes.plot(
                 np.arange(1, len(known) + 1),
                 known,
                 color=color,
@@ -208,22 +221,40 @@ def explained_by_samples(
                 marker="o",
                 markersize=3,
                 linewidth=1.0,
-                label=f"{name}: {other['runs']:,} runs",
             )
+            entries += zip(lines, [f"{name}: {other['runs']:,} runs"], strict=True)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(
         "principal component of datamodels from " + ("fewest" if step == 0 else "all") + " runs"
     )
     axes.set_ylabel("share of variance explained")
-    legend_above(axes, 8)
+    legend_above(axes, entries, 8)
     return axes
 
 
-def legend_above(axes: Axes, size: int) -> None:
-    """A legend in two columns above the axes, where it hides nothing."""
-    axes.legend(
-        frameon=False, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+def legend(axes: Axes, entries: Entries, **options: Any) -> None:
+    """A legend of what was drawn and what it is called; names may begin with ``_`` and hold ``$``."""
+    # matplotlib leaves out labels that begin with '_', so that the texts are put in afterwards.
+    made = axes.legend(
+        [artist for artist, _ in entries],
+        [str(place) for place in range(len(entries))],
+        frameon=False,
+        **options,
     )
+    for text, (artist, label) in zip(made.get_texts(), entries, strict=True):
+        artist.set_label(label)
+        text.set(text=label, **PLAIN)
+
+
+def legend_above(axes: Axes, entries: Entries, size: int) -> None:
+    """A legend in two columns above the axes, where it hides nothing."""
+    legend(axes, entries, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def first_of(bars: Any) -> Artist:
+    """What stands for a histogram in a legend."""
+    first: Artist = bars[0]
+    return first
 
 
 def _column(curve: Mapping[str, Any], key: str) -> NDArray[np.float64]:
@@ -245,14 +276,11 @@ def _runs_axis(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
     axes.set_xlabel("runs fitted on")
 
 
-def svg(axes: Axes) -> str:
-    """The figure of some axes as an SVG element, texts kept as texts."""
-    import matplotlib as mpl
-
+def svg(draw: Callable[[], Axes]) -> str:
+    """What a function draws as an SVG element, texts kept as texts, whatever the user's settings."""
     buffer = io.StringIO()
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "dmstore", "font.family": "sans-serif"}
-    with mpl.rc_context(style):
-        figure: Any = axes.get_figure()
+    with own_settings():
+        figure: Any = draw().get_figure()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from dmstore.core import strictjson
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
+from dmstore.readers.csv_table import EXACT, parse_csv, texts
 from dmstore.readers.files import NUMBERS, TEXTS, open_npy
 
 # Texts of a million examples.
@@ -88,12 +88,12 @@ def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
     position = {value: row for row, value in enumerate(given)}
     wanted = [str(value) for value in ids]
     if len(position) != len(given) or position.keys() != set(wanted):
-        strange = [value for value in given if value not in set(wanted)][:1]
-        why = (
-            f"{strange[0]!a} is none of them"
-            if strange
-            else f"{len(position)} of {len(wanted)} ids"
-        )
+        known = set(wanted)
+        strange = next((value for value in given if value not in known), None)
+        twice = next((value for row, value in enumerate(given) if position[value] != row), None)
+        why = f"{len(position)} of {len(wanted)} ids"
+        if strange is not None or twice is not None:
+            why = f"{twice!a} is there twice" if strange is None else f"{strange!a} is none of them"
         msg = f"{where}: column 'id' must hold every id of the set once ({why}); leave it out if the rows are in the set's order"
         raise InputError(msg)
     order = np.array([position[value] for value in wanted])
@@ -116,61 +116,27 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
         raise InputError(msg) from None
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror or error})"
         raise InputError(msg) from None
+    if "\0" in text:
+        msg = f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1} holds a NUL character, which NumPy's texts lose; take it out"
+        raise InputError(msg)
+    return text
 
 
 def _read_txt(path: Path) -> NDArray[Any]:
     # Not str.splitlines: it also splits at characters that may stand inside a text.
     lines = _text(path).replace("\r\n", "\n").split("\n")
-    return np.array(lines[:-1] if lines[-1] == "" else lines, dtype=str)
+    return texts(lines[:-1] if lines[-1] == "" else lines, str(path))
 
 
 def _read_csv(path: Path) -> Columns:
-    try:
-        rows = [
-            row for row in csv.reader(_text(path).splitlines(keepends=True), strict=True) if row
-        ]
-    except csv.Error as error:
-        msg = f"{path}: no valid .csv ({error})"
-        raise InputError(msg) from None
-    if len(rows) < 2:
-        msg = f"{path}: has no rows; a .csv of annotations has a header line and a line an example"
-        raise InputError(msg)
-    header = rows[0]
-    if len(set(header)) != len(header):
-        msg = f"{path}: two columns of the header have one name"
-        raise InputError(msg)
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            msg = f"{path}: row {number} has {len(row)} fields, the header {len(header)}"
-            raise InputError(msg)
-    columns = zip(*rows[1:], strict=True)
-    return {
-        name: np.array(values) if name == "id" else _typed(values)
-        for name, values in zip(header, columns, strict=True)
-    }
-
-
-def _typed(values: tuple[str, ...]) -> NDArray[Any]:
-    """Whole numbers if all are, else numbers if all are, else the texts as they stand."""
-    for kind in (int, float):
-        try:
-            typed = [kind(value) for value in values]
-            # What is not written as this number is (007, 1_000) is a text.
-            if kind is int and [str(value) for value in typed] != list(values):
-                continue
-            if any("_" in value for value in values):
-                continue
-            return np.array(typed, dtype=np.int64 if kind is int else np.float64)
-        except (ValueError, OverflowError):
-            continue
-    return np.array(values, dtype=str)
+    return parse_csv(_text(path), str(path))
 
 
 def _read_json(path: Path) -> Columns | NDArray[Any]:
@@ -188,14 +154,22 @@ def _read_json(path: Path) -> Columns | NDArray[Any]:
 
 
 def _list(values: Any, where: str) -> NDArray[Any]:
-    kinds = {type(value) for value in values} if isinstance(values, list) else {type(None)}
-    if kinds == {int, float}:
-        kinds = {float}
-    if len(kinds) != 1 or not kinds <= {int, float, str, bool}:
-        msg = f"{where} must hold one text, number or bool an example, all of one kind"
+    kinds = {type(value) for value in values} if isinstance(values, list) else set()
+    # A number has a gap, which is NaN; a text and a bool have none.
+    numbers = bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
+    if not numbers and (len(kinds) != 1 or not kinds <= {str, bool}):
+        beside = "; a null can stand among numbers alone" if type(None) in kinds else ""
+        msg = f"{where} must hold one text, number or bool an example, all of one kind{beside}"
         raise InputError(msg)
-    try:
-        return np.array(values, dtype={int: np.int64, float: np.float64}.get(kinds.pop()))
-    except OverflowError:
-        msg = f"{where} holds integers beyond 64 bits; store them as text"
-        raise InputError(msg) from None
+    if not numbers:
+        if kinds == {str} and any("\0" in value for value in values):
+            msg = f"{where} holds a NUL character, which NumPy's texts lose; take it out"
+            raise InputError(msg)
+        return texts(values, where) if kinds == {str} else np.array(values)
+    whole = [value for value in values if type(value) is int]
+    most = 1 << 63 if kinds == {int} else EXACT
+    if not all(-most <= value < most for value in whole):
+        kept = "64 bits" if kinds == {int} else "53 bits beside fractions or gaps"
+        msg = f"{where} holds integers beyond {kept}; store them as text"
+        raise InputError(msg)
+    return np.array(values, dtype=np.int64 if kinds == {int} else np.float64)

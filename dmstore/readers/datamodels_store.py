@@ -164,7 +164,7 @@ def _commands(path: Path, rows: NDArray[np.int64]) -> NDArray[Any] | None:
         if not where.is_file() or where.stat().st_size > _LONGEST:
             return None
         check_inside(where, path)
-        lines = where.read_text("utf-8", "replace").splitlines()
+        lines = where.read_text("utf-8", "replace").split("\n")
     except OSError:
         return None
     commands: dict[int, str] = {}

@@ -8,12 +8,12 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from dmstore import provenance
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
-from dmstore.schema.typed_documents import AboutDocument
+from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
 from dmstore.sharing.staging import Staging, check_free
@@ -36,6 +36,16 @@ from dmstore.upkeep.verification import verify
 _MARK = ".publishing.part"
 
 
+class Published(TypedDict):
+    """What :func:`publish` returns; ``written`` is 0 where all of it was there."""
+
+    destination: str
+    objects: int
+    bytes: int
+    written: int
+    algorithms: dict[str, IndexAlgorithm]
+
+
 def publish(
     study: Study,
     destination: str | Path,
@@ -43,7 +53,7 @@ def publish(
     *,
     about: AboutDocument | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Published:
     """Publish a study.
 
     Without a tag the runs are compacted first, and outputs on later target sets in any case. Everything is read back from where it was written, and
@@ -171,18 +181,18 @@ class _Sheet:
         index = Index(self.study.uuid, self.contents.algorithms, self.entries)
         return indexes.dump(index, provenance.utc_now(), provenance.software())
 
-    def summary(self, destination: str | Path, written: int) -> dict[str, Any]:
+    def summary(self, destination: str | Path, written: int) -> Published:
         """What a call returns."""
         return {
             "destination": str(destination),
             "objects": len(self.entries),
             "bytes": sum(entry.size for entry in self.entries.values()),
             "written": written,
-            "algorithms": {name: dict(e) for name, e in self.contents.algorithms.items()},
+            "algorithms": {name: e.copy() for name, e in self.contents.algorithms.items()},
         }
 
 
-def _again(sheet: _Sheet, done: Index, destination: str | Path) -> dict[str, Any]:
+def _again(sheet: _Sheet, done: Index, destination: str | Path) -> Published:
     """Say that the same is published already, or refuse."""
     for item in (*sheet.items, sheet.anchor):
         size, digest = indexes.sha256(item.blocks())

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from dmstore import provenance
 from dmstore.core.progress import Count, Progress, counting
@@ -44,9 +44,20 @@ MOST_BRANCHES = 2**29
 _NOTHING: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
 
 
-def pull(
-    source: str | Path, path: str | Path, *, progress: Progress | None = None
-) -> dict[str, Any]:
+class Pulled(TypedDict):
+    """What :func:`pull` returns; ``fetched`` counts the objects that were not there yet."""
+
+    study: str
+    source: str
+    uuid: str
+    objects: int
+    bytes: int
+    fetched: int
+    branch: int
+    algorithms: dict[str, IndexAlgorithm]
+
+
+def pull(source: str | Path, path: str | Path, *, progress: Progress | None = None) -> Pulled:
     """Copy a published study, check all of it, and make it one that can be extended.
 
     A killed call goes on where it was when it is made again: objects that are there with the right
@@ -94,7 +105,7 @@ def pull(
 
 def _pull(
     source: str | Path, objects: Objects, index: Index, staging: Staging, progress: Count | None
-) -> dict[str, Any]:
+) -> Pulled:
     wanted = [entry for name, entry in index.entries.items() if name not in FOR_PEOPLE]
     fetched = _fetch(objects, staging, wanted, progress)
     staging.keep_only({entry.name for entry in wanted})
@@ -120,7 +131,7 @@ def _pull(
         "bytes": sum(entry.size for entry in wanted),
         "fetched": fetched,
         "branch": origin["branch"],
-        "algorithms": {name: dict(entry) for name, entry in index.algorithms.items()},
+        "algorithms": {name: entry.copy() for name, entry in index.algorithms.items()},
     }
 
 

@@ -6,8 +6,9 @@ changes. Those that a study was made with are directories; they are read alike.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore.core.masked import unmasked
 from dmstore.core.texts import text
-from dmstore.errors import ExistsError, FormatError, InputError
+from dmstore.errors import CorruptionError, DmstoreError, ExistsError, FormatError, InputError
 from dmstore.schema.group_specs import GroupSpec, check_group, group_spec
 from dmstore.schema.names import check_name
 from dmstore.storage.objects.objects import Objects
@@ -93,9 +95,12 @@ def check(
     for name, given in columns.items():
         check_name(name, f"{where}: annotation")
         if name.lower() in examples.RESERVED:
-            msg = f"{where}: {name!r} is a reserved name; call the annotation something else"
+            own = "write ids as 'id', in lower case" if name.lower() == "id" else ""
+            msg = f"{where}: {name!r} is a reserved name; {own or 'call the annotation something else'}"
             raise InputError(msg)
-        values = examples.check_column(name, np.asarray(given), f"{where}: {name}")
+        values = examples.check_column(
+            name, unmasked(given, f"{where}: {name}", gaps=True), f"{where}: {name}"
+        )
         if len(values) != count:
             msg = f"{where}: {name} has shape {values.shape}, but {set_name!r} has {count} {what}"
             raise InputError(msg)
@@ -110,10 +115,8 @@ def check(
     return checked
 
 
-def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Store checked annotations, one after the other; nothing if one of them is refused.
-
-    The same call after a kill stores what is not there yet.
+def judge(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """What storing checked annotations would do; nothing is stored.
 
     Returns
     -------
@@ -133,18 +136,30 @@ def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) ->
             raise ExistsError(msg)
         if name in there:
             _require_same(objects, there[name], set_name, name, values)
-    done = {}
+    return {name: "present" if name in there else "new" for name in columns}
+
+
+def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Store checked annotations, one after the other; nothing if one of them is refused.
+
+    The same call after a kill stores what is not there yet. Returns and raises as :func:`judge`.
+    """
+    done = judge(objects, set_name, columns)
     for name, values in columns.items():
         where = f"{PLACE}{set_name}-{name}.zarr.zip"
-        if name in there:
-            done[name] = "present"
-        elif objects.put_if_absent(where, _encode(set_name, values)):
-            done[name] = "new"
-        else:
+        if done[name] == "new" and not objects.put_if_absent(where, _encode(set_name, values)):
             # Another host was faster: fine if it had the same to say.
             _require_same(objects, where, set_name, name, values)
             done[name] = "present"
     return done
+
+
+def described(values: NDArray[Any]) -> str:
+    """What a column is, for people: ``int64``, ``text``, ``float64, 2 NaN``, ``uint8 (32, 32, 3)``."""
+    name = "text" if values.dtype.kind in "OSTU" else values.dtype.newbyteorder("=").name
+    shape = f" {values.shape[1:]}" if values.ndim > 1 else ""
+    missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    return f"{name}{shape}{f', {missing} NaN' if missing else ''}"
 
 
 def _require_same(
@@ -170,9 +185,10 @@ def same(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def dims_of(first: str, values: NDArray[Any]) -> tuple[str, ...]:
     """Dims of a column: images have height, width and channel, further axes are numbered."""
-    inner = {1: (), 3: ("height", "width"), 4: ("height", "width", "channel")}.get(
-        values.ndim, tuple(f"axis{axis}" for axis in range(1, values.ndim))
-    )
+    inner = tuple(f"axis{axis}" for axis in range(1, values.ndim))
+    # What has its channels elsewhere is no image as they are stored here.
+    if values.ndim == 3 or (values.ndim == 4 and values.shape[3] in (1, 3, 4)):
+        inner = ("height", "width", "channel")[: values.ndim - 1]
     return (first, *inner)
 
 
@@ -239,7 +255,7 @@ def read(
     """
     import dask.array as da
 
-    with examples.opened(objects, where) as group:
+    with _there(where), examples.opened(objects, where) as group:
         kind = "annotation" if name == "value" else "examples"
         check_group(group, group_spec(kind), {}, where)
         array = group[name]
@@ -255,6 +271,18 @@ def read(
         label = f"dmstore-{name}-{token.hexdigest()}"
         chunks = da.from_array(lazy, chunks=array.chunks, name=label, asarray=False, fancy=False)
         return inner, chunks
+
+
+@contextlib.contextmanager
+def _there(where: str) -> Iterator[None]:
+    """Turn the lack of a group that is listed into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if isinstance(error, DmstoreError):
+            raise
+        msg = f"{where}: zarr.json is gone; restore it from a copy"
+        raise CorruptionError(msg) from None
 
 
 def own_columns(objects: Objects, where: str) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
@@ -75,7 +74,7 @@ def create_study(
         arrays, where = dict(examples), "examples"
     else:
         arrays, where = example_sets.read_npz(examples), str(examples)
-    sets = example_sets.check({name: np.asarray(values) for name, values in arrays.items()}, where)
+    sets = example_sets.check(arrays, where)
     if seed is None:
         seed = secrets.randbits(63)
     if not 0 <= seed < 2**63:

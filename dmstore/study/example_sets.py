@@ -110,8 +110,10 @@ class ExampleSets:
                 coords[f"{dim}_label"] = (dim, self[name]["label"].values)
         return coords
 
-    def annotate(self, name: str, columns: Mapping[str, Any]) -> dict[str, str]:
-        """Add annotations to a set; see :meth:`dmstore.study.study.Study.annotate`."""
+    def annotate(
+        self, name: str, columns: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, str]:
+        """Add annotations to a set, or say what adding them would do; see :meth:`dmstore.study.study.Study.annotate`."""
         count, classes = self.entry(name)["count"], self._document.get("classes", 0)
         checked = annotation.check(name, count, columns, classes, f"annotation of {name}")
         own = self[name] if name not in ("train", "class") else {}
@@ -119,6 +121,8 @@ class ExampleSets:
         for taken in sorted(checked.keys() & came):
             msg = f"annotation {taken!r} of {name!r} came with the set; annotations never change, choose another name"
             raise ExistsError(msg)
+        if dry_run:
+            return annotation.judge(self._objects, name, checked)
         done = annotation.add(self._objects, name, checked)
         self._opened.pop(name, None)
         self.__dict__.pop("class_names", None)

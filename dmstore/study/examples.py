@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.masked import unmasked
 from dmstore.core.npz import NpzReader
 from dmstore.core.texts import text
 from dmstore.errors import FormatError, InputError
@@ -39,6 +40,10 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
     InputError
         If the file or an array in it cannot be used.
     """
+    file = Path(path)
+    if file.is_dir() or (file.is_file() and file.suffix.lower() not in (".npz", "")):
+        msg = f"{path}: an examples file is an .npz of arrays such as train_label and target_label; write one with numpy.savez"
+        raise InputError(msg)
     with NpzReader(path) as reader:
         return {name: reader.load(name) for name in reader.headers}
 
@@ -70,15 +75,16 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
             msg = f"{where}: no '{name}_label' and no '{name}_id'; an examples file needs one of them for train units and targets"
             raise InputError(msg)
     sets: dict[str, dict[str, NDArray[Any]]] = {"train": {}, "test": {}, "class": {}}
-    for name, values in arrays.items():
+    for name, given in arrays.items():
+        values = unmasked(given, f"{where}: {name}", gaps=True)
         prefix, _, rest = name.partition("_")
         if name == "class_name":
             if np.ndim(values) != 1:
                 msg = f"{where}: class_name has shape {np.shape(values)}, expected one name a class"
                 raise InputError(msg)
-            sets["class"]["name"] = check_names(np.asarray(values), f"{where}: class_name")
+            sets["class"]["name"] = check_names(values, f"{where}: class_name")
         elif prefix in ("train", "target") and rest:
-            sets["train" if prefix == "train" else "test"][rest] = np.asarray(values)
+            sets["train" if prefix == "train" else "test"][rest] = values
         else:
             msg = f"{where}: {name!r} is neither class_name nor train_… nor target_…; rename or drop it"
             raise InputError(msg)
@@ -106,11 +112,19 @@ def check_names(values: NDArray[Any], where: str) -> NDArray[Any]:
     Raises
     ------
     InputError
-        For a control or invisible character, and for text that is not in its composed form (NFC):
-        two such names can look alike and differ.
+        For what is neither text nor a whole number, for a name that is empty or has blanks around it,
+        for a control or invisible character, and for text that is not in its composed form (NFC): two
+        such names can look alike and differ.
     """
+    whole = all(isinstance(value, str) for value in values) if values.dtype.kind == "O" else True
+    if not whole or values.dtype.kind not in "iuOSTU":
+        msg = f"{where} has dtype {values.dtype}; ids and names are texts or whole numbers (1.0 and 1 would be two names)"
+        raise InputError(msg)
     names = _text(values, where)
-    for name in names:
+    for place, name in enumerate(names):
+        if not name or str(name).strip() != name:
+            msg = f"{where}: the name {str(name)!a} (position {place}) is empty or has blanks around it; take them away"
+            raise InputError(msg)
         if not str(name).isprintable() or not unicodedata.is_normalized("NFC", str(name)):
             msg = f"{where}: the name {str(name)!a} has control, invisible or decomposed characters; use plain printable text (NFC)"
             raise InputError(msg)
@@ -150,9 +164,11 @@ def check_column(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
         or (values.ndim == 4 and values.shape[3] not in (1, 3))
         or 0 in values.shape
     ):
+        first = values.ndim == 4 and values.shape[1] in (1, 3) and values.shape[3] not in (1, 3)
+        turned = "; move the channels to the end with transpose(0, 2, 3, 1)" if first else ""
         msg = (
             f"{where} has dtype {values.dtype} and shape {values.shape}, expected "
-            f"uint8 (example, height, width) or (example, height, width, 3)"
+            f"uint8 (example, height, width) or (example, height, width, 3){turned}"
         )
         raise InputError(msg)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -167,7 +183,9 @@ def check_labels(label: NDArray[Any], classes: int | None, where: str) -> None:
         or label.min() < 0
         or int(label.max()) >= most
     ):
-        msg = f"{where} must hold class indices from 0 to {most - 1} (found {label.dtype})"
+        whole = label.dtype.kind in "iu" and label.size
+        found = f"{label.min()} to {label.max()}" if whole else str(label.dtype)
+        msg = f"{where} must hold class indices from 0 to {most - 1} (it has {found})"
         raise InputError(msg)
 
 
@@ -187,7 +205,15 @@ def check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None
     if count == 0:
         msg = f"{where}: {prefix}_{first} has shape {columns[first].shape}, expected one {first} an example"
         raise InputError(msg)
+    cases: dict[str, str] = {}
     for name, values in columns.items():
+        other = cases.setdefault(name.lower(), name)
+        if other != name:
+            msg = f"{where}: {prefix}_{other} and {prefix}_{name} differ in case alone; give them different names"
+            raise InputError(msg)
+        if name != name.lower() and name.lower() in {*RESERVED, "label", "image"}:
+            msg = f"{where}: {prefix}_{name} is not {prefix}_{name.lower()}; write it in lower case"
+            raise InputError(msg)
         if values.ndim == 0 or len(values) != count:
             msg = (
                 f"{where}: {prefix}_{name} has shape {values.shape}, but there are {count} {first}s"
@@ -199,8 +225,10 @@ def check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None
         columns[name] = check_column(name, values, f"{where}: {prefix}_{name}")
     given = columns.pop("id", np.arange(count))
     ids = check_names(given, f"{where}: {prefix}_id") if given.ndim == 1 else np.empty(0, dtype=str)
-    if len(np.unique(ids)) != count:
-        msg = f"{where}: {prefix}_id must hold one id an example, all different"
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) != count:
+        twice = f" ({str(unique[counts > 1][0])!a} is there twice)" if len(ids) == count else ""
+        msg = f"{where}: {prefix}_id must hold one id an example, all different{twice}"
         raise InputError(msg)
     columns["id"] = ids
 

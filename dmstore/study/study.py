@@ -260,6 +260,27 @@ class Study(Displayed):
         """
         return self._sets.annotate(set_name, {**(columns or {}), **more})
 
+    def check_annotations(self, set_name: str, columns: Mapping[str, Any]) -> dict[str, str]:
+        """What :meth:`annotate` would do with columns; nothing is stored.
+
+        Parameters
+        ----------
+        set_name : str
+        columns : mapping
+            Name to one value an example.
+
+        Returns
+        -------
+        dict
+            Name to ``new``, or ``present`` where the very same values are there.
+
+        Raises
+        ------
+        NotFoundError, InputError, ExistsError
+            As :meth:`annotate`.
+        """
+        return self._sets.annotate(set_name, columns, dry_run=True)
+
     def add_targets(self, name: str, examples: str | Path | Mapping[str, Any]) -> str:
         """Add a target set, on which outputs of existing runs can be stored.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from dmstore import provenance
+from dmstore.core.masked import unmasked
 from dmstore.errors import ConflictError, ExistsError, FormatError, InputError, NotFoundError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.group_specs import group_spec
@@ -107,7 +108,7 @@ def check(arrays: Mapping[str, Any], study: StudyDocument, where: str) -> dict[s
         if name in columns:
             msg = f"{where}: {name!r} and 'target_{name}' are one column; keep one of them"
             raise InputError(msg)
-        columns[name] = np.asarray(values)
+        columns[name] = unmasked(values, f"{where}: {given}", gaps=True)
     if len({name.lower() for name in columns}) != len(columns):
         msg = f"{where}: two columns differ in case alone; give them different names"
         raise InputError(msg)

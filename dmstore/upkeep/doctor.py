@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import statistics
 import time
@@ -165,11 +166,13 @@ def _kind(path: Path) -> str:
     """Type of the file system that a path is on, by the longest mount point above it."""
     best = ("", "unknown")
     try:
-        lines = Path("/proc/mounts").read_text().splitlines()
+        lines = Path("/proc/mounts").read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return best[1]
-    for line in lines:
-        point, kind = line.split()[1:3]
+    for line in filter(None, lines):
+        # Spaces and line ends of a path are escaped in octal, other white space is not.
+        escaped, kind = line.split(" ")[1:3]
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), escaped)
         if path.is_relative_to(point) and len(point) >= len(best[0]):
             best = (point, kind)
     return best[1]

@@ -29,6 +29,20 @@ def test_normalize():
     assert unit.attrs["zero_rows"] == 1
 
 
+def test_weights_that_are_not_known_are_refused():
+    good = weights(0)
+    gap = good.copy(data=np.ma.masked_equal(good.values, good.values[2, 3]))
+    for use in (
+        lambda: analysis.normalize(gap),
+        lambda: analysis.cosine(good, gap),
+        lambda: analysis.modeldiff(
+            good.to_dataset(name="weight"), gap.to_dataset(name="weight"), names=("a", "b")
+        ),
+    ):
+        with pytest.raises(InputError, match="nan at target 2, train unit 3"):
+            use()
+
+
 def test_residual_is_orthogonal_and_has_its_length():
     a, b = weights(0, zero=[1]), weights(1, zero=[2])
     found = analysis.residual(a, b)

@@ -421,6 +421,9 @@ def bad(study, tmp_path):
         "run ids": (tmp_path / "ids.npz", "must list run ids"),
         "array shape": (good.T, "transpose them"),
         "array nan": (good * np.nan, "finite numbers"),
+        "masked": (np.ma.masked_greater(good, 2), "values are masked"),
+        "masked, labelled": (labelled.copy(data=np.ma.masked_greater(good, 2)), "finite numbers"),
+        "bias": (xr.Dataset({"weight": labelled, "bias": labelled[:, 0] * np.nan}), "bias has"),
         "dims": (xr.DataArray(good), "scores have 'target' and 'train'"),
         "coordinates": (labelled.isel(train=slice(None, None, -1)), "train differs"),
         "no weight": (xr.Dataset({"w": labelled}), "has no 'weight'"),
@@ -431,7 +434,17 @@ def bad(study, tmp_path):
 
 BAD = (
     *("no file", "shape", "nan", "order", "few ids", "seen", "run ids", "array shape"),
-    *("array nan", "dims", "coordinates", "no weight", "another split", "attribute"),
+    *(
+        "array nan",
+        "masked",
+        "masked, labelled",
+        "bias",
+        "dims",
+        "coordinates",
+        "no weight",
+        "another split",
+        "attribute",
+    ),
 )
 
 

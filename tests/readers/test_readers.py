@@ -754,3 +754,11 @@ def test_sniffing_never_fails(tmp_path, foreign):
     for name in readers.FORMATS[1:]:
         result = ingest(foreign, [tmp_path / "none"], format=name)
         assert "no such file" in result.errors[0]
+
+
+def test_commands_of_models_are_whole_lines(tmp_path):
+    from dmstore.readers.datamodels_store import _commands
+
+    line = "train --worker.index=1 --note a\u2028b\x85"
+    (tmp_path / "cmds.txt").write_text(f"{line}\r\n", newline="")
+    assert list(_commands(tmp_path, np.arange(2))) == ["", line]

@@ -121,6 +121,83 @@ FILES = {
 }  # fmt: skip
 
 
+CSV = {
+    "separators of other kinds": ("caption\nx\u2028y\nb\x85\x0b\x1c\n", {"caption": ["x\u2028y", "b\x85\x0b\x1c"]}),
+    "one column, blank": ("caption\nx\n\ny\n\n\n", {"caption": ["x", "", "y"]}),
+    "two columns, blank": ("a,b\r\n1,x\r\n\r\n2,y\r\n", {"a": [1, 2], "b": ["x", "y"]}),
+    "quoted": ('a\n"say ""x"",\r\n\ny"\n""\n', {"a": ['say "x",\r\n\ny', ""]}),
+    "bools": ("a,b,c\nTrue,TRUE,false\nFalse, true ,true\n", {"a": [True, False], "b": [True, True], "c": [False, True]}),
+    "gaps": ("a,b,c\n1,,.5\nNA,2e3,NaN\n", {"a": [1.0, np.nan], "b": [np.nan, 2e3], "c": [0.5, np.nan]}),
+    "no gaps of texts": ("a,b\nNA,\nx,\n", {"a": ["NA", "x"], "b": ["", ""]}),
+    "leading zeros": ("zip\n02139\n10001\n", {"zip": ["02139", "10001"]}),
+    "beyond 64 bits": ("a\n99999999999999999999\n1\n", {"a": ["99999999999999999999", "1"]}),
+    "beyond a float": ("a,b\n9007199254740993,1e999\n,1\n", {"a": ["9007199254740993", ""], "b": ["1e999", "1"]}),
+    "edges": ("a,b\n-9223372036854775808,-inf\n9223372036854775807,1\n", {"a": [-(1 << 63), (1 << 63) - 1], "b": [-np.inf, 1.0]}),
+    "signs": ("a,b\n-0,+1\n1,-2\n", {"a": [0, 1], "b": [1, -2]}),
+    "names are texts": ("name\n5\n6\n", {"name": ["5", "6"]}),
+    "other digits": ("a\n\u0661\n2\n", {"a": ["\u0661", "2"]}),
+    "ids stay texts": ("\ufeffid,a\n007,1\n1,2\n", {"id": ["007", "1"], "a": [1, 2]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_csv_is_taken_as_the_standard_has_it(tmp_path, case):
+    from dmstore.readers.columns import read_columns
+
+    text, expected = CSV[case]
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    taken = read_columns(tmp_path / "t.csv")
+    assert taken.keys() == expected.keys()
+    for name, values in expected.items():
+        assert taken[name].dtype.kind == np.array(values).dtype.kind
+        assert np.array_equal(
+            taken[name], np.array(values), equal_nan=taken[name].dtype.kind == "f"
+        )
+
+
+def test_channels_of_images_stand_last(study):
+    study.annotate("train", a=np.zeros((TRAIN, 3, 5, 6), np.uint8), b=np.zeros((TRAIN, 5, 6, 4)))
+    assert study.train.a.dims[1:] == ("a_axis1", "a_axis2", "a_axis3")
+    assert study.train.b.dims[1:] == ("b_height", "b_width", "b_channel")
+
+
+def test_gaps_of_lists(tmp_path):
+    from dmstore.readers.columns import read_columns
+
+    (tmp_path / "t.json").write_text('{"a": [1, null], "b": [0.5, null]}')
+    taken = read_columns(tmp_path / "t.json")
+    assert np.array_equal(taken["a"], [1, np.nan], equal_nan=True)
+    assert np.array_equal(taken["b"], [0.5, np.nan], equal_nan=True)
+
+
+def test_what_is_masked_is_never_a_value(kept):
+    mask = GROUP == 1
+    with pytest.raises(InputError, match=r"8 values are masked, the first at \[1\]"):
+        kept.annotate("train", fine=GROUP, m=np.ma.array(GROUP, mask=mask))
+    with pytest.raises(InputError, match=r"the first at \[0, 0\]"):
+        kept.annotate("train", m=[np.ma.array([1, 2], mask=[True, False])] * TRAIN)
+    assert "fine" not in kept.train
+    with pytest.raises(InputError, match="masked"):
+        dmstore.create_study(
+            "none.dm", {**examples(), "train_label": np.ma.masked_equal([0, 1], 1)}
+        )
+    with pytest.raises(InputError, match="masked"):
+        kept.add_targets("none", {"label": np.ma.masked_equal([0, 1], 1)})
+
+
+def test_masked_floats_are_missing_and_nothing_masked_is_plain(study):
+    mask = GROUP == 1
+    study.annotate(
+        "train",
+        float=np.ma.array(GROUP, mask=mask, dtype=np.float32),
+        whole=np.ma.array(GROUP, mask=False),
+    )
+    train = dmstore.open_study(study.path).train
+    assert np.array_equal(train["float"], np.where(mask, np.nan, GROUP), equal_nan=True)
+    assert train["float"].dtype == np.float32
+    assert np.array_equal(train["whole"], GROUP)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_text(tmp_path, name):
     from dmstore.readers.columns import read_columns
@@ -140,6 +217,14 @@ def test_command_takes_every_file_and_ids_in_any_order(tmp_path, study):
     (tmp_path / "c.csv").write_text(f"id,third\n{lines}")
     (tmp_path / "d.json").write_text(json.dumps([f"text {i}" for i in range(TRAIN)]))
     path = study.path
+    before = files(Path(path))
+    tried = run_json("annotate", path, "train", tmp_path / "a.npz", "--dry-run")
+    assert (tried["new"], tried["columns"]) == (["group"], {"group": "int64"})
+    assert (
+        "would be added\n  third: float64\n"
+        in run("annotate", path, "train", tmp_path / "c.csv", "--dry-run")[0]
+    )
+    assert files(Path(path)) == before
     assert run_json("annotate", path, "train", tmp_path / "a.npz")["new"] == ["group"]
     assert run_json("annotate", path, "train", tmp_path / "a.npz")["present"] == ["group"]
     assert (
@@ -177,13 +262,28 @@ BAD_FILES = {
     "mixed.json": (b'{"a": [1, "x"]}', "all of one kind"),
     "huge.json": (b'{"a": [1, 99999999999999999999999]}', "64 bits"),
     "number.json": (b"3", "neither a list"),
-    "ragged.csv": (b"a,b\n1,2\n3\n", "row 3 has 1 field"),
+    "ragged.csv": (b"a,b\n1,2\n\n3\n", "line 4 has 1 field"),
+    "bool-gap.csv": (b"id,a\n1,True\n2,\n", "'a' holds true and false but for line 3"),
+    "nul.csv": (b"a\n1\n\0", "line 3 holds a NUL"),
+    "long.csv": (b"a\n" + b"x" * 200_000, "save longer texts as .json"),
+    "nul.json": (b'{"a": ["\\u0000"]}', "'a' holds a NUL"),
+    "null-text.json": (b'{"a": ["x", null]}', "among numbers alone"),
+    "inexact.json": (b'{"a": [0.5, 9007199254740993]}', "53 bits"),
     "twice.csv": (b"a,a\n1,2\n", "one name"),
     "empty.csv": (b"a\n", "no rows"),
     "latin.csv": (b"a\n\xe9\n", "UTF-8"),
     "unclosed.csv": (b'a\n"x', "no valid .csv"),
     "control.csv": (b"a\x07\n" + b"1\n" * TRAIN, "not allowed"),
     "ids.csv": (b"id,a\n" + b"1,1\n" * TRAIN, "every id"),
+    "id-twice.csv": (
+        b"id,a\n" + b"".join(b"%d,1\n" % (i // 2) for i in range(TRAIN)),
+        "'0' is there twice",
+    ),
+    "ID.csv": (b"ID\n" + b"1\n" * TRAIN, "write ids as 'id'"),
+    "wide.json": (
+        json.dumps({"a": ["x" * 100_000] + [""] * 20_000}).encode(),
+        "take more than 4.3 GB",
+    ),
     "strange-id.csv": (b"id,a\n" + b"zz,1\n", "'zz' is none of them"),
     "x.pkl": (b"cos\nsystem\n", "not a .npz"),
     "unnamed.npy": (None, "--name"),
@@ -281,6 +381,25 @@ def test_damage_is_told_with_the_file(study):
     flipped[whole.index(b"value/c/0") + 40] ^= 1
     where.write_bytes(flipped)
     assert [p.kind for p in verify(study)] == ["annotation"]
+
+
+def test_what_is_gone_is_told_with_its_path(study):
+    Path(study.path, "examples/annotations/test-label.zarr/zarr.json").unlink()
+    with pytest.raises(
+        CorruptionError, match=r"^examples/annotations/test-label.zarr: zarr.json is"
+    ):
+        _ = dmstore.open_study(study.path).targets
+    Path(study.path, "examples/train.zarr/zarr.json").unlink()
+    problems = [str(problem) for problem in verify(study)]
+    assert len(problems) == 2
+    assert all("test-label.zarr" in text or "train.zarr" in text for text in problems)
+    assert not any("object at 0x" in text for text in problems)
+
+
+def test_what_holds_a_place_shows_it(study):
+    algorithm = study.add_algorithm("a")
+    for shown in (study.objects, study.objects.reader("examples/train.zarr"), algorithm.table):
+        assert study.path in repr(shown)
 
 
 def test_strange_files_beside_annotations_are_no_annotations(study):

@@ -50,7 +50,24 @@ BAD_EXAMPLES = {
     ),
     "float images": ({"train_image": np.zeros((37, 6, 6))}, "uint8"),
     "flat images": ({"train_image": np.zeros((37, 36), np.uint8)}, "uint8"),
-    "ids twice": ({"train_id": np.zeros(37, int)}, "all different"),
+    "channels first": (
+        {"train_image": np.zeros((37, 3, 6, 6), np.uint8)},
+        r"transpose\(0, 2, 3, 1",
+    ),
+    "ids twice": ({"train_id": np.zeros(37, int)}, "'0' is there twice"),
+    "float ids": ({"train_id": np.arange(37.0)}, "dtype float64; ids and names are texts"),
+    "unknown ids": ({"train_id": np.r_[np.nan, 1:37]}, "ids and names are texts"),
+    "an empty id": ({"train_id": np.array(["", *map(str, range(36))])}, "position 0. is empty"),
+    "an id with a blank": ({"target_id": np.array([*map(str, range(22)), "1 "])}, "blanks"),
+    "float names": ({"class_name": np.array([0.5, 1, 2])}, "class_name has dtype float64"),
+    "names that are objects": ({"class_name": np.array(["a", None, "c"])}, "dtype object"),
+    "only case differs": ({"train_Weight": np.zeros(37)}, "differ in case alone"),
+    "labels in capitals": (
+        {"train_label": None, "train_id": np.arange(37), "train_Label": np.zeros(37, int)},
+        "train_Label is not train_label",
+    ),
+    "ids in capitals": ({"train_ID": np.arange(37)}, "train_ID is not train_id"),
+    "where labels begin": ({"train_label": np.arange(37) - 1}, "it has -1 to 35"),
     "object column": ({"train_thing": np.array([None] * 37)}, "numbers, bools or text"),
     "unknown array": ({"labels": np.zeros(37)}, "rename or drop"),
     "enormous labels": ({"train_label": np.full(37, 2**62)}, "class indices"),
@@ -70,6 +87,15 @@ def test_bad_examples_make_no_study(tmp_path, case):
     with pytest.raises(InputError, match=words):
         dmstore.create_study(tmp_path / "s", given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.npy", "folder"])
+def test_examples_come_in_one_kind_of_file(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "e.csv").write_text("train_label\n1\n")
+    np.save(tmp_path / "e.npy", np.arange(3))
+    with pytest.raises(InputError, match=f"{name}: an examples file is an .npz"):
+        dmstore.create_study(tmp_path / "s", tmp_path / name)
 
 
 def test_paths_that_are_taken(tmp_path, study):

@@ -50,6 +50,9 @@ class LocalObjects:
         # Directories that are no links.
         self._plain: set[Path] = set()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
     def path(self, name: str) -> Path:
         """The file of an object, or the directory of a prefix.
 

@@ -101,6 +101,9 @@ class RemoteObjects:
         self.url, self.store = connect(url)
         self._anchor = anchor
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
     def _call(self, name: str, function: Callable[[], T]) -> T:
         try:
             return function()

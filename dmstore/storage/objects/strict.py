@@ -62,6 +62,10 @@ class StrictStore(Store):
     def __str__(self) -> str:
         return self._guard.where
 
+    def __repr__(self) -> str:
+        # zarr's errors show it.
+        return f"{type(self).__name__}({self._guard.where!r})"
+
     @abstractmethod
     async def _fetch(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None

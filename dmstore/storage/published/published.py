@@ -181,6 +181,9 @@ class HttpObjects(IndexedObjects):
             raise StudyNotFoundError(msg) from None
         self.index = indexes.load(raw, f"{self.url}/{INDEX}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
     def _call(self, name: str, function: Callable[[], T]) -> T:
         from obstore.exceptions import NotSupportedError
 

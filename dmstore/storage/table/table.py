@@ -84,6 +84,9 @@ class Table:
         self.infos: dict[str, SegmentInfo] = {}
         self.pause = protocol.Call(functools.partial(time.sleep, 0.01))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.objects!r}, {self.prefix!r})"
+
     def check(self, rows: Rows, where: str) -> Rows:
         """Rows in the stored dtypes, or an error that names the array and what is wrong.
 
