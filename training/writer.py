@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core import times
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
@@ -139,7 +140,7 @@ class RunWriter:
             Needed with a plain id of an algorithm with foreign sampling.
         **values
             Every declared output, (target[, class]); ``seed``; any further number, bool or text,
-            which becomes a per-run column.
+            which becomes a per-run column; ``time``, in milliseconds since 1970, is now unless given.
 
         Raises
         ------
@@ -229,9 +230,12 @@ class RunWriter:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
         count = len(ids)
+        where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
+        if "time" in columns and times.unit_of(columns["time"]) != "milliseconds":
+            msg = f"{where}: 'time' is no time in milliseconds since 1970, between 2000 and 2100; give time.time_ns() // 10**6, leave it out, or call the column something else"
+            raise InputError(msg)
         columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
         columns.setdefault("host", np.full(count, provenance.host()))
-        where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
         with self._lock:
             if self._closed:
                 msg = "this RunWriter is closed; make a new one"

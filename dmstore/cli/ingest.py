@@ -37,6 +37,12 @@ from dmstore.cli import options, output
 )
 @click.option("--mask", default=None, metavar="KEY", help="Which array of the source is the masks.")
 @click.option(
+    "--mask-bitorder",
+    type=click.Choice(["little", "big"]),
+    default=None,
+    help="Bit order of packed masks, where the source does not say it (numpy.packbits: big).",
+)
+@click.option(
     "--percent",
     type=click.IntRange(1, 100),
     default=None,
@@ -69,6 +75,7 @@ def command(
     kind: str,
     outputs: tuple[str, ...],
     mask: str | None,
+    mask_bitorder: str | None,
     percent: int | None,
     other: str | None,
     first_run: int,
@@ -83,13 +90,14 @@ def command(
     \b
     SRC is one of
       npz              workers' files or directories of them: run (k,) ids, mask (k, train) bool or
-                       mask_packed (k, ceil(train/8)) uint8 in little bit order, one array a declared
-                       output, any further per-run column; taken whole or refused whole
+                       mask_packed (k, ceil(train/8)) uint8 with mask_bitorder ('little' or 'big'), one
+                       array a declared output, any further per-run column (time: milliseconds since
+                       1970); taken whole or refused whole
       datamodels       a training store of MadryLab/datamodels
       datamodels-data  its published arrays (choose one fraction with --percent)
       beton            reg_data.beton, read without ffcv
       arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
-                       a zarr group, .safetensors or .npz
+                       a zarr group, .safetensors or .npz; also our own exports
       study            another study of the same examples (--from ALGORITHM)
     All but npz are read block by block. Into an algorithm without runs a source goes whole or not at
     all; else a killed ingest goes on when it is repeated.
@@ -121,7 +129,12 @@ def command(
             sources[0],
             format=kind,
             request=Request(
-                outputs=named, mask=mask, percent=percent, algorithm=other, first_run=first_run
+                outputs=named,
+                mask=mask,
+                bitorder=mask_bitorder,
+                percent=percent,
+                algorithm=other,
+                first_run=first_run,
             ),
             examples=examples,
             seed=seed,
@@ -137,6 +150,7 @@ def command(
         format=kind,
         outputs=named,
         mask=mask,
+        mask_bitorder=mask_bitorder,
         percent=percent,
         source_algorithm=other,
         first_run=first_run,

@@ -162,4 +162,11 @@ def _write_safetensors(
             "content_id": datamodels.document["content_id"],
             "parameters": datamodels.document["parameters"],
         }
-    safetensors.write(path, own_names([*streams, *source.columns()]), metadata, tell)
+    streams += source.columns()
+    named = own_names(streams)
+    metadata["arrays"] = {
+        new.name: old.name
+        for new, old in zip(named, streams, strict=True)
+        if old.dims[0] == "run"
+    }
+    safetensors.write(path, named, metadata, tell)

@@ -179,9 +179,9 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
 
 def _declare(name: str, output: Output) -> dict[str, Any]:
     """The declaration of an output: what is known of its name, in the dtype of the source."""
-    known = known_outputs().get(name)
+    known = output.declared or known_outputs().get(name)
     dims = ["run", "target", *(["class"] if output.classes else [])]
-    if known is not None and known["dims"] == dims:
+    if known is not None and known.get("dims") == dims:
         return {**known, "dtype": output.dtype}
     return {
         "dtype": output.dtype,

@@ -102,6 +102,7 @@ def ingest(
     format: str = "auto",
     outputs: Mapping[str, str] | None = None,
     mask: str | None = None,
+    mask_bitorder: str | None = None,
     percent: int | None = None,
     source_algorithm: str | None = None,
     first_run: int = 0,
@@ -129,6 +130,8 @@ def ingest(
         Output name to the key (array, field or file) of a source that holds it.
     mask : str, optional
         The key of the masks in a source.
+    mask_bitorder : {"little", "big"}, optional
+        Of packed masks, where a source does not say it (``mask_bitorder``) and nothing else proves it.
     percent : int, optional
         Which of several subsampling fractions of a source.
     source_algorithm : str, optional
@@ -158,6 +161,7 @@ def ingest(
     request = Request(
         outputs=outputs or {},
         mask=mask,
+        bitorder=mask_bitorder,
         percent=percent,
         algorithm=source_algorithm,
         first_run=first_run,

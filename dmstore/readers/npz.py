@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from dmstore.core import bits
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers.source import RENAME, Output, Request, Source, stamp
+from dmstore.readers import packed
+from dmstore.readers.source import RENAME, Output, Request, Source, as_times, stamp
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
+from dmstore.study.algorithm import Algorithm
 
 FORMAT = "npz"
 _MASKS = ("mask", "mask_packed")
@@ -46,7 +48,7 @@ def open_source(path: Path, request: Request) -> NpzSource:
     if request.table is None:
         msg = f"{path}: is a worker's file; name the study and the algorithm that take its runs"
         raise InputError(msg)
-    return NpzSource(path, request.table)
+    return NpzSource(path, request.table, request.into, request.bitorder)
 
 
 class NpzSource(Source):
@@ -55,7 +57,8 @@ class NpzSource(Source):
     It holds ``run`` (k,) integer ids, which whoever stores its rows checks; one array (k, target[, class]) a
     declared output; optional ``study`` and ``algorithm``, which must match; any further per-run column.
 
-    Runs come with ``mask`` (k, train) bool or ``mask_packed`` (k, ceil(train / 8)) uint8 in little bit order;
+    Runs come with ``mask`` (k, train) bool or ``mask_packed`` (k, ceil(train / 8)) uint8 and ``mask_bitorder``, one
+    text, ``little`` or ``big``, which may be missing where something else proves the order;
     optional ``row_digest`` (k, 16) uint8 must be right. Outputs on a later target set come without masks; optional
     ``target_set`` must match, as must ``run_digest`` (k,) uint64, the first 8 bytes of the digest of the run that
     the outputs are of.
@@ -65,6 +68,10 @@ class NpzSource(Source):
     path : Path
     table : Table
         The table that its rows go into.
+    into : Algorithm, optional
+        Whose plan may prove the bit order of packed masks.
+    bitorder : {"little", "big"}, optional
+        Of packed masks, where the file does not say it.
     """
 
     format = FORMAT
@@ -74,8 +81,15 @@ class NpzSource(Source):
     whole = True
     remedy = RENAME
 
-    def __init__(self, path: Path, table: Table) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: Table,
+        into: Algorithm | None = None,
+        bitorder: str | None = None,
+    ) -> None:
         self.path = path
+        self._into, self._asked = into, bitorder
         self.notes: list[str] = []
         self.ids = np.empty(0, dtype=np.int64)
         self._rows = Rows(self.ids, {}, {})
@@ -103,11 +117,13 @@ class NpzSource(Source):
             shape = reader.headers["run"].shape if "run" in reader.headers else ()
             count = self.claimed = shape[0] if len(shape) == 1 else 0
             columns = self._check(reader, count)
+            run = reader.load("run")
             arrays = {name: reader.load(name) for name in self.outputs}
             if self._masked:
-                arrays["mask"] = self._mask(reader)
+                arrays["mask"] = self._mask(reader, run)
             values = {name: reader.load(name) for name in columns}
-            run = reader.load("run")
+            if "time" in values and count:
+                values["time"], self.notes = as_times(values["time"], str(self.path))
             if self._masked and count and "row_digest" in reader.headers:
                 self._check_digests(reader, run, arrays)
         for name, made in stamp(count).items():
@@ -133,7 +149,7 @@ class NpzSource(Source):
             if stated is not None and stated.replace("-", "" if name == "study" else "-") != value:
                 msg = f"{self.path}: is of {name} {stated!r}, but this is {value!r}; ingest it where it belongs"
                 raise InputError(msg)
-        headers = {name: h for name, h in reader.headers.items() if name not in owner}
+        headers = {n: h for n, h in reader.headers.items() if n not in (*owner, packed.KEY)}
         missing = [name for name in self.outputs if name not in headers]
         masks = [name for name in _MASKS if name in headers]
         if self._masked and ("run" not in headers or len(masks) != 1):
@@ -157,7 +173,7 @@ class NpzSource(Source):
                 raise InputError(msg)
         return [name for name in headers if name != "run" and name not in rows]
 
-    def _mask(self, reader: NpzReader) -> NDArray[np.bool_]:
+    def _mask(self, reader: NpzReader, run: NDArray[Any]) -> NDArray[np.bool_]:
         if "mask" in reader.headers:
             if reader.headers["mask"].dtype != np.bool_:
                 msg = f"{self.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; store packed bits as 'mask_packed'"
@@ -168,11 +184,16 @@ class NpzSource(Source):
         if header.dtype != np.uint8 or header.shape != expected:
             msg = f"{self.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
             raise InputError(msg)
-        packed = reader.load("mask_packed")
-        if not bits.padding_is_clear(packed, self.train):
-            msg = f"{self.path}: 'mask_packed' has bits set beyond train unit {self.train - 1}; pack in little bit order"
-            raise InputError(msg)
-        return bits.unpack_rows(packed, self.train)
+        octets, where = reader.load("mask_packed"), f"{self.path}: 'mask_packed'"
+        said = packed.Evidence(reader.scalar(packed.KEY), self._asked).order(str(self.path))
+        if said is None and len(run) and run.ndim == 1 and run.dtype.kind in "iu":
+            # Digests are of masks in our own order, and are checked below.
+            proved = packed.ORDERS[0] if "row_digest" in reader.headers else None
+            said = proved or packed.order_of_plan(self._into, run[0], octets[0])
+        if not len(run):
+            return np.empty((0, self.train), dtype=bool)
+        order = packed.decide(octets[:, -1], self.train, said, where)
+        return bits.unpack_rows(octets, self.train, order)
 
     def _check_digests(
         self, reader: NpzReader, run: NDArray[Any], arrays: Mapping[str, NDArray[Any]]

@@ -29,8 +29,30 @@ _DTYPES = {
 _LONGEST = 1 << 25
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is called so, or begins like one: exports may have any name."""
+    if path.suffix == ".safetensors":
+        return path.is_file()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and 2 <= length <= path.stat().st_size - 8
+
+
 def open_safetensors(path: Path) -> dict[str, FileArray]:
     """Open a file: every tensor's name, dtype, shape and place checked, no content read.
+
+    Raises
+    ------
+    InputError
+        If the header does not fit the file, or tensors overlap.
+    """
+    return open_described(path)[0]
+
+
+def open_described(path: Path) -> tuple[dict[str, FileArray], dict[str, str]]:
+    """Open a file, and what its metadata say; see :func:`open_safetensors`.
 
     Raises
     ------
@@ -46,8 +68,9 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
         raw = file.read(length)
     try:
         header = strictjson.parse(raw, _LONGEST)
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
+        metadata = header.pop("__metadata__", None) or {}
+        texts = {str(k): text for k, text in metadata.items() if isinstance(text, str)}
+        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -62,7 +85,7 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
     if place != size:
         msg = f"{path}: its tensors end at byte {place}, but the file has {size}; it is cut or damaged"
         raise InputError(msg)
-    return {name: tensor.array for name, tensor in tensors.items()}
+    return {name: tensor.array for name, tensor in tensors.items()}, texts
 
 
 class _Tensor:

@@ -45,6 +45,8 @@ _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 # Columns that every run has: the kinds they take, and the largest integers.
 _OWN = {"seed": "iu", "time": "iu", "host": "U"}
 _LARGEST = {"seed": 2**64 - 1, "time": 2**63 - 1}
+# Milliseconds since 1970 of the years 2000 to 2100: seconds and nanoseconds lie far away.
+_TIMES = (946684800000, 4102444800000)
 # Integers that a float64 holds exactly: a store may have to keep a column as such.
 _EXACT = 2**53
 _log = logging.getLogger("dmstore_writer")
@@ -320,6 +322,7 @@ class Writer:
         arrays = {
             "run": np.array([row.run for row in rows], dtype="<i8"),
             "mask_packed": np.array([row.packed for row in rows]),
+            "mask_bitorder": np.array("little"),
             "row_digest": np.array([np.frombuffer(row.digest, np.uint8) for row in rows]),
             **{n: np.array([row.outputs[n] for row in rows]) for n in rows[0].outputs},
             **{n: np.array([row.columns[n] for row in rows]) for n in rows[0].columns},
@@ -414,6 +417,8 @@ def _column(name: str, value: Any, where: str) -> Any:
     low, high = (0, _LARGEST[name]) if name in _LARGEST else (-_EXACT, _EXACT)
     if kind in "iu" and not low <= int(value) <= high:
         raise WriterError(f"{where}: {name} is {value}, out of range; store it as text")
+    if name == "time" and not _TIMES[0] <= int(value) <= _TIMES[1]:
+        raise WriterError(f"{where}: time is {value}; give milliseconds, time.time_ns() // 10**6")
     if kind == "U":
         str(value).encode()  # Text that is no Unicode is refused here, not when it is ingested.
     kinds = {"i": "i8", "u": "i8", "f": "f8"}
@@ -421,7 +426,7 @@ def _column(name: str, value: Any, where: str) -> Any:
 
 
 def _check_name(name: str, where: str) -> None:
-    if name.lower() in RESERVED or not _COLUMN.fullmatch(name):
+    if name.lower() in (*RESERVED, "mask_bitorder") or not _COLUMN.fullmatch(name):
         raise WriterError(f"{where}: {name!r} is reserved, or more than letters, digits and '_'")
 
 
