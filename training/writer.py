@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.core import times
+from dmstore.core.masked import unmasked
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
@@ -160,7 +161,7 @@ class RunWriter:
             msg = f"run {number}: its mask is stored with the run; give its outputs alone"
             raise InputError(msg)
         outputs = {spec.name for spec in self._sink.table.spec.outputs()}
-        arrays = {n: np.array(_to_numpy(v))[None] for n, v in values.items() if n in outputs}
+        arrays = {n: np.array(_to_numpy(f"run {number}: {n}", v))[None] for n, v in values.items() if n in outputs}
         columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
         self._add(
             [number], {**given, **arrays}, columns, ours=self._is_ours([run]) and mask is None
@@ -175,7 +176,7 @@ class RunWriter:
                 msg = f"run {run}: give its mask, the algorithm has foreign sampling"
                 raise InputError(msg)
             mask = run.mask
-        return np.array(_to_numpy(mask))[None]
+        return np.array(_to_numpy("mask", mask))[None]
 
     def append_many(
         self,
@@ -205,13 +206,13 @@ class RunWriter:
         """
         if not len(runs):
             return
-        arrays = {name: np.array(_to_numpy(value)) for name, value in outputs.items()}
+        arrays = {name: np.array(_to_numpy(name, value)) for name, value in outputs.items()}
         if not self._outputs:
             arrays["mask"] = np.array([run.mask for run in runs])
         self._add(
             [run.id for run in runs],
             arrays,
-            {name: np.array(_to_numpy(value)) for name, value in (columns or {}).items()},
+            {name: np.array(_to_numpy(name, value)) for name, value in (columns or {}).items()},
             ours=self._is_ours(runs),
         )
 
@@ -362,8 +363,9 @@ class RunWriter:
                     logging.getLogger(__name__).warning("runs wait: %s", error)
 
 
-def _to_numpy(value: Any) -> Any:
+def _to_numpy(name: str, value: Any) -> Any:
     """Arrays of other libraries: torch tensors (on a GPU, with a gradient) and what NumPy takes."""
+    value = unmasked(value, name)
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
@@ -371,7 +373,7 @@ def _to_numpy(value: Any) -> Any:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    array = np.asarray(_to_numpy(value))
+    array = np.asarray(_to_numpy(name, value))
     if array.ndim != 0:
         msg = f"{name!r} has shape {array.shape}: it is no declared output, and a column takes one value a run"
         raise InputError(msg)

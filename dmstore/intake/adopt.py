@@ -12,8 +12,9 @@ import numpy as np
 from dmstore import readers
 from dmstore.core import bits
 from dmstore.errors import ExistsError, InputError
+from dmstore.intake.judging import Skipped, usable
 from dmstore.readers.source import Output, Request, Source, blocks
-from dmstore.schema.group_specs import known_outputs
+from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.schema.names import check_name
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
@@ -78,6 +79,8 @@ def adopt(
         request = replace(request, train=study.document["train"]["count"])
     opened = readers.open_source(source, kind, request)
     _check(opened, sizes, f"{examples}")
+    declared = {key: _declare(key, output) for key, output in opened.outputs.items()}
+    _check_usable(opened, declared)
     if study is None:
         study = _create(path, opened, arrays, seed, say)
     document = study.document
@@ -95,7 +98,7 @@ def adopt(
     if name in study.algorithms:
         return study.algorithm(name)
     try:
-        return _add(study, name, opened, say)
+        return _add(study, name, opened, declared, say)
     except ExistsError:
         return study.algorithm(name)
 
@@ -110,6 +113,18 @@ def _check(source: Source, sizes: dict[str, int] | None, examples: str) -> None:
     if sizes is not None and (sizes["train"], sizes["test"]) != (source.train, source.targets):
         msg = f"{examples}: has {sizes['train']} train units and {sizes['test']} targets, but {source.path} has {source.train} and {source.targets}"
         raise InputError(msg)
+
+
+def _check_usable(source: Source, declared: dict[str, dict[str, Any]]) -> None:
+    """Refuse a source of which no row is a run, before a study is made that would stay empty."""
+    spec = group_spec("runs", declared)
+    skipped: Skipped = {}
+    for places in blocks(source, np.arange(len(source.ids))):
+        rows = source.read(places, list(declared))
+        if len(usable(rows, spec, skipped, zero_filled=source.zero_filled)):
+            return
+    msg = f"{source.path}: none of its {len(source.ids)} runs can be stored ({'; '.join(sorted(skipped))}); write them again, or name the right arrays; nothing was made"
+    raise InputError(msg)
 
 
 def _create(
@@ -137,10 +152,15 @@ def _create(
     return study
 
 
-def _add(study: Study, name: str, source: Source, say: Callable[[str], None] | None) -> Algorithm:
+def _add(
+    study: Study,
+    name: str,
+    source: Source,
+    declared: dict[str, dict[str, Any]],
+    say: Callable[[str], None] | None,
+) -> Algorithm:
     low, high, mean = mask_sizes(source)
     alpha = low / source.train if low == high else mean / source.train
-    declared = {key: _declare(key, output) for key, output in source.outputs.items()}
     made = study.add_algorithm(
         name,
         alpha=alpha if 0 < alpha < 1 else None,

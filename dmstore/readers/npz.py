@@ -6,6 +6,7 @@ Files of outputs on a later target set have no masks; the table that rows go int
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,48 @@ def sniff(path: Path) -> bool:
     return True
 
 
-def find(path: Path) -> list[Path]:
-    """A file itself; of a directory, all ``.npz`` files in it and below."""
-    return sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+def find(path: Path) -> tuple[list[Path], list[str]]:
+    """A file itself; of a directory, all ``.npz`` files in it and below, also behind links.
+
+    Returns
+    -------
+    files : list of Path
+    notes : list of str
+        Of folders and files that are not taken.
+    """
+    if not path.is_dir():
+        return [path], []
+    files: list[Path] = []
+    others: list[Path] = []
+    notes: list[str] = []
+    # By device and number: a link may lead to a folder above, or twice to the same one.
+    visited: set[tuple[int, int]] = set()
+
+    def refused(error: OSError) -> None:
+        notes.append(f"{error.filename}: cannot be read ({error.strerror}); left out")
+
+    for place, folders, names in os.walk(path, followlinks=True, onerror=refused):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((about.st_dev, about.st_ino))
+        folders.sort()
+        for name in names:
+            file = Path(place, name)
+            (files if name.endswith(".npz") and not _is_note(file) else others).append(file)
+    visible = sorted(file for file in others if not file.name.startswith(".") or _is_note(file))
+    if files and visible:
+        what = "file that is" if len(visible) == 1 else "files that are"
+        notes.append(
+            f"{path}: {len(visible)} {what} no worker's .npz left out ({visible[0].relative_to(path)}{', …' if len(visible) > 1 else ''})"
+        )
+    return sorted(files), notes
+
+
+def _is_note(file: Path) -> bool:
+    """Whether macOS put it beside another file, whose name it has."""
+    return file.name.startswith("._") and file.with_name(file.name[2:]).exists()
 
 
 def open_source(path: Path, request: Request) -> NpzSource:

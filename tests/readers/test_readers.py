@@ -582,7 +582,23 @@ def v3_chunk(folder):
     chunk.write_bytes(b"junk" * 20)
 
 
+def attributes(**more):
+    def spoil(folder):
+        where = folder / "margins" / "zarr.json"
+        document = json.loads(where.read_text())
+        where.write_text(json.dumps({**document, "attributes": more}))
+
+    return spoil
+
+
+def v2_attributes(folder):
+    (folder / "margins" / ".zattrs").write_text('{"add_offset": 3}')
+
+
 BAD_ZARR = {
+    "packed": (3, attributes(scale_factor=0.01), "packed (attribute 'scale_factor')"),
+    "packed before": (2, v2_attributes, "packed (attribute 'add_offset')"),
+    "missing": (3, attributes(_FillValue=float(margins()[3, 4])), "stands for a missing value"),
     "pickles": (2, v2_filters, "'pickle', which is not taken"),
     "absurd": (3, v3_shape, "rows and chunks of at most"),
     "damaged chunk": (3, v3_chunk, "a chunk cannot be read"),

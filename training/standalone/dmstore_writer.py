@@ -280,13 +280,13 @@ class Writer:
             raise WriterError(f"run {run!r} is no run of pending() and no integer id below 2**62")
         number, where, plan = int(number), f"run {int(number)}", self.plan
         planned = plan.run(number) if plan is not None and plan.planned else None
-        mask = planned.mask if planned and mask is None else np.asarray(_to_numpy(mask))
+        mask = planned.mask if planned and mask is None else _array("mask", mask, where)
         train = plan.train if plan is not None else mask.size
         if mask.dtype != bool or mask.shape != (train,):
             raise WriterError(f"{where}: mask is {mask.dtype} {mask.shape}, not bool ({train},)")
         if planned and not np.array_equal(mask, planned.mask):
             raise WriterError(f"{where}: the mask is not the plan's; train with the plan's mask")
-        arrays = {name: np.asarray(_to_numpy(value)) for name, value in values.items()}
+        arrays = {name: _array(name, value, where) for name, value in values.items()}
         declared = plan.outputs if plan is not None else None
         if declared is None:
             declared = {name: (v.dtype, v.shape) for name, v in arrays.items() if v.ndim}
@@ -447,9 +447,12 @@ def _sync_folder(path: str) -> None:
             os.close(descriptor)
 
 
-def _to_numpy(value: Any) -> Any:
+def _array(name: str, value: Any, where: str) -> Any:
     """Torch tensors (on a GPU, with a gradient), and whatever NumPy takes itself."""
+    if np.ma.is_masked(value):
+        raise WriterError(f"{where}: {name} has values that are masked; leave the run out")
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    return value
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        value = value.numpy()
+    return np.asarray(value)
