@@ -161,7 +161,11 @@ class RunWriter:
             msg = f"run {number}: its mask is stored with the run; give its outputs alone"
             raise InputError(msg)
         outputs = {spec.name for spec in self._sink.table.spec.outputs()}
-        arrays = {n: np.array(_to_numpy(f"run {number}: {n}", v))[None] for n, v in values.items() if n in outputs}
+        arrays = {
+            n: np.array(_to_numpy(f"run {number}: {n}", v))[None]
+            for n, v in values.items()
+            if n in outputs
+        }
         columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
         self._add(
             [number], {**given, **arrays}, columns, ours=self._is_ours([run]) and mask is None

@@ -43,6 +43,12 @@ from dmstore.cli import options, output
     help="Bit order of packed masks, where the source does not say it (numpy.packbits: big).",
 )
 @click.option(
+    "--without",
+    multiple=True,
+    metavar="KEY",
+    help="Array of the source that is not to be taken. May be repeated.",
+)
+@click.option(
     "--percent",
     type=click.IntRange(1, 100),
     default=None,
@@ -76,6 +82,7 @@ def command(
     outputs: tuple[str, ...],
     mask: str | None,
     mask_bitorder: str | None,
+    without: tuple[str, ...],
     percent: int | None,
     other: str | None,
     first_run: int,
@@ -132,6 +139,7 @@ def command(
                 outputs=named,
                 mask=mask,
                 bitorder=mask_bitorder,
+                without=without,
                 percent=percent,
                 algorithm=other,
                 first_run=first_run,
@@ -151,6 +159,7 @@ def command(
         outputs=named,
         mask=mask,
         mask_bitorder=mask_bitorder,
+        without=without,
         percent=percent,
         source_algorithm=other,
         first_run=first_run,

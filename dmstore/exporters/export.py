@@ -167,8 +167,6 @@ def _write_safetensors(
     streams += source.columns()
     named = own_names(streams)
     metadata["arrays"] = {
-        new.name: old.name
-        for new, old in zip(named, streams, strict=True)
-        if old.dims[0] == "run"
+        new.name: old.name for new, old in zip(named, streams, strict=True) if old.dims[0] == "run"
     }
     safetensors.write(path, named, metadata, tell)

@@ -105,6 +105,7 @@ def ingest(
     outputs: Mapping[str, str] | None = None,
     mask: str | None = None,
     mask_bitorder: str | None = None,
+    without: Sequence[str] = (),
     percent: int | None = None,
     source_algorithm: str | None = None,
     first_run: int = 0,
@@ -134,6 +135,8 @@ def ingest(
         The key of the masks in a source.
     mask_bitorder : {"little", "big"}, optional
         Of packed masks, where a source does not say it (``mask_bitorder``) and nothing else proves it.
+    without : sequence of str
+        Keys of arrays of the sources that are not to be taken.
     percent : int, optional
         Which of several subsampling fractions of a source.
     source_algorithm : str, optional
@@ -165,6 +168,7 @@ def ingest(
         outputs=named,
         mask=mask,
         bitorder=mask_bitorder,
+        without=listed.texts(without, "without"),
         percent=percent,
         algorithm=source_algorithm,
         first_run=first_run,

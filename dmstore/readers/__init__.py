@@ -14,6 +14,7 @@ To add a format, a module, its line in ``_MODULES`` (order decides; ``npz`` stay
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,7 @@ def open_source(path: str | Path, format: str, request: Request) -> Source:
     return source
 
 
-def open_sources(
-    path: str | Path, format: str, request: Request
-) -> tuple[list[Source], list[str]]:
+def open_sources(path: str | Path, format: str, request: Request) -> tuple[list[Source], list[str]]:
     """Open all sources at a path: one, but of a directory of workers' files each; see :func:`open_source`.
 
     Returns
@@ -78,7 +77,9 @@ def open_sources(
         What of a directory is not taken.
     """
     _check_named(path)
-    find = getattr(_module(format), "find", lambda path: ([path], []))
+    find: Callable[[Path], tuple[list[Path], list[str]]] = getattr(
+        _module(format), "find", lambda path: ([path], [])
+    )
     places, notes = find(Path(path))
     return [open_source(place, format, request) for place in places], notes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,8 @@ def open_source(path: Path, request: Request) -> ArraySource:
         If there are no masks, or lengths differ.
     """
     container = _open(path, request)
-    arrays, request, notes = dict(container.arrays), container.request, container.notes
+    request, notes = container.request, container.notes
+    arrays = request.kept(container.arrays, str(path))
     export = container.export
     if export is not None:
         arrays, request = export.own(arrays, request)
@@ -162,7 +164,7 @@ def _order(
     where: str,
 ) -> str:
     """The bit order of packed masks, by all of their last bytes."""
-    last = []
+    last: list[NDArray[Any]] = []
     for places in _blocks(mask):
         values = mask.rows(places)
         if said is None and not last:

@@ -61,7 +61,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     if len(completed.shape) != 1:
         msg = f"{completed.path}: has shape {completed.shape}, expected one value a model"
         raise InputError(msg)
-    arrays = _arrays(path, completed.shape[0])
+    arrays = request.kept(_arrays(path, completed.shape[0]), str(path))
     export = own_export.of_folder(path)
     key = request.mask or "masks"
     if export is not None:
@@ -89,8 +89,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     what = "an export of dmstore" if export is not None else "training store of MadryLab/datamodels"
     return ArraySource(
         FORMAT,
-        f"{what}: {len(rows)} of {len(done)} models completed, "
-        f"{mask.shape[1]} train units",
+        f"{what}: {len(rows)} of {len(done)} models completed, {mask.shape[1]} train units",
         path,
         mask.shape[1],
         next((named[name].shape[1] for name in named), 0),

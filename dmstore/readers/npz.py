@@ -22,7 +22,6 @@ from dmstore.readers import packed
 from dmstore.readers.source import RENAME, Output, Request, Source, as_times, stamp
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
-from dmstore.study.algorithm import Algorithm
 
 FORMAT = "npz"
 _MASKS = ("mask", "mask_packed")
@@ -54,7 +53,7 @@ def find(path: Path) -> tuple[list[Path], list[str]]:
         notes.append(f"{error.filename}: cannot be read ({error.strerror}); left out")
 
     for place, folders, names in os.walk(path, followlinks=True, onerror=refused):
-        about = os.stat(place)
+        about = Path(place).stat()
         if (about.st_dev, about.st_ino) in visited:
             folders.clear()
             continue
@@ -88,7 +87,7 @@ def open_source(path: Path, request: Request) -> NpzSource:
     if request.table is None:
         msg = f"{path}: is a worker's file; name the study and the algorithm that take its runs"
         raise InputError(msg)
-    return NpzSource(path, request.table, request.into, request.bitorder)
+    return NpzSource(path, request.table, request)
 
 
 class NpzSource(Source):
@@ -108,10 +107,8 @@ class NpzSource(Source):
     path : Path
     table : Table
         The table that its rows go into.
-    into : Algorithm, optional
-        Whose plan may prove the bit order of packed masks.
-    bitorder : {"little", "big"}, optional
-        Of packed masks, where the file does not say it.
+    request : Request, optional
+        Its algorithm's plan may prove the bit order of packed masks.
     """
 
     format = FORMAT
@@ -125,11 +122,10 @@ class NpzSource(Source):
         self,
         path: Path,
         table: Table,
-        into: Algorithm | None = None,
-        bitorder: str | None = None,
+        request: Request | None = None,
     ) -> None:
         self.path = path
-        self._into, self._asked = into, bitorder
+        self._request = request or Request()
         self.notes: list[str] = []
         self.ids = np.empty(0, dtype=np.int64)
         self._rows = Rows(self.ids, {}, {})
@@ -190,6 +186,7 @@ class NpzSource(Source):
                 msg = f"{self.path}: is of {name} {stated!r}, but this is {value!r}; ingest it where it belongs"
                 raise InputError(msg)
         headers = {n: h for n, h in reader.headers.items() if n not in (*owner, packed.KEY)}
+        headers = self._request.kept(headers, str(self.path))
         missing = [name for name in self.outputs if name not in headers]
         masks = [name for name in _MASKS if name in headers]
         if self._masked and ("run" not in headers or len(masks) != 1):
@@ -200,6 +197,9 @@ class NpzSource(Source):
             raise InputError(msg)
         if not self._masked and (missing or masks or "run" not in headers):
             msg = f"{self.path}: a file of outputs on {target_set!r} holds {', '.join(('run', *self.outputs))} and no mask (found: {', '.join(headers)})"
+            raise InputError(msg)
+        if headers["run"].shape == ():
+            msg = f"{self.path}: holds one run alone, without an axis of runs; save run=np.array([number]), mask=mask[None] and {next(iter(self.outputs))}={next(iter(self.outputs))}[None]"
             raise InputError(msg)
         rows = {*self.outputs, *((*_MASKS, "row_digest") if self._masked else ())}
         for name, header in headers.items():
@@ -225,11 +225,13 @@ class NpzSource(Source):
             msg = f"{self.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
             raise InputError(msg)
         octets, where = reader.load("mask_packed"), f"{self.path}: 'mask_packed'"
-        said = packed.Evidence(reader.scalar(packed.KEY), self._asked).order(str(self.path))
+        said = packed.Evidence(reader.scalar(packed.KEY), self._request.bitorder).order(
+            str(self.path)
+        )
         if said is None and len(run) and run.ndim == 1 and run.dtype.kind in "iu":
             # Digests are of masks in our own order, and are checked below.
             proved = packed.ORDERS[0] if "row_digest" in reader.headers else None
-            said = proved or packed.order_of_plan(self._into, run[0], octets[0])
+            said = proved or packed.order_of_plan(self._request.into, run[0], octets[0])
         if not len(run):
             return np.empty((0, self.train), dtype=bool)
         order = packed.decide(octets[:, -1], self.train, said, where)

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dmstore.core import strictjson
 from dmstore.errors import InputError
 from dmstore.readers.files import check_inside
-from dmstore.readers.source import Request
+from dmstore.readers.source import Request, T
 
 NAME = "dmstore.json"
 _LONGEST = 1 << 24
 # What exports were called before they said it.
 _FORMER = {"masks": "mask", "margins": "margin"}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,9 @@ class Export:
         if request.outputs or request.mask:
             return dict(arrays), request
         named = {self.names.get(key, key): array for key, array in arrays.items()}
-        return named, replace(request, outputs={name: name for name in self.outputs})
+        without = {self.names.get(key, key) for key in request.without}
+        wanted = {name: name for name in self.outputs if name not in without}
+        return named, replace(request, outputs=wanted)
 
 
 def of_folder(folder: Path) -> Export | None:

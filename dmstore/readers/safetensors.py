@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmstore.core import strictjson
+from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
 from dmstore.readers.files import FileArray, check_size, file_size
 
@@ -63,6 +64,9 @@ def open_described(path: Path) -> tuple[dict[str, FileArray], dict[str, str]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(_LONGEST, size - 8):
+            if what := stranger(path):
+                msg = f"{path}: {what}"
+                raise InputError(msg)
             msg = f"{path}: says that its header has {length} bytes, but the file has {size}; it is no safetensors file, or cut"
             raise InputError(msg)
         raw = file.read(length)

@@ -112,9 +112,7 @@ class ScoreFile:
 def is_scores(path: str | Path) -> bool:
     """Whether a path looks like a file of scores, or a folder of TRAK's or kronfluence's."""
     file = Path(path)
-    return (
-        file.suffix.lower() in SUFFIXES or trak.is_folder(file) or kronfluence.is_folder(file)
-    )
+    return file.suffix.lower() in SUFFIXES or trak.is_folder(file) or kronfluence.is_folder(file)
 
 
 def open_scores(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dmstore.storage.table.table import Table
     from dmstore.study.algorithm import Algorithm
 
+T = TypeVar("T")
 BLOCK_BYTES = 64 << 20
 # What a source can be at fault of; errors of the study that takes it are others.
 FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
@@ -64,6 +65,8 @@ class Request:
         The key of the masks.
     bitorder : {"little", "big"}, optional
         Of packed masks, where the source does not say it.
+    without : tuple of str
+        Keys of arrays that are not to be taken.
     percent : int, optional
         Which of several subsampling fractions.
     algorithm : str, optional
@@ -78,9 +81,24 @@ class Request:
     outputs: Mapping[str, str] = field(default_factory=dict)
     mask: str | None = None
     bitorder: str | None = None
+    without: tuple[str, ...] = ()
     percent: int | None = None
     algorithm: str | None = None
     first_run: int = 0
+
+    def kept(self, arrays: Mapping[str, T], where: str) -> dict[str, T]:
+        """Arrays by key, but those that are not to be taken.
+
+        Raises
+        ------
+        InputError
+            If one of these is not there.
+        """
+        for key in self.without:
+            if key not in arrays:
+                msg = f"{where}: holds no {key!r} that could be left out; it holds {', '.join(arrays) or 'nothing'}"
+                raise InputError(msg)
+        return {key: array for key, array in arrays.items() if key not in self.without}
 
 
 @dataclass(frozen=True)

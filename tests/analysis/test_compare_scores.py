@@ -651,7 +651,10 @@ def test_files_that_cannot_be_compared(folder):
 def test_command(folder):
     out, err = run("compare", "a.npy", "b.npy", "--examples", "e.npz", "--top", 3)
     assert err == ""
-    assert "a: a.npy, a .npy matrix; 9 targets, 14 train units (target-train, by the sizes); units: not stated" in out
+    assert (
+        "a: a.npy, a .npy matrix; 9 targets, 14 train units (target-train, by the sizes); units: not stated"
+        in out
+    )
     assert "no ceiling and no chance level without runs" in out
     assert "chance alone" not in out
     assert Path(out.splitlines()[-1]).is_file()

@@ -101,10 +101,15 @@ def test_exports_of_before_come_back_too(made, tmp_path):
     if "one" not in one.algorithms:
         one.add_algorithm("one", sampling="foreign", alpha=None, outputs=outputs)
     assert ingest(one.algorithm("one"), [tmp_path / "truth"]).new == RUNS
-    assert one.algorithm("one").table.view().run.tolist() == made.algorithm("f").table.view().run.tolist()
+    assert (
+        one.algorithm("one").table.view().run.tolist()
+        == made.algorithm("f").table.view().run.tolist()
+    )
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"outputs": 3}', '{"outputs": {"margin": {}}, "arrays": 5}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"outputs": 3}', '{"outputs": {"margin": {}}, "arrays": 5}']
+)
 def test_a_note_that_is_none_is_refused(made, tmp_path, text):
     export(made, "f", "npy", tmp_path / "out")
     (tmp_path / "out/dmstore.json").write_text(text)

@@ -195,7 +195,7 @@ def test_copies_within_one_ingest_and_repeats_that_are_none(foreign, tmp_path):
 
 @pytest.mark.parametrize("outputs", [["margin"], "margin", {"margin": 3}])
 def test_outputs_that_are_no_mapping_are_refused(foreign, outputs):
-    with pytest.raises(InputError, match="outputs .*expected"):
+    with pytest.raises(InputError, match=r"outputs .*expected"):
         ingest(foreign, "f", [], outputs=outputs)
 
 

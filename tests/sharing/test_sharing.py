@@ -1063,6 +1063,24 @@ def test_https_refuses_what_changed_and_what_is_not_there(published, tmp_path):
             pull(url.replace("http://", "http://me:secret@"), tmp_path / "copy")
 
 
+def test_a_server_that_compresses_is_named(published):
+    with (
+        webserver.serve(published, webserver.Gzipped) as server,
+        pytest.raises(StorageError, match="compresses what it sends"),
+    ):
+        dmstore.open_study(server.url)
+
+
+def test_what_else_lies_beside_the_about_documents_is_left_alone(small, tmp_path):
+    where = Path(small.path, "about")
+    (where / "x.json").write_text("no JSON")
+    (where / "0009.txt").write_text("mine")
+    assert dmstore.open_study(small.path).about["title"] == "before"
+    publish(small, tmp_path / "p", about={"title": "after"})
+    assert sorted(p.name for p in (tmp_path / "p/about").iterdir()) == ["0001.json", "0002.json"]
+    assert dmstore.open_study(tmp_path / "p").about["title"] == "after"
+
+
 # Other readers
 
 
