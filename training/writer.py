@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core import times
+from dmstore.core.masked import unmasked
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
@@ -139,7 +141,7 @@ class RunWriter:
             Needed with a plain id of an algorithm with foreign sampling.
         **values
             Every declared output, (target[, class]); ``seed``; any further number, bool or text,
-            which becomes a per-run column.
+            which becomes a per-run column; ``time``, in milliseconds since 1970, is now unless given.
 
         Raises
         ------
@@ -159,7 +161,11 @@ class RunWriter:
             msg = f"run {number}: its mask is stored with the run; give its outputs alone"
             raise InputError(msg)
         outputs = {spec.name for spec in self._sink.table.spec.outputs()}
-        arrays = {n: np.array(_to_numpy(v))[None] for n, v in values.items() if n in outputs}
+        arrays = {
+            n: np.array(_to_numpy(f"run {number}: {n}", v))[None]
+            for n, v in values.items()
+            if n in outputs
+        }
         columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
         self._add(
             [number], {**given, **arrays}, columns, ours=self._is_ours([run]) and mask is None
@@ -174,7 +180,7 @@ class RunWriter:
                 msg = f"run {run}: give its mask, the algorithm has foreign sampling"
                 raise InputError(msg)
             mask = run.mask
-        return np.array(_to_numpy(mask))[None]
+        return np.array(_to_numpy("mask", mask))[None]
 
     def append_many(
         self,
@@ -204,13 +210,13 @@ class RunWriter:
         """
         if not len(runs):
             return
-        arrays = {name: np.array(_to_numpy(value)) for name, value in outputs.items()}
+        arrays = {name: np.array(_to_numpy(name, value)) for name, value in outputs.items()}
         if not self._outputs:
             arrays["mask"] = np.array([run.mask for run in runs])
         self._add(
             [run.id for run in runs],
             arrays,
-            {name: np.array(_to_numpy(value)) for name, value in (columns or {}).items()},
+            {name: np.array(_to_numpy(name, value)) for name, value in (columns or {}).items()},
             ours=self._is_ours(runs),
         )
 
@@ -229,9 +235,12 @@ class RunWriter:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
         count = len(ids)
+        where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
+        if "time" in columns and times.unit_of(columns["time"]) != "milliseconds":
+            msg = f"{where}: 'time' is no time in milliseconds since 1970, between 2000 and 2100; give time.time_ns() // 10**6, leave it out, or call the column something else"
+            raise InputError(msg)
         columns.setdefault("time", np.full(count, time.time_ns() // 1_000_000, dtype=np.int64))
         columns.setdefault("host", np.full(count, provenance.host()))
-        where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
         with self._lock:
             if self._closed:
                 msg = "this RunWriter is closed; make a new one"
@@ -358,8 +367,10 @@ class RunWriter:
                     logging.getLogger(__name__).warning("runs wait: %s", error)
 
 
-def _to_numpy(value: Any) -> Any:
+def _to_numpy(name: str, value: Any) -> Any:
     """Arrays of other libraries: torch tensors (on a GPU, with a gradient) and what NumPy takes."""
+    if isinstance(value, np.ma.MaskedArray):
+        return unmasked(value, name)
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
@@ -367,7 +378,7 @@ def _to_numpy(value: Any) -> Any:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    array = np.asarray(_to_numpy(value))
+    array = np.asarray(_to_numpy(name, value))
     if array.ndim != 0:
         msg = f"{name!r} has shape {array.shape}: it is no declared output, and a column takes one value a run"
         raise InputError(msg)

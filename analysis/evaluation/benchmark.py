@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,6 +210,9 @@ def _outside(
     content_id: str,
     truth: Truth,
 ) -> list[Method]:
+    if isinstance(scores, str | bytes | Path):
+        msg = f"scores {str(scores)!r}: expected a list; write [{str(scores)!r}]"
+        raise InputError(msg)
     items = list(scores.values()) if isinstance(scores, Mapping) else list(scores)
     given = list(scores) if isinstance(scores, Mapping) else [None] * len(items)
     if options and len(options) != len(items):

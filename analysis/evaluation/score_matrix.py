@@ -202,7 +202,7 @@ def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -
         If two files remain that cannot be told apart.
     """
     longer = [
-        f"{printable(Path(path).absolute().parent.name)}-{name}"
+        _longer(path, name, [p for p, n in zip(paths, names, strict=True) if n == name])
         if isinstance(path, str | Path) and (names.count(name) > 1 or name in taken)
         else name
         for name, path in zip(names, paths, strict=True)
@@ -212,6 +212,24 @@ def distinct(names: Sequence[str], taken: Sequence[str], paths: Sequence[Any]) -
             msg = f"two methods would be called {name!r}; give the files different names"
             raise InputError(msg)
     return longer
+
+
+def _longer(path: str | Path, name: str, alike: Sequence[Any]) -> str:
+    """A name with the folder that tells a path from those that are called alike.
+
+    It is the nearest one, from the end of the path as it was given: the file's own folder where there is no other.
+    """
+    parts = Path(path).absolute().parts[::-1]
+    others = [
+        Path(other).absolute().parts[::-1]
+        for other in alike
+        if isinstance(other, str | Path) and Path(other).absolute() != Path(path).absolute()
+    ]
+    # A folder that was given may tell by itself, a file by one of those above.
+    for place in range(0 if Path(path).is_dir() else 1, len(parts)):
+        if all(place >= len(other) or other[place] != parts[place] for other in others):
+            return printable(parts[place] if place == 0 else f"{parts[place]}-{name}")
+    return name
 
 
 def _check_shape(

@@ -15,7 +15,7 @@ import xarray as xr
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
-from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, printable
+from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, distinct, printable
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.core.progress import Progress
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
@@ -207,15 +207,11 @@ def _units(file: ScoreFile, kind: str | None, alpha: float | None, runs: Any) ->
 
 def _names(paths: Pair, files: list[ScoreFile], given: Pair) -> list[str]:
     """What to call the algorithms: as given, else by file, and by folder where files are called the same."""
-    stems = [file.path.name.removesuffix(file.path.suffix) for file in files]
-    if stems[0] == stems[1]:
-        stems = [
-            f"{Path(path).absolute().parent.name}-{stem}"
-            for path, stem in zip((file.path for file in files), stems, strict=True)
-        ]
+    stems = [printable(file.path.name.removesuffix(file.path.suffix)) for file in files]
+    with contextlib.suppress(InputError):
+        stems = distinct(stems, (), paths)
     chosen = [
-        str(said) if said is not None else printable(stem)
-        for said, stem in zip(given, stems, strict=True)
+        str(said) if said is not None else stem for said, stem in zip(given, stems, strict=True)
     ]
     for text in chosen:
         if not text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:

@@ -76,7 +76,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
 )
 @click.option("--name", nargs=2, metavar="A B", help="Files: what to call the two.")
 @_each("--key", help="Files: name of the matrix inside a file.")
-@_each("--experiment", help="Files: experiment of a TRAK folder.")
+@_each("--experiment", help="Files: experiment of a folder with several.")
 @_each(
     "--orientation",
     type=click.Choice(["target-train", "train-target"]),
@@ -112,8 +112,8 @@ def command(
     """Find where two algorithms use different features (ModelDiff).
 
     Of a study, by name, once both are fitted; or from two files of attribution scores alone
-    (datamodels.pt and other .pt, .npy, .npz, .safetensors, TRAK's .mmap or folder, bergson's folder),
-    with no runs and no study, which writes a directory with the result and its report.
+    (datamodels.pt and other .pt, .npy, .npz, .safetensors, folders of TRAK, kronfluence or bergson), with
+    no runs and no study, which writes a directory with the result and its report.
 
     \b
     Examples:
@@ -154,8 +154,10 @@ def command(
         ]
     if "sources" in comparison.attrs:
         result |= {key: comparison.attrs[key] for key in ("path", "report", "sources")}
+        targets, train = comparison.sizes["target"], comparison.sizes["train"]
+        counts = f"{output.counted(targets, 'target')}, {output.counted(train, 'train unit')}"
         said = [
-            f"{name}: {source['file']}, {source['format']}; {source['orientation']}; units: {source['units']}"
+            f"{name}: {source['file']}, {source['format']}; {counts} ({source['orientation']}); units: {source['units']}"
             for name, source in zip(result["algorithms"], comparison.attrs["sources"], strict=True)
         ]
         lines = [

@@ -53,6 +53,18 @@ from dmstore.cli import options, output
 )
 @click.option("--mask", default=None, metavar="KEY", help="Which array of the source is the masks.")
 @click.option(
+    "--mask-bitorder",
+    type=click.Choice(["little", "big"]),
+    default=None,
+    help="Bit order of packed masks, where the source does not say it (numpy.packbits: big).",
+)
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="KEY",
+    help="Array of the source that is not to be taken. May be repeated.",
+)
+@click.option(
     "--percent",
     type=click.IntRange(1, 100),
     default=None,
@@ -97,6 +109,8 @@ def command(
     kind: str,
     outputs: tuple[str, ...],
     mask: str | None,
+    mask_bitorder: str | None,
+    without: tuple[str, ...],
     percent: int | None,
     other: str | None,
     first_run: int,
@@ -113,8 +127,9 @@ def command(
     \b
     SRC is one of
       npz              workers' files or directories of them: run (k,) ids, mask (k, train) bool or
-                       mask_packed (k, ceil(train/8)) uint8 in little bit order, one array a declared
-                       output, any further per-run column; taken whole or refused whole
+                       mask_packed (k, ceil(train/8)) uint8 with mask_bitorder ('little' or 'big'), one
+                       array a declared output, any further per-run column (time: milliseconds since
+                       1970); taken whole or refused whole
       datamodels       a training store of MadryLab/datamodels
       datamodels-data  its published arrays (choose one fraction with --percent)
       beton            reg_data.beton, read without ffcv
@@ -129,7 +144,7 @@ def command(
       index-lists      lists of train units in place of masks: .npz (indices, offsets), .json or .pt
                        with a list a run (--lists seen or left-out)
       arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
-                       a zarr group, .safetensors or .npz
+                       a zarr group, .safetensors or .npz; also our own exports
       study            another study of the same examples (--from ALGORITHM)
     All but npz are read block by block. Into an algorithm without runs a source goes whole or not at
     all; else a killed ingest goes on when it is repeated.
@@ -163,6 +178,8 @@ def command(
             request=Request(
                 outputs=named,
                 mask=mask,
+                bitorder=mask_bitorder,
+                without=without,
                 percent=percent,
                 algorithm=other,
                 first_run=first_run,
@@ -183,6 +200,8 @@ def command(
         format=kind,
         outputs=named,
         mask=mask,
+        mask_bitorder=mask_bitorder,
+        without=without,
         percent=percent,
         source_algorithm=other,
         first_run=first_run,

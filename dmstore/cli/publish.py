@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 )
 @click.option("--no-datamodels", is_flag=True, help="Leave fits and comparisons out.")
 @click.option("--no-comparisons", is_flag=True, help="Leave comparisons out.")
+@click.option(
+    "--without-columns",
+    "without_columns",
+    multiple=True,
+    metavar="NAME",
+    help="Leave this per-run column out. May be repeated.",
+)
 @click.option("--title", default=None, help="Title of what is published.")
 @click.option("--author", "authors", multiple=True, help="An author. May be repeated.")
 @click.option("--licence", default=None, help="Licence, such as CC-BY-4.0.")
@@ -41,6 +48,7 @@ def command(
     no_ids: bool,
     no_datamodels: bool,
     no_comparisons: bool,
+    without_columns: tuple[str, ...],
     title: str | None,
     authors: tuple[str, ...],
     licence: str | None,
@@ -69,6 +77,7 @@ def command(
         ids=not no_ids,
         datamodels=not no_datamodels,
         comparisons=not no_comparisons,
+        without_columns=without_columns,
     )
     # What is empty is not stated anew.
     about: AboutDocument = {

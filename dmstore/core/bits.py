@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,9 @@ def pack_rows(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.packbits(np.asarray(mask, dtype=bool), axis=1, bitorder="little")
 
 
-def unpack_rows(packed: NDArray[np.uint8], train: int) -> NDArray[np.bool_]:
+def unpack_rows(
+    packed: NDArray[np.uint8], train: int, bitorder: str = "little"
+) -> NDArray[np.bool_]:
     """Undo :func:`pack_rows`.
 
     Parameters
@@ -33,18 +37,15 @@ def unpack_rows(packed: NDArray[np.uint8], train: int) -> NDArray[np.bool_]:
     packed : (run, ceil(train / 8)) uint8
     train : int
         Number of train units.
+    bitorder : {"little", "big"}
+        Little is ours; other programs pack in either.
 
     Returns
     -------
     (run, train) bool
     """
-    return np.unpackbits(packed, axis=1, count=train, bitorder="little").view(np.bool_)
-
-
-def padding_is_clear(packed: NDArray[np.uint8], train: int) -> bool:
-    """Whether the bits beyond the last train unit are all 0."""
-    spare = packed.shape[1] * 8 - train
-    return spare == 0 or not np.any(packed[:, -1] >> (8 - spare))
+    order: Any = bitorder
+    return np.unpackbits(packed, axis=1, count=train, bitorder=order).view(np.bool_)
 
 
 def pack_runs(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dmstore.core.npy import Header, read_header
+from dmstore.core.strangers import stranger, unusable
 from dmstore.core.zips import open_zip
 from dmstore.errors import InputError
 
@@ -58,6 +59,9 @@ class NpzReader:
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - a hostile archive can make the parser raise anything
+            if what := stranger(self.path):
+                msg = f"{path}: {what}"
+                raise InputError(msg) from None
             msg = f"{path}: not a whole .npz file (no zip, or cut short: {_short(error)}); write it again with numpy.savez"
             raise InputError(msg) from None
         try:
@@ -75,6 +79,8 @@ class NpzReader:
                 msg = (
                     f"{self.path}: member {info.filename[:80]!r} is no array or stands there twice"
                 )
+                if info.filename.endswith("data.pkl"):
+                    msg = f"{self.path}: is a file of torch.save, of which runs are not read; save its tensors with numpy.savez (scores in it go into 'dmstore compare')"
                 raise InputError(msg)
             members[name] = info
         return members
@@ -89,10 +95,7 @@ class NpzReader:
             msg = f"{self.path}: {name!r} is no NumPy array ({_short(error)}); write the file again with numpy.savez"
             raise InputError(msg) from None
         if header.dtype.hasobject or header.dtype.kind not in _KINDS:
-            msg = (
-                f"{self.path}: {name!r} has dtype {header.dtype}, which would need unpickling; "
-                f"store numbers, bools or fixed-width text"
-            )
+            msg = f"{self.path}: {name!r} has dtype {header.dtype}, {unusable(header.dtype)}"
             raise InputError(msg)
         if any(length < 0 for length in header.shape) or start + header.size != info.file_size:
             msg = f"{self.path}: {name!r} says {header.size} bytes but holds {info.file_size - start}; the file is damaged"

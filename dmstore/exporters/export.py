@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmstore.core import listed
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters import datamodels_pt, npy, plan, safetensors, truth
@@ -102,6 +103,7 @@ def export(
     if to not in FORMATS:
         msg = f"format {to!r} is not known; use {', '.join(FORMATS)}"
         raise InputError(msg)
+    outputs = listed.texts(outputs, "outputs")
     given = {"outputs": outputs, "fit": fit, "snapshot": snapshot, "split": split, "units": units}
     for name in (n for n, value in given.items() if value and n not in FORMATS[to]):
         msg = f"--{name.removesuffix('s') if name == 'outputs' else name} has no meaning in an export to {to}; leave it out"
@@ -162,4 +164,9 @@ def _write_safetensors(
             "content_id": datamodels.document["content_id"],
             "parameters": datamodels.document["parameters"],
         }
-    safetensors.write(path, own_names([*streams, *source.columns()]), metadata, tell)
+    streams += source.columns()
+    named = own_names(streams)
+    metadata["arrays"] = {
+        new.name: old.name for new, old in zip(named, streams, strict=True) if old.dims[0] == "run"
+    }
+    safetensors.write(path, named, metadata, tell)

@@ -22,13 +22,14 @@ def write(folder: Path, source: Source, progress: Count | None = None) -> None:
     ``masks.npy``, ``margins.npy``, any further output and per-run column under its own name, all
     runs first; ``_completed.npy``, all true; ``spec.json`` with the keys' shapes and NumPy's names
     of their dtypes; and ``dmstore.json``, which that layout has no place for: study, alpha, meaning
-    of the outputs, content id.
+    of the outputs, content id, and what each file is called in a store.
     """
     folder.mkdir()
     all_streams = [*source.wide(), *source.columns()]
     streams = own_names(
         replace(stream, name=_KEYS.get(stream.name, stream.name)) for stream in all_streams
     )
+    names = {new.name: old.name for new, old in zip(streams, all_streams, strict=True)}
     completed = whole("_completed", ("run",), np.ones(len(source), dtype=bool))
     for stream in metered([*streams, completed], progress):
         with (folder / f"{stream.name}.npy").open("xb") as file:
@@ -40,7 +41,8 @@ def write(folder: Path, source: Source, progress: Count | None = None) -> None:
             for stream in streams
         },
     }
-    for name, document in (("spec.json", spec), ("dmstore.json", source.about())):
+    about = {**source.about(), "arrays": names}
+    for name, document in (("spec.json", spec), ("dmstore.json", about)):
         (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

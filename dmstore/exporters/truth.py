@@ -31,7 +31,8 @@ def write(folder: Path, source: Source, progress: Count | None = None) -> None:
     for stream in metered(streams, progress):
         with (folder / f"{stream.name}.npy").open("xb") as file:
             write_npy(file, stream)
-    about = {**source.about(), "output": output}
+    names = {"mask": "mask", "val_margins": output, "run": "run"}
+    about = {**source.about(), "output": output, "arrays": names}
     (folder / "dmstore.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 

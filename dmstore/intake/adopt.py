@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from dmstore import readers
 from dmstore.core import bits
+from dmstore.core.npz import NpzReader
 from dmstore.errors import ExistsError, InputError
+from dmstore.intake.judging import Skipped, usable
+from dmstore.readers.npz import find
 from dmstore.readers.source import Output, Request, Source, blocks
-from dmstore.schema.group_specs import known_outputs
+from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.schema.names import check_name
+from dmstore.schema.typed_documents import AlgorithmOutput
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.creation import create_study
@@ -64,8 +68,7 @@ def adopt(
     check_name(name, "algorithm")
     kind = readers.sniff(source) if format == "auto" else format
     if kind in ("npz", "study"):
-        msg = f"{source}: workers' files and studies go into a study that is there; make it with 'dmstore init' and 'dmstore add', without --create"
-        raise InputError(msg)
+        raise _not_adopted(Path(source), kind)
     arrays = example_sets.read_npz(examples) if examples is not None else None
     request = request or Request()
     sizes = None
@@ -79,7 +82,9 @@ def adopt(
         request = replace(request, train=study.document["train"]["count"], units=study.target_train)
     opened = readers.open_source(source, kind, request)
     _check(opened, sizes, f"{examples}")
+    declared = {key: _declare(key, output) for key, output in opened.outputs.items()}
     if study is None:
+        _check_usable(opened, declared)
         study = _create(path, opened, arrays, seed, say)
     document = study.document
     if (document["train"]["count"], document["targets"]["test"]["count"]) != (
@@ -95,10 +100,37 @@ def adopt(
                 raise InputError(msg)
     if name in study.algorithms:
         return study.algorithm(name)
+    _check_usable(opened, declared)
     try:
-        return _add(study, name, opened, say)
+        return _add(study, name, opened, declared, say)
     except ExistsError:
         return study.algorithm(name)
+
+
+def _not_adopted(path: Path, kind: str) -> InputError:
+    """Why no study is made of a path, and what to do instead."""
+    if not path.exists():
+        return InputError(f"{path}: no such file or directory")
+    if kind == "study":
+        return InputError(
+            f"{path}: is a study; pull or copy it to have it, or ingest it, without --create, into a study of the same examples"
+        )
+    workers = find(path)[0] if path.is_dir() else [path] if path.suffix == ".npz" else []
+    if not workers:
+        return InputError(
+            f"{path}: holds no runs that are read; save masks and outputs as .npy files in a folder (masks.npy, margins.npy), "
+            f"or as an .npz (scores go into 'dmstore compare' and 'dmstore evaluate --scores')"
+        )
+    with NpzReader(workers[0]) as reader:
+        masks = sorted({"mask", "mask_packed"} & reader.headers.keys())
+    if not masks:
+        return InputError(
+            f"{workers[0]}: holds no 'mask' (found: {', '.join(reader.headers)}); name the masks with --mask, and say --format arrays"
+        )
+    return InputError(
+        f"{path}: workers' files do not say what their study is; make it with 'dmstore init' and 'dmstore add --sampling foreign', "
+        f"then ingest without --create (one file alone makes a study with --format arrays)"
+    )
 
 
 def _check(source: Source, sizes: dict[str, int] | None, examples: str) -> None:
@@ -111,6 +143,18 @@ def _check(source: Source, sizes: dict[str, int] | None, examples: str) -> None:
     if sizes is not None and (sizes["train"], sizes["test"]) != (source.train, source.targets):
         msg = f"{examples}: has {sizes['train']} train units and {sizes['test']} targets, but {source.path} has {source.train} and {source.targets}"
         raise InputError(msg)
+
+
+def _check_usable(source: Source, declared: dict[str, AlgorithmOutput]) -> None:
+    """Refuse a source of which no row is a run, before a study is made that would stay empty."""
+    spec = group_spec("runs", declared)
+    skipped: Skipped = {}
+    for places in blocks(source, np.arange(len(source.ids))):
+        rows = source.read(places, list(declared))
+        if len(usable(rows, spec, skipped, zero_filled=source.zero_filled)):
+            return
+    msg = f"{source.path}: none of its {len(source.ids)} runs can be stored ({'; '.join(sorted(skipped))}); write them again, or name the right arrays; nothing was made"
+    raise InputError(msg)
 
 
 def _create(
@@ -140,10 +184,15 @@ def _create(
     return study
 
 
-def _add(study: Study, name: str, source: Source, say: Callable[[str], None] | None) -> Algorithm:
+def _add(
+    study: Study,
+    name: str,
+    source: Source,
+    declared: dict[str, AlgorithmOutput],
+    say: Callable[[str], None] | None,
+) -> Algorithm:
     low, high, mean = mask_sizes(source)
     alpha = low / source.train if low == high else mean / source.train
-    declared = {key: _declare(key, output) for key, output in source.outputs.items()}
     made = study.add_algorithm(
         name,
         alpha=alpha if 0 < alpha < 1 else None,
@@ -181,17 +230,17 @@ def mask_sizes(source: Source) -> tuple[int, int, float]:
     return low, high, total / count
 
 
-def _declare(name: str, output: Output) -> dict[str, Any]:
+def _declare(name: str, output: Output) -> AlgorithmOutput:
     """The declaration of an output: what is known of its name, in the dtype of the source."""
-    known = known_outputs().get(name)
+    known = output.declared or known_outputs().get(name)
     dims = ["run", "target", *(["class"] if output.classes else [])]
-    if known is not None and known["dims"] == dims:
-        return {**known, **output.about, "dtype": output.dtype}
-    return {
-        "dtype": output.dtype,
+    # What a document may say is checked where it is written.
+    entry: Any = {
         "dims": dims,
         "function": f"{output.key!r} of an import; the function is not recorded",
         "orientation": "not recorded",
         "units": "not recorded",
-        **output.about,
     }
+    if known is not None and known.get("dims") == dims:
+        entry = dict(known)
+    return cast(AlgorithmOutput, {**entry, **output.about, "dtype": output.dtype})

@@ -16,7 +16,7 @@ def find_sources(
     format: str,
     request: Request,
     say: Callable[[str], None] | None = None,
-) -> tuple[deque[Source], list[str]]:
+) -> tuple[deque[Source], list[str], list[str]]:
     """Open everything that is named.
 
     Parameters
@@ -35,6 +35,8 @@ def find_sources(
         Those that are taken whole come first, so that they are put together before others are stored.
     errors : list of str
         A line on each path that cannot be opened.
+    notes : list of str
+        A line on each kind of thing in a directory that is not taken.
 
     Raises
     ------
@@ -47,10 +49,11 @@ def find_sources(
         raise InputError(msg)
     queue: list[Source] = []
     errors: list[str] = []
+    notes: list[str] = []
     for path in paths:
         kind = readers.sniff(path) if format == "auto" else format
         try:
-            opened = readers.open_sources(path, kind, request)
+            opened, left_out = readers.open_sources(path, kind, request)
         except FAULTS as error:
             errors.append(str(error))
             continue
@@ -63,7 +66,8 @@ def find_sources(
             if say and source.title:
                 say(f"{source.path}: {source.format}: {source.title}")
         queue += opened
+        notes += left_out
     if not queue and not errors:
         msg = "no files to ingest; name .npz files, directories or other sources"
         raise InputError(msg)
-    return deque(sorted(queue, key=lambda source: not source.whole)), errors
+    return deque(sorted(queue, key=lambda source: not source.whole)), errors, notes

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core import listed
 from dmstore.core.progress import Progress, counting
 from dmstore.errors import InputError
+from dmstore.intake.copies import Copies
 from dmstore.intake.finding import find_sources
 from dmstore.intake.judging import Destination, Judge, RefusedError, Skipped, check_fit, usable
 from dmstore.readers.source import FAULTS, Request, Source, blocks
@@ -102,6 +104,8 @@ def ingest(
     format: str = "auto",
     outputs: Mapping[str, str] | None = None,
     mask: str | None = None,
+    mask_bitorder: str | None = None,
+    without: Sequence[str] = (),
     percent: int | None = None,
     source_algorithm: str | None = None,
     first_run: int = 0,
@@ -130,6 +134,10 @@ def ingest(
         Output name to the key (array, field or file) of a source that holds it.
     mask : str, optional
         The key of the masks in a source.
+    mask_bitorder : {"little", "big"}, optional
+        Of packed masks, where a source does not say it (``mask_bitorder``) and nothing else proves it.
+    without : sequence of str
+        Keys of arrays of the sources that are not to be taken.
     percent : int, optional
         Which of several subsampling fractions of a source.
     source_algorithm : str, optional
@@ -157,11 +165,14 @@ def ingest(
     StorageError
         If the file system refuses; what was stored before stays stored.
     """
+    named = listed.pairs(outputs, "outputs")
     later = study.target_outputs(algorithm, target_set) if target_set else None
     into = study.algorithm(algorithm)
     request = Request(
-        outputs=outputs or {},
+        outputs=named,
         mask=mask,
+        bitorder=mask_bitorder,
+        without=listed.texts(without, "without"),
         percent=percent,
         algorithm=source_algorithm,
         first_run=first_run,
@@ -192,8 +203,8 @@ def take_in(
     """Store the runs of sources in an algorithm, or in its `outputs` on a later target set; see :func:`ingest`."""
     into: Destination = outputs or algorithm
     wanted = replace(request or Request(), into=algorithm, table=into.table, train=algorithm.train)
-    queue, errors = find_sources(sources, "npz" if outputs else format, wanted, say)
-    result = Ingest(files=len(errors), errors=errors)
+    queue, errors, notes = find_sources(sources, "npz" if outputs else format, wanted, say)
+    result = Ingest(files=len(errors), errors=errors, warnings=notes)
     for source in queue:
         result.recognise(source)
     total = sum(1 if source.whole else len(source.ids) for source in queue)
@@ -211,6 +222,7 @@ def take_in(
             # Each is let go of: a file that was read is in memory.
             intake.take(queue.popleft())
         intake.flush()
+    intake.tell_what_many_have()
     return result
 
 
@@ -226,6 +238,11 @@ class _Intake:
     runs: int = 0
     size: int = 0
     writing: deque[tuple[Future[Any] | None, int, int]] = field(default_factory=deque)
+    # By the note, sources that were taken whole.
+    noted: dict[str, list[Path]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.copies = Copies(self.into.table.spec)
 
     @functools.cached_property
     def judge(self) -> Judge:
@@ -236,6 +253,9 @@ class _Intake:
         """Store the rows of a source that are not there yet, or note why not."""
         skipped: Skipped = {}
         self.result.files += 1
+        if not source.whole:
+            self.flush()
+        before = self.result.new + self.result.present
         try:
             if source.whole:
                 self._take_whole(source, skipped)
@@ -243,19 +263,45 @@ class _Intake:
                 self._take_blocks(source, skipped)
         except RefusedError as error:
             self.result.refuse(str(error), error.conflicting, error.beside)
+        else:
+            none = self.result.new + self.result.present == before
+            if not source.whole and none and self.into.retracted_note not in skipped:
+                # A source that gives nothing must not look like one that was taken.
+                self.result.refuse(
+                    f"{source.path}: none of its {counted(len(source.ids), 'run')} was taken ({'; '.join(sorted(skipped))}); write them again, or name the right arrays"
+                )
         for reason, runs in sorted(skipped.items(), key=lambda entry: min(entry[1])):
             self.result.skip(source, sorted(runs), reason)
         if source.whole:
             self.advance(1)
+
+    def tell_what_many_have(self) -> None:
+        """Note what was read in another way than it stands there, and runs that are copies of others."""
+        for note, paths in self.noted.items():
+            more = f" (and {counted(len(paths) - 1, 'more file')})" if len(paths) > 1 else ""
+            self.result.warnings.append(f"{paths[0]}{more}: {note}")
+        if pairs := self.copies.pairs:
+            run, other = min(pairs.items())
+            those = "a copy" if len(pairs) == 1 else "copies"
+            self.result.warnings.append(
+                f"{counted(len(pairs), 'new run')} {'is' if len(pairs) == 1 else 'are'} {those} of runs of other ids, mask and outputs "
+                f"bit by bit (run {run} is run {other}); where they are the same models they count twice, and 'dmstore retract' takes them out"
+            )
 
     def _take_whole(self, source: Source, skipped: Skipped) -> None:
         rows = self._checked(source, None, skipped)
         assert rows.digest is not None
         fresh, present = self.judge.compare(source, rows.run, rows.digest.__getitem__, skipped)
         self.result.present += present
-        source.accept()
         if len(fresh):
-            self._gather(rows.take(fresh))
+            self.judge.check_columns(rows, source)
+        source.accept()
+        for note in source.notes:
+            self.noted.setdefault(note, []).append(source.path)
+        if len(fresh):
+            new = rows.take(fresh)
+            self.copies.note(new, self.judge.by_mask)
+            self._gather(new)
 
     def _take_blocks(self, source: Source, skipped: Skipped) -> None:
         check_fit(source, self.into.table)
@@ -336,7 +382,10 @@ class _Intake:
                 while waiting:
                     waiting.extend(itertools.islice(begun, 1))
                     future, count = waiting.popleft()
-                    yield future.result(), count
+                    rows = future.result()
+                    self.judge.check_columns(rows, source)
+                    self.copies.note(rows, self.judge.by_mask)
+                    yield rows, count
             finally:
                 pool.shutdown(cancel_futures=True)
 

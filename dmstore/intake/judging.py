@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -57,16 +58,53 @@ class Judge:
     ----------
     empty : bool
         Whether nothing is stored there.
+    columns : dict
+        Further columns of stored rows and of those about to be stored: name in lower case to name.
     """
 
     def __init__(self, into: Destination) -> None:
         view = into.table.view()
         self.empty = not len(view)
+        # By the name without its case, which a store does not tell apart everywhere.
+        self.columns = {name.lower(): name for name in view.columns}
+        self._view = view
         self._into = into
         self._run, self._digest = view.run, view.digest
         self._order = np.argsort(view.run, kind="stable")
         self._coming: dict[int, bytes] = {}
         self._retracted = set(view.manifest.retracted)
+
+    @functools.cached_property
+    def by_mask(self) -> dict[str, NDArray[Any]]:
+        """``mask_id``, ``run`` and ``digest`` of stored rows, by mask id; empty where rows have no masks."""
+        if self.empty or "mask_id" not in self._view.table.spec.arrays:
+            return {"mask_id": np.empty(0, np.int64), "run": self._run, "digest": self._digest}
+        mask_id = self._view.read(["mask_id"])["mask_id"]
+        order = np.argsort(mask_id, kind="stable")
+        return {
+            "mask_id": mask_id[order],
+            "run": self._run[order],
+            "digest": self._digest[order],
+        }
+
+    def check_columns(self, rows: Rows, source: Source) -> None:
+        """Refuse columns that differ from those of other rows in case alone: no file system, and no archive, would
+        keep them apart everywhere.
+
+        Raises
+        ------
+        RefusedError
+            Naming both.
+        """
+        for name in rows.columns:
+            known = self.columns.get(name.lower(), name)
+            if known != name:
+                remedy = f"call it {known!r}"
+                if source.format == "study":
+                    remedy = f"publish that study with '--without-columns {name}', and ingest what was published"
+                msg = f"{source.path}: column {name!r} differs from {known!r}, which other runs have, in case alone; {remedy}"
+                raise RefusedError(msg, beside=len(rows))
+        self.columns.update((name.lower(), name) for name in rows.columns)
 
     def expect(self, rows: Rows) -> None:
         """Note rows that are about to be stored."""

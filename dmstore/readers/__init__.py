@@ -1,7 +1,8 @@
 """Readers of what holds runs or scores: one format a module, told apart by :func:`sniff`.
 
 A format is a module with ``sniff(path)``, which is cheap and never raises, and ``open_source(path, request)``,
-which gives a :class:`~dmstore.readers.source.Source`; where a path may hold many, ``find(path)`` lists them
+which gives a :class:`~dmstore.readers.source.Source`; where a path may hold many, ``find(path)`` lists them,
+with notes of what is not taken
 (``ingest --create`` calls ``open_source`` alone, which reads or refuses such a path). ``source.py`` has what most need:
 ``ArraySource``, ``find_outputs``, ``check_ids``; ``core/strictjson.py`` reads JSON.
 
@@ -13,6 +14,7 @@ To add a format, a module, its line in ``_MODULES`` (order decides; ``npz`` stay
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +72,22 @@ def open_source(path: str | Path, format: str, request: Request) -> Source:
     return source
 
 
-def open_sources(path: str | Path, format: str, request: Request) -> list[Source]:
+def open_sources(path: str | Path, format: str, request: Request) -> tuple[list[Source], list[str]]:
     """Open all sources at a path: one, but of a directory of workers' files each; see :func:`open_source`.
 
     Returns
     -------
-    list of Source
+    sources : list of Source
         Empty if a directory has no file of the format in it.
+    notes : list of str
+        What of a directory is not taken.
     """
     _check_named(path)
-    find = getattr(_module(format), "find", lambda path: [path])
-    return [open_source(place, format, request) for place in find(Path(path))]
+    find: Callable[[Path], tuple[list[Path], list[str]]] = getattr(
+        _module(format), "find", lambda path: ([path], [])
+    )
+    places, notes = find(Path(path))
+    return [open_source(place, format, request) for place in places], notes
 
 
 def _check_named(path: str | Path) -> None:

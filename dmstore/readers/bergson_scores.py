@@ -31,8 +31,17 @@ def is_folder(path: Path) -> bool:
     return (path / _FILE).is_file() and (path / _INFO).is_file()
 
 
-def find(folder: Path) -> Path:
-    """The file of scores in a folder."""
+def find(folder: Path, experiment: str | None = None) -> Path:
+    """The file of scores in a folder.
+
+    Raises
+    ------
+    InputError
+        If an experiment is named: there is one in a folder.
+    """
+    if experiment is not None:
+        msg = f"{folder}: is a folder of bergson's with one set of scores; leave {experiment!r} out"
+        raise InputError(msg)
     return folder / _FILE
 
 

@@ -8,7 +8,7 @@ and the length of the file before a byte is read.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import strictjson
+from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
 from dmstore.readers.files import file_size
 from dmstore.readers.source import (
+    KEYS,
     ArraySource,
     Request,
     check_ids,
@@ -83,6 +85,9 @@ def open_source(path: Path, request: Request) -> ArraySource:
         If the file is cut, an address lies outside of it, or a field is missing.
     """
     arrays, numbers = _fields(path)
+    fields = request.kept({**arrays, **numbers}, str(path))
+    arrays = {name: array for name, array in arrays.items() if name in fields}
+    numbers = {name: values for name, values in numbers.items() if name in fields}
     key = request.mask or "mask"
     mask = arrays.pop(key, None)
     if mask is None or len(mask.shape) != 2:
@@ -90,8 +95,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
         msg = f"{path}: no array {key!r} of train units (it holds {held}); name it with --mask"
         raise InputError(msg)
     if not request.outputs and "targets" in arrays:
-        declared = list(request.into.outputs) if request.into else ["margin"]
-        request = Request(**{**vars(request), "outputs": {declared[0]: "targets"}})
+        request = replace(request, outputs=_targets(path, arrays, request))
     outputs, named, notes = find_outputs(arrays, request, None, str(path))
     rows = np.arange(len(mask.address), dtype=np.int64)
     ids = positions(rows, request)
@@ -115,6 +119,18 @@ def open_source(path: Path, request: Request) -> ArraySource:
     )
 
 
+def _targets(path: Path, arrays: dict[str, _Addressed], request: Request) -> dict[str, str]:
+    """Which output the field ``targets`` is: the one that is declared and has no field of its own name."""
+    if request.into is None:
+        return {"margin": "targets"}
+    named = {KEYS.get(name, name) for name in arrays}
+    rest = [name for name in request.into.outputs if name not in named]
+    if len(rest) > 1:
+        msg = f"{path}: its field 'targets' may be any of {', '.join(rest)}; say which with --output NAME=targets"
+        raise InputError(msg)
+    return dict.fromkeys(rest, "targets")
+
+
 def _fields(path: Path) -> tuple[dict[str, _Addressed], dict[str, NDArray[Any]]]:
     """Arrays and numbers of all samples, by field."""
     size = file_size(path)
@@ -122,6 +138,9 @@ def _fields(path: Path) -> tuple[dict[str, _Addressed], dict[str, NDArray[Any]]]
         header = _take(file.fileno(), path, _HEADER, 1, 0, size)[0]
         count, samples, table = (int(header[name]) for name in ("fields", "samples", "table"))
         if int(header["version"]) != _VERSION:
+            if what := stranger(path):
+                msg = f"{path}: {what}"
+                raise InputError(msg)
             msg = f"{path}: is no FFCV file of version {_VERSION} (it says {header['version']})"
             raise InputError(msg)
         if not 1 <= count <= _MOST_FIELDS or not 1 <= samples <= MOST_RUNS:

@@ -57,6 +57,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
             msg = f"{file}: has shape {array.shape}, but there are {mask.shape[0]} masks; is the download whole?"
             raise InputError(msg)
         arrays[file.name.removesuffix(f"_{percent}pct.npy")] = array
+    arrays = request.kept(arrays, str(path))
     outputs, kept, notes = find_outputs(arrays, request, None, str(path))
     for file in sorted(folder.glob(f"train_*_{percent}pct.npy")):
         if file != mask.path:

@@ -1,7 +1,8 @@
 """Training stores of MadryLab/datamodels: one memory-mapped ``.npy`` a key, a row a model.
 
 ``_completed.npy`` says which rows were finished. Nothing was ever checked when they were written:
-a routine that forgot a key leaves zeros in a row that is marked complete.
+a routine that forgot a key leaves zeros in a row that is marked complete. Our own exports have this layout too,
+and say their run ids and names in ``dmstore.json``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from numpy.typing import NDArray
 
 from dmstore.core import strictjson
 from dmstore.errors import InputError
+from dmstore.readers import own_export
 from dmstore.readers.files import NUMBERS, FileArray, check_inside, open_npy
-from dmstore.readers.source import ArraySource, Request, find_columns, find_outputs, positions
+from dmstore.readers.source import (
+    NUMBER,
+    RENAME,
+    ArraySource,
+    Request,
+    find_columns,
+    find_outputs,
+    positions,
+)
 
 FORMAT = "datamodels"
 _COMPLETED = "_completed"
@@ -51,8 +61,13 @@ def open_source(path: Path, request: Request) -> ArraySource:
     if len(completed.shape) != 1:
         msg = f"{completed.path}: has shape {completed.shape}, expected one value a model"
         raise InputError(msg)
-    arrays = _arrays(path, completed.shape[0])
+    arrays = request.kept(_arrays(path, completed.shape[0]), str(path))
+    export = own_export.of_folder(path)
     key = request.mask or "masks"
+    if export is not None:
+        renamed = not (request.outputs or request.mask)
+        arrays, request = export.own(arrays, request)
+        key = "mask" if renamed else key
     mask = arrays.pop(key, None)
     if mask is None or len(mask.shape) != 2:
         msg = f"{path}: no {key}.npy of shape (model, train); name the masks with --mask"
@@ -60,26 +75,34 @@ def open_source(path: Path, request: Request) -> ArraySource:
     done = completed.rows(np.arange(completed.shape[0])) != 0
     rows = np.flatnonzero(done).astype(np.int64)
     wide = {name: array for name, array in arrays.items() if len(array.shape) > 1}
-    outputs, named, notes = find_outputs(wide, request, None, str(path))
+    declared = export.outputs if export is not None else None
+    outputs, named, notes = find_outputs(wide, request, None, str(path), declared)
     flat = {n: a.rows(rows) for n, a in arrays.items() if len(a.shape) == 1}
     commands = _commands(path, rows)
     if commands is not None:
         flat.setdefault("command", commands)
-    columns, more = find_columns(flat, str(path))
+    ids = flat.pop("run", None) if export is not None else None
+    if "run" in flat:
+        notes.append("runs are numbered by their place in the store, and run.npy is left out")
+        del flat["run"]
+    columns, more = find_columns(flat, str(path), stored=export is not None)
+    what = "an export of dmstore" if export is not None else "training store of MadryLab/datamodels"
     return ArraySource(
         FORMAT,
-        f"training store of MadryLab/datamodels: {len(rows)} of {len(done)} models completed, "
-        f"{mask.shape[1]} train units",
+        f"{what}: {len(rows)} of {len(done)} models completed, {mask.shape[1]} train units",
         path,
         mask.shape[1],
         next((named[name].shape[1] for name in named), 0),
         outputs,
-        positions(rows, request),
+        positions(rows, request) if ids is None else ids,
         rows,
         mask,
         named,
         columns,
+        # What was stored was a run, also where all of it is zero.
+        zero_filled=export is None,
         notes=notes + more,
+        remedy=NUMBER if ids is None else RENAME,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.npy import read_header
+from dmstore.core.strangers import stranger, unusable
 from dmstore.errors import InputError
 from dmstore.storage.table.rows import MOST_RUNS
 
@@ -179,11 +180,15 @@ def open_npy(path: Path, inside: Path | None = None, kinds: str = NUMBERS) -> Fi
             start = file.tell()
     except Exception as error:  # noqa: BLE001 - a hostile header can make the parser raise anything
         short = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        msg = f"{path}: is no NumPy array ({short}); write it again with numpy.save"
+        what = stranger(path) or f"is no NumPy array ({short}); write it again with numpy.save"
+        msg = f"{path}: {what}"
         raise InputError(msg) from None
     dtype = header.dtype
     if dtype.hasobject or dtype.kind not in kinds:
-        msg = f"{path}: has dtype {dtype}, and only numbers{', bools and fixed-width text' if 'U' in kinds else ' and bools'} are taken (nothing is unpickled)"
+        why = unusable(dtype)
+        if dtype.kind in TEXTS:
+            why = "and only numbers and bools are taken"
+        msg = f"{path}: has dtype {dtype}, {why}"
         raise InputError(msg)
     check_size(str(path), header.shape, dtype, size - start)
     return FileArray(path, start, header.shape, dtype, header.fortran)

@@ -6,6 +6,7 @@ Files of outputs on a later target set have no masks; the table that rows go int
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from dmstore.core import bits
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers.source import RENAME, Output, Request, Source, stamp
+from dmstore.readers import packed
+from dmstore.readers.source import RENAME, Output, Request, Source, as_times, stamp
 from dmstore.storage.table.rows import Rows, row_digests
 from dmstore.storage.table.table import Table
 
@@ -30,9 +32,48 @@ def sniff(path: Path) -> bool:
     return True
 
 
-def find(path: Path) -> list[Path]:
-    """A file itself; of a directory, all ``.npz`` files in it and below."""
-    return sorted(path.rglob("*.npz")) if path.is_dir() else [path]
+def find(path: Path) -> tuple[list[Path], list[str]]:
+    """A file itself; of a directory, all ``.npz`` files in it and below, also behind links.
+
+    Returns
+    -------
+    files : list of Path
+    notes : list of str
+        Of folders and files that are not taken.
+    """
+    if not path.is_dir():
+        return [path], []
+    files: list[Path] = []
+    others: list[Path] = []
+    notes: list[str] = []
+    # By device and number: a link may lead to a folder above, or twice to the same one.
+    visited: set[tuple[int, int]] = set()
+
+    def refused(error: OSError) -> None:
+        notes.append(f"{error.filename}: cannot be read ({error.strerror}); left out")
+
+    for place, folders, names in os.walk(path, followlinks=True, onerror=refused):
+        about = Path(place).stat()
+        if (about.st_dev, about.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((about.st_dev, about.st_ino))
+        folders.sort()
+        for name in names:
+            file = Path(place, name)
+            (files if name.endswith(".npz") and not _is_note(file) else others).append(file)
+    visible = sorted(file for file in others if not file.name.startswith(".") or _is_note(file))
+    if files and visible:
+        what = "file that is" if len(visible) == 1 else "files that are"
+        notes.append(
+            f"{path}: {len(visible)} {what} no worker's .npz left out ({visible[0].relative_to(path)}{', …' if len(visible) > 1 else ''})"
+        )
+    return sorted(files), notes
+
+
+def _is_note(file: Path) -> bool:
+    """Whether macOS put it beside another file, whose name it has."""
+    return file.name.startswith("._") and file.with_name(file.name[2:]).exists()
 
 
 def open_source(path: Path, request: Request) -> NpzSource:
@@ -46,7 +87,7 @@ def open_source(path: Path, request: Request) -> NpzSource:
     if request.table is None:
         msg = f"{path}: is a worker's file; name the study and the algorithm that take its runs"
         raise InputError(msg)
-    return NpzSource(path, request.table)
+    return NpzSource(path, request.table, request)
 
 
 class NpzSource(Source):
@@ -55,7 +96,8 @@ class NpzSource(Source):
     It holds ``run`` (k,) integer ids, which whoever stores its rows checks; one array (k, target[, class]) a
     declared output; optional ``study`` and ``algorithm``, which must match; any further per-run column.
 
-    Runs come with ``mask`` (k, train) bool or ``mask_packed`` (k, ceil(train / 8)) uint8 in little bit order;
+    Runs come with ``mask`` (k, train) bool or ``mask_packed`` (k, ceil(train / 8)) uint8 and ``mask_bitorder``, one
+    text, ``little`` or ``big``, which may be missing where something else proves the order;
     optional ``row_digest`` (k, 16) uint8 must be right. Outputs on a later target set come without masks; optional
     ``target_set`` must match, as must ``run_digest`` (k,) uint64, the first 8 bytes of the digest of the run that
     the outputs are of.
@@ -65,6 +107,8 @@ class NpzSource(Source):
     path : Path
     table : Table
         The table that its rows go into.
+    request : Request, optional
+        Its algorithm's plan may prove the bit order of packed masks.
     """
 
     format = FORMAT
@@ -74,8 +118,14 @@ class NpzSource(Source):
     whole = True
     remedy = RENAME
 
-    def __init__(self, path: Path, table: Table) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: Table,
+        request: Request | None = None,
+    ) -> None:
         self.path = path
+        self._request = request or Request()
         self.notes: list[str] = []
         self.ids = np.empty(0, dtype=np.int64)
         self._rows = Rows(self.ids, {}, {})
@@ -103,11 +153,13 @@ class NpzSource(Source):
             shape = reader.headers["run"].shape if "run" in reader.headers else ()
             count = self.claimed = shape[0] if len(shape) == 1 else 0
             columns = self._check(reader, count)
+            run = reader.load("run")
             arrays = {name: reader.load(name) for name in self.outputs}
             if self._masked:
-                arrays["mask"] = self._mask(reader)
+                arrays["mask"] = self._mask(reader, run)
             values = {name: reader.load(name) for name in columns}
-            run = reader.load("run")
+            if "time" in values and count:
+                values["time"], self.notes = as_times(values["time"], str(self.path))
             if self._masked and count and "row_digest" in reader.headers:
                 self._check_digests(reader, run, arrays)
         for name, made in stamp(count).items():
@@ -133,7 +185,8 @@ class NpzSource(Source):
             if stated is not None and stated.replace("-", "" if name == "study" else "-") != value:
                 msg = f"{self.path}: is of {name} {stated!r}, but this is {value!r}; ingest it where it belongs"
                 raise InputError(msg)
-        headers = {name: h for name, h in reader.headers.items() if name not in owner}
+        headers = {n: h for n, h in reader.headers.items() if n not in (*owner, packed.KEY)}
+        headers = self._request.kept(headers, str(self.path))
         missing = [name for name in self.outputs if name not in headers]
         masks = [name for name in _MASKS if name in headers]
         if self._masked and ("run" not in headers or len(masks) != 1):
@@ -144,6 +197,9 @@ class NpzSource(Source):
             raise InputError(msg)
         if not self._masked and (missing or masks or "run" not in headers):
             msg = f"{self.path}: a file of outputs on {target_set!r} holds {', '.join(('run', *self.outputs))} and no mask (found: {', '.join(headers)})"
+            raise InputError(msg)
+        if headers["run"].shape == ():
+            msg = f"{self.path}: holds one run alone, without an axis of runs; save run=np.array([number]), mask=mask[None] and {next(iter(self.outputs))}={next(iter(self.outputs))}[None]"
             raise InputError(msg)
         rows = {*self.outputs, *((*_MASKS, "row_digest") if self._masked else ())}
         for name, header in headers.items():
@@ -157,7 +213,7 @@ class NpzSource(Source):
                 raise InputError(msg)
         return [name for name in headers if name != "run" and name not in rows]
 
-    def _mask(self, reader: NpzReader) -> NDArray[np.bool_]:
+    def _mask(self, reader: NpzReader, run: NDArray[Any]) -> NDArray[np.bool_]:
         if "mask" in reader.headers:
             if reader.headers["mask"].dtype != np.bool_:
                 msg = f"{self.path}: 'mask' has dtype {reader.headers['mask'].dtype}, expected bool; store packed bits as 'mask_packed'"
@@ -168,11 +224,18 @@ class NpzSource(Source):
         if header.dtype != np.uint8 or header.shape != expected:
             msg = f"{self.path}: 'mask_packed' is {header.dtype} {header.shape}, expected uint8 {expected}"
             raise InputError(msg)
-        packed = reader.load("mask_packed")
-        if not bits.padding_is_clear(packed, self.train):
-            msg = f"{self.path}: 'mask_packed' has bits set beyond train unit {self.train - 1}; pack in little bit order"
-            raise InputError(msg)
-        return bits.unpack_rows(packed, self.train)
+        octets, where = reader.load("mask_packed"), f"{self.path}: 'mask_packed'"
+        said = packed.Evidence(reader.scalar(packed.KEY), self._request.bitorder).order(
+            str(self.path)
+        )
+        if said is None and len(run) and run.ndim == 1 and run.dtype.kind in "iu":
+            # Digests are of masks in our own order, and are checked below.
+            proved = packed.ORDERS[0] if "row_digest" in reader.headers else None
+            said = proved or packed.order_of_plan(self._request.into, run[0], octets[0])
+        if not len(run):
+            return np.empty((0, self.train), dtype=bool)
+        order = packed.decide(octets[:, -1], self.train, said, where)
+        return bits.unpack_rows(octets, self.train, order)
 
     def _check_digests(
         self, reader: NpzReader, run: NDArray[Any], arrays: Mapping[str, NDArray[Any]]

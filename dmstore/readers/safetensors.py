@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmstore.core import strictjson
+from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
 from dmstore.readers.files import FileArray, check_size, file_size
 
@@ -29,8 +30,30 @@ _DTYPES = {
 _LONGEST = 1 << 25
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is called so, or begins like one: exports may have any name."""
+    if path.suffix == ".safetensors":
+        return path.is_file()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and 2 <= length <= path.stat().st_size - 8
+
+
 def open_safetensors(path: Path) -> dict[str, FileArray]:
     """Open a file: every tensor's name, dtype, shape and place checked, no content read.
+
+    Raises
+    ------
+    InputError
+        If the header does not fit the file, or tensors overlap.
+    """
+    return open_described(path)[0]
+
+
+def open_described(path: Path) -> tuple[dict[str, FileArray], dict[str, str]]:
+    """Open a file, and what its metadata say; see :func:`open_safetensors`.
 
     Raises
     ------
@@ -41,13 +64,17 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(_LONGEST, size - 8):
+            if what := stranger(path):
+                msg = f"{path}: {what}"
+                raise InputError(msg)
             msg = f"{path}: says that its header has {length} bytes, but the file has {size}; it is no safetensors file, or cut"
             raise InputError(msg)
         raw = file.read(length)
     try:
         header = strictjson.parse(raw, _LONGEST)
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
+        metadata = header.pop("__metadata__", None) or {}
+        texts = {str(k): text for k, text in metadata.items() if isinstance(text, str)}
+        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -62,7 +89,7 @@ def open_safetensors(path: Path) -> dict[str, FileArray]:
     if place != size:
         msg = f"{path}: its tensors end at byte {place}, but the file has {size}; it is cut or damaged"
         raise InputError(msg)
-    return {name: tensor.array for name, tensor in tensors.items()}
+    return {name: tensor.array for name, tensor in tensors.items()}, texts
 
 
 class _Tensor:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dmstore.core.npy import Header
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
-from dmstore.readers import bergson_scores, trak
+from dmstore.readers import bergson_scores, kronfluence, trak
 from dmstore.readers.files import FileArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
 from dmstore.readers.torch_file import TorchFile
@@ -110,9 +110,15 @@ class ScoreFile:
 
 
 def is_scores(path: str | Path) -> bool:
-    """Whether a path looks like a file of scores, or a folder of TRAK's or bergson's."""
-    folders = (trak.is_folder, bergson_scores.is_folder)
-    return Path(path).suffix.lower() in SUFFIXES or any(is_one(Path(path)) for is_one in folders)
+    """Whether a path looks like a file of scores, or a folder of TRAK's, kronfluence's or bergson's."""
+    file = Path(path)
+    return file.suffix.lower() in SUFFIXES or _folder(file) is not None
+
+
+def _folder(path: Path) -> Any:
+    """The module of the program whose folder of scores a path is; None for anything else."""
+    modules = (trak, kronfluence, bergson_scores)
+    return next((module for module in modules if module.is_folder(path)), None)
 
 
 def open_scores(
@@ -124,11 +130,11 @@ def open_scores(
     ----------
     path : path
         ``.pt`` (also ``datamodels.pt``), ``.npy``, ``.npz``, ``.safetensors``, TRAK's ``.mmap``, or
-        the folder that TRAK or bergson saved to.
+        the folder that TRAK, kronfluence or bergson saved to.
     key : str, optional
         Name of the matrix inside the file, where there are several.
     experiment : str, optional
-        Of a TRAK folder with several.
+        Of a folder with several.
 
     Raises
     ------
@@ -138,14 +144,14 @@ def open_scores(
         For ``.safetensors`` without that package.
     """
     file = Path(path)
-    if experiment is None and bergson_scores.is_folder(file):
-        file = bergson_scores.find(file)
+    if of := _folder(file):
+        file = of.find(file, experiment)
     elif file.is_dir():
         file = trak.find(file, experiment)
     elif file.suffix == ".mmap" and file.parent.name == "scores" and experiment is None:
         trak.check_finished(file)
     elif experiment is not None:
-        msg = f"{path}: is no TRAK folder, so it has no experiment {experiment!r}; leave the option out"
+        msg = f"{path}: is no folder of TRAK or kronfluence, so it has no experiment {experiment!r}; leave the option out"
         raise InputError(msg)
     suffix = file.suffix.lower()
     opened: _Opened
@@ -157,7 +163,7 @@ def open_scores(
         with NpzReader(file) as archive:
             opened = _Npz(file, dict(archive.headers))
     elif suffix == ".safetensors":
-        opened = _Files(open_safetensors(file))
+        opened = _tensors(file, key)
     elif suffix == bergson_scores.SUFFIX:
         opened = bergson_scores.open_scores(file)
     else:
@@ -165,10 +171,17 @@ def open_scores(
         raise InputError(msg)
     keys = _find(file, opened.headers, key)
     rows, columns = opened.headers[keys["weight"]].shape
-    name, convention = _kind(suffix, keys)
-    if isinstance(opened, bergson_scores.BergsonScores):
-        name, convention = opened.format, "train-target"
+    name, convention = _kind(file, opened, keys)
     return ScoreFile(file, name, convention, (rows, columns), opened, keys)
+
+
+def _tensors(file: Path, key: str | None) -> _Opened:
+    """Arrays of a ``.safetensors`` file; of kronfluence's with one a module their sum, unless one is named."""
+    arrays = open_safetensors(file)
+    matrices = {n: a for n, a in arrays.items() if len(a.shape) == 2 and a.dtype.kind == "f"}
+    if file.name == kronfluence.FILE and key is None and len(matrices) > 1:
+        return kronfluence.Modules(file, matrices)
+    return _Files(arrays)
 
 
 class _Files:
@@ -220,12 +233,22 @@ def _find(path: Path, headers: Mapping[str, Header], key: str | None) -> dict[st
     return keys
 
 
-def _kind(suffix: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
+def _kind(file: Path, opened: _Opened, keys: Mapping[str, str]) -> tuple[str, str | None]:
+    """What a file is, and its orientation where all files of its kind have one."""
+    suffix = file.suffix.lower()
     if suffix == ".mmap":
         return "TRAK scores", "train-target"
+    if isinstance(opened, bergson_scores.BergsonScores):
+        return opened.format, "train-target"
+    if isinstance(opened, kronfluence.Modules):
+        return f"kronfluence scores, sum of {opened.count} modules", "target-train"
+    if file.name == kronfluence.FILE:
+        return "kronfluence scores", "target-train"
     if suffix in (".pt", ".pth") and keys["weight"] == "weight":
+        # A weight alone has two habits: files of datamodels have train units first, and what modeldiff's own
+        # functions take has targets first.
         complete = {"bias", "lam"} <= set(keys)
-        return ("datamodels.pt" if complete else "modeldiff scores"), "train-target"
+        return ("datamodels.pt", "train-target") if complete else ("weights in a .pt", None)
     return f"a {suffix} matrix", None
 
 

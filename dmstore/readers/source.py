@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
-from dmstore.core import bits
+from dmstore.core import bits, times
 from dmstore.errors import CorruptionError, FormatError, InputError, NotFoundError
 from dmstore.readers.files import RowArray
+from dmstore.readers.packed import decide
 from dmstore.schema.names import check_column_name
 from dmstore.storage.table.rows import MAX_RUN, Rows
 from dmstore.storage.table.segment import MAX_ROWS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dmstore.storage.table.table import Table
     from dmstore.study.algorithm import Algorithm
 
+T = TypeVar("T")
 BLOCK_BYTES = 64 << 20
 # What a source can be at fault of; errors of the study that takes it are others.
 FAULTS = (InputError, FormatError, CorruptionError, FileNotFoundError, NotFoundError)
@@ -62,6 +64,10 @@ class Request:
         Output name to the key (array, field or file) that holds it.
     mask : str, optional
         The key of the masks.
+    bitorder : {"little", "big"}, optional
+        Of packed masks, where the source does not say it.
+    without : tuple of str
+        Keys of arrays that are not to be taken.
     percent : int, optional
         Which of several subsampling fractions.
     algorithm : str, optional
@@ -79,11 +85,27 @@ class Request:
     train: int | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     mask: str | None = None
+    bitorder: str | None = None
+    without: tuple[str, ...] = ()
     percent: int | None = None
     algorithm: str | None = None
     first_run: int = 0
     lists: str | None = None
     units: Callable[[], NDArray[np.int64]] | None = None
+
+    def kept(self, arrays: Mapping[str, T], where: str) -> dict[str, T]:
+        """Arrays by key, but those that are not to be taken.
+
+        Raises
+        ------
+        InputError
+            If one of these is not there.
+        """
+        for key in self.without:
+            if key not in arrays:
+                msg = f"{where}: holds no {key!r} that could be left out; it holds {', '.join(arrays) or 'nothing'}"
+                raise InputError(msg)
+        return {key: array for key, array in arrays.items() if key not in self.without}
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,8 @@ class Output:
         A dtype that an algorithm can declare, which holds the source's numbers exactly.
     classes : int or None
         Length of the class axis, if it has one.
+    declared : mapping or None
+        How an algorithm declared it, where the source says that.
     about : mapping
         ``function``, ``orientation`` and ``units``, as far as the format states them.
     """
@@ -105,6 +129,7 @@ class Output:
     key: str
     dtype: str
     classes: int | None = None
+    declared: Mapping[str, Any] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -191,6 +216,8 @@ class ArraySource(Source):
         Outputs, by dmstore's name.
     columns : mapping
         Further values a run.
+    bitorder : {"little", "big"} or None
+        Of packed masks; None where they are not packed.
     """
 
     format: str
@@ -204,7 +231,7 @@ class ArraySource(Source):
     mask: RowArray
     arrays: Mapping[str, RowArray]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    packed: bool = False
+    bitorder: str | None = None
     zero_filled: bool = True
     notes: list[str] = field(default_factory=list)
     digest: NDArray[np.uint8] | None = None
@@ -218,11 +245,9 @@ class ArraySource(Source):
     def masks(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See :meth:`Source.masks`."""
         values = self.mask.rows(self.rows[places])
-        if self.packed:
-            if not bits.padding_is_clear(values, self.train):
-                msg = f"{self.path}: packed masks have bits set beyond train unit {self.train - 1}; pack in little bit order"
-                raise InputError(msg)
-            return bits.unpack_rows(values, self.train)
+        if self.bitorder is not None:
+            decide(values[:, -1], self.train, self.bitorder, f"{self.path}: its packed masks")
+            return bits.unpack_rows(values, self.train, self.bitorder)
         if values.dtype == np.bool_:
             return as_bools(values, self.path)
         seen = values.astype(bool)
@@ -300,7 +325,11 @@ def output_dtype(dtype: np.dtype[Any]) -> str:
 
 
 def find_outputs(
-    arrays: Mapping[str, RowArray], request: Request, targets: int | None, where: str
+    arrays: Mapping[str, RowArray],
+    request: Request,
+    targets: int | None,
+    where: str,
+    declared: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, Output], dict[str, RowArray], list[str]]:
     """Sort arrays into outputs and the rest.
 
@@ -315,6 +344,8 @@ def find_outputs(
         be an output.
     where : str
         For error texts.
+    declared : mapping, optional
+        How outputs were declared, where the source says that.
 
     Returns
     -------
@@ -359,7 +390,8 @@ def find_outputs(
         if key not in asked and not _usable_name(name):
             notes.append(f"{key} cannot be an output's name; left out (give it one with --output)")
             continue
-        outputs[name], named[name] = Output(key, dtype, classes), array
+        outputs[name] = Output(key, dtype, classes, (declared or {}).get(name))
+        named[name] = array
     return outputs, named, notes
 
 
@@ -375,14 +407,24 @@ def _usable_name(name: str) -> bool:
 
 
 def find_columns(
-    arrays: Mapping[str, NDArray[Any]], where: str
+    arrays: Mapping[str, NDArray[Any]], where: str, *, stored: bool = False
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Further per-run columns that can be stored, and notes of those that cannot."""
+    """Further per-run columns that can be stored, and notes of those that cannot.
+
+    Parameters
+    ----------
+    arrays : mapping
+    where : str
+        For error texts.
+    stored : bool
+        A store had them, so that a ``time`` is what it was there.
+    """
     columns: dict[str, NDArray[Any]] = {}
     notes = []
     for name, values in arrays.items():
         try:
-            if name not in ("seed", "time"):
+            # A host is a text; numbers by that name are something else.
+            if name not in ("seed", "time") and not (name == "host" and values.dtype.kind in "UO"):
                 check_column_name(name, where)
         except InputError:
             notes.append(f"{name} cannot be the name of a column; left out")
@@ -391,7 +433,37 @@ def find_columns(
             notes.append(f"{name} differs from another column in case alone; left out")
             continue
         columns[name] = values
+    if "time" in columns and not stored:
+        unit = times.unit_of(columns["time"])
+        if unit is None:
+            notes.append(f"time {_TIMES}; left out, the time of this import stands in its place")
+            del columns["time"]
+        else:
+            columns["time"] = times.milliseconds(columns["time"], unit)
+            notes += [f"time is in {unit}, and was turned into milliseconds"] * (
+                unit != "milliseconds"
+            )
     return columns, notes
+
+
+# What a column of times must be.
+_TIMES = "is no time since 1970, in milliseconds, between 2000 and 2100"
+
+
+def as_times(values: NDArray[Any], where: str) -> tuple[NDArray[np.int64], list[str]]:
+    """A worker's column ``time`` in milliseconds, and a note where it was in another unit.
+
+    Raises
+    ------
+    InputError
+        If it is no time in a unit that can be told.
+    """
+    unit = times.unit_of(values) if values.ndim == 1 else None
+    if unit is None:
+        msg = f"{where}: 'time' {_TIMES}; store time.time_ns() // 10**6, or call the column something else"
+        raise InputError(msg)
+    note = f"time is in {unit}, and was turned into milliseconds"
+    return times.milliseconds(values, unit), [note] * (unit != "milliseconds")
 
 
 def blocks(

@@ -188,6 +188,9 @@ def open_source(path: Path, request: Request) -> StudySource:
     if into is None:
         msg = f"{path}: is a study; copy its directory to have it, or name a study that takes its runs"
         raise InputError(msg)
+    if request.without:
+        msg = f"{path}: is a study, of which all columns are taken; publish it with '--without-columns {request.without[0]}', and ingest what was published"
+        raise InputError(msg)
     source = _algorithm(study, request.algorithm or into.name)
     if Path(study.path).resolve() == Path(into.objects.url).resolve():
         msg = f"{path}: is this study itself; name another"

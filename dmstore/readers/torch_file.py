@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.npy import Header
+from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
 from dmstore.readers import torch_pickle
 from dmstore.readers.torch_pickle import Tensor
@@ -118,7 +119,8 @@ class TorchFile:
             msg = f"{self.path}: cannot be read ({error.strerror or error})"
             raise InputError(msg) from None
         except Exception:  # noqa: BLE001 - a hostile archive can make the parser raise anything
-            msg = f"{self.path}: not a whole .pt file (no zip, or cut short); torch.save it again"
+            what = stranger(self.path)
+            msg = f"{self.path}: {what or 'not a whole .pt file (no zip, or cut short); torch.save it again'}"
             raise InputError(msg) from None
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -30,6 +30,19 @@ _TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = ("torch._utils", "_rebuild_parameter")
 _ORDERED = ("collections", "OrderedDict")
 _MOST_DIMS = 64
+# Tensors that are no block of numbers, and numbers that are not taken, with the words for them.
+_OTHER_TENSORS = {
+    "_rebuild_sparse_tensor": "a sparse tensor; save tensor.to_dense()",
+    "_rebuild_sparse_csr_tensor": "a sparse tensor; save tensor.to_dense()",
+    "_rebuild_nested_tensor": "a nested tensor; save torch.nested.to_padded_tensor of it",
+    "_rebuild_qtensor": "a quantised tensor; save tensor.dequantize()",
+    "_rebuild_tensor_v3": "a tensor of a dtype that is not taken (float8, or an unsigned one); save tensor.float()",
+}
+_OTHER_STORAGES = {
+    "ComplexFloatStorage": "complex numbers",
+    "ComplexDoubleStorage": "complex numbers",
+    **dict.fromkeys(("QInt8Storage", "QUInt8Storage", "QInt32Storage"), "quantised numbers"),
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,12 @@ def _to_mark(stack: list[Any]) -> list[Any]:
 
 
 def _check_global(module: str, name: str) -> _Global:
+    if module == "torch._utils" and name in _OTHER_TENSORS:
+        msg = f"holds {_OTHER_TENSORS[name]}"
+        raise _Refused(msg)
+    if module == "torch" and name in _OTHER_STORAGES:
+        msg = f"holds {_OTHER_STORAGES[name]}; save tensors of float32 or float64"
+        raise _Refused(msg)
     known = (module, name) in (_TENSOR, _PARAMETER, _ORDERED, *torch_numpy.GLOBALS)
     if not known and not (module == "torch" and name in STORAGES):
         _refuse_global(module, name)

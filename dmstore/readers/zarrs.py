@@ -32,6 +32,7 @@ class _ZarrArray:
     array: Any
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    missing: tuple[float, ...] = ()
 
     def rows(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """The rows of these numbers, which ascend."""
@@ -44,6 +45,9 @@ class _ZarrArray:
             short = " ".join(f"{type(error).__name__}: {error}".split())[:120]
             msg = f"{self.path}: a chunk cannot be read ({short}); the array is damaged"
             raise InputError(msg) from None
+        if self.missing and np.isin(values, self.missing).any():
+            msg = f"{self.path}: holds {self.missing[0]:g}, which its attributes say stands for a missing value; leave these runs out"
+            raise InputError(msg)
         return values
 
 
@@ -74,7 +78,7 @@ def open_zarr(path: Path) -> dict[str, Any]:
         if document.name == "zarr.json" and metadata.get("node_type") != "array":
             continue
         if _check(child, metadata):
-            arrays[child.name] = _open(child)
+            arrays[child.name] = _open(child, _missing(child, metadata))
     return arrays
 
 
@@ -109,6 +113,25 @@ def _check(path: Path, metadata: dict[str, Any]) -> bool:
     return True
 
 
+def _missing(path: Path, metadata: dict[str, Any]) -> tuple[float, ...]:
+    """Numbers that stand for missing ones by the conventions that netCDF and xarray share; NaN apart.
+
+    Raises
+    ------
+    InputError
+        If the numbers are packed by these conventions: what lies there is not what is meant.
+    """
+    attributes = metadata.get("attributes") or {}
+    if (path / ".zattrs").is_file():
+        attributes = _metadata(path / ".zattrs")
+    packed = [name for name in ("scale_factor", "add_offset") if name in attributes]
+    if packed:
+        msg = f"{path}: its numbers are packed (attribute {packed[0]!r}); write it again as the floats that are meant"
+        raise InputError(msg)
+    stated = [attributes.get(name) for name in ("_FillValue", "missing_value")]
+    return tuple(value for value in stated if isinstance(value, int | float))
+
+
 def _codec_names(metadata: dict[str, Any], *, second: bool) -> Any:
     """Names of all codecs, without the prefix of numcodecs."""
     if second:
@@ -125,7 +148,7 @@ def _codec_names(metadata: dict[str, Any], *, second: bool) -> Any:
             waiting += [*(inner.get("codecs") or ()), *(inner.get("index_codecs") or ())]
 
 
-def _open(path: Path) -> _ZarrArray:
+def _open(path: Path, missing: tuple[float, ...]) -> _ZarrArray:
     import zarr
 
     try:
@@ -140,4 +163,4 @@ def _open(path: Path) -> _ZarrArray:
     if shape and (shape[0] > MOST_RUNS or width > LARGEST_ROW or chunk > LARGEST_ROW):
         msg = f"{path}: has shape {shape} in chunks of {chunk} bytes; rows and chunks of at most {LARGEST_ROW} bytes are taken"
         raise InputError(msg)
-    return _ZarrArray(path, array, shape, dtype)
+    return _ZarrArray(path, array, shape, dtype, missing)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dmstore.errors import NotFoundError
+from dmstore.core import listed
+from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm, IndexAlgorithmOutput
 from dmstore.sharing import blocks, documents, examples
@@ -31,6 +32,8 @@ class Selection:
         The tagged state of each algorithm instead of the newest.
     images, ids, datamodels, comparisons : bool
         Whether to take these along.
+    without_columns : tuple of str
+        Per-run columns to leave out.
     """
 
     algorithms: tuple[str, ...] = ()
@@ -39,6 +42,11 @@ class Selection:
     ids: bool = True
     datamodels: bool = True
     comparisons: bool = True
+    without_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("algorithms", "without_columns"):
+            object.__setattr__(self, name, listed.texts(getattr(self, name), name))
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     ------
     NotFoundError
         If an algorithm, or the tag of one, is not there.
+    InputError
+        If a column to leave out is not there.
     """
     objects = study.objects
     names = list(dict.fromkeys(selection.algorithms)) or study.algorithms
@@ -91,9 +101,10 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     copied, made = examples.collect(study, images=selection.images, ids=selection.ids)
     items += [Item(name, objects) for name in copied]
     items += [Item(name, content=raw) for name, raw in made.items()]
+    _check_columns(study, names, selection.without_columns)
     algorithms = {}
     for name in names:
-        more, summary = _algorithm(study, study.algorithm(name), selection.tag)
+        more, summary = _algorithm(study, study.algorithm(name), selection)
         items += more
         algorithms[name] = summary
     fits = _fits(study, selection, algorithms) if selection.datamodels else {}
@@ -109,14 +120,26 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     return Contents(items, algorithms, updated(read_about(objects), about))
 
 
+def _check_columns(study: Study, names: Sequence[str], without: Sequence[str]) -> None:
+    """Refuse to leave out what is no further column of any algorithm."""
+    if not without:
+        return
+    known = {column for name in names for column in study.algorithm(name).table.view().columns}
+    for column in without:
+        if column not in known:
+            msg = f"{study.path}: no run has a column {column!r} that could be left out (there are: {', '.join(sorted(known)) or 'none'})"
+            raise InputError(msg)
+
+
 def _algorithm(
-    study: Study, algorithm: Algorithm, tagged: str | None
+    study: Study, algorithm: Algorithm, selection: Selection
 ) -> tuple[list[Item], IndexAlgorithm]:
     """An algorithm's documents, one state of its runs, and that of its outputs on later target sets.
 
     Tags name states of runs. Of outputs the newest state is taken: each row says which run it is of.
     """
     objects, prefix, table = study.objects, algorithm.prefix, algorithm.table.prefix
+    tagged, without = selection.tag, selection.without_columns
     tags = tag.read_all(algorithm.table)
     if tagged is None:
         manifest = log.newest(objects, table)
@@ -135,7 +158,7 @@ def _algorithm(
     ]
     stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
     if manifest.base is not None:
-        base_items, state = _base(objects, table, manifest.version, manifest.base)
+        base_items, state = _base(objects, table, manifest.version, manifest.base, without)
         items += base_items
         stated = {
             "version": state["version"],
@@ -151,20 +174,41 @@ def _algorithm(
         newest = log.newest(objects, outputs.table.prefix)
         if newest.base is not None:
             prefix = outputs.table.prefix
-            base_items, state = _base(objects, prefix, newest.version, newest.base)
+            base_items, state = _base(objects, prefix, newest.version, newest.base, without)
             items += base_items
             stated.setdefault("outputs", {})[outputs.target_set] = state
     return items, stated
 
 
 def _base(
-    objects: Objects, table: str, version: int, base: log.Base
+    objects: Objects, table: str, version: int, base: log.Base, without: Sequence[str]
 ) -> tuple[list[Item], IndexAlgorithmOutput]:
     """The one state of a table: its base and its log entry, and what the index says of it."""
-    items = [Item(info.name, objects) for info in objects.entries(f"{table}{base.path}/")]
+    place = f"{table}{base.path}/"
+    names = [info.name for info in objects.entries(place)]
+    kept = [n for n in names if n[len(place) :].partition("/")[0] not in without]
+    items = [Item(name, objects) for name in kept]
+    if len(kept) < len(names):
+        items = [_group_without(item, place, without) for item in items]
     entry = log.entry_name(table, version)
     items.append(Item(entry, content=_manifest(objects.get(entry), entry)))
     return items, {"version": version, "runs": base.runs, "content_id": base.content_id}
+
+
+def _group_without(item: Item, place: str, without: Sequence[str]) -> Item:
+    """The metadata of a base without some columns; any other object as it is."""
+    if item.name != f"{place}zarr.json" or item.objects is None:
+        return item
+    document = json.loads(item.objects.get(item.name))
+    attributes = document["attributes"]
+    kept = [name for name in attributes["coordinates"].split() if name not in without]
+    attributes["coordinates"] = " ".join(kept)
+    consolidated = document.get("consolidated_metadata")
+    if consolidated is not None:
+        consolidated["metadata"] = {
+            name: entry for name, entry in consolidated["metadata"].items() if name not in without
+        }
+    return Item(item.name, content=json.dumps(document, indent=2).encode())
 
 
 def _manifest(raw: bytes, where: str) -> bytes:

@@ -13,17 +13,17 @@ from dmstore.schema.typed_documents import (
     StudyTarget,
 )
 from dmstore.storage.objects.objects import Objects
-from dmstore.study.about import read_about, updated
+from dmstore.study.about import about_names, read_about, updated
 
 
 def about_items(objects: Objects, stated: AboutDocument) -> tuple[dict[str, bytes], list[str]]:
     """A further about document if `stated` says something new, and the names of those there are."""
-    names = [name for name in objects.children("about/") if name.endswith(".json")]
+    names = about_names(objects)
     before = read_about(objects)
     after = updated(before, stated)
     new = {}
     if after != before or not names:
-        number = max((int(n[:-5]) for n in names if n[:-5].isdecimal()), default=0) + 1
+        number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         # No time in it: publishing again gives the same bytes.
         new[f"about/{number:04d}.json"] = dump_document("about", after)
     return new, [f"about/{name}" for name in names]

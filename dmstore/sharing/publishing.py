@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from dmstore import provenance
 from dmstore.core.progress import Count, Progress, counting
-from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
+from dmstore.errors import CorruptionError, DmstoreError, ExistsError, FormatError, InputError
 from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm
 from dmstore.sharing import documents
 from dmstore.sharing.contents import Contents, Item, Selection, collect
@@ -130,7 +130,13 @@ def _check_names(study: Study, contents: Contents) -> None:
         if not indexes.is_safe(name):
             msg = f"{study.path}/{name}: has a name that cannot be shared; move it out of the study"
             raise InputError(msg)
-    indexes.check_places(names, study.path)
+    try:
+        indexes.check_places(names, study.path)
+    except FormatError as error:
+        if "/base/" not in str(error):
+            raise
+        msg = f"{error}; a per-run column is left out with --without-columns NAME"
+        raise FormatError(msg) from None
 
 
 class _Sheet:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from dmstore.core import listed
 from dmstore.errors import FormatError, InputError, NotFoundError
 from dmstore.schema.group_specs import known_outputs
 from dmstore.schema.names import check_column_name
@@ -57,7 +58,7 @@ def declare_outputs(
         declared = {name: dict(entry) for name, entry in outputs.items()}
     else:
         known = known_outputs()
-        for text in outputs:
+        for text in listed.texts(outputs, "outputs"):
             name, _, dtype = text.partition(":")
             if name not in known:
                 msg = (

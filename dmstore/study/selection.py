@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core import listed
 from dmstore.errors import InputError
 from dmstore.storage.table.view import View
 
@@ -67,6 +68,7 @@ def select(view: View, conditions: Sequence[str]) -> NDArray[np.bool_]:
     InputError
         If there is no condition, no such column, or a value does not fit the column.
     """
+    conditions = listed.texts(conditions, "where")
     if not conditions:
         msg = "no condition; say which runs are meant, such as host=node17"
         raise InputError(msg)

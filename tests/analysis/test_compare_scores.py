@@ -79,13 +79,54 @@ def test_datamodels_pt_is_converted_to_raw_units_and_says_so():
     assert "default" in found.attrs["units"]
 
 
-def test_modeldiff_scores_are_train_by_target_by_convention():
-    found = read(SCORES / "modeldiff.pt")
+def test_a_weight_alone_has_two_habits_and_is_asked_for():
+    """Files of datamodels have train units first, what modeldiff's functions take has targets first."""
+    with pytest.raises(InputError, match="--orientation target-train or train-target"):
+        read(SCORES / "modeldiff.pt")
+    found = read(SCORES / "modeldiff.pt", given="train-target")
     assert found.sizes == {"target": 7, "train": 11}
-    assert found.attrs["orientation"] == "train-target, as modeldiff scores are written"
     assert "bias" not in found
     again = read(SCORES / "modeldiff.pt", given="target-train")
     assert np.array_equal(found.weight.values.T, again.weight.values)
+    by_size = read(SCORES / "modeldiff.pt", train=7)
+    assert np.array_equal(by_size.weight.values, again.weight.values)
+
+
+def tensors(path, **arrays):
+    header, body = {}, b""
+    for name, values in arrays.items():
+        raw = values.astype("<f4").tobytes()
+        places = [len(body), len(body) + len(raw)]
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": places}
+        body += raw
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def test_kronfluences_folders_and_modules(tmp_path):
+    """[query, train], in one matrix or one a module."""
+    whole, parts = scores(5), {f"layer{n}": scores(n) for n in range(3)}
+    tensors(tmp_path / "one/scores_first/pairwise_scores.safetensors", all_modules=whole)
+    tensors(tmp_path / "many/scores_first/pairwise_scores.safetensors", **parts)
+    for path in (tmp_path / "one", tmp_path / "one/scores_first"):
+        assert is_scores(path)
+        found = read(path)
+        assert found.attrs["orientation"] == "target-train, as kronfluence scores are written"
+        assert np.array_equal(found.weight, whole)
+    found = read(tmp_path / "many")
+    assert found.attrs["format"] == "kronfluence scores, sum of 3 modules"
+    assert np.allclose(found.weight, sum(parts.values()), atol=1e-6)
+    assert np.array_equal(read(tmp_path / "many", key="layer1").weight, parts["layer1"])
+    tensors(tmp_path / "many/scores_second/pairwise_scores.safetensors", all_modules=whole)
+    with pytest.raises(InputError, match=r"\(first, second\); name one with --experiment"):
+        read(tmp_path / "many")
+    assert np.array_equal(read(tmp_path / "many", experiment="second").weight, whole)
+    with pytest.raises(InputError, match="has no pairwise scores 'third'"):
+        read(tmp_path / "many", experiment="third")
+    tensors(tmp_path / "x/pairwise_scores.safetensors", a=scores(0), b=scores(0, TARGET + 1))
+    with pytest.raises(InputError, match="have no sum"):
+        read(tmp_path / "x")
 
 
 def test_trak_folder_and_its_file_are_what_trak_returned():
@@ -121,7 +162,7 @@ def test_trak_folders_paths_inside_are_not_followed(tmp_path):
         open_scores(place)
     with pytest.raises(InputError, match="no folder of TRAK"):
         open_scores(tmp_path)
-    with pytest.raises(InputError, match="is no TRAK folder"):
+    with pytest.raises(InputError, match="is no folder of TRAK"):
         open_scores(tmp_path / "secret.npy", experiment="x")
 
 
@@ -566,6 +607,13 @@ def test_names(folder):
     np.save("y/s.npy", scores(1))
     found = compare_scores("x/s.npy", "y/s.npy", "e.npz")
     assert found.algorithm.values.tolist() == ["x-s", "y-s"]
+    for name, seed in (("one", 0), ("two", 1)):
+        tensors(Path(name, "scores_s/pairwise_scores.safetensors"), all_modules=scores(seed))
+    found = compare_scores("one", "two", "e.npz")
+    assert found.algorithm.values.tolist() == ["one", "two"]
+    inside = "scores_s/pairwise_scores.safetensors"
+    found = compare_scores(f"one/{inside}", f"two/{inside}", "e.npz")
+    assert found.algorithm.values.tolist() == ["one-pairwise_scores", "two-pairwise_scores"]
     found = compare_scores("a.npy", "b.npy", "e.npz", names=("small lr", None))
     assert found.algorithm.values.tolist() == ["small lr", "b"]
     for name, said in (("", "printable"), ("x" * 41, "printable"), ("b", "different --name")):
@@ -603,7 +651,10 @@ def test_files_that_cannot_be_compared(folder):
 def test_command(folder):
     out, err = run("compare", "a.npy", "b.npy", "--examples", "e.npz", "--top", 3)
     assert err == ""
-    assert "a: a.npy, a .npy matrix; target-train, by the sizes; units: not stated" in out
+    assert (
+        "a: a.npy, a .npy matrix; 9 targets, 14 train units (target-train, by the sizes); units: not stated"
+        in out
+    )
     assert "no ceiling and no chance level without runs" in out
     assert "chance alone" not in out
     assert Path(out.splitlines()[-1]).is_file()

@@ -13,7 +13,8 @@ def test_rows_round_trip(mask):
     packed = bits.pack_rows(mask)
     assert packed.shape == (len(mask), -(-mask.shape[1] // 8))
     assert np.array_equal(bits.unpack_rows(packed, mask.shape[1]), mask)
-    assert bits.padding_is_clear(packed, mask.shape[1])
+    big = np.packbits(mask, axis=1)
+    assert np.array_equal(bits.unpack_rows(big, mask.shape[1], "big"), mask)
 
 
 @given(masks)
@@ -29,9 +30,3 @@ def test_bit_order_is_little(unit):
     mask = np.zeros((1, 41), dtype=bool)
     mask[0, unit] = True
     assert bits.pack_rows(mask)[0, unit // 8] == 1 << (unit % 8)
-
-
-def test_stray_padding_is_seen():
-    packed = np.array([[0, 0b1000_0000]], dtype=np.uint8)
-    assert not bits.padding_is_clear(packed, 15)
-    assert bits.padding_is_clear(packed, 16)

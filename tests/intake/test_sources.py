@@ -402,17 +402,23 @@ def test_examples_give_ids_and_labels(tmp_path):
 def test_what_cannot_become_a_study(study, tmp_path):
     folder = store(tmp_path / "s")
     np.savez(tmp_path / "w.npz", run=np.arange(2), mask=np.ones((2, 3), bool))
+    np.savez(tmp_path / "scores.npz", margin=np.ones((2, 3)))
+    (tmp_path / "notes.csv").write_text("a,b")
+    (tmp_path / "empty").mkdir()
     for source, words in (
-        (tmp_path / "w.npz", "dmstore init"),
+        (tmp_path / "w.npz", "dmstore init.*--format arrays"),
         (study.path, "without --create"),
-        (tmp_path / "none", "dmstore init"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "notes.csv", "holds no runs that are read"),
+        (tmp_path / "empty", "holds no runs that are read"),
+        (tmp_path / "scores.npz", "holds no 'mask'.*--format arrays"),
     ):
         with pytest.raises(InputError, match=words):
             adopt(tmp_path / "n.dm", "base", source)
     with pytest.raises(InputError, match="name"):
         adopt(tmp_path / "n.dm", "../base", folder)
     np.save(folder / "masks.npy", np.zeros((40, TRAIN), dtype=bool))
-    with pytest.raises(InputError, match="all masks are empty"):
+    with pytest.raises(InputError, match="masks are empty"):
         adopt(tmp_path / "n.dm", "base", folder)
     np.save(folder / "masks.npy", np.zeros((40, TRAIN - 1), dtype=bool))
     with pytest.raises(InputError, match="name a new study"):

@@ -86,6 +86,11 @@ def header(shape, dtype="<f4"):
     return buffer.getvalue()
 
 
+def strange(folder, content):
+    (folder / "x.npz").write_bytes(content)
+    return folder / "x.npz"
+
+
 BAD = {
     "missing": (lambda a, p: p / "none.npz", "no such file"),
     "empty": (lambda a, p: ((p / "x.npz").write_bytes(b"") and None) or p / "x.npz", "is empty"),
@@ -215,6 +220,32 @@ BAD = {
             mask_packed=np.full((4, 5), 255, np.uint8),
         ),
         "beyond train unit 36",
+    ),
+    "one run": (
+        lambda a, p: save(p / "x.npz", **{n: v[0] for n, v in arrays(a, range(4)).items()}),
+        "mask=mask[None] and margin=margin[None]",
+    ),
+    "complex": (
+        lambda a, p: save(p / "x.npz", **arrays(a, range(4), margin=np.zeros((4, 23), complex))),
+        "complex numbers are not taken",
+    ),
+    "dates": (
+        lambda a, p: save(p / "x.npz", **arrays(a, range(4)), time=np.full(4, "2026", "M8[s]")),
+        "dates are not taken; store milliseconds",
+    ),
+    "bfloat16": (
+        lambda a, p: save(p / "x.npz", **arrays(a, range(4), margin=np.zeros((4, 23), "V2"))),
+        "store them as float32",
+    ),
+    "Git LFS": (
+        lambda a, p: strange(p, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "run 'git lfs pull'",
+    ),
+    "macOS": (lambda a, p: strange(p, b"\0\5\x16\7" + bytes(90)), "macOS's note"),
+    "web page": (lambda a, p: strange(p, b"<!DOCTYPE html><html>" * 9), "is a web page"),
+    "torch": (
+        lambda a, p: npz(p / "x.npz", {"archive/data.pkl": b"junk"}),
+        "is a file of torch.save",
     ),
     "directory without files": (lambda a, p: ((p / "d").mkdir(), p / "d")[1], "no .npz file"),
 }

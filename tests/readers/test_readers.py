@@ -582,7 +582,23 @@ def v3_chunk(folder):
     chunk.write_bytes(b"junk" * 20)
 
 
+def attributes(**more):
+    def spoil(folder):
+        where = folder / "margins" / "zarr.json"
+        document = json.loads(where.read_text())
+        where.write_text(json.dumps({**document, "attributes": more}))
+
+    return spoil
+
+
+def v2_attributes(folder):
+    (folder / "margins" / ".zattrs").write_text('{"add_offset": 3}')
+
+
 BAD_ZARR = {
+    "packed": (3, attributes(scale_factor=0.01), "packed (attribute 'scale_factor')"),
+    "packed before": (2, v2_attributes, "packed (attribute 'add_offset')"),
+    "missing": (3, attributes(_FillValue=float(margins()[3, 4])), "stands for a missing value"),
     "pickles": (2, v2_filters, "'pickle', which is not taken"),
     "absurd": (3, v3_shape, "rows and chunks of at most"),
     "damaged chunk": (3, v3_chunk, "a chunk cannot be read"),
@@ -641,6 +657,53 @@ def beton(path, count=RUNS, ids=None):
     header = struct.pack("<HHIQQ", 2, 3, 1 << 21, count, place)
     path.write_bytes(header + fields + b"".join(slots) + pages + table)
     return path
+
+
+def renamed(path, old, new):
+    """A file in which the field `old` is called `new`."""
+    path.write_bytes(path.read_bytes().replace(old.ljust(16, b"\0"), new.ljust(16, b"\0"), 1))
+    return path
+
+
+def test_a_beton_of_several_outputs(study, tmp_path):
+    """Of two declared outputs 'targets' was the first by its name."""
+    declared = {
+        name: {"dtype": "float32", "dims": ["run", "target"], "function": "f", "units": "u"}
+        | {"orientation": "none"}
+        for name in ("margin", "confidence")
+    }
+    both = study.add_algorithm("both", sampling="foreign", alpha=None, outputs=declared)
+    path = beton(tmp_path / "x.beton")
+    (error,) = ingest(both, [path]).errors
+    assert "may be any of confidence, margin; say which with --output NAME=targets" in error
+    done = Done("ingest", study.path, "both", path, "--output", "margin=targets")
+    assert "no 'confidence'" in done.stderr
+    named = renamed(beton(tmp_path / "y.beton"), b"idx", b"confidence")
+    assert "no 'confidence'" in ingest(both, [named]).errors[0]
+    # A field that has the other's name leaves one that 'targets' can be.
+    one = study.add_algorithm(
+        "one", sampling="foreign", alpha=None, outputs={"confidence": declared["confidence"]}
+    )
+    assert ingest(one, [path]).new == RUNS
+
+
+def test_arrays_can_be_left_out(tmp_path):
+    folder = save(
+        tmp_path / "a", masks=masks(), margins=margins(), probe=margins(seed=3), lr=np.ones(RUNS)
+    )
+    path = tmp_path / "n.dm"
+    ok("ingest", path, "base", folder, "--create", "--without", "probe", "--without", "lr")
+    made = dmstore.open_study(path).algorithm("base")
+    assert list(made.outputs) == ["margin"]
+    assert made.table.view().columns == {}
+    done = Done("ingest", path, "base", folder, "--without", "nothing")
+    assert done.returncode == 1
+    assert "no 'nothing' that could be left out; it holds lr, margins, masks, probe" in done.stderr
+    worker = plain_npz(
+        tmp_path, run=np.arange(90, 90 + RUNS), mask=masks(), margin=margins(), lr=np.ones(RUNS)
+    )
+    ok("ingest", path, "base", worker, "--format", "npz", "--without", "lr")
+    assert made.table.view().columns == {}
 
 
 def patch(offset, form, *values):

@@ -215,6 +215,20 @@ def test_hostile_pickles_are_refused(tmp_path, case):
     assert len(str(error.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("to_sparse", "a sparse tensor; save tensor.to_dense"),
+        ("cfloat", "complex numbers"),
+    ],
+)
+def test_what_no_block_of_numbers_is_is_called_by_its_name(tmp_path, change, said):
+    torch = pytest.importorskip("torch")
+    torch.save({"weight": getattr(torch.eye(3), change)()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=said):
+        TorchFile(tmp_path / "x.pt")
+
+
 def test_tuples_that_share_parts_do_not_blow_up(tmp_path):
     """2**200 leaves if anything prints, compares or hashes them."""
     deep = b")" + b"q\x01h\x01\x86" * 200

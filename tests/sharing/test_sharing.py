@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import webserver
 from commands import run, run_json
-from helpers import examples, fill
+from helpers import examples, fill, make_rows
 
 import dmstore
 from dmstore.errors import (
@@ -270,6 +270,30 @@ def test_names_that_no_other_lab_could_pull(tmp_path):
     with pytest.raises(InputError, match="notes"):
         publish(study, tmp_path / "p")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_column_that_stands_in_the_way_is_left_out(tmp_path):
+    """Two writers may have stored columns that differ in case alone."""
+    study = make(tmp_path / "s", runs=12)
+    for first, column in ((12, "lr"), (18, "LR")):
+        algorithm = study.algorithm("plain")
+        if first == 12:
+            algorithm.extend(12)
+        rows = make_rows(algorithm, range(first, first + 6))
+        more = {**rows.columns, column: np.ones(6)}
+        algorithm.table.append(Rows(rows.run, rows.arrays, more))
+    with pytest.raises(FormatError, match="--without-columns NAME"):
+        publish(study, tmp_path / "p")
+    with pytest.raises(InputError, match="a column 'nothing'"):
+        publish(study, tmp_path / "p", Selection(without_columns=("nothing",)))
+    run("publish", study.path, tmp_path / "p", "--without-columns", "LR", "-Q")
+    assert problems(tmp_path / "p") == []
+    runs = dmstore.open_study(tmp_path / "p").runs("plain")
+    assert "lr" in runs.coords
+    assert "LR" not in runs.coords
+    assert runs.attrs["content_id"] == study.runs("plain").attrs["content_id"]
+    pull(tmp_path / "p", tmp_path / "q")
+    assert "LR" not in dmstore.open_study(tmp_path / "q").runs("plain").coords
 
 
 # Later target sets, their outputs, and annotations added later
@@ -1037,6 +1061,24 @@ def test_https_refuses_what_changed_and_what_is_not_there(published, tmp_path):
             study.add_algorithm("x", runs=1)
         with pytest.raises(InputError, match="no user"):
             pull(url.replace("http://", "http://me:secret@"), tmp_path / "copy")
+
+
+def test_a_server_that_compresses_is_named(published):
+    with (
+        webserver.serve(published, webserver.Gzipped) as server,
+        pytest.raises(StorageError, match="compresses what it sends"),
+    ):
+        dmstore.open_study(server.url)
+
+
+def test_what_else_lies_beside_the_about_documents_is_left_alone(small, tmp_path):
+    where = Path(small.path, "about")
+    (where / "x.json").write_text("no JSON")
+    (where / "0009.txt").write_text("mine")
+    assert dmstore.open_study(small.path).about["title"] == "before"
+    publish(small, tmp_path / "p", about={"title": "after"})
+    assert sorted(p.name for p in (tmp_path / "p/about").iterdir()) == ["0001.json", "0002.json"]
+    assert dmstore.open_study(tmp_path / "p").about["title"] == "after"
 
 
 # Other readers

@@ -244,7 +244,7 @@ def standalone(root):
     with alone.Writer(Path(root, "out"), Path(root, "plan.json"), flush_runs=2) as writer:
         for run in writer.pending("1/60"):
             margin = np.full(23, run.id, "f4")
-            writer.append(run, margin=margin, prediction=np.zeros(23, int), time=1, host="h")
+            writer.append(run, margin=margin, prediction=np.zeros(23, int), time=10**12, host="h")
 
 
 def restore(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import re
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +45,22 @@ class Parts(Whole):
         self.server.sent += len(part)
         self.server.requests += 1
         return self.wfile.write(part)
+
+
+class Gzipped(Whole):
+    """Compresses whatever it sends, whether it was asked to or not."""
+
+    def do_GET(self) -> None:
+        try:
+            with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+                content = gzip.compress(file.read())
+        except OSError:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return self.wfile.write(content)
 
 
 class _Server(ThreadingHTTPServer):

@@ -183,6 +183,10 @@ BAD = {
     "seed": ({"seed": -1}, "out of range"),
     "host": ({"host": 1}, "one value a run"),
     "case": ({"step": 1, "Step": 1}, "case alone"),
+    "seconds": ({"time": 1_700_000_000}, "give milliseconds"),
+    "bit order": ({"mask_bitorder": "big"}, "reserved"),
+    "masked": ({"margin": np.ma.masked_array(np.zeros(TARGET), np.arange(TARGET) == 4)}, "masked"),
+    "masked column": ({"accuracy": np.ma.masked}, "masked"),
 }
 
 

@@ -175,6 +175,10 @@ def test_a_run_appended_twice(study, algorithm):
     [
         ({"time": "3h"}, "time"),
         ({"time": 3.7}, "time"),
+        ({"time": 1_700_000_000}, "milliseconds since 1970"),
+        ({"time": 1_700_000_000 * 10**9}, "milliseconds since 1970"),
+        ({"accuracy": np.ma.masked}, "masked"),
+        ({"margin": np.ma.masked_array(np.zeros(23), np.arange(23) == 4)}, "1 of 23 values are"),
         ({"note": "\udcff"}, "Unicode"),
         ({"count": 2**63 + 1}, "store them as text"),
         ({"count": 2**60}, "store them as text"),
@@ -188,7 +192,7 @@ def test_columns_that_could_not_be_stored_are_refused_at_once(study, algorithm, 
     with RunWriter(study, "alpha") as writer:
         run = next(writer.pending())
         with pytest.raises(InputError, match=words):
-            writer.append(run, **outputs(run), **column)
+            writer.append(run, **{**outputs(run), **column})
         writer.append(run, **outputs(run), step=3)
         other = next(r for r in writer.pending() if r.id == 1)
         writer.append(other, **outputs(other), step=np.uint64(4))

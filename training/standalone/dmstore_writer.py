@@ -45,6 +45,8 @@ _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 # Columns that every run has: the kinds they take, and the largest integers.
 _OWN = {"seed": "iu", "time": "iu", "host": "U"}
 _LARGEST = {"seed": 2**64 - 1, "time": 2**63 - 1}
+# Milliseconds since 1970 of the years 2000 to 2100: seconds and nanoseconds lie far away.
+_TIMES = (946684800000, 4102444800000)
 # Integers that a float64 holds exactly: a store may have to keep a column as such.
 _EXACT = 2**53
 _log = logging.getLogger("dmstore_writer")
@@ -278,13 +280,13 @@ class Writer:
             raise WriterError(f"run {run!r} is no run of pending() and no integer id below 2**62")
         number, where, plan = int(number), f"run {int(number)}", self.plan
         planned = plan.run(number) if plan is not None and plan.planned else None
-        mask = planned.mask if planned and mask is None else np.asarray(_to_numpy(mask))
+        mask = planned.mask if planned and mask is None else _array("mask", mask, where)
         train = plan.train if plan is not None else mask.size
         if mask.dtype != bool or mask.shape != (train,):
             raise WriterError(f"{where}: mask is {mask.dtype} {mask.shape}, not bool ({train},)")
         if planned and not np.array_equal(mask, planned.mask):
             raise WriterError(f"{where}: the mask is not the plan's; train with the plan's mask")
-        arrays = {name: np.asarray(_to_numpy(value)) for name, value in values.items()}
+        arrays = {name: _array(name, value, where) for name, value in values.items()}
         declared = plan.outputs if plan is not None else None
         if declared is None:
             declared = {name: (v.dtype, v.shape) for name, v in arrays.items() if v.ndim}
@@ -320,6 +322,7 @@ class Writer:
         arrays = {
             "run": np.array([row.run for row in rows], dtype="<i8"),
             "mask_packed": np.array([row.packed for row in rows]),
+            "mask_bitorder": np.array("little"),
             "row_digest": np.array([np.frombuffer(row.digest, np.uint8) for row in rows]),
             **{n: np.array([row.outputs[n] for row in rows]) for n in rows[0].outputs},
             **{n: np.array([row.columns[n] for row in rows]) for n in rows[0].columns},
@@ -414,6 +417,8 @@ def _column(name: str, value: Any, where: str) -> Any:
     low, high = (0, _LARGEST[name]) if name in _LARGEST else (-_EXACT, _EXACT)
     if kind in "iu" and not low <= int(value) <= high:
         raise WriterError(f"{where}: {name} is {value}, out of range; store it as text")
+    if name == "time" and not _TIMES[0] <= int(value) <= _TIMES[1]:
+        raise WriterError(f"{where}: time is {value}; give milliseconds, time.time_ns() // 10**6")
     if kind == "U":
         str(value).encode()  # Text that is no Unicode is refused here, not when it is ingested.
     kinds = {"i": "i8", "u": "i8", "f": "f8"}
@@ -421,7 +426,7 @@ def _column(name: str, value: Any, where: str) -> Any:
 
 
 def _check_name(name: str, where: str) -> None:
-    if name.lower() in RESERVED or not _COLUMN.fullmatch(name):
+    if name.lower() in (*RESERVED, "mask_bitorder") or not _COLUMN.fullmatch(name):
         raise WriterError(f"{where}: {name!r} is reserved, or more than letters, digits and '_'")
 
 
@@ -442,9 +447,12 @@ def _sync_folder(path: str) -> None:
             os.close(descriptor)
 
 
-def _to_numpy(value: Any) -> Any:
+def _array(name: str, value: Any, where: str) -> Any:
     """Torch tensors (on a GPU, with a gradient), and whatever NumPy takes itself."""
+    if np.ma.is_masked(value):
+        raise WriterError(f"{where}: {name} has values that are masked; leave the run out")
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    return value
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        value = value.numpy()
+    return np.asarray(value)

@@ -179,6 +179,9 @@ class HttpObjects(IndexedObjects):
                 remedy = "fetch an archive first, and then open or pull the file"
             msg = f"{self.url}: no {INDEX} there, so it is no published study; {remedy}"
             raise StudyNotFoundError(msg) from None
+        if raw.startswith(b"\x1f\x8b"):
+            msg = f"{self.url}/{INDEX}: this server compresses what it sends (gzip), so that no part of an object can be asked for; turn that off for this folder, or fetch the files in another way"
+            raise StorageError(msg)
         self.index = indexes.load(raw, f"{self.url}/{INDEX}")
 
     def __repr__(self) -> str:
