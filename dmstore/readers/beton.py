@@ -124,7 +124,7 @@ def _targets(path: Path, arrays: dict[str, _Addressed], request: Request) -> dic
     if request.into is None:
         return {"margin": "targets"}
     named = {KEYS.get(name, name) for name in arrays}
-    rest = [name for name in request.into.outputs if name not in named]
+    rest = sorted(name for name in request.into.outputs if name not in named)
     if len(rest) > 1:
         msg = f"{path}: its field 'targets' may be any of {', '.join(rest)}; say which with --output NAME=targets"
         raise InputError(msg)
