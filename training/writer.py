@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -307,6 +307,10 @@ class RunWriter:
         except Exception as error:  # noqa: BLE001 - nothing else would tell of these runs
             waiting = sum(map(len, self._waiting))
             logging.getLogger(__name__).error("%d runs could not be stored: %s", waiting, error)
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a RunWriter cannot be sent to another process; send the study's path and make one RunWriter in each process"
+        raise InputError(msg)
 
     def __enter__(self) -> RunWriter:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -432,11 +433,11 @@ class Study(Displayed):
         own = target_set in (None, opened.target_set)
         outputs = None if own else self.target_outputs(algorithm, str(target_set))
         shown = opened.target_set if own else str(target_set)
+        return RunsView(opened, outputs, self.uuid, functools.partial(self._names, shown))
 
-        def names() -> dict[str, Any]:
-            return {**self.labels(shown), "class": self.class_names}
-
-        return RunsView(opened, outputs, self.uuid, names)
+    def _names(self, target_set: str) -> dict[str, Any]:
+        """Coordinates of a view on a target set."""
+        return {**self.labels(target_set), "class": self.class_names}
 
     def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
@@ -628,15 +629,14 @@ class Study(Displayed):
             msg = f"target {target!r} is not in this study"
             raise NotFoundError(msg)
         position = int(index.get_loc(target))
-
-        def weights() -> dict[str, NDArray[np.float32]]:
-            fitted = [
-                name for name in self.algorithms if any(f["complete"] for f in self.fits(name))
-            ]
-            rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
-            return {name: np.asarray(row.values) for name, row in rows.items()}
-
+        weights = functools.partial(self._weights, position)
         return Target(target, weights, self.train["train"].values, self.label("train"))
+
+    def _weights(self, position: int) -> dict[str, NDArray[np.float32]]:
+        """Weights of one target under each algorithm that is fitted."""
+        fitted = [name for name in self.algorithms if any(f["complete"] for f in self.fits(name))]
+        rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
+        return {name: np.asarray(row.values) for name, row in rows.items()}
 
     @property
     def about(self) -> AboutDocument:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -41,6 +42,11 @@ def test_writes_resumes_and_finishes(study, algorithm):
     assert np.array_equal(data.margin.values[0], outputs(runs[0])["margin"].astype(np.float32))
     assert data.seed.values[0] == runs[0].seed
     assert data.accuracy.values[0] == 0.5
+
+
+def test_a_writer_is_not_sent_to_another_process(study, algorithm):
+    with RunWriter(study, "alpha") as writer, pytest.raises(InputError, match="in each process"):
+        pickle.dumps(writer)
 
 
 def test_exception_in_the_loop_keeps_finished_runs(study, algorithm):

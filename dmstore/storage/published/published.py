@@ -181,6 +181,12 @@ class HttpObjects(IndexedObjects):
             raise StudyNotFoundError(msg) from None
         self.index = indexes.load(raw, f"{self.url}/{INDEX}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_whole": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     def _call(self, name: str, function: Callable[[], T]) -> T:
         from obstore.exceptions import NotSupportedError
 
