@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 import traceback
 
@@ -73,6 +74,15 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+class _Warnings(logging.Handler):
+    """What the library warns of, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from dmstore.errors import plain
+
+        click.echo(f"warning: {plain(' '.join(record.getMessage().split()))}", err=True)
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"},
@@ -88,13 +98,15 @@ def group(verbose: int) -> None:
     Exit codes: 0 done; 1 the input is bad, or something was refused or found wrong; 2 not a command
     that --help allows; 3 not complete yet.
     """
+    # The one log handler, on stderr; the library itself never installs any.
     if verbose:
-        # The one log handler, on stderr; the library itself never installs any.
-        import logging
-
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
         )
+    else:
+        logger = logging.getLogger("dmstore")
+        if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+            logger.addHandler(_Warnings(logging.WARNING))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,8 +11,8 @@ import warnings
 
 import numpy as np
 import pytest
-import xarray as xr
 import webserver
+import xarray as xr
 from helpers import examples, fill
 from paths import ROOT
 

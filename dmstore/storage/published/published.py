@@ -12,7 +12,7 @@ import io
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, Store
