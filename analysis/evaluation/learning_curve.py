@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.eval_runs import mse, predict, read_truth
 from dmstore.analysis.geometry.pca import explained, leading
+from dmstore.core.given import seed_of, threads_of
 from dmstore.core.progress import Progress, counting
-from dmstore.core.threads import blas_threads, cores
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression.fitting import stages
 from dmstore.regression.problem.design import Design, count_gram, gram_dtype
@@ -104,6 +105,7 @@ def learning_curve(
     ----------
     ModelDiff, Appendix F.3, Figures 20 and 21.
     """
+    random_state, threads = seed_of(random_state), threads_of(threads)
     check_curve(study, algorithm, shares)
     if targets is not None and targets < 1:
         msg = f"{targets} targets are not allowed; give at least 1"
@@ -112,7 +114,7 @@ def learning_curve(
     runs = study.runs(algorithm)
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, output_name, chosen)
-    threads, tell = threads or cores(), counting(progress, "curve")
+    tell = counting(progress, "curve")
     fits: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.cgroups import ROOT, free_memory
-from dmstore.errors import InputError, StorageError
+from dmstore.core.given import local_path
+from dmstore.errors import InputError, StorageError, plain
 
 # Share of what is free that a process takes by default.
 _SHARE = 0.8
@@ -89,6 +90,19 @@ def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any)
     except OSError as error:
         msg = f"{refused(place, size, error)}; name another directory with --scratch, or give more --memory"
         raise StorageError(msg) from error
+
+
+def check_scratch(folder: str | os.PathLike[str] | None) -> None:
+    """Say early that a directory for scratch is not there, before hours of work that may need it.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if folder is not None and not local_path(folder).is_dir():
+        msg = f"scratch {plain(os.fsdecode(folder))}: no such directory; make it first, on a fast disk"
+        raise InputError(msg)
 
 
 def refused(place: str | Path, size: int, error: OSError) -> str:
