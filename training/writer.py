@@ -34,7 +34,7 @@ class RunWriter:
     """Writes finished runs of one algorithm.
 
     Runs are acknowledged once written: at 64 runs, 10 minutes after the oldest waiting one, on
-    SIGTERM and SIGUSR1, on leaving the ``with`` block (an exception included), at exit, or by
+    SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, on leaving the ``with`` block (an exception included), at exit, or by
     :meth:`flush`. A forked child never writes what it inherited.
 
     An error of the storage (a full disk, say) leaves every run that was appended waiting: it is

@@ -20,7 +20,7 @@ from dmstore.core.progress import Progress
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.typed_documents import FitDocument
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -130,6 +130,7 @@ def benchmark(
     ----------
     Park et al. 2023, TRAK: Attributing Model Behavior at Scale. Ilyas et al. 2022, Datamodels.
     """
+    check_opened(study)
     if resamples < 1:
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)

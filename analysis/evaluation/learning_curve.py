@@ -24,7 +24,7 @@ from dmstore.regression.problem.parameters import FEWEST_RUNS, FitOptions, Param
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.shared import SharedBlock
 from dmstore.schema.typed_documents import FitDocument
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -105,6 +105,7 @@ def learning_curve(
     ----------
     ModelDiff, Appendix F.3, Figures 20 and 21.
     """
+    check_opened(study)
     random_state, threads = seed_of(random_state), threads_of(threads)
     check_curve(study, algorithm, shares)
     if targets is not None and targets < 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from dmstore.analysis.geometry.dims import with_dims
+
 
 def normalize(weight: xr.DataArray) -> xr.DataArray:
     """Scale every datamodel to unit length (paper section 3, step 1).
@@ -20,14 +22,11 @@ def normalize(weight: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
-    ValueError
-        If there is no dim ``train``.
+    InputError
+        If the dims are not those.
     """
-    values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
+    weight = with_dims(weight, "target", "train")
+    values = np.asarray(weight.values, dtype=np.float64)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return (
-        weight.transpose("target", "train")
-        .copy(data=unit)
-        .assign_attrs(zero_rows=int((length == 0).sum()))
-    )
+    return weight.copy(data=unit).assign_attrs(zero_rows=int((length == 0).sum()))

@@ -83,6 +83,7 @@ def command(
 
     study = open_study(path)
     if task:
+        options.find_tasks_here()
         _refuse_missing(task)
     made = study.add_algorithm(
         algorithm,

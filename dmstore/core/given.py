@@ -25,7 +25,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         msg = f"{plain(repr(path))[:100]} is no path; give a text or a pathlib.Path"
         raise InputError(msg) from None
     if "\0" in text:
-        msg = f"{plain(text)[:100]!r}: no path holds a NUL; give another"
+        msg = f"'{plain(text)[:100]}': no path holds a NUL; give another"
         raise InputError(msg)
     return Path(text).expanduser() if text.startswith("~/") or text == "~" else Path(text)
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from dmstore import readers
 from dmstore.core import bits
+from dmstore.core.given import local_path
 from dmstore.errors import ExistsError, InputError
 from dmstore.readers.source import Output, Request, Source, blocks
 from dmstore.schema.group_specs import known_outputs
 from dmstore.schema.names import check_name
+from dmstore.storage.objects.remote import is_url
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.creation import create_study
@@ -73,6 +75,7 @@ def adopt(
         sets = example_sets.check(arrays, str(examples))
         sizes = {key: len(sets[key]["id"]) for key in ("train", "test")}
         request = replace(request, train=sizes["train"])
+    path = path if is_url(path) else local_path(path)
     study = open_study(path) if (Path(path) / ANCHOR).exists() else None
     if study is not None and arrays is None:
         request = replace(request, train=study.document["train"]["count"])

@@ -48,8 +48,8 @@ def find_sources(
     queue: list[Source] = []
     errors: list[str] = []
     for path in paths:
-        kind = readers.sniff(path) if format == "auto" else format
         try:
+            kind = readers.sniff(path) if format == "auto" else format
             opened = readers.open_sources(path, kind, request)
         except FAULTS as error:
             errors.append(str(error))

@@ -16,6 +16,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from dmstore.core.given import local_path
 from dmstore.errors import InputError
 from dmstore.readers.source import FAULTS, Request, Source
 
@@ -33,7 +34,7 @@ FORMATS = tuple(_MODULES)
 
 def sniff(path: str | Path) -> str:
     """Name of the format that a path looks like; ``npz`` where nothing else claims it."""
-    return next(name for name in FORMATS if _module(name).sniff(Path(path)))
+    return next(name for name in FORMATS if _module(name).sniff(local_path(path)))
 
 
 def open_source(path: str | Path, format: str, request: Request) -> Source:
@@ -55,9 +56,9 @@ def open_source(path: str | Path, format: str, request: Request) -> Source:
     module = _module(format)
     _check_named(path)
     try:
-        source: Source = module.open_source(Path(path), request)
+        source: Source = module.open_source(local_path(path), request)
     except FAULTS:
-        if Path(path).exists():
+        if local_path(path).exists():
             raise
         msg = f"{path}: no such file or directory"
         raise InputError(msg) from None
@@ -74,7 +75,7 @@ def open_sources(path: str | Path, format: str, request: Request) -> list[Source
     """
     _check_named(path)
     find = getattr(_module(format), "find", lambda path: [path])
-    return [open_source(place, format, request) for place in find(Path(path))]
+    return [open_source(place, format, request) for place in find(local_path(path))]
 
 
 def _check_named(path: str | Path) -> None:

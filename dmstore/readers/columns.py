@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import strictjson
+from dmstore.core.given import local_path
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
 from dmstore.readers.files import NUMBERS, TEXTS, open_npy
@@ -49,7 +50,7 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
         ".txt": _read_txt,
         ".json": _read_json,
     }
-    file = Path(path)
+    file = local_path(path)
     read = kinds.get(file.suffix.lower())
     if read is None:
         msg = f"{path}: not a {', '.join(kinds)} file; save the annotation as one of these"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.npy import Header
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
@@ -111,7 +112,8 @@ class ScoreFile:
 
 def is_scores(path: str | Path) -> bool:
     """Whether a path looks like a file of scores, or a folder of TRAK's."""
-    return Path(path).suffix.lower() in SUFFIXES or trak.is_folder(Path(path))
+    file = local_path(path)
+    return file.suffix.lower() in SUFFIXES or trak.is_folder(file)
 
 
 def open_scores(
@@ -136,7 +138,7 @@ def open_scores(
     MissingDependencyError
         For ``.safetensors`` without that package.
     """
-    file = Path(path)
+    file = local_path(path)
     if file.is_dir():
         file = trak.find(file, experiment)
     elif file.suffix == ".mmap" and file.parent.name == "scores" and experiment is None:

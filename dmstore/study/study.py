@@ -71,6 +71,20 @@ def open_study(path: str | Path) -> Study:
     return Study(objects, load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
 
+def check_opened(study: object) -> None:
+    """Say how a study is opened where its path was given.
+
+    Raises
+    ------
+    InputError
+        If it is no study.
+    """
+    if not isinstance(study, Study):
+        shown = f"{study!r:.80}" if isinstance(study, str | Path) else f"{type(study).__name__}"
+        msg = f"{shown} is no opened study; give dmstore.open_study(path)"
+        raise InputError(msg)
+
+
 class Study(Displayed):
     """An opened study. Make one with :func:`open_study` or :func:`create_study`.
 
@@ -122,9 +136,13 @@ class Study(Displayed):
         Raises
         ------
         InputError
-            If there is no such class.
+            If there is no such class, or there are several.
         """
-        if text in self.class_names:
+        numbers = [number for number, name in enumerate(self.class_names) if name == text]
+        if len(numbers) > 1:
+            msg = f"class {text!r} is the name of classes {' and '.join(map(str, numbers))}; give the number of one"
+            raise InputError(msg)
+        if numbers:
             return self.class_names.index(text)
         if text.isdecimal() and int(text) < len(self.class_names):
             return int(text)
@@ -626,7 +644,10 @@ class Study(Displayed):
         """
         index = self.targets.indexes["target"]
         if target not in index:
-            msg = f"target {target!r} is not in this study"
+            first = ", ".join(f"{name!r}" for name in index[:3].tolist())
+            msg = f"target {target!r} is not in this study; its {len(index)} targets have ids such as {first}"
+            if isinstance(target, int | np.integer) and index.dtype.kind not in "iu":
+                msg += f" (give study.targets.target.values[{target}] for the one at that place)"
             raise NotFoundError(msg)
         position = int(index.get_loc(target))
         weights = functools.partial(self._weights, position)

@@ -26,7 +26,7 @@ from dmstore.study.algorithm import Algorithm
 from dmstore.study.examples import read_ids
 from dmstore.study.plan import Block
 from dmstore.study.results import runs_of
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs, joined
 from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.retraction import retracted_since
@@ -62,6 +62,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     NotFoundError
         If the study has no algorithm of this name.
     """
+    check_opened(study)
     sets = study.target_sets
     own = {
         name: annotation.own_columns(study.objects, entry["path"])
@@ -208,6 +209,7 @@ def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
     NotFoundError
         If the study has no algorithm of this name.
     """
+    check_opened(study)
     if algorithm:
         study.algorithm(algorithm)
     try:
@@ -297,6 +299,7 @@ def compact(
     StorageError
         If the storage refuses, or lets a name be created twice.
     """
+    check_opened(study)
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         for label, table in _tables(study, name):
@@ -330,6 +333,7 @@ def vacuum(
     StorageError
         If the storage refuses.
     """
+    check_opened(study)
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         opened = study.algorithm(name)

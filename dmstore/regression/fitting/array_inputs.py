@@ -102,7 +102,7 @@ def computed(array: Any) -> Any:
 def _unmasked(values: Any, what: str) -> NDArray[Any]:
     """An array without a mask of its own: numpy.ma's, of which no value is masked."""
     if np.ma.is_masked(values):
-        count = int(np.ma.count_masked(values))
+        count = int(np.ma.getmaskarray(values).sum())
         msg = f"{what}: {count} values are masked, and none may be missing; leave these runs or targets out"
         raise InputError(msg)
     return np.asarray(values)

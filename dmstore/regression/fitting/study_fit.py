@@ -26,7 +26,7 @@ from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
 from dmstore.study import results
 from dmstore.study.algorithm import Algorithm
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def fit(
     >>> fitted = fit(study, "plain", folds=5, halves=False)  # doctest: +SKIP
     >>> fitted.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
     """
+    check_opened(study)
     parameters = Parameters(**options)
     registry.load(parameters.solver)
     memory = None if memory is None else parse(memory)

@@ -22,14 +22,16 @@ _log = logging.getLogger(__name__)
 
 def compiled(function: Function) -> Function:
     """A function compiled for each kind of arguments that it is called with."""
-    return _kept(numba.njit(nogil=True)(function))
+    made: Function = _kept(numba.njit(nogil=True)(function))
+    return made
 
 
 def compiled_with(*freedoms: str) -> Callable[[Function], Function]:
     """The same, with freedoms of arithmetic: ``contract`` fuses products and sums, ``reassoc`` reorders sums."""
 
     def decorate(function: Function) -> Function:
-        return _kept(numba.njit(nogil=True, fastmath=set(freedoms))(function))
+        made: Function = _kept(numba.njit(nogil=True, fastmath=set(freedoms))(function))
+        return made
 
     return decorate
 
