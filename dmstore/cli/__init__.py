@@ -7,6 +7,7 @@ To add a command, a file with ``command`` and its line in ``COMMANDS``, tried in
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import sys
@@ -112,6 +113,9 @@ def group(verbose: int) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: one-line errors on stderr, or as JSON with ``--json``."""
     given = sys.argv[1:] if arguments is None else arguments
+    # What a terminal or a pipe cannot show must not end a command that has done its work.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     as_json = "--json" in given
     very = (
         any(item.startswith("-v") and item.count("v") >= 2 for item in given)

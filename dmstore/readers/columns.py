@@ -64,12 +64,27 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
             msg = f"{path}: holds one column without a name; name it with --name"
             raise InputError(msg)
         return {name: table}
+    table = _with_ids(table, path)
     if name is None:
         return table
     if name not in table:
         msg = f"{path}: no column {name!r} (found: {', '.join(map(repr, table))})"
         raise InputError(msg)
     return {key: table[key] for key in {"id": 0, name: 0} if key in table}
+
+
+def _is_id(name: str) -> bool:
+    """Whether a column holds ids, as spreadsheets spell it: ``id``, ``ID``, `` Id``."""
+    return name.strip().casefold() == "id"
+
+
+def _with_ids(table: Columns, path: str | Path) -> Columns:
+    """Columns with that of the ids under its name: as one like the others it would leave rows where they are."""
+    names = [name for name in table if _is_id(name)]
+    if len(names) > 1:
+        msg = f"{path}: {' and '.join(map(repr, names))} could each hold the ids; keep one of them"
+        raise InputError(msg)
+    return {"id" if name in names else name: values for name, values in table.items()}
 
 
 def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
@@ -153,7 +168,7 @@ def _read_csv(path: Path) -> Columns:
             raise InputError(msg)
     columns = zip(*rows[1:], strict=True)
     return {
-        name: np.array(values) if name == "id" else _typed(values)
+        name: np.array(values) if _is_id(name) else _typed(values)
         for name, values in zip(header, columns, strict=True)
     }
 

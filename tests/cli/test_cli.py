@@ -1,6 +1,7 @@
 """Every command, as a user types it."""
 
 import html
+import io
 import shutil
 import subprocess
 import sys
@@ -434,6 +435,17 @@ def test_a_misspelt_task_adds_nothing(tmp_path):
     )
     assert "has no 'dens'" in str(result.exception)
     assert dmstore.open_study(path).algorithms == []
+
+
+def test_what_a_terminal_cannot_show_ends_no_command(tmp_path, monkeypatch):
+    np.savez(tmp_path / "e.npz", **examples())
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["init", str(tmp_path / "\u2192.dm"), "--examples", str(tmp_path / "e.npz")])
+    assert ended.value.code == 0
+    shown.flush()
+    assert b"\\u2192.dm" in shown.buffer.getvalue()
 
 
 def test_tasks_of_the_working_directory_are_found_by_every_command_that_makes_one(
