@@ -326,6 +326,8 @@ class RunWriter:
     def _write(self) -> None:
         """Write waiting runs, in groups of the same columns, each dropped once it is stored."""
         self._overdue = True
+        if self._waiting:
+            self.algorithm.require()
         failure: DmstoreError | None = None
         for key in dict.fromkeys(map(column_key, self._waiting)):
             merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])

@@ -21,6 +21,7 @@ COMMANDS = {
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
     "add": "Add a learning algorithm to a study.",
+    "remove": "Take an algorithm that was added by mistake out of a study.",
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
     "ingest": "Store runs from workers' files, or from what other tools have.",

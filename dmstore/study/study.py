@@ -110,12 +110,61 @@ class Study(Displayed):
 
     @property
     def algorithms(self) -> list[str]:
-        """Names of the algorithms."""
-        return [
-            name
-            for name in self.objects.children("algorithms/")
-            if self.objects.exists(f"algorithms/{name}/algorithm.json")
-        ]
+        """Names of the algorithms, without those that were removed."""
+        listed = algorithms.algorithm_names(self.objects)
+        return [name for name, state in listed.items() if not state.removed]
+
+    @property
+    def removed(self) -> dict[str, str]:
+        """Names of the algorithms that were removed, and why."""
+        listed = algorithms.algorithm_names(self.objects)
+        return {name: state.reason for name, state in listed.items() if state.removed}
+
+    def remove_algorithm(self, name: str, *, reason: str = "") -> None:
+        """Take an algorithm out of the study; see :meth:`Algorithm.remove`. The same call again does nothing.
+
+        Parameters
+        ----------
+        name : str
+        reason : str
+            Stands in the log; needed where any run is stored.
+
+        Raises
+        ------
+        NotFoundError
+            If there never was one of this name.
+        InputError
+            If it has runs and there is no reason.
+        ConflictError
+            If a run was stored at the same moment, and there is no reason.
+        """
+        algorithms.open_algorithm(self.objects, self.document, name, removed=True).remove(
+            reason=reason
+        )
+
+    def restore_algorithm(self, name: str, *, reason: str = "") -> Algorithm:
+        """Take a removed algorithm back, with all that is stored of it.
+
+        Parameters
+        ----------
+        name : str
+        reason : str
+            Stands in the log.
+
+        Returns
+        -------
+        Algorithm
+
+        Raises
+        ------
+        NotFoundError
+            If there never was one of this name.
+        ConflictError
+            If another host changed the algorithm at the same moment.
+        """
+        opened = algorithms.open_algorithm(self.objects, self.document, name, removed=True)
+        opened.restore(reason=reason)
+        return opened
 
     @property
     def class_names(self) -> list[str]:
@@ -583,8 +632,10 @@ class Study(Displayed):
 
     @property
     def comparisons(self) -> list[ComparisonDocument]:
-        """Documents of finished comparisons, oldest first."""
-        return results.comparisons(self.objects)
+        """Documents of finished comparisons of algorithms that are there, oldest first."""
+        gone = set(self.removed)
+        listed = results.comparisons(self.objects)
+        return [entry for entry in listed if not gone & set(entry["algorithms"])]
 
     def comparison(self, a: str, b: str, comparison: str | None = None) -> xr.Dataset:
         """A finished comparison of two algorithms.

@@ -52,7 +52,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     -------
     dict
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
-        names), ``bytes``, ``comparisons``, and ``algorithms``: of each the planned, stored, pending
+        names), ``bytes``, ``comparisons``, and ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), segments not yet compacted, conflicts, bytes, tags
         and fits, each with the number of its runs that were ``retracted`` since.
@@ -88,6 +88,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         },
         "bytes": sum(shared) + sum(entry["bytes"] for entry in algorithms.values()),
         "algorithms": algorithms,
+        "removed": study.removed if algorithm is None else {},
         "comparisons": [
             {"comparison": c["comparison"], "algorithms": c["algorithms"]}
             for c in study.comparisons

@@ -226,6 +226,7 @@ REFUSED = {
     "train": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
     "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
+    "remove": ["nowhere", "a"],
     "export": ["nowhere", "a", "--to", "npy", "out"],
     "status": ["nowhere"],
     "verify": ["nowhere"],
