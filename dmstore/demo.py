@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.threads import cores
 from dmstore.errors import ExistsError, IncompleteError, InputError, MissingDependencyError
 from dmstore.study.algorithm import ANCHOR
@@ -128,7 +129,7 @@ def demo(
     if runs is not None and runs < 200:
         msg = f"{runs} runs are too few to find anything; give 200 or more"
         raise InputError(msg)
-    study = _prepare(Path(path), runs, seed)
+    study = _prepare(local_path(path), runs, seed)
     _train(study, workers or max(2, cores()), report)
     return _analyse(study, started, report)
 

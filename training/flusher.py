@@ -10,8 +10,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-# Batch systems send these before they end a job.
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Batch systems send these before they end a job, a terminal that closes sends SIGHUP.
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
+    if hasattr(signal, name)
+)
 
 
 class Flusher:
@@ -56,7 +60,8 @@ class Flusher:
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._on_signal:
-                    signal.signal(number, handler)
+                    # None: a handler that is not Python's, which cannot be put back.
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _watch(self) -> None:
         while not self._stopped:
@@ -87,7 +92,7 @@ class Flusher:
         previous = self._handlers.get(number, signal.SIG_DFL)
         if callable(previous):
             previous(number, frame)
-        elif previous == signal.SIG_DFL and (number != signal.SIGUSR1 or self.inherited):
+        elif previous in (None, signal.SIG_DFL) and (number != signal.SIGUSR1 or self.inherited):
             # SIGUSR1 asks a writer to write, as batch systems use it, and nothing more.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -110,7 +110,7 @@ def make_task(
         If there is no such function or it does not return a task.
     """
     if not name:
-        msg = "this algorithm was added without a task; write its runs with RunWriter or 'dmstore ingest', or add another with --task"
+        msg = "this algorithm was added without a task; write its runs with RunWriter or 'dmstore ingest', or give it a task with 'dmstore add STUDY NAME --task'"
         raise InputError(msg)
     module, colon, function = name.partition(":")
     if not colon:

@@ -49,9 +49,7 @@ def train(
         Runs trained now.
     """
     opened = study.algorithm(algorithm)
-    task = make_task(
-        study, opened.document["task"], opened.document["config"], list(opened.outputs)
-    )
+    task = make_task(study, opened.task, opened.config, list(opened.outputs))
     outputs = {spec.name for spec in opened.table.spec.outputs()}
     total = len(plan.planned_runs(opened.blocks, part))
     trained, tell = 0, counting(progress, "train")
@@ -96,9 +94,7 @@ def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTa
         If the task cannot keep its models.
     """
     opened = study.algorithm(algorithm)
-    task = make_task(
-        study, opened.document["task"], opened.document["config"], list(opened.outputs)
-    )
+    task = make_task(study, opened.task, opened.config, list(opened.outputs))
     if not isinstance(task, ModelTask):
         msg = f"task {opened.document['task']!r} has no 'models' and 'logits', so no counterfactual can be computed"
         raise InputError(msg)

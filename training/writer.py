@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class RunWriter:
     """Writes finished runs of one algorithm.
 
     Runs are acknowledged once written: at 64 runs, 10 minutes after the oldest waiting one, on
-    SIGTERM and SIGUSR1, on leaving the ``with`` block (an exception included), at exit, or by
+    SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, on leaving the ``with`` block (an exception included), at exit, or by
     :meth:`flush`. A forked child never writes what it inherited.
 
     An error of the storage (a full disk, say) leaves every run that was appended waiting: it is
@@ -317,6 +317,10 @@ class RunWriter:
             waiting = sum(map(len, self._waiting))
             logging.getLogger(__name__).error("%d runs could not be stored: %s", waiting, error)
 
+    def __reduce__(self) -> NoReturn:
+        msg = "a RunWriter cannot be sent to another process; send the study's path and make one RunWriter in each process"
+        raise InputError(msg)
+
     def __enter__(self) -> RunWriter:
         return self
 
@@ -331,6 +335,8 @@ class RunWriter:
     def _write(self) -> None:
         """Write waiting runs, in groups of the same columns, each dropped once it is stored."""
         self._overdue = True
+        if self._waiting:
+            self.algorithm.require()
         failure: DmstoreError | None = None
         for key in dict.fromkeys(map(column_key, self._waiting)):
             merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])

@@ -17,7 +17,7 @@ from dmstore.schema.group_specs import group_spec
 from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.table import groups
 from dmstore.study import results
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 
 def compare(
@@ -65,6 +65,7 @@ def compare(
     ----------
     ModelDiff, section 3 and Appendices A, D, F.1, F.2.
     """
+    check_opened(study)
     if a == b:
         msg = f"comparing {a!r} with itself tells nothing; name two algorithms"
         raise InputError(msg)

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.influence import relative_influence
 from dmstore.analysis.geometry.normalize import normalize
 from dmstore.analysis.geometry.pca import delta, explained_variance, leading, pca
@@ -29,7 +30,7 @@ def modeldiff(
     a: xr.Dataset,
     b: xr.Dataset,
     *,
-    names: tuple[str, str],
+    names: tuple[str, str] = ("a", "b"),
     label: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
     **options: Unpack[ComparisonOptions],
@@ -38,13 +39,13 @@ def modeldiff(
 
     Parameters
     ----------
-    a, b : Dataset
-        ``weight`` (target, train), coordinates ``target`` and ``train`` where they are known.
+    a, b : Dataset, or (target, train) DataArray
+        ``weight`` (target, train), or these alone; coordinates ``target`` and ``train`` where they are known.
         ``weight_half`` (half, target, train) and ``weight_quarter`` (quarter, target, train), from
         parts of the masks, where both have them: without, what needs them (``cosine_cross``,
         ``cosine_ceiling``, ``delta_out``, ``delta_null``, ``found_again``) is absent.
     names : pair of str
-        What to call the algorithms.
+        What to call the algorithms (``a`` and ``b``).
     label : (target,) int, optional
         Classes, to match the contrasts by; any other target serves without.
     progress : callable, optional
@@ -72,10 +73,10 @@ def modeldiff(
     """
     parameters = ComparisonParameters(**options)
     data = (a, b)
-    weight = [one["weight"].transpose("target", "train") for one in data]
+    weight = [with_dims(one, "target", "train") for one in data]
     unit = [normalize(one) for one in weight]
     classes = np.zeros(weight[0].sizes["target"], dtype=np.int64) if label is None else label
-    parts = all("weight_quarter" in one for one in data)
+    parts = all(_has(one, "weight_quarter") for one in data)
     included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
     unit_parts = [_parts(one, included) for one in data] if parts else []
     per: dict[str, list[NDArray[Any]]] = {}
@@ -102,7 +103,7 @@ def modeldiff(
         for key, values in per.items()
     }
     arrays |= {"cosine": cosine(*weight).values, "included": included}
-    if all("weight_half" in one for one in data):
+    if all(_has(one, "weight_half") for one in data):
         half = [[one["weight_half"].isel(half=h) for h in (0, 1)] for one in data]
         cross = [cosine(half[0][h], half[1][1 - h]).values for h in (0, 1)]
         arrays["cosine_cross"] = np.mean(cross, axis=0)
@@ -125,6 +126,11 @@ def stored_arrays(comparison: xr.Dataset) -> dict[str, NDArray[Any]]:
         for name in group_spec("comparison").arrays
         if name in comparison.variables
     }
+
+
+def _has(data: Any, name: str) -> bool:
+    """Whether there are fits of parts of the masks; an array alone has none."""
+    return isinstance(data, xr.Dataset) and name in data
 
 
 def _one_way(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TypedDict
 
+from dmstore.core.given import seed_of
 from dmstore.errors import InputError
 
 
@@ -48,6 +50,13 @@ class ComparisonParameters:
     random_state: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("components", "top", "heavy"):
+            try:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            except TypeError as error:
+                msg = f"{name} {getattr(self, name)!r}: give a whole number"
+                raise InputError(msg) from error
+        object.__setattr__(self, "random_state", seed_of(self.random_state))
         if min(self.components, self.top, self.heavy) < 1:
             msg = f"components {self.components}, top {self.top}, heavy {self.heavy}: all must be 1 or more"
             raise InputError(msg)

@@ -16,11 +16,12 @@ from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
 from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
 from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
+from dmstore.core.given import seed_of, threads_of
 from dmstore.core.progress import Progress
-from dmstore.core.threads import blas_threads, cores
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.typed_documents import FitDocument
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -130,6 +131,7 @@ def benchmark(
     ----------
     Park et al. 2023, TRAK: Attributing Model Behavior at Scale. Ilyas et al. 2022, Datamodels.
     """
+    check_opened(study)
     if resamples < 1:
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)
@@ -147,7 +149,8 @@ def benchmark(
     target_set = runs.attrs["target_set"]
     truth = read_truth(runs, output_name, unit=study.target_train(target_set), force=force)
     used = int((runs["split"].values != "eval").sum())
-    with blas_threads(threads or cores()):
+    random_state = seed_of(random_state)
+    with blas_threads(threads_of(threads)):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
         methods += _outside(
             study, algorithm, scores, options, target_set, runs.attrs["content_id"], truth

@@ -12,7 +12,7 @@ from dmstore.analysis.evaluation.plain_numbers import median
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -61,6 +61,7 @@ def evaluate(
     InputError
         If there are fewer than 5 eval masks, or the fit has seen them.
     """
+    check_opened(study)
     import xarray as xr
 
     numbers = figures(study, algorithm, fit=fit, resamples=resamples, random_state=random_state)

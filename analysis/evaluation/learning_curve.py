@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.eval_runs import mse, predict, read_truth
 from dmstore.analysis.geometry.pca import explained, leading
+from dmstore.core.given import seed_of, threads_of
 from dmstore.core.progress import Progress, counting
-from dmstore.core.threads import blas_threads, cores
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression.fitting import stages
 from dmstore.regression.problem.design import Design, count_gram, gram_dtype
@@ -23,7 +24,7 @@ from dmstore.regression.problem.parameters import FEWEST_RUNS, FitOptions, Param
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.shared import SharedBlock
 from dmstore.schema.typed_documents import FitDocument
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,6 +105,8 @@ def learning_curve(
     ----------
     ModelDiff, Appendix F.3, Figures 20 and 21.
     """
+    check_opened(study)
+    random_state, threads = seed_of(random_state), threads_of(threads)
     check_curve(study, algorithm, shares)
     if targets is not None and targets < 1:
         msg = f"{targets} targets are not allowed; give at least 1"
@@ -112,7 +115,7 @@ def learning_curve(
     runs = study.runs(algorithm)
     chosen = _draw(runs.sizes["target"], targets, random_state)
     truth = read_truth(runs, output_name, chosen)
-    threads, tell = threads or cores(), counting(progress, "curve")
+    tell = counting(progress, "curve")
     fits: list[dict[str, NDArray[Any]]] = []
     counts: list[int] = []
     with blas_threads(threads):

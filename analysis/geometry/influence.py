@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.geometry.similarity import aligned
+
 
 def relative_influence(
     a: xr.DataArray, b: xr.DataArray, targets: NDArray[np.int64]
@@ -26,13 +28,13 @@ def relative_influence(
 
     Raises
     ------
+    InputError
+        If train units or targets differ.
     IndexError
         If a position is beyond the targets.
     """
-    sums = [
-        np.abs(w.transpose("target", "train").values[targets].astype(np.float64)).sum(axis=0)
-        for w in (a, b)
-    ]
+    a, b = aligned(a, b)
+    sums = [np.abs(w.values[targets].astype(np.float64)).sum(axis=0) for w in (a, b)]
     return xr.DataArray(
         sums[0] - sums[1],
         dims="train",

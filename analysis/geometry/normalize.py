@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from dmstore.analysis.geometry.dims import with_dims
 from dmstore.errors import InputError
 
 
@@ -22,20 +23,15 @@ def normalize(weight: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
-    ValueError
-        If there is no dim ``train``.
     InputError
-        If a weight is not finite: xarray has NaN where an array was masked.
+        If the dims are not those, or a weight is not finite: xarray has NaN where an array was masked.
     """
-    values = np.asarray(weight.transpose("target", "train").values, dtype=np.float64)
+    weight = with_dims(weight, "target", "train")
+    values = np.asarray(weight.values, dtype=np.float64)
     if not np.isfinite(values).all():
         target, train = (int(place[0]) for place in np.nonzero(~np.isfinite(values)))
         msg = f"weight: {values[target, train]} at target {target}, train unit {train}; every weight must be finite, leave the target out"
         raise InputError(msg)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     unit = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return (
-        weight.transpose("target", "train")
-        .copy(data=unit)
-        .assign_attrs(zero_rows=int((length == 0).sum()))
-    )
+    return weight.copy(data=unit).assign_attrs(zero_rows=int((length == 0).sum()))

@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.normalize import normalize
-from dmstore.analysis.geometry.similarity import check_aligned
+from dmstore.analysis.geometry.similarity import aligned
 from dmstore.errors import InputError
 
 _EXACT = 3000
@@ -41,7 +42,10 @@ def pca(
     InputError
         If fewer than two targets are included, or `components` is not positive.
     """
-    rows = residuals["residual"].transpose("target", "train")
+    if not isinstance(residuals, xr.Dataset) or not {"residual", "included"} <= set(residuals):
+        msg = "pca takes the dataset that dmstore.analysis.residual(a, b) gives, with 'residual' and 'included'"
+        raise InputError(msg)
+    rows = with_dims(residuals["residual"], "target", "train")
     included = residuals["included"].values.astype(bool)
     values = np.asarray(rows.values, dtype=np.float64)[included]
     if len(values) < 2 or components < 1:
@@ -115,22 +119,34 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     Parameters
     ----------
     weight : (target, train) float
-    direction : (component, train) float
+    direction : (component, train) or (train,) float
 
     Returns
     -------
-    (component,) float64
+    (component,) or () float64
+        In the dims of `direction`, without ``train``.
 
     Raises
     ------
-    ValueError
-        If the dims are not those.
+    InputError
+        If the dims are not those, or train units differ.
     """
+    weight = with_dims(weight, "target", "train")
+    one = isinstance(direction, xr.DataArray) and direction.dims == ("train",)
+    directions = with_dims(
+        direction.expand_dims("component") if one else direction, "component", "train"
+    )
+    both = "train" in weight.coords and "train" in directions.coords
+    if weight.sizes["train"] != directions.sizes["train"] or (
+        both and not np.array_equal(weight["train"].values, directions["train"].values)
+    ):
+        msg = f"directions over {directions.sizes['train']} train units, datamodels over {weight.sizes['train']}: they do not have the same train ids; take both from one study"
+        raise InputError(msg)
     unit = normalize(weight).values
-    directions = direction.transpose("component", "train").values.astype(np.float64)
+    shares = explained(unit[(unit != 0).any(axis=1)], directions.values.astype(np.float64))
     return xr.DataArray(
-        explained(unit[(unit != 0).any(axis=1)], directions),
-        dims="component",
+        shares[0] if one else shares,
+        dims=() if one else "component",
         name="explained_variance",
     )
 
@@ -156,18 +172,19 @@ def delta(a: xr.DataArray, b: xr.DataArray, direction: xr.DataArray) -> xr.DataA
     Parameters
     ----------
     a, b : (target, train) float
-    direction : (component, train) float
+    direction : (component, train) or (train,) float
 
     Returns
     -------
-    (component,) float64
+    (component,) or () float64
+        In the dims of `direction`, without ``train``.
 
     Raises
     ------
     InputError
         If train units or targets differ.
     """
-    check_aligned(a, b)
+    a, b = aligned(a, b)
     common = (a != 0).any("train") & (b != 0).any("train")
     gap = explained_variance(a.where(common, 0), direction) - explained_variance(
         b.where(common, 0), direction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from dmstore.analysis.geometry.normalize import normalize
-from dmstore.analysis.geometry.similarity import check_aligned
+from dmstore.analysis.geometry.similarity import aligned
 
 
 def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
@@ -27,7 +27,7 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     InputError
         If train units or targets differ.
     """
-    check_aligned(a, b)
+    a, b = aligned(a, b)
     unit_a, unit_b = normalize(a), normalize(b)
     cosine = (unit_a * unit_b).sum("train")
     included = (unit_a != 0).any("train") & (unit_b != 0).any("train")

@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.geometry.dims import with_dims
+
 
 def subpopulation(
     projection: xr.DataArray, label: NDArray[np.int64], *, top: int = 16, random_state: int = 0
@@ -30,10 +32,12 @@ def subpopulation(
 
     Raises
     ------
+    InputError
+        If the dims are not those.
     IndexError
         If there are fewer labels than targets.
     """
-    values = projection.transpose("component", "target").values
+    values = with_dims(projection, "component", "target").values
     count, targets = values.shape
     size = min(top, targets)
     chosen = np.full((count, 2, size), -1, dtype=np.int64)

@@ -17,7 +17,7 @@ from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.table import groups
 from dmstore.study import results
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.upkeep.retraction import retracted_since, retracted_text
 
 
@@ -44,6 +44,7 @@ def report(study: Study, a: str, b: str, *, progress: Progress | None = None) ->
     MissingDependencyError
         Without the extra ``analysis``.
     """
+    check_opened(study)
     comparison = study.comparison(a, b).load()
     where = f"comparisons/{comparison.attrs['comparison']}/"
     tell = counting(progress, "report")

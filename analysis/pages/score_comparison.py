@@ -17,6 +17,7 @@ from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, distinct, printable
 from dmstore.analysis.pages.page import Subject, render
+from dmstore.core.given import local_path
 from dmstore.core.progress import Progress
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.readers.labels import Labels, positions, read_labels
@@ -133,7 +134,7 @@ def compare_scores(
         "format_version": FORMAT_VERSION,
     }
     name = results.name_of(stated)
-    place = Path(out) if out is not None else Path(_directory(called, name))
+    place = local_path(out) if out is not None else Path(_directory(called, name))
     if not _is_there(place, name):
         result = modeldiff(
             data[0],
@@ -201,7 +202,7 @@ def _units(file: ScoreFile, kind: str | None, alpha: float | None, runs: Any) ->
         kind=kind or default,
         alpha=0.5 if alpha is None else alpha,
         given=kind is not None,
-        runs=None if runs is None else Path(runs),
+        runs=None if runs is None else local_path(runs),
     )
 
 

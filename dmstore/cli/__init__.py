@@ -7,7 +7,9 @@ To add a command, a file with ``command`` and its line in ``COMMANDS``, tried in
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import logging
 import sys
 import traceback
 
@@ -19,6 +21,7 @@ COMMANDS = {
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
     "add": "Add a learning algorithm to a study.",
+    "remove": "Take an algorithm that was added by mistake out of a study.",
     "extend": "Plan more runs of an algorithm.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
     "ingest": "Store runs from workers' files, or from what other tools have.",
@@ -73,6 +76,15 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+class _Warnings(logging.Handler):
+    """What the library warns of, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from dmstore.errors import plain
+
+        click.echo(f"warning: {plain(' '.join(record.getMessage().split()))}", err=True)
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"},
@@ -88,18 +100,23 @@ def group(verbose: int) -> None:
     Exit codes: 0 done; 1 the input is bad, or something was refused or found wrong; 2 not a command
     that --help allows; 3 not complete yet.
     """
+    # The one log handler, on stderr; the library itself never installs any.
     if verbose:
-        # The one log handler, on stderr; the library itself never installs any.
-        import logging
-
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
         )
+    else:
+        logger = logging.getLogger("dmstore")
+        if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+            logger.addHandler(_Warnings(logging.WARNING))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: one-line errors on stderr, or as JSON with ``--json``."""
     given = sys.argv[1:] if arguments is None else arguments
+    # What a terminal or a pipe cannot show must not end a command that has done its work.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     as_json = "--json" in given
     very = (
         any(item.startswith("-v") and item.count("v") >= 2 for item in given)

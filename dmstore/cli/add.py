@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling
 
 
+# What an algorithm that is there has been declared with.
+_DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs")
+
+
 @click.command("add")
 @options.study
 @options.algorithm
@@ -73,7 +77,7 @@ def command(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Add ALGORITHM to STUDY.
+    """Add ALGORITHM to STUDY. One that is there without a task is given one with --task alone.
 
     \b
     Example:
@@ -83,18 +87,23 @@ def command(
 
     study = open_study(path)
     if task:
+        options.find_tasks_here()
         _refuse_missing(task)
-    made = study.add_algorithm(
-        algorithm,
-        alpha=alpha,
-        runs=0 if sampling == "foreign" and not runs else runs,
-        repeats=repeats,
-        sampling=sampling,
-        masks=masks,
-        outputs=list(outputs),
-        task=task,
-        config=_read(config),
-    )
+    if task and algorithm in study.algorithms and not any(map(options.given, _DECLARED)):
+        made = study.algorithm(algorithm)
+        made.give_task(task, _read(config))
+    else:
+        made = study.add_algorithm(
+            algorithm,
+            alpha=alpha,
+            runs=0 if sampling == "foreign" and not runs else runs,
+            repeats=repeats,
+            sampling=sampling,
+            masks=masks,
+            outputs=list(outputs),
+            task=task,
+            config=_read(config),
+        )
     if task:
         _try_task(study, made)
     planned = (
@@ -104,18 +113,18 @@ def command(
         {
             "study": study.path,
             "algorithm": algorithm,
-            "alpha": alpha,
-            "sampling": sampling,
+            "alpha": made.alpha,
+            "sampling": made.document["sampling"],
             "planned": made.planned_count if made.planned else None,
             "outputs": list(made.outputs),
         },
-        [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],
+        [f"{algorithm}: {planned}, alpha {made.alpha}, outputs {', '.join(made.outputs)}"],
         as_json=as_json,
     )
 
 
 def _refuse_missing(task: str) -> None:
-    """Refuse a function that its module certainly does not have: an algorithm cannot be changed later."""
+    """Refuse a function that its module certainly does not have: a task cannot be changed later."""
     import importlib
 
     from dmstore.errors import InputError
@@ -135,9 +144,8 @@ def _try_task(study: Any, algorithm: Any) -> None:
     from dmstore.errors import DmstoreError
     from dmstore.training.task import make_task
 
-    declared = algorithm.document
     try:
-        make_task(study, declared["task"], declared["config"], list(algorithm.outputs))
+        make_task(study, algorithm.task, algorithm.config, list(algorithm.outputs))
     except DmstoreError as error:
         click.echo(f"warning: {error}", err=True)
 

@@ -80,6 +80,7 @@ def command(
     from dmstore.study.study import open_study
     from dmstore.training.transformations import paste
 
+    options.find_tasks_here()
     study = open_study(path)
     number = study.class_number(label)
     change = functools.partial(paste, rows=rows, columns=columns, value=value)

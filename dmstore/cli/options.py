@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -54,6 +56,13 @@ threads = click.option(
 part = click.option(
     "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
 )
+
+
+def find_tasks_here() -> None:
+    """Let a task be found that lives beside the scripts it belongs to, in the working directory."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def given(name: str) -> bool:

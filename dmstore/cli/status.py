@@ -33,6 +33,8 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield "  annotations: " + "; ".join(f"{k}: {', '.join(v)}" for k, v in noted.items())
     for name, entry in state["algorithms"].items():
         yield from _algorithm_lines(name, entry)
+    for name, reason in state["removed"].items():
+        yield f"  {name}: removed{f' ({reason})' if reason else ''}"
     for entry in state["comparisons"]:
         yield f"  compared: {' and '.join(entry['algorithms'])}"
     if not state["algorithms"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -41,9 +39,7 @@ def command(
     from dmstore.study.study import open_study
     from dmstore.training.worker import train
 
-    # A task may live beside the scripts that it belongs to.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    options.find_tasks_here()
     study = open_study(path)
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
     trained = train(study, algorithm, part=part, threads=threads, progress=progress)

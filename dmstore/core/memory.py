@@ -14,19 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError, StorageError
+from dmstore.core.cgroups import ROOT, free_memory
+from dmstore.core.given import local_path
+from dmstore.errors import InputError, StorageError, plain
 
 # Share of what is free that a process takes by default.
 _SHARE = 0.8
 # More than any machine has.
 _MOST = 10**18
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 def parse(size: str | float) -> int:
@@ -51,21 +46,17 @@ def parse(size: str | float) -> int:
     return octets
 
 
-def available() -> int:
-    """Bytes that this process may use: most of what is free, within the limits of a container."""
+def available(root: Path = ROOT) -> int:
+    """Bytes that this process may use: most of what is free, within the limits of its job or container."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        meminfo = (root / "proc/meminfo").read_text(encoding="ascii")
         line = re.search(r"MemAvailable:\s+(\d+) kB", meminfo)
         free = int(line[1]) * 1024 if line else free
     except OSError:
         pass
-    for limit, used in _CGROUPS:
-        try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
-            continue
-    return int(_SHARE * max(free, 0))
+    limit = free_memory(root)
+    return int(_SHARE * (free if limit is None else min(free, limit)))
 
 
 def peak() -> int:
@@ -99,6 +90,19 @@ def scratch_array(folder: str | Path | None, shape: tuple[int, ...], dtype: Any)
     except OSError as error:
         msg = f"{refused(place, size, error)}; name another directory with --scratch, or give more --memory"
         raise StorageError(msg) from error
+
+
+def check_scratch(folder: str | os.PathLike[str] | None) -> None:
+    """Say early that a directory for scratch is not there, before hours of work that may need it.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if folder is not None and not local_path(folder).is_dir():
+        msg = f"scratch {plain(os.fsdecode(folder))}: no such directory; make it first, on a fast disk"
+        raise InputError(msg)
 
 
 def refused(place: str | Path, size: int, error: OSError) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.npy import Header, read_header
 from dmstore.core.strangers import stranger, unusable
 from dmstore.core.zips import open_zip
@@ -41,7 +42,7 @@ class NpzReader:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         if self.path.is_dir():
             msg = f"{path}: is a directory; give .npz files"
             raise InputError(msg)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmstore.core import listed
+from dmstore.core.given import local_path
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError, NotFoundError
 from dmstore.exporters import datamodels_pt, npy, plan, safetensors, truth
@@ -15,7 +16,7 @@ from dmstore.exporters.place import building
 from dmstore.exporters.source import Source
 from dmstore.exporters.stream import own_names
 from dmstore.study.results import runs_of
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 # Formats, and the options that mean something in each.
 FORMATS = {
@@ -100,6 +101,7 @@ def export(
     StorageError
         If the file system refuses.
     """
+    check_opened(study)
     if to not in FORMATS:
         msg = f"format {to!r} is not known; use {', '.join(FORMATS)}"
         raise InputError(msg)
@@ -122,25 +124,26 @@ def export(
 
     tell = counting(progress, "export")
     rows, content_id = 0, ""
-    with building(dest) as place:
+    place = local_path(dest)
+    with building(place) as hidden:
         if to == "plan":
-            rows = plan.write(place, study, algorithm)
+            rows = plan.write(hidden, study, algorithm)
         elif to == "datamodels.pt":
             datamodels = Datamodels.choose(study, algorithm, fit, next(iter(outputs), None))
             datamodels_pt.write(
-                place, datamodels, standardised=units == "standardised", progress=tell
+                hidden, datamodels, standardised=units == "standardised", progress=tell
             )
             rows, content_id = runs_of(datamodels.document), datamodels.document["content_id"]
         else:
             pinned = source("eval" if to == "truth" else "all")
             if to == "npy":
-                npy.write(place, pinned, tell)
+                npy.write(hidden, pinned, tell)
             elif to == "truth":
-                truth.write(place, pinned, tell)
+                truth.write(hidden, pinned, tell)
             else:
-                _write_safetensors(place, study, pinned, fit, tell)
+                _write_safetensors(hidden, study, pinned, fit, tell)
             rows, content_id = len(pinned), pinned.view.content_id()
-    files = sorted(Path(dest).iterdir()) if Path(dest).is_dir() else [Path(dest)]
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
     size = sum(file.stat().st_size for file in files)
     return Exported(tuple(map(str, files)), rows, size, content_id)
 

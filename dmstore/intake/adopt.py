@@ -11,6 +11,7 @@ import numpy as np
 
 from dmstore import readers
 from dmstore.core import bits
+from dmstore.core.given import local_path
 from dmstore.core.npz import NpzReader
 from dmstore.errors import ExistsError, InputError
 from dmstore.intake.judging import Skipped, usable
@@ -19,6 +20,7 @@ from dmstore.readers.source import Output, Request, Source, blocks
 from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.schema.names import check_name
 from dmstore.schema.typed_documents import AlgorithmOutput
+from dmstore.storage.objects.remote import is_url
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.creation import create_study
@@ -77,6 +79,7 @@ def adopt(
         sizes = {key: len(sets[key]["id"]) for key in ("train", "test")}
         named = sets["test"].get("train", np.full(sizes["test"], -1))
         request = replace(request, train=sizes["train"], units=lambda: named)
+    path = path if is_url(path) else local_path(path)
     study = open_study(path) if (Path(path) / ANCHOR).exists() else None
     if study is not None and arrays is None:
         request = replace(request, train=study.document["train"]["count"], units=study.target_train)

@@ -51,8 +51,8 @@ def find_sources(
     errors: list[str] = []
     notes: list[str] = []
     for path in paths:
-        kind = readers.sniff(path) if format == "auto" else format
         try:
+            kind = readers.sniff(path) if format == "auto" else format
             opened, left_out = readers.open_sources(path, kind, request)
         except FAULTS as error:
             errors.append(str(error))

@@ -33,7 +33,7 @@ from dmstore.storage.table.rows import DIGEST_BYTES, Rows, column_key, concatena
 from dmstore.storage.table.view import BLOCK
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.display import counted, first_few
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs
 
 # Rows of small files that are put together.
@@ -165,6 +165,7 @@ def ingest(
     StorageError
         If the file system refuses; what was stored before stays stored.
     """
+    check_opened(study)
     named = listed.pairs(outputs, "outputs")
     later = study.target_outputs(algorithm, target_set) if target_set else None
     into = study.algorithm(algorithm)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dmstore.core.given import local_path
 from dmstore.errors import InputError
 from dmstore.readers.source import FAULTS, Request, Source
 
@@ -41,7 +42,7 @@ FORMATS = tuple(_MODULES)
 
 def sniff(path: str | Path) -> str:
     """Name of the format that a path looks like; ``npz`` where nothing else claims it."""
-    return next(name for name in FORMATS if _module(name).sniff(Path(path)))
+    return next(name for name in FORMATS if _module(name).sniff(local_path(path)))
 
 
 def open_source(path: str | Path, format: str, request: Request) -> Source:
@@ -63,9 +64,9 @@ def open_source(path: str | Path, format: str, request: Request) -> Source:
     module = _module(format)
     _check_named(path)
     try:
-        source: Source = module.open_source(Path(path), request)
+        source: Source = module.open_source(local_path(path), request)
     except FAULTS:
-        if Path(path).exists():
+        if local_path(path).exists():
             raise
         msg = f"{path}: no such file or directory"
         raise InputError(msg) from None
@@ -86,7 +87,7 @@ def open_sources(path: str | Path, format: str, request: Request) -> tuple[list[
     find: Callable[[Path], tuple[list[Path], list[str]]] = getattr(
         _module(format), "find", lambda path: ([path], [])
     )
-    places, notes = find(Path(path))
+    places, notes = find(local_path(path))
     return [open_source(place, format, request) for place in places], notes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core import strictjson
+from dmstore.core.given import local_path
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
 from dmstore.readers.csv_table import EXACT, parse_csv, texts
@@ -49,7 +50,7 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
         ".txt": _read_txt,
         ".json": _read_json,
     }
-    file = Path(path)
+    file = local_path(path)
     read = kinds.get(file.suffix.lower())
     if read is None:
         msg = f"{path}: not a {', '.join(kinds)} file; save the annotation as one of these"
@@ -63,12 +64,27 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
             msg = f"{path}: holds one column without a name; name it with --name"
             raise InputError(msg)
         return {name: table}
+    table = _with_ids(table, path)
     if name is None:
         return table
     if name not in table:
         msg = f"{path}: no column {name!r} (found: {', '.join(map(repr, table))})"
         raise InputError(msg)
     return {key: table[key] for key in {"id": 0, name: 0} if key in table}
+
+
+def _is_id(name: str) -> bool:
+    """Whether a column holds ids, as spreadsheets spell it: ``id``, ``ID``, `` Id``."""
+    return name.strip().casefold() == "id"
+
+
+def _with_ids(table: Columns, path: str | Path) -> Columns:
+    """Columns with that of the ids under its name: as one like the others it would leave rows where they are."""
+    names = [name for name in table if _is_id(name)]
+    if len(names) > 1:
+        msg = f"{path}: {' and '.join(map(repr, names))} could each hold the ids; keep one of them"
+        raise InputError(msg)
+    return {"id" if name in names else name: values for name, values in table.items()}
 
 
 def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:

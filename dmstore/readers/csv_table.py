@@ -68,7 +68,7 @@ def parse_csv(text: str, where: str) -> dict[str, NDArray[Any]]:
     columns = zip(*(row for _, row in rows[1:]), strict=True)
     return {
         name: texts(values, f"{where}: column {name!a}")
-        if name in _TEXTS
+        if name.strip().casefold() in _TEXTS
         else _typed(values, lines, f"{where}: column {name!a}")
         for name, values in zip(header, columns, strict=True)
     }

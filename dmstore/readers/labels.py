@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import open_study
@@ -48,7 +49,7 @@ def read_labels(source: str | Path) -> Labels:
     StudyNotFoundError
         If a directory is no study.
     """
-    path = Path(source)
+    path = local_path(source)
     if path.is_dir() or path.name == ANCHOR:
         study = open_study(path if path.is_dir() else path.parent)
         about = {"source": Path(study.path).resolve().name, "study": study.uuid}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.npy import Header
 from dmstore.core.npz import NpzReader
 from dmstore.errors import InputError
@@ -111,7 +112,7 @@ class ScoreFile:
 
 def is_scores(path: str | Path) -> bool:
     """Whether a path looks like a file of scores, or a folder of TRAK's, kronfluence's or bergson's."""
-    file = Path(path)
+    file = local_path(path)
     return file.suffix.lower() in SUFFIXES or _folder(file) is not None
 
 
@@ -143,7 +144,7 @@ def open_scores(
     MissingDependencyError
         For ``.safetensors`` without that package.
     """
-    file = Path(path)
+    file = local_path(path)
     if of := _folder(file):
         file = of.find(file, experiment)
     elif file.is_dir():

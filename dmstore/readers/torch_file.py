@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.npy import Header
 from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
@@ -48,7 +49,7 @@ class TorchFile:
     takes_arrays = False
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         with self._open() as archive:
             members = self._members(archive)
             self._root, self._order = self._describe(archive, members)

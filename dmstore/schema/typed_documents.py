@@ -10,6 +10,7 @@ AlgorithmSampling = Literal["planned", "foreign"]
 AlgorithmMasks = Literal["shared", "independent"]
 AlgorithmOutputDtype = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64"]
 AlgorithmOutputDim = Literal["run", "target", "class"]
+ChangeAction = Literal["remove", "restore", "task"]
 ManifestAction = Literal["compact", "ingest", "vacuum", "retract", "restore"]
 SegmentColumn = Literal["float64", "int64", "bool", "string"]
 WorkerSampling = Literal["planned", "foreign"]
@@ -51,6 +52,20 @@ class AlgorithmDocument(TypedDict):
     outputs: dict[str, AlgorithmOutput]
     task: str | None
     config: dict[str, Any]
+
+
+class ChangeDocument(TypedDict):
+    """algorithms/NAME/changes/NNNN.json: what became of an algorithm after it was added. Creating it is the commit."""
+
+    number: int
+    algorithm: str
+    action: ChangeAction
+    reason: NotRequired[str]
+    task: NotRequired[str]
+    config: NotRequired[dict[str, Any]]
+    created: NotRequired[str]
+    software: NotRequired[str]
+    token: str
 
 
 class ComparisonDocument(TypedDict):

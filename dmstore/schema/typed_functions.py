@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, overload
 from dmstore.schema.typed_documents import (
     AboutDocument,
     AlgorithmDocument,
+    ChangeDocument,
     ComparisonDocument,
     CompleteDocument,
     EvaluationDocument,
@@ -37,6 +38,8 @@ class DumpDocument(Protocol):
     def __call__(self, kind: Literal["about"], payload: AboutDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["algorithm"], payload: AlgorithmDocument) -> bytes: ...
+    @overload
+    def __call__(self, kind: Literal["change"], payload: ChangeDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["comparison"], payload: ComparisonDocument) -> bytes: ...
     @overload
@@ -80,6 +83,10 @@ class LoadDocument(Protocol):
     def __call__(
         self, kind: Literal["algorithm"], raw: bytes, where: str, *, lists: Lists = ()
     ) -> AlgorithmDocument: ...
+    @overload
+    def __call__(
+        self, kind: Literal["change"], raw: bytes, where: str, *, lists: Lists = ()
+    ) -> ChangeDocument: ...
     @overload
     def __call__(
         self, kind: Literal["comparison"], raw: bytes, where: str, *, lists: Lists = ()

@@ -153,7 +153,7 @@ def _algorithm(
     items = [Item(f"{prefix}algorithm.json", objects)]
     items += [
         Item(info.name, objects)
-        for part in ("plans/", "full/")
+        for part in ("plans/", "changes/", "full/")
         for info in objects.entries(f"{prefix}{part}")
     ]
     stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}

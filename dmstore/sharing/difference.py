@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.errors import InputError, NotFoundError
 from dmstore.sharing import annotation_difference
 from dmstore.storage.acts import tag
@@ -71,7 +72,7 @@ class Side:
         """
         place, at, part = str(text).rpartition("@")
         match = _PART.fullmatch(part)
-        if not at or match is None or (Path(text) / ANCHOR).exists():
+        if not at or match is None or (local_path(text) / ANCHOR).exists():
             return cls(open_study(text))
         side = cls(open_study(place), match["algorithm"], match["tag"])
         side.study.algorithm(match["algorithm"])

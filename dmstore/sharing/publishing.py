@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dmstore import provenance
+from dmstore.core.given import local_path
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, FormatError, InputError
 from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm
@@ -27,7 +28,7 @@ from dmstore.storage.published.archive import ZipObjects
 from dmstore.storage.published.index import FOR_PEOPLE, INDEX, Entry, Index
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.algorithm import ANCHOR
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.tables import later_outputs
 from dmstore.upkeep.verification import verify
@@ -86,6 +87,7 @@ def publish(
     CorruptionError
         If a row does not match its digest; nothing is published then.
     """
+    check_opened(study)
     selection = selection or Selection()
     _check_destination(study, destination)
     for name in selection.algorithms:
@@ -117,7 +119,7 @@ def _check_destination(study: Study, destination: str | Path) -> None:
             msg = f"{destination}: lies inside the study; choose a place outside"
             raise InputError(msg)
     elif isinstance(study.objects, LocalObjects):
-        inside = Path(destination).resolve()
+        inside = local_path(destination).resolve()
         if inside.is_relative_to(study.objects.root.resolve()):
             msg = f"{destination}: lies inside the study; choose a place outside"
             raise InputError(msg)
@@ -224,7 +226,7 @@ class _Target:
         """The kind that a destination is."""
         if is_url(destination):
             return _Bucket(str(destination))
-        path = Path(destination)
+        path = local_path(destination)
         return _Zip(path) if path.suffix == ".zip" else _Directory(path)
 
     def published(self) -> Index | None:

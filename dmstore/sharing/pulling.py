@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dmstore import provenance
+from dmstore.core.given import local_path
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import (
     CorruptionError,
@@ -91,6 +92,7 @@ def pull(source: str | Path, path: str | Path, *, progress: Progress | None = No
     if is_url(path):
         msg = f"{path}: pull makes a copy on a file system; give a local path"
         raise InputError(msg)
+    target = local_path(path)
     objects = open_location(source)
     index = read_index(objects)
     if index is None:
@@ -99,7 +101,7 @@ def pull(source: str | Path, path: str | Path, *, progress: Progress | None = No
     if ANCHOR not in index.entries or not objects.exists(ANCHOR):
         msg = f"{objects.url}: no {ANCHOR} there; its publication is not finished, publish it again"
         raise StudyNotFoundError(msg)
-    with Staging(Path(path)) as staging:
+    with Staging(target) as staging:
         return _pull(source, objects, index, staging, counting(progress, "pull"))
 
 
@@ -138,7 +140,7 @@ def _pull(
 def _origin(source: str | Path, index: Index) -> OriginDocument:
     return {
         # A URL holds no credentials: it would have been refused.
-        "source": str(source).rstrip("/") if is_url(source) else Path(source).absolute().name,
+        "source": str(source).rstrip("/") if is_url(source) else local_path(source).absolute().name,
         "study": index.study,
         "pulled": provenance.utc_now(),
         "software": provenance.software(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmstore.core.given import local_path
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.index import INDEX
@@ -31,16 +32,16 @@ def open_location(path: str | Path, anchor: str | None = None) -> Objects:
     from dmstore.storage.objects import remote
 
     if not remote.is_url(path):
-        local = Path(path)
+        local = local_path(path)
         if local.suffix == ".zip" and local.is_file():
             from dmstore.storage.published.archive import ZipObjects
 
-            return ZipObjects(path)
+            return ZipObjects(local)
         if (local / INDEX).is_file():
             from dmstore.storage.published.published import PublishedDirectory
 
-            return PublishedDirectory(path)
-        return LocalObjects(path, anchor=anchor)
+            return PublishedDirectory(local)
+        return LocalObjects(local, anchor=anchor)
     from dmstore.storage.published import published
 
     url = str(path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.core import bits
 from dmstore.errors import (
+    ConflictError,
     ExistsError,
     InputError,
     NotFoundError,
@@ -31,7 +32,7 @@ from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import log
 from dmstore.storage.table.rows import Rows
 from dmstore.storage.table.table import Table
-from dmstore.study import declaration, plan
+from dmstore.study import changes, declaration, plan
 from dmstore.study.display import Displayed, Facts, counted, size
 from dmstore.study.plan import Block, Part
 from dmstore.study.stored_plan import StoredPlan
@@ -90,6 +91,7 @@ class Algorithm(Displayed):
         self._seed = study["seed"]
         self._plan = StoredPlan(objects, self.prefix, self.name, planned=self.planned)
         self._study = study["uuid"]
+        self._changes = changes.State()
         self._key = plan.mask_key(
             self._seed, self.name if document["masks"] == "independent" else None
         )
@@ -115,6 +117,114 @@ class Algorithm(Displayed):
     def planned_count(self) -> int:
         """Number of runs planned."""
         return sum(block.runs for block in self.blocks)
+
+    @property
+    def changes(self) -> changes.State:
+        """What became of it since it was added: whether it is removed, and a task that it was given later."""
+        self._changes = changes.read(self.objects, self.prefix, self._changes, self.uuid)
+        return self._changes
+
+    @property
+    def task(self) -> str | None:
+        """The task that trains its runs: declared with it, or given later."""
+        return self.document["task"] or self.changes.task
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the task is configured with."""
+        return dict(self.document["config"] if self.document["task"] else self.changes.config)
+
+    def give_task(self, task: str, config: Mapping[str, Any] | None = None) -> None:
+        """Say how an algorithm that was added without a task is trained. The same call again does nothing.
+
+        Parameters
+        ----------
+        task : str
+            ``package.module:function``.
+        config : mapping, optional
+            Passed to it.
+
+        Raises
+        ------
+        ExistsError
+            If it has another task.
+        ConflictError
+            If another host changed the algorithm at the same moment.
+        """
+        if self.task is not None:
+            if (self.task, self.config) == (task, dict(config or {})):
+                return
+            msg = f"algorithm {self.name!r} is trained by {self.task!r}, and runs of two tasks are not one algorithm's; add another"
+            raise ExistsError(msg)
+        state = self.changes
+        changes.add(self.objects, self.prefix, self.uuid, state, "task", task=task, config=config)
+
+    def remove(self, *, reason: str = "") -> None:
+        """Take the algorithm out of the study: nothing lists, publishes or opens it any more, and its name stays taken.
+
+        Nothing is deleted, and :meth:`dmstore.study.study.Study.restore_algorithm` takes it back. The same call again does nothing.
+
+        Parameters
+        ----------
+        reason : str
+            Stands in the log; needed where any run is stored.
+
+        Raises
+        ------
+        InputError
+            If it has runs and there is no reason.
+        ConflictError
+            If a run was stored at the same moment, and there is no reason: the algorithm is there again then.
+        """
+        self._check_empty(reason)
+        if not self.changes.removed:
+            state = self.changes
+            changes.add(self.objects, self.prefix, self.uuid, state, "remove", reason=reason)
+        try:
+            # A worker may have been storing one.
+            self._check_empty(reason or self.changes.reason)
+        except InputError as error:
+            self.restore(reason="a run was stored meanwhile")
+            raise ConflictError(str(error)) from None
+
+    def _check_empty(self, reason: str) -> None:
+        """Refuse to remove stored rows, retracted ones too, without a word why."""
+        state = self.table.snapshot()
+        rows = len(state.run) + len(state.manifest.retracted) + len(state.conflicts)
+        if rows and not reason.strip():
+            msg = f"algorithm {self.name!r} has {counted(rows, 'stored row')}; say why it is removed with --reason (they stay stored)"
+            raise InputError(msg)
+
+    def restore(self, *, reason: str = "") -> None:
+        """Take a removed algorithm back. The same call again does nothing.
+
+        Parameters
+        ----------
+        reason : str
+            Stands in the log.
+
+        Raises
+        ------
+        ConflictError
+            If another host changed the algorithm at the same moment.
+        """
+        state = self.changes
+        if state.removed:
+            changes.add(self.objects, self.prefix, self.uuid, state, "restore", reason=reason)
+
+    def require(self) -> None:
+        """Refuse to go on where the algorithm is removed.
+
+        Raises
+        ------
+        NotFoundError
+            With the reason, and how to take it back.
+        """
+        state = self.changes
+        if state.removed:
+            why = f" ({state.reason})" if state.reason else ""
+            msg = f"algorithm {self.name!r} was removed{why}, and its name stays taken; 'dmstore remove {self.objects.url} {self.name} --restore' takes it back"
+            raise NotFoundError(msg)
 
     def extend(self, runs: int, *, repeats: int = 1) -> Block:
         """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
@@ -512,13 +622,24 @@ def require_study(objects: Objects) -> None:
         raise StudyNotFoundError(msg)
 
 
-def open_algorithm(objects: Objects, study: StudyDocument, name: str) -> Algorithm:
-    """Open an algorithm.
+def algorithm_names(objects: Objects) -> dict[str, changes.State]:
+    """Names of all algorithms, removed ones too, and what became of each."""
+    return {
+        name: changes.read(objects, f"algorithms/{name}/")
+        for name in objects.children("algorithms/")
+        if objects.exists(f"algorithms/{name}/algorithm.json")
+    }
+
+
+def open_algorithm(
+    objects: Objects, study: StudyDocument, name: str, *, removed: bool = False
+) -> Algorithm:
+    """Open an algorithm, one that is removed only where that is asked for.
 
     Raises
     ------
     NotFoundError
-        If the study has none of this name.
+        If the study has none of this name, or it is removed.
     FormatError
         If its document is damaged, of another study, or of another format.
     """
@@ -528,7 +649,8 @@ def open_algorithm(objects: Objects, study: StudyDocument, name: str) -> Algorit
         document = load_document("algorithm", objects.get(where), where)
     except (FileNotFoundError, NotADirectoryError):
         require_study(objects)
-        known = ", ".join(objects.children("algorithms/")) or "none yet"
+        known = ", ".join(n for n, s in algorithm_names(objects).items() if not s.removed)
+        known = known or "none yet"
         msg = (
             f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"
         )
@@ -537,7 +659,10 @@ def open_algorithm(objects: Objects, study: StudyDocument, name: str) -> Algorit
         msg = f"{where}: belongs to study {document['study']}, not to this one"
         raise InputError(msg)
     declaration.check(document, name, study["targets"], where)
-    return Algorithm(objects, study, document)
+    algorithm = Algorithm(objects, study, document)
+    if not removed:
+        algorithm.require()
+    return algorithm
 
 
 def add_algorithm(

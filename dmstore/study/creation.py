@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.core.given import local_path
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.schema.documents import dump_document
 from dmstore.schema.typed_documents import AboutDocument, StudyDocument, StudyTrain
@@ -69,7 +70,7 @@ def create_study(
     StorageError
         If the file system refuses; nothing is left behind then.
     """
-    target = Path(path)
+    target = Path(path) if is_url(path) else local_path(path)
     if isinstance(examples, Mapping):
         arrays, where = dict(examples), "examples"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,20 @@ def open_study(path: str | Path) -> Study:
     return Study(objects, load_document("study", raw, f"{objects.url}/{ANCHOR}"))
 
 
+def check_opened(study: object) -> None:
+    """Say how a study is opened where its path was given.
+
+    Raises
+    ------
+    InputError
+        If it is no study.
+    """
+    if not isinstance(study, Study):
+        shown = f"{study!r:.80}" if isinstance(study, str | Path) else f"{type(study).__name__}"
+        msg = f"{shown} is no opened study; give dmstore.open_study(path)"
+        raise InputError(msg)
+
+
 class Study(Displayed):
     """An opened study. Make one with :func:`open_study` or :func:`create_study`.
 
@@ -95,12 +110,61 @@ class Study(Displayed):
 
     @property
     def algorithms(self) -> list[str]:
-        """Names of the algorithms."""
-        return [
-            name
-            for name in self.objects.children("algorithms/")
-            if self.objects.exists(f"algorithms/{name}/algorithm.json")
-        ]
+        """Names of the algorithms, without those that were removed."""
+        listed = algorithms.algorithm_names(self.objects)
+        return [name for name, state in listed.items() if not state.removed]
+
+    @property
+    def removed(self) -> dict[str, str]:
+        """Names of the algorithms that were removed, and why."""
+        listed = algorithms.algorithm_names(self.objects)
+        return {name: state.reason for name, state in listed.items() if state.removed}
+
+    def remove_algorithm(self, name: str, *, reason: str = "") -> None:
+        """Take an algorithm out of the study; see :meth:`Algorithm.remove`. The same call again does nothing.
+
+        Parameters
+        ----------
+        name : str
+        reason : str
+            Stands in the log; needed where any run is stored.
+
+        Raises
+        ------
+        NotFoundError
+            If there never was one of this name.
+        InputError
+            If it has runs and there is no reason.
+        ConflictError
+            If a run was stored at the same moment, and there is no reason.
+        """
+        algorithms.open_algorithm(self.objects, self.document, name, removed=True).remove(
+            reason=reason
+        )
+
+    def restore_algorithm(self, name: str, *, reason: str = "") -> Algorithm:
+        """Take a removed algorithm back, with all that is stored of it.
+
+        Parameters
+        ----------
+        name : str
+        reason : str
+            Stands in the log.
+
+        Returns
+        -------
+        Algorithm
+
+        Raises
+        ------
+        NotFoundError
+            If there never was one of this name.
+        ConflictError
+            If another host changed the algorithm at the same moment.
+        """
+        opened = algorithms.open_algorithm(self.objects, self.document, name, removed=True)
+        opened.restore(reason=reason)
+        return opened
 
     @property
     def class_names(self) -> list[str]:
@@ -121,9 +185,13 @@ class Study(Displayed):
         Raises
         ------
         InputError
-            If there is no such class.
+            If there is no such class, or there are several.
         """
-        if text in self.class_names:
+        numbers = [number for number, name in enumerate(self.class_names) if name == text]
+        if len(numbers) > 1:
+            msg = f"class {text!r} is the name of classes {' and '.join(map(str, numbers))}; give the number of one"
+            raise InputError(msg)
+        if numbers:
             return self.class_names.index(text)
         if text.isdecimal() and int(text) < len(self.class_names):
             return int(text)
@@ -453,11 +521,11 @@ class Study(Displayed):
         own = target_set in (None, opened.target_set)
         outputs = None if own else self.target_outputs(algorithm, str(target_set))
         shown = opened.target_set if own else str(target_set)
+        return RunsView(opened, outputs, self.uuid, functools.partial(self._names, shown))
 
-        def names() -> dict[str, Any]:
-            return {**self.labels(shown), "class": self.class_names}
-
-        return RunsView(opened, outputs, self.uuid, names)
+    def _names(self, target_set: str) -> dict[str, Any]:
+        """Coordinates of a view on a target set."""
+        return {**self.labels(target_set), "class": self.class_names}
 
     def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
@@ -585,8 +653,10 @@ class Study(Displayed):
 
     @property
     def comparisons(self) -> list[ComparisonDocument]:
-        """Documents of finished comparisons, oldest first."""
-        return results.comparisons(self.objects)
+        """Documents of finished comparisons of algorithms that are there, oldest first."""
+        gone = set(self.removed)
+        listed = results.comparisons(self.objects)
+        return [entry for entry in listed if not gone & set(entry["algorithms"])]
 
     def comparison(self, a: str, b: str, comparison: str | None = None) -> xr.Dataset:
         """A finished comparison of two algorithms.
@@ -646,18 +716,20 @@ class Study(Displayed):
         """
         index = self.targets.indexes["target"]
         if target not in index:
-            msg = f"target {target!r} is not in this study"
+            first = ", ".join(f"{name!r}" for name in index[:3].tolist())
+            msg = f"target {target!r} is not in this study; its {len(index)} targets have ids such as {first}"
+            if isinstance(target, int | np.integer) and index.dtype.kind not in "iu":
+                msg += f" (give study.targets.target.values[{target}] for the one at that place)"
             raise NotFoundError(msg)
         position = int(index.get_loc(target))
-
-        def weights() -> dict[str, NDArray[np.float32]]:
-            fitted = [
-                name for name in self.algorithms if any(f["complete"] for f in self.fits(name))
-            ]
-            rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
-            return {name: np.asarray(row.values) for name, row in rows.items()}
-
+        weights = functools.partial(self._weights, position)
         return Target(target, weights, self.train["train"].values, self.label("train"))
+
+    def _weights(self, position: int) -> dict[str, NDArray[np.float32]]:
+        """Weights of one target under each algorithm that is fitted."""
+        fitted = [name for name in self.algorithms if any(f["complete"] for f in self.fits(name))]
+        rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
+        return {name: np.asarray(row.values) for name, row in rows.items()}
 
     @property
     def about(self) -> AboutDocument:

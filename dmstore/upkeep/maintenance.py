@@ -21,7 +21,7 @@ from dmstore.study import annotation, plan
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.plan import Block
 from dmstore.study.results import runs_of
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs, joined
 from dmstore.upkeep.retraction import retracted_since
 from dmstore.upkeep.tables import later_outputs, tables
@@ -48,7 +48,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     -------
     dict
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
-        names), ``bytes``, ``comparisons``, and ``algorithms``: of each the planned, stored, pending
+        names), ``bytes``, ``comparisons``, and ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
@@ -58,6 +58,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     NotFoundError
         If the study has no algorithm of this name.
     """
+    check_opened(study)
     sets = study.target_sets
     own = {
         name: annotation.own_columns(study.objects, entry["path"])
@@ -83,6 +84,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         },
         "bytes": sum(shared) + sum(entry["bytes"] for entry in algorithms.values()),
         "algorithms": algorithms,
+        "removed": study.removed if algorithm is None else {},
         "comparisons": [
             {"comparison": c["comparison"], "algorithms": c["algorithms"]}
             for c in study.comparisons
@@ -206,6 +208,7 @@ def compact(
     StorageError
         If the storage refuses, or lets a name be created twice.
     """
+    check_opened(study)
     done = {}
     for name in [algorithm] if algorithm else study.algorithms:
         for label, table in tables(study, name):
@@ -242,6 +245,7 @@ def vacuum(
     StorageError
         If the storage refuses.
     """
+    check_opened(study)
     if problem := next(gaps(study, algorithm), None):
         msg = f"{problem.where}: {problem.text}; nothing was deleted ('dmstore verify {study.path}' tells all)"
         raise CorruptionError(msg)

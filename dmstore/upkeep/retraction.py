@@ -20,7 +20,7 @@ from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted
 from dmstore.study.results import base_of
 from dmstore.study.selection import Condition, meets, select
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs, short_digests
 
 
@@ -59,6 +59,7 @@ def retract(
     StorageError
         If the storage refuses; nothing is retracted then.
     """
+    check_opened(study)
     return retract_runs(study.algorithm(algorithm), where, reason=reason, dry_run=dry_run)
 
 

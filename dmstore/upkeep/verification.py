@@ -15,7 +15,7 @@ from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups, log
 from dmstore.study import annotation, results
 from dmstore.study.examples import read_ids
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.tables import is_copy, later_outputs, tables
 
@@ -44,6 +44,7 @@ def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
     NotFoundError
         If the study has no algorithm of this name.
     """
+    check_opened(study)
     if algorithm:
         study.algorithm(algorithm)
     objects = study.objects
@@ -148,11 +149,10 @@ def unnamed_sets(objects: Objects, named: set[str]) -> Iterator[tuple[str, str]]
 
 def _nameless_algorithms(study: Study) -> Iterator[Problem]:
     """Folders of algorithms that have rows and no document: an algorithm is there once it has one."""
-    known = study.algorithms
     for name in study.objects.children("algorithms/"):
         where = f"algorithms/{name}"
-        inside = study.objects.children(f"{where}/")
-        if name not in known and {"runs", "outputs", "full"} & set(inside):
+        inside = set(study.objects.children(f"{where}/"))
+        if "algorithm.json" not in inside and {"runs", "outputs", "full"} & inside:
             yield Problem(
                 "missing", f"{where}/algorithm.json", f"is not there, but its runs are; {_COPY}"
             )

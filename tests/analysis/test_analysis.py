@@ -107,6 +107,40 @@ def test_explained_variance_and_delta():
     assert np.isclose(analysis.explained_variance(a, everything).sum(), 1)
 
 
+def test_one_direction_is_taken_and_other_dims_are_named():
+    a, b = weights(0), weights(1)
+    direction = xr.DataArray(np.eye(TRAIN)[:3], dims=("component", "train"))
+    for one in (direction[1], direction.assign_coords(component=range(3)).sel(component=1)):
+        gap = analysis.delta(a, b, one)
+        assert gap.dims == ()
+        assert np.isclose(gap, analysis.delta(a, b, direction)[1])
+    residuals = analysis.residual(a, b)
+    projection = analysis.pca(residuals, components=2).projection
+    several = direction.expand_dims(algorithm=2)
+    for call, words in (
+        (lambda: analysis.delta(a, b, several), "choose along 'algorithm'"),
+        (lambda: analysis.delta(a, b, direction[:, 1:]), "not have the same train ids"),
+        (lambda: analysis.normalize(a[0]), r"isel\(target=\[0\]\)"),
+        (lambda: analysis.cosine(a[0], b[0]), r"isel\(target=\[0\]\)"),
+        (lambda: analysis.residual(a.values, b.values), "no labelled array"),
+        (lambda: analysis.relative_influence(a[0], b[0], np.array([0])), "keep 'target'"),
+        (lambda: analysis.subpopulation(projection[0], np.zeros(TARGET, int)), "'component'"),
+        (lambda: analysis.pca(residuals.residual), "residual"),
+        (lambda: analysis.modeldiff(a, b, components="x"), "components 'x': give a whole"),
+        (lambda: analysis.modeldiff(a, b, random_state=-1), "random_state -1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+def test_modeldiff_takes_arrays_and_needs_no_names():
+    a, b = weights(0), weights(1)
+    named = analysis.modeldiff(
+        a.to_dataset(name="weight"), b.to_dataset(name="weight"), names=("a", "b"), components=2
+    )
+    assert named.identical(analysis.modeldiff(a.T, b, components=2))
+
+
 def test_proposition_1_factor():
     """On raw rows, sensitivity to inclusion probabilities (1 + u) / 2 is a quarter of (theta.u)^2."""
     draw = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Every command, as a user types it."""
 
 import html
+import io
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from helpers import examples, fill
 from paths import ROOT
 
 import dmstore
-from dmstore import cli, readers
+from dmstore import cli, counterfactual, readers
 from dmstore.cli import output
+from dmstore.errors import IncompleteError
+from dmstore.training.task import make_task
 
 TASK = "dmstore.training.tasks:dense"
 
@@ -223,6 +226,7 @@ REFUSED = {
     "train": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
     "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
+    "remove": ["nowhere", "a"],
     "export": ["nowhere", "a", "--to", "npy", "out"],
     "status": ["nowhere"],
     "verify": ["nowhere"],
@@ -432,6 +436,49 @@ def test_a_misspelt_task_adds_nothing(tmp_path):
     )
     assert "has no 'dens'" in str(result.exception)
     assert dmstore.open_study(path).algorithms == []
+
+
+def test_what_a_terminal_cannot_show_ends_no_command(tmp_path, monkeypatch):
+    np.savez(tmp_path / "e.npz", **examples())
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["init", str(tmp_path / "\u2192.dm"), "--examples", str(tmp_path / "e.npz")])
+    assert ended.value.code == 0
+    shown.flush()
+    assert b"\\u2192.dm" in shown.buffer.getvalue()
+
+
+def test_tasks_of_the_working_directory_are_found_by_every_command_that_makes_one(
+    tmp_path, monkeypatch
+):
+    dmstore.create_study(tmp_path / "s.dm", examples(), seed=1)
+    (tmp_path / "own_task_here.py").write_text(
+        "from dmstore.training.tasks import dense\n\ndef make(*given):\n    return dense(*given)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.json").write_text('{"epochs": 1, "batch_size": 7}')
+    task = ["--task", "own_task_here:make", "--config", "c.json"]
+    patch = ["--class", "0", "--name", "n", "--rows", "0", "--columns", "0", "-Q"]
+
+    def check(study, a, *_, **__):
+        document = study.algorithm(a).document
+        make_task(study, document["task"], document["config"], ["margin"])
+        raise IncompleteError("made")
+
+    monkeypatch.setattr(counterfactual, "check", check)
+    for command, code in (
+        (["add", "s.dm", "a", "--runs", "2", *task], 0),
+        (["train", "s.dm", "a", "-Q"], 0),
+        (["counterfactual", "s.dm", "a", "b", *patch], 1),
+    ):
+        # As in a process of its own that an installed script started.
+        monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+        sys.modules.pop("own_task_here", None)
+        done = CliRunner().invoke(cli.group, command)
+        assert done.exit_code == code, done.output
+        assert isinstance(done.exception, IncompleteError) == (code == 1), done.exception
+        assert "warning" not in done.output
 
 
 def test_a_mistyped_condition_says_what_is_there(tmp_path):

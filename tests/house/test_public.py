@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import dmstore
+from dmstore.errors import DmstoreError
 from dmstore.regression.problem.parameters import FitOptions, Parameters
 
 PACKAGES = ("analysis", "regression", "sharing", "training")
@@ -122,3 +123,18 @@ def test_no_function_has_the_name_of_a_module_beside_it(package):
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
         assert "ModuleNotFoundError" in done.stderr, f"{package}.{name} is a module too"
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in FUNCTIONS.items() if "study" in [p for p, _ in arguments(f)[0][:1]]]
+)
+def test_a_path_is_no_study_and_it_is_said_how_to_open_one(name, tmp_path):
+    function = FUNCTIONS[name]
+    given, signature = arguments(function)
+    needed = [n for n, _ in given[1:] if signature.parameters[n].default is inspect.Parameter.empty]
+    by_name = {n: "x" for n in needed if signature.parameters[n].kind == 3}
+    by_place = ["x" for n in needed if signature.parameters[n].kind in (0, 1)]
+    for wrong in (str(tmp_path / "s.dm"), tmp_path, None):
+        with pytest.raises(DmstoreError, match="open_study\\(path\\)"):
+            # What is lazy says it when it is first asked.
+            list(function(wrong, *by_place, **by_name))

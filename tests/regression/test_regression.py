@@ -12,6 +12,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse
 from designs import check_path
 from helpers import dying, make_rows
 from sklearn.linear_model import Lasso
@@ -207,6 +208,44 @@ def test_dask_and_single_target_input():
         ({"lam_ratio": 1.0}, "50 lams that do not decrease"),
         ({"outputs": np.full(30, 1e31)}, "scale outputs to below 1e"),
         ({"tolerance": 0.0}, "between 0 and 1"),
+        ({"masks": scipy.sparse.csr_array(np.eye(30))}, r"sparse matrix.*give masks.toarray\(\)"),
+        ({"outputs": scipy.sparse.coo_array(np.eye(30))}, "sparse matrix"),
+        ({"masks": [[True], [True, False]]}, "masks: .*give rows of equal length"),
+        ({"outputs": [[1.0], [1.0, 2.0]]}, "outputs: .*give rows of equal length"),
+        ({"masks": np.ma.masked_array(np.eye(30), np.eye(30))}, "masks: 30 values are masked"),
+        ({"outputs": np.ma.masked_equal(np.arange(30.0), 3)}, "outputs: 1 values are masked"),
+        (
+            {"outputs": da.from_array(np.ma.masked_equal(np.arange(30.0), 3), asarray=False)},
+            "outputs: 1 values are masked",
+        ),
+        (
+            {"masks": da.from_array(np.ma.masked_array(np.eye(30), np.eye(30)), asarray=False)},
+            "masks: 30 values are masked",
+        ),
+        ({"target_train": np.ma.masked_equal([3], 3)}, "target_train: 1 values are masked"),
+        ({"holdout": np.ma.masked_equal(np.arange(30) > 20, True)}, "holdout: 9 values are masked"),
+        ({"lam_grid": "1,2"}, "give a list of numbers"),
+        ({"lam_grid": [1, "a"]}, "give a list of numbers"),
+        ({"lam_grid": 0.5}, "give a list of numbers.*lam"),
+        ({"lam_grid": [10**400]}, "give a list of numbers"),
+        ({"lam_grid": [[0.1], [0.2, 0.3]]}, "give a list of numbers"),
+        ({"lam": 10**400}, "lam: is too large"),
+        ({"lam": "a"}, "lam 'a': give a number"),
+        ({"lams": 10**9}, "10000 lams or fewer"),
+        ({"sweeps": 2**40}, "2147483647 of the others"),
+        ({"folds": 10**20}, "2147483647 of the others"),
+        ({"folds": 10**8}, r"folds of \d+ different masks"),
+        ({"holdout": "x"}, "holdout 'x': expected a share"),
+        ({"holdout": None}, "holdout None: expected a share"),
+        ({"random_state": -1}, "random_state -1: give a whole number"),
+        ({"random_state": "seed"}, "random_state 'seed': give a whole number"),
+        ({"random_state": 0.5}, "random_state 0.5"),
+        ({"threads": -1}, "threads -1: give a whole number from 1"),
+        ({"threads": "2"}, "threads '2'"),
+        ({"halves": "no"}, "leave halves out"),
+        ({"scratch": "/nope"}, "scratch /nope: no such directory"),
+        ({"scratch": "/no\0pe"}, "no path holds a NUL"),
+        ({"memory": "much"}, "no size of memory"),
     ],
 )
 def test_bad_arguments(change, words):
@@ -511,8 +550,9 @@ def test_too_few_runs(study, algorithm):
 
 
 def test_parameters_are_checked():
-    with pytest.raises(InputError):
-        Parameters(patience=-1)
+    for wrong in ({"patience": -1}, {"halves": "no"}, {"halves": 1}, {"lam_grid": "12"}):
+        with pytest.raises(InputError):
+            Parameters(**wrong)
 
 
 def test_a_unit_that_is_constant_in_a_part_gets_no_weight_there():
@@ -667,6 +707,39 @@ def test_runs_are_put_in_one_order_and_numbers_are_taken():
         assert np.array_equal(found[name], values, equal_nan=True), name
     with pytest.raises(InputError, match="holdout and masks have different labels along 'run'"):
         lasso_path(seen, said, holdout=held.assign_coords(run=np.arange(300)))
+
+
+def test_layout_and_pandas_change_nothing_but_the_labels():
+    import pandas as pd
+
+    masks, outputs = problem(300, 20, targets=2)
+    plain = lasso_path(masks, outputs)
+    ids, names = [f"r{n}" for n in range(300)], [f"u{n}" for n in range(20)]
+    seen = pd.DataFrame(masks, index=ids, columns=names)
+    said = pd.DataFrame(outputs, index=ids, columns=["x", "y"])
+    several = seen.set_axis(pd.MultiIndex.from_product([["a", "b"], range(10)]), axis=1)
+    for one, other in (
+        (np.asfortranarray(masks), np.asfortranarray(outputs)),
+        (masks.tolist(), outputs.tolist()),
+        (np.ma.masked_array(masks, False), np.ma.masked_array(outputs, False)),
+        (seen, said),
+        (seen, said[::-1]),
+        (several, said),
+        (seen.astype(int), outputs),
+    ):
+        result = lasso_path(one, other)
+        for name, values in plain.items():
+            assert np.array_equal(result[name], values, equal_nan=True), name
+    labelled = lasso_path(seen, said)
+    assert labelled.train.values.tolist() == names
+    assert labelled.target.values.tolist() == ["x", "y"]
+    single = lasso_path(
+        seen, said["y"][::-1], holdout=pd.Series(np.arange(300) % 7 == 0, ids)[::-1]
+    )
+    alone = lasso_path(masks, outputs[:, 1], holdout=np.arange(300) % 7 == 0)
+    assert np.array_equal(single.weight, alone.weight)
+    with pytest.raises(InputError, match="different labels along 'run'"):
+        lasso_path(seen, said.set_axis(range(300)))
 
 
 def test_a_result_can_be_saved(tmp_path):

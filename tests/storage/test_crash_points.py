@@ -26,7 +26,8 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups, log
-from dmstore.study import annotation
+from dmstore.study import annotation, results
+from dmstore.study.algorithm import algorithm_names, open_algorithm
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.verification import verify
@@ -85,6 +86,16 @@ def absorbed(root):
 
 def empty(root):
     plain(root, runs=0)
+
+
+def without_task(root):
+    bare(root)
+    dmstore.open_study(root / STUDY).add_algorithm("beta", runs=9)
+
+
+def removed(root):
+    without_task(root)
+    dmstore.open_study(root / STUDY).remove_algorithm("beta")
 
 
 def only_examples(root):
@@ -279,6 +290,9 @@ CASES = {
     "add": Case(
         command("add", "beta", "--runs", 40, "--output", "margin"), bare, done=1, points=16
     ),
+    "add a task": Case(command("add", "beta", "--task", TASK), without_task, points=3),
+    "remove": Case(command("remove", "beta"), without_task, points=3),
+    "remove --restore": Case(command("remove", "beta", "--restore"), removed, points=3),
     "extend": Case(command("extend", "alpha", "--runs", 50), plain),
     "ingest": Case(command("ingest", "alpha", "./in", "-Q"), workers, points=9),
     "ingest --create": Case(
@@ -391,9 +405,11 @@ def study_content(path):
             if re.search(r"(report\.html|counterfactual-.*)$", info.name)
         },
     }
-    for name in study.algorithms:
-        opened = study.algorithm(name)
+    for name in algorithm_names(objects):
+        opened = open_algorithm(objects, study.document, name, removed=True)
         found[name] = {
+            "removed": opened.changes.removed,
+            "task": (opened.task, opened.config),
             "blocks": opened.blocks,
             "rows": rows(opened.table),
             "outputs": {
@@ -404,7 +420,7 @@ def study_content(path):
             "retracted": len(opened.table.view().manifest.retracted),
             "fits": {
                 fit["fit"]: complete(objects, f"datamodels/{name}/{fit['fit']}/")
-                for fit in study.fits(name)
+                for fit in results.fits(objects, name)
                 if fit["complete"]
             },
         }

@@ -1,5 +1,6 @@
 """Segments, views, compaction, vacuum, tags, verification: one process."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -633,3 +634,25 @@ def test_tiles_refuse_a_damaged_shard(algorithm, damage):
     with pytest.raises((DmstoreError, OSError), match=wanted):
         view.read(["margin"])
     assert any("margin/c/0/0" in problem.text for problem in verify(algorithm.table))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EIO, errno.ENOTSUP, errno.EPERM])
+def test_a_refused_hard_link_is_called_that(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(StorageError, match=r"hard link; keep the study .* 'dmstore doctor'"):
+        LocalObjects(tmp_path).put_if_absent("a", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EIO])
+def test_other_refusals_do_not_speak_of_links(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(StorageError) as raised:
+        LocalObjects(tmp_path).put_if_absent("a", b"1")
+    assert "link" not in str(raised.value)

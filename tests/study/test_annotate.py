@@ -14,6 +14,7 @@ from helpers import TRAIN, examples, files
 
 import dmstore
 from dmstore.errors import CorruptionError, ExistsError, InputError, NotFoundError
+from dmstore.readers.columns import in_order, read_columns
 from dmstore.study import annotation
 from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.verification import verify
@@ -274,6 +275,7 @@ BAD_FILES = {
     "latin.csv": (b"a\n\xe9\n", "UTF-8"),
     "unclosed.csv": (b'a\n"x', "no valid .csv"),
     "control.csv": (b"a\x07\n" + b"1\n" * TRAIN, "not allowed"),
+    "two-ids.csv": (b"id,ID\n" + b"1,1\n" * TRAIN, "each hold the ids"),
     "ids.csv": (b"id,a\n" + b"1,1\n" * TRAIN, "every id"),
     "id-twice.csv": (
         b"id,a\n" + b"".join(b"%d,1\n" % (i // 2) for i in range(TRAIN)),
@@ -303,6 +305,17 @@ def test_bad_files_change_nothing(tmp_path, kept, name):
     assert any(word in err for word in words.split("|")), err
     assert "\x07" not in err
     assert files(Path(kept.path)) == before
+
+
+@pytest.mark.parametrize("name", ["ID", "Id", " id "])
+def test_ids_may_be_spelt_as_spreadsheets_do(tmp_path, name):
+    (tmp_path / "c.csv").write_text(f"{name},v\n" + "".join(f"{i},{i}\n" for i in range(9)[::-1]))
+    np.savez(tmp_path / "c.npz", **{name: np.arange(9)[::-1], "v": np.arange(9)[::-1]})
+    for file in ("c.csv", "c.npz"):
+        for only in (None, "v"):
+            columns = in_order(read_columns(tmp_path / file, only), np.arange(9), file)
+            assert list(columns) == ["v"]
+            assert columns["v"].tolist() == list(range(9))
 
 
 def test_pickles_and_missing_files(tmp_path, study):

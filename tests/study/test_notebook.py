@@ -1,18 +1,23 @@
 """What notebooks use: views, selections, reprs, trees; and the example notebook itself."""
 
+import contextlib
 import html.parser
 import json
+import pickle
 import shutil
 import sys
+import uuid
 import warnings
 
 import numpy as np
 import pytest
+import webserver
 import xarray as xr
-from helpers import fill
+from helpers import examples, fill
 from paths import ROOT
 
 import dmstore
+from dmstore.errors import InputError
 
 NOTEBOOK = ROOT / "examples/explore.ipynb"
 
@@ -52,6 +57,33 @@ def test_the_notebook_runs(tmp_path):
     shown = json.dumps(notebook.cells[-1].outputs)
     assert "250 of 250" in shown
     assert "text/html" in shown
+
+
+@pytest.mark.parametrize("place", ["folder", "published", "archive", "web"])
+def test_what_was_computed_once_can_be_sent_to_another_process(study, algorithm, tmp_path, place):
+    from dmstore.sharing import publish
+
+    fill(algorithm, range(40))
+    dmstore.compact(study)
+    fill(algorithm, range(40, 50))
+    if place != "folder":
+        publish(study, tmp_path / ("p.zip" if place == "archive" else "p"))
+    with webserver.serve(tmp_path) if place == "web" else contextlib.nullcontext() as server:
+        path = {"published": tmp_path / "p", "archive": tmp_path / "p.zip"}.get(place, study.path)
+        opened = dmstore.open_study(f"{server.url}/p" if server else path)
+        view = opened.view("alpha")
+        margin = view.dataset.margin.values
+        for sent in (opened, view, view.dataset, opened.runs("alpha"), opened.target(3)):
+            back = pickle.loads(pickle.dumps(sent))
+            if isinstance(back, xr.Dataset):
+                assert np.array_equal(back.margin.values, margin)
+        assert np.array_equal(pickle.loads(pickle.dumps(view)).dataset.margin.values, margin)
+
+
+def test_what_is_in_memory_says_that_it_stays_there():
+    made = dmstore.create_study(f"memory://{uuid.uuid4().hex}/s", examples())
+    with pytest.raises(InputError, match="this process alone"):
+        pickle.dumps(made)
 
 
 class Tags(html.parser.HTMLParser):

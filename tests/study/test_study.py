@@ -110,6 +110,22 @@ def test_paths_that_are_taken(tmp_path, study):
     assert dmstore.create_study(tmp_path / "empty", examples()).algorithms == []
 
 
+def test_a_target_that_is_not_there_shows_what_ids_look_like(tmp_path):
+    given = {**examples(), "target_id": np.array([f"t{i}" for i in range(23)])}
+    study = dmstore.create_study(tmp_path / "s", given)
+    with pytest.raises(NotFoundError, match=r"'t0', 't1', 't2' \(give .*values\[12\]"):
+        study.target(12)
+    assert study.target("t12").id == "t12"
+
+
+def test_a_class_name_that_stands_twice_is_asked_by_number(tmp_path):
+    given = {**examples(), "class_name": np.array(["crane", "dog", "crane"])}
+    study = dmstore.create_study(tmp_path / "s", given)
+    assert [study.class_number(text) for text in ("dog", "0", "2")] == [1, 0, 2]
+    with pytest.raises(InputError, match="classes 0 and 2; give the number"):
+        study.class_number("crane")
+
+
 def test_no_study_and_damaged_study(tmp_path, study):
     for path in (tmp_path, tmp_path / "nothing", Path(study.path, "study.json")):
         with pytest.raises(StudyNotFoundError, match="dmstore init"):
@@ -251,7 +267,7 @@ def test_tree_and_targets(study, algorithm):
         top.weight.sel(algorithm="alpha").values[0]
         == weight.values[np.argmax(np.abs(weight.values))]
     )
-    with pytest.raises(NotFoundError, match="target 99"):
+    with pytest.raises(NotFoundError, match=r"target 99 .* ids such as 0, 1, 2$"):
         study.target(99)
     for a, b in (("alpha", "alpha"),):
         with pytest.raises(InputError, match="itself"):

@@ -352,11 +352,21 @@ def test_at_exit_and_never_from_a_fork(algorithm, plan, folder, tmp_path, what):
     assert ingest(algorithm, [folder]).new == 1
 
 
-@pytest.mark.parametrize(("what", "code"), [("wait", -signal.SIGTERM), ("chained", 7)])
-def test_sigterm_writes_then_does_what_it_is_for(algorithm, plan, folder, tmp_path, what, code):
+@pytest.mark.parametrize(
+    ("what", "number", "code"),
+    [
+        ("wait", signal.SIGTERM, -signal.SIGTERM),
+        ("wait", signal.SIGHUP, -signal.SIGHUP),
+        ("wait", signal.SIGUSR2, -signal.SIGUSR2),
+        ("chained", signal.SIGTERM, 7),
+    ],
+)
+def test_a_signal_writes_then_does_what_it_is_for(
+    algorithm, plan, folder, tmp_path, what, number, code
+):
     process = start(tmp_path, folder, plan, what)
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ("mine\n" if what == "chained" else "")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -41,6 +42,11 @@ def test_writes_resumes_and_finishes(study, algorithm):
     assert np.array_equal(data.margin.values[0], outputs(runs[0])["margin"].astype(np.float32))
     assert data.seed.values[0] == runs[0].seed
     assert data.accuracy.values[0] == 0.5
+
+
+def test_a_writer_is_not_sent_to_another_process(study, algorithm):
+    with RunWriter(study, "alpha") as writer, pytest.raises(InputError, match="in each process"):
+        pickle.dumps(writer)
 
 
 def test_exception_in_the_loop_keeps_finished_runs(study, algorithm):
@@ -230,14 +236,18 @@ def test_close_that_fails_can_be_repeated(study, algorithm, monkeypatch):
     assert stored(study) == [0]
 
 
-def test_own_handler_is_called_after_the_runs_are_written(study, algorithm):
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU],
+)
+def test_own_handler_is_called_after_the_runs_are_written(study, algorithm, number):
     seen = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(stored(study)))
+    before = signal.signal(number, lambda number, frame: seen.append(stored(study)))
     try:
         writer = RunWriter(study, "alpha")
         run = next(writer.pending())
         writer.append(run, **outputs(run))
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         deadline = time.monotonic() + 20
         while not seen and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -246,7 +256,7 @@ def test_own_handler_is_called_after_the_runs_are_written(study, algorithm):
         writer.append(second, **outputs(second))
         writer.close()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert stored(study) == [0, 1]
 
 
@@ -286,12 +296,30 @@ def start(study, how):
         process.communicate()
 
 
-def test_sigterm_writes_and_dies(study, algorithm):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_that_ends_a_job_writes_and_ends_it(study, algorithm, number):
     with start(study, "wait") as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == -signal.SIGTERM
+        process.send_signal(number)
+        assert process.wait(30) == -number
     assert stored(study) == [0, 1, 2]
+
+
+def test_a_signal_that_is_ignored_writes_and_stays_ignored(study, algorithm):
+    """As SIGHUP is below nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with RunWriter(study, "alpha") as writer:
+            run = next(writer.pending())
+            writer.append(run, **outputs(run))
+            os.kill(os.getpid(), signal.SIGHUP)
+            deadline = time.monotonic() + 20
+            while not writer.acknowledged and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert stored(study) == [0]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_sigusr1_writes_and_goes_on(study, algorithm):

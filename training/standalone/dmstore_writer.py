@@ -9,7 +9,7 @@ it makes the plan's masks and seeds and knows what is still to do:
 
 Without one it takes what it is given: ``Writer("runs").append(17, mask=mask, margin=margin)``.
 
-Runs are written at 64, 10 minutes after the oldest waiting one, at exit, on SIGTERM and SIGUSR1, and
+Runs are written at 64, 10 minutes after the oldest waiting one, at exit, on the signals that end jobs (SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU), and
 by ``flush()``. Only a run in a finished, fsynced file is counted as acknowledged. Later, anywhere:
 ``dmstore ingest STUDY ALGORITHM runs``.
 """
@@ -50,6 +50,9 @@ _TIMES = (946684800000, 4102444800000)
 # Integers that a float64 holds exactly: a store may have to keep a column as such.
 _EXACT = 2**53
 _log = logging.getLogger("dmstore_writer")
+# Batch systems send these before they end a job, a terminal that closes sends SIGHUP.
+_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
+_ONLY_WRITES = getattr(signal, "SIGUSR1", None)
 
 
 class WriterError(ValueError):
@@ -121,7 +124,7 @@ class Plan:
     def load(cls, path: Any) -> Plan:
         """Read a plan's file."""
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(os.path.expanduser(path), encoding="utf-8") as file:
                 document = json.load(file)
         except (OSError, ValueError, RecursionError) as error:
             raise WriterError(f"{path}: cannot be read as a plan ({error})") from None
@@ -177,7 +180,7 @@ class Writer:
         self.plan = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
         if self.plan is not None:
             study, algorithm = self.plan.study, self.plan.algorithm
-        self.folder = os.path.abspath(os.fspath(folder))
+        self.folder = os.path.abspath(os.path.expanduser(os.fspath(folder)))
         self.acknowledged = 0
         self._identity = {"study": study, "algorithm": algorithm}
         self._flush_runs, self._flush_seconds = flush_runs, flush_seconds
@@ -199,7 +202,7 @@ class Writer:
                     os.unlink(path)
         atexit.register(self.close)
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, n, None) for n in ("SIGTERM", "SIGUSR1")):
+            for number in (getattr(signal, n, None) for n in _SIGNALS):
                 if number is not None:
                     self._handlers[number] = signal.signal(number, self._on_signal)
         threading.Thread(target=self._watch, name="dmstore-flush", daemon=True).start()
@@ -390,7 +393,7 @@ class Writer:
         previous = self._handlers.get(number)
         if callable(previous):
             previous(number, frame)
-        elif previous in (None, signal.SIG_DFL) and (number == signal.SIGTERM or not own):
+        elif previous in (None, signal.SIG_DFL) and (number != _ONLY_WRITES or not own):
             # SIGUSR1 asks a writer to write, as batch systems use it, and nothing more.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

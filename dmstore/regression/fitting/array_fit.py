@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmstore.core.memory import parse
-from dmstore.core.threads import blas_threads, cores
+from dmstore.core.given import local_path, seed_of, threads_of
+from dmstore.core.memory import check_scratch, parse
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 from dmstore.regression.fitting.array_inputs import (
     aligned,
     apart,
+    computed,
     folds_of,
     in_order,
     labels,
+    named,
     packed,
     plain,
     units,
@@ -53,7 +56,7 @@ def lasso_path(
     ----------
     masks : (run, train) bool
         NumPy or dask array; what each run saw. Numbers 0 and 1 are taken too. Where `masks` and `outputs` are
-        xarray's with a dimension ``run`` they are put in one order of its labels.
+        xarray's with a dimension ``run``, or pandas' tables, they are put in one order of its labels.
     outputs : (run, target) or (run,) float
         NumPy or dask array; what each run says on each target. A dask array is read in blocks of 256
         targets, once for each stage where Grams are large.
@@ -105,7 +108,7 @@ def lasso_path(
     Raises
     ------
     InputError
-        For wrong shapes or dtypes, outputs that are NaN or beyond 1e30, fewer than 20 runs, an empty
+        For wrong shapes or dtypes, sparse matrices, outputs that are NaN, masked or beyond 1e30, fewer than 20 runs, an empty
         holdout, more folds than masks, a `target_train` that is no column, or less memory than a fit needs
         beside the Grams.
     StorageError
@@ -136,11 +139,13 @@ def lasso_path(
     parameters = Parameters(**options)
     folds = parameters.folds
     registry.load(parameters.solver)
-    masks, outputs = aligned(masks, outputs)
-    holdout = in_order(holdout, masks, 0, "holdout")
-    target_train = in_order(target_train, outputs, 1, "target_train")
-    seen: Any = plain(masks)
-    values: Any = plain(outputs)
+    random_state, threads = seed_of(random_state), threads_of(threads)
+    check_scratch(scratch)
+    masks, outputs = aligned(named(masks, "run", "train"), named(outputs, "run", "target"))
+    holdout = in_order(named(holdout, "run"), masks, 0, "holdout")
+    target_train = in_order(named(target_train, "target"), outputs, 1, "target_train")
+    seen: Any = plain(masks, "masks")
+    values: Any = plain(outputs, "outputs")
     values = values[:, None] if values.ndim == 1 else values
     if seen.ndim != 2 or values.ndim != 2 or 0 in values.shape + seen.shape:
         msg = f"masks {seen.shape} and outputs {values.shape}: expected (run, train) and (run, target), none of them empty"
@@ -162,7 +167,6 @@ def lasso_path(
         raise InputError(msg)
     unit = units(target_train, targets, train)
     sets = folds_of(seen, folds, random_state) if folds else apart(holdout, seen, random_state)
-    threads = threads or cores()
     blocks = _Kept(targets)
     fitting = Fitting(
         _ArrayRuns(seen, values, sets),
@@ -170,7 +174,7 @@ def lasso_path(
         parameters,
         threads,
         None if memory is None else parse(memory),
-        scratch,
+        None if scratch is None else local_path(scratch),
         kept=4 * train * targets,
     )
     with blas_threads(threads):
@@ -272,7 +276,9 @@ class _Kept:
 
 def _outputs(outputs: Any, block: slice) -> NDArray[np.float64]:
     """Outputs of some targets, checked."""
-    values = np.asarray(outputs[:, block], dtype=np.float64)
+    # In rows, whatever the layout was: it decides the order in which means are summed.
+    part = plain(computed(outputs[:, block]), "outputs")
+    values = np.asarray(part, dtype=np.float64, order="C")
     if not np.isfinite(values).all():
         run, target = map(int, np.argwhere(~np.isfinite(values))[0])
         msg = f"outputs: {values[run, target]} in run {run}, target {block.start + target}; leave out runs with missing outputs"

@@ -44,7 +44,7 @@ def in_order(array: Any, like: Any, axis: int, what: str) -> Any:
 
 def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
     """Rows of masks that are bool, or numbers 0 and 1."""
-    masks = np.asarray(rows)
+    masks = np.ascontiguousarray(_unmasked(computed(rows), "masks"))
     if masks.dtype == np.bool_:
         return masks
     wrong = (masks != 0) & (masks != 1)
@@ -55,10 +55,57 @@ def _bool(rows: Any, start: int) -> NDArray[np.bool_]:
     return masks.astype(np.bool_)
 
 
-def plain(array: Any) -> Any:
-    """A NumPy or dask array of what was given."""
+def named(array: Any, *dims: str) -> Any:
+    """What pandas labels as xarray does, with these dims; anything else as it is."""
+    if not hasattr(array, "iloc") or len(array.shape) > len(dims):
+        return array
+    import xarray as xr
+
+    # A name of several parts would be taken apart.
+    labels = [
+        axis.map(str) if getattr(axis, "nlevels", 1) > 1 else axis
+        for axis in (array.index, *([array.columns] if hasattr(array, "columns") else []))
+    ]
+    own = dims[: len(labels)]
+    return xr.DataArray(array.to_numpy(), dims=own, coords=dict(zip(own, labels, strict=True)))
+
+
+def plain(array: Any, what: str) -> Any:
+    """A NumPy or dask array of what was given.
+
+    Raises
+    ------
+    InputError
+        If it is sparse, has values that are masked, or is no array at all.
+    """
     array = array.data if hasattr(array, "dims") else array
-    return array if hasattr(array, "compute") else np.asarray(array)
+    kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+    if hasattr(array, "nnz") and hasattr(array, "shape"):
+        msg = f"{what}: a sparse matrix ({kind}, {array.shape}) is not taken; give {what}.toarray()"
+        raise InputError(msg)
+    if hasattr(array, "compute"):
+        # What a chunk masks is known once it is read.
+        return array
+    try:
+        values = np.asanyarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        msg = f"{what}: {kind} is no array of numbers ({' '.join(str(error).split())[:150]}); give rows of equal length, as NumPy has them"
+        raise InputError(msg) from None
+    return _unmasked(values, what)
+
+
+def computed(array: Any) -> Any:
+    """What a dask array holds; anything else as it is."""
+    return array.compute() if hasattr(array, "compute") else array
+
+
+def _unmasked(values: Any, what: str) -> NDArray[Any]:
+    """An array without a mask of its own: numpy.ma's, of which no value is masked."""
+    if np.ma.is_masked(values):
+        count = int(np.ma.getmaskarray(values).sum())
+        msg = f"{what}: {count} values are masked, and none may be missing; leave these runs or targets out"
+        raise InputError(msg)
+    return np.asarray(values)
 
 
 def labels(array: Any, count: int) -> NDArray[Any]:
@@ -86,7 +133,7 @@ def units(target_train: ArrayLike | None, targets: int, train: int) -> NDArray[n
     """The train unit of each target, -1 where it is none."""
     if target_train is None:
         return np.full(targets, -1)
-    given = np.asarray(target_train)
+    given = _unmasked(computed(plain(target_train, "target_train")), "target_train")
     if given.shape != (targets,) or given.dtype.kind not in "iu":
         msg = f"target_train {given.dtype} {given.shape}: expected integers ({targets},), a column of masks each or -1"
         raise InputError(msg)
@@ -132,8 +179,12 @@ def _holdout(
     holdout: float | Sequence[bool] | NDArray[np.bool_], masks: Any, random_state: int
 ) -> NDArray[np.bool_]:
     runs = len(masks)
-    if np.ndim(holdout) == 0:
-        share = float(holdout)  # type: ignore[arg-type]
+    given = _unmasked(computed(plain(holdout, "holdout")), "holdout")
+    if given.ndim == 0:
+        if given.dtype.kind not in "fiu":
+            msg = f"holdout {holdout!r}: expected a share such as 0.1, or bool ({runs},), True for the runs that choose lam"
+            raise InputError(msg)
+        share = float(given)
         count = round(share * runs) if 0 < share < 1 else 0
         # Repeats of a mask that is fitted on would reward weights for what is the mask's alone.
         number = _numbered(masks)
@@ -141,12 +192,12 @@ def _holdout(
         drawn = np.random.default_rng(random_state).permutation(len(size))
         apart = np.isin(number, drawn[np.cumsum(size[drawn]) - size[drawn] < count])
     else:
-        apart = np.asarray(holdout)
+        apart = given
         if apart.shape != (runs,) or apart.dtype != np.bool_:
             msg = f"holdout {apart.dtype} {apart.shape}: expected a share such as 0.1, or bool ({runs},), True for the runs that choose lam"
             raise InputError(msg)
     if not 0 < apart.sum() < runs:
-        given = holdout if np.ndim(holdout) == 0 else f"of {int(apart.sum())} of {runs} runs"
-        msg = f"holdout {given} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
+        stated = holdout if given.ndim == 0 else f"of {int(apart.sum())} of {runs} runs"
+        msg = f"holdout {stated} leaves no runs to fit on or none to choose lam with; give a share such as 0.1"
         raise InputError(msg)
     return apart

@@ -63,7 +63,12 @@ class Runs:
         split = algorithm.split(mask_id)
         part = algorithm.quarter(mask_id) % parts
         if folds:
-            fold = algorithm.fold(mask_id, folds)
+            # No more than there are runs: that many arrays alone would never end.
+            fold = algorithm.fold(mask_id, min(folds, len(mask_id) + 1))
+            if len(np.unique(fold[split != "eval"])) < folds:
+                fitted = int((split != "eval").sum())
+                msg = f"algorithm {algorithm.name!r}: {folds} folds of {fitted} runs leave one of them empty; give fewer, or train more runs"
+                raise InputError(msg)
             sets = [(split != "eval") & (fold == number) for number in range(folds)]
         else:
             sets = [split == name for name in ("train", "holdout")]
@@ -72,9 +77,6 @@ class Runs:
         ]
         train, holdout, kept = (int((split == name).sum()) for name in SPLITS)
         self.count: FitRuns = {"train": train, "holdout": holdout, "eval": kept}
-        if folds and not all(chosen.any() for chosen in sets):
-            msg = f"algorithm {algorithm.name!r}: {folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
-            raise InputError(msg)
         if not folds and not (self.count["train"] and self.count["holdout"]):
             msg = (
                 f"algorithm {algorithm.name!r}: of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "

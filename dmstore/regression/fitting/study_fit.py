@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from dmstore.core.memory import available, parse
+from dmstore.core.given import local_path, threads_of
+from dmstore.core.memory import available, check_scratch, parse
 from dmstore.core.memory import peak as peak_memory
 from dmstore.core.progress import Progress
-from dmstore.core.threads import blas_threads, cores
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 from dmstore.regression.fitting.blocks import Blocks, join
 from dmstore.regression.fitting.cluster import fit_blocks
@@ -25,7 +26,7 @@ from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
 from dmstore.study import results
 from dmstore.study.algorithm import Algorithm
-from dmstore.study.study import Study
+from dmstore.study.study import Study, check_opened
 
 
 @dataclass(frozen=True)
@@ -139,18 +140,18 @@ def fit(
     >>> fitted = fit(study, "plain", folds=5, halves=False)  # doctest: +SKIP
     >>> fitted.summary["worst_kkt"], study.datamodels("plain").weight  # doctest: +SKIP
     """
+    check_opened(study)
     parameters = Parameters(**options)
     registry.load(parameters.solver)
     memory = None if memory is None else parse(memory)
-    given, threads = threads, threads or cores()
+    given, threads = threads, threads_of(threads)
     opened = study.algorithm(algorithm)
     if parameters.lam == 0:
         unpenalised.check_size(opened.train)
     _check_output(opened, output)
+    scratch = None if scratch is None else local_path(scratch)
     # With a cluster it is the workers that must see it.
-    if scratch is not None and not cluster and not Path(scratch).is_dir():
-        msg = f"--scratch {scratch}: no such directory; make it first, on a fast disk"
-        raise InputError(msg)
+    check_scratch(None if cluster else scratch)
     started = time.monotonic()
     view = pinned(study, opened)
     grouped = functools.partial(

@@ -76,12 +76,12 @@ class Parameters:
 
     def __post_init__(self) -> None:
         # The same numbers are the same fit, however they are written, and so are those that say nothing.
-        object.__setattr__(self, "lam_grid", tuple(float(lam) for lam in self.lam_grid))
-        self._take(operator.index, "whole number", "lams", "patience", "sweeps", "folds")
+        object.__setattr__(self, "lam_grid", _numbers(self.lam_grid))
+        self._take(operator.index, "a whole number", "lams", "patience", "sweeps", "folds")
         self._take(
-            float, "number", "lam_ratio", "tolerance", *(["lam"] if self.lam is not None else [])
+            float, "a number", "lam_ratio", "tolerance", *(["lam"] if self.lam is not None else [])
         )
-        self._take(bool, "yes or no", "halves")
+        self._take(_truth, "True or False", "halves")
         if self.lam is not None:
             object.__setattr__(self, "lam", self.lam + 0.0)
         for name in self.unused(lam=self.lam is not None, grid=bool(self.lam_grid)):
@@ -89,6 +89,9 @@ class Parameters:
         solver_names.check(self.solver)
         if self.lams < 2 or self.patience < 0 or self.sweeps < 1:
             msg = f"{self.lams} lams, patience {self.patience}, {self.sweeps} sweeps: give 2 lams or more (the first leaves no weights; for one of your own, lam), patience 0 or more, and 1 sweep or more"
+            raise InputError(msg)
+        if self.count > _MOST_LAMS or max(self.patience, self.sweeps, self.folds) > _MOST:
+            msg = f"{self.count} lams, patience {self.patience}, {self.sweeps} sweeps, {self.folds} folds: give {_MOST_LAMS} lams or fewer, and {_MOST} of the others at most"
             raise InputError(msg)
         if not 0 < self.lam_ratio <= 1 or not 0 < self.tolerance < 1:
             msg = f"lam ratio {self.lam_ratio} and tolerance {self.tolerance} must lie between 0 and 1"
@@ -115,8 +118,11 @@ class Parameters:
         for name in names:
             try:
                 object.__setattr__(self, name, kind(getattr(self, name)))
-            except (TypeError, ValueError) as error:
-                msg = f"{name} {getattr(self, name)!r}: give a {what}"
+            except (TypeError, ValueError, OverflowError) as error:
+                # So long a number cannot be written out.
+                given = getattr(self, name)
+                shown = "" if isinstance(given, int) else f" {given!r:.80}"
+                msg = f"{name}{shown}: {'is too large; ' if not shown else ''}give {what}"
                 raise InputError(msg) from error
 
     @staticmethod
@@ -159,6 +165,23 @@ def parse_grid(text: str) -> tuple[float, ...]:
         raise InputError(msg) from error
 
 
+def _numbers(grid: Any) -> tuple[float, ...]:
+    """The numbers of a grid, which may be NumPy's, or a list of anything."""
+    try:
+        if isinstance(grid, str | bytes):
+            raise TypeError
+        return tuple(float(lam) for lam in grid)
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"grid of lams {str(grid)[:80]!r}: give a list of numbers, the largest first, such as [0.1, 0.05, 0.01] (for one of them, lam)"
+        raise InputError(msg) from error
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError
+
+
 def _check_grid(grid: Sequence[float]) -> None:
     for lam in grid:
         if not 0 < lam < math.inf:
@@ -175,6 +198,9 @@ def _check_grid(grid: Sequence[float]) -> None:
 
 
 FEWEST_RUNS = 20
+_MOST_LAMS = 10_000
+# As they are stored: int32.
+_MOST = 2**31 - 1
 
 
 # The path only chooses lam; what is stored comes from the refit, solved to the full tolerance.

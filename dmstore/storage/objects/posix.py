@@ -5,6 +5,7 @@ The same steps run in tests on a simulated file system that loses what was not s
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -15,6 +16,20 @@ from dmstore.storage.objects import steps
 from dmstore.storage.objects.permissions import Permissions, share
 
 T = TypeVar("T")
+# What file systems without hard links, or with broken ones, answer to a request for one.
+_NO_LINKS = (
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EPERM,
+    errno.EIO,
+    errno.EINVAL,
+    errno.EXDEV,
+    errno.EMLINK,
+)
+
+
+class RefusedLinkError(OSError):
+    """The file system refused a hard link, which the error by itself does not say."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +183,8 @@ def _link(temporary: Path, path: Path) -> Calls[bool]:
             return True
         if isinstance(error, FileExistsError):
             return False
+        if error.errno in _NO_LINKS:
+            raise RefusedLinkError(error.errno, error.strerror) from error
         raise
     return True
 

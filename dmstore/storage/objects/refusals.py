@@ -8,15 +8,17 @@ from pathlib import Path
 
 from dmstore.errors import StorageError
 from dmstore.storage.objects.permissions import denied
+from dmstore.storage.objects.posix import RefusedLinkError
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the file system is read-only; mount it for writing or copy the study elsewhere",
     errno.EACCES: "use an account that may read and write there, or have its owner run 'chmod -R g+rwX'",
-    errno.EPERM: "not permitted; the file system must allow hard links and writing there",
-    errno.ENOTSUP: "the file system has no hard links; keep the study on one that has",
-    errno.EMLINK: "the file system refuses more links to a file",
+    errno.EPERM: "not permitted; the file system must allow writing there",
+    errno.ENOTSUP: "the file system does not have this operation; keep the study on another one",
+    errno.ENOSYS: "the file system does not have this operation; keep the study on another one",
+    errno.EIO: "the disk or the connection to it failed; check it and run the same command again",
     errno.ENAMETOOLONG: "the name is too long for the file system; use a shorter one",
     errno.ENOTDIR: "a part of the path is a file, not a directory",
 }
@@ -24,6 +26,9 @@ _REMEDY = {
 
 def storage_error(error: OSError, path: str | Path) -> StorageError:
     """A one-line error for a refused operation, with the remedy."""
+    if isinstance(error, RefusedLinkError):
+        reason = "the file system refused a hard link; keep the study on one that has them, 'dmstore doctor' tries it"
+        return StorageError(f"{path}: {os.strerror(error.errno or 0)}: {reason}")
     reason = _REMEDY.get(error.errno or 0, "check the file system and run the same command again")
     if error.errno == errno.EACCES and (whose := denied(Path(path).absolute())):
         reason = f"{whose}; {reason}"

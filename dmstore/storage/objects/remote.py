@@ -104,6 +104,12 @@ class RemoteObjects:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self.url.startswith("memory:"):
+            msg = f"{self.url}: is in the memory of this process alone and cannot be sent to another; use a directory or a bucket"
+            raise InputError(msg)
+        return self.__dict__
+
     def _call(self, name: str, function: Callable[[], T]) -> T:
         try:
             return function()

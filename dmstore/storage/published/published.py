@@ -12,7 +12,7 @@ import io
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, Store
@@ -186,6 +186,12 @@ class HttpObjects(IndexedObjects):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_whole": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def _call(self, name: str, function: Callable[[], T]) -> T:
         from obstore.exceptions import NotSupportedError

@@ -64,6 +64,10 @@ class View:
             length = len(info) if info else 0
             self.sources.append(Source(info.name if info else None, index, columns, length))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What it has opened is opened again where it is sent.
+        return {**self.__dict__, "_tiles": {}}
+
     @property
     def manifest(self) -> log.Manifest:
         """The manifest that was in force."""
