@@ -27,6 +27,32 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return ranked
 
 
+def tied(values: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Set numbers of a row that rounding alone may have told apart to one, the smallest of them.
+
+    Parameters
+    ----------
+    values : (target, mask) float64
+    tolerance : (target,) float64
+        What stands next to each other in order and differs by no more is one number.
+
+    Returns
+    -------
+    (target, mask) float64
+    """
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    close = np.diff(ordered, axis=1) <= tolerance[:, None]
+    if not close.any():
+        return values
+    place = np.broadcast_to(np.arange(values.shape[1]), values.shape).copy()
+    place[:, 1:][close] = 0
+    first = np.maximum.accumulate(place, axis=1)
+    together = np.empty_like(values)
+    np.put_along_axis(together, order, np.take_along_axis(ordered, first, axis=1), axis=1)
+    return together
+
+
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Pearson correlation of the rows of two arrays: (target, mask) each, to (target,).
 
@@ -34,8 +60,11 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     SciPy's ``pearsonr``, which computes p-values too, takes 2 to 5 times as long
     (``python -m benchmarks ranks``).
     """
+    constant = (np.ptp(a, axis=1) == 0) | (np.ptp(b, axis=1) == 0)
     a = a - a.mean(axis=1, keepdims=True)
     b = b - b.mean(axis=1, keepdims=True)
+    # What is left of a constant is the rounding of its mean.
+    a[constant] = 0
     # Scaled first, so that squares neither overflow nor vanish.
     for values in (a, b):
         largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
@@ -184,10 +213,14 @@ def noise_ceiling(
 
 
 def average(values: NDArray[Any], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean over the runs of each mask: (run, target) and (run,) to (target, mask)."""
+    """Mean over the runs of each mask: (run, target) and (run,) to (target, mask). Equal means are equal numbers."""
     order = np.argsort(group, kind="stable")
     cuts = np.flatnonzero(np.diff(group[order])) + 1
-    return _mean_of(values, np.split(order, cuts))
+    means = _mean_of(values, np.split(order, cuts))
+    if values.dtype == np.float64:
+        # Sums in another order; those of narrower numbers are exact.
+        means = tied(means, 4 * np.finfo(np.float64).eps * np.abs(means).max(axis=1, initial=0.0))
+    return means
 
 
 def _mean_of(values: NDArray[Any], rows: list[NDArray[np.int64]]) -> NDArray[np.float64]:

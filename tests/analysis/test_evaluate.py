@@ -175,8 +175,56 @@ def test_predictions_sparse_and_dense_alike():
     for weight in (dense, sparse, dense.astype("f4"), xr.DataArray(sparse), 1000 + dense):
         exact = np.asarray(weight, float) @ mask.T
         assert np.abs(predict(weight, mask) - exact).max() < 1e-4
-    assert np.array_equal(predict(np.full((2, 400), 0.1), mask[:1]), [[0.1 * mask[0].sum()]] * 2)
+    assert np.allclose(predict(np.full((2, 400), 0.1), mask[:1]), 0.1 * mask[0].sum())
     assert np.allclose(predict(1e300 * dense, mask), 1e300 * (dense @ mask.T), atol=1e295)
+
+
+STEPS = {
+    "signs": (1, 0, "f4"),
+    "scaled signs": (1, 0.7, "f4"),
+    "tenths": (30, 0.1, "f4"),
+    "thirds": (30, 1 / 3, "f8"),
+    "float16": (30, 2**-7, "f2"),
+    "int8": (128, 0, "i1"),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_predictions_that_are_equal_sums_tie(case):
+    """Dense scores of few values: their ranks are those of sums of integers."""
+    largest, step, dtype = STEPS[case]
+    draw = np.random.default_rng(0)
+    mask = draw.random((150, 300)) < 0.5
+    whole = draw.integers(-largest, largest, (6, 300))
+    exact = whole @ mask.T
+    outputs = exact + draw.normal(size=exact.shape) * exact.std()
+    predicted = predict((whole * (step or 1)).astype(dtype), mask)
+    assert [len(np.unique(row)) for row in predicted] == [len(np.unique(row)) for row in exact]
+    for correlation in (rank_statistics.spearman, rank_statistics.kendall, rank_statistics.pearson):
+        expected = correlation(exact.astype(float), outputs)
+        assert np.allclose(correlation(predicted, outputs), expected, atol=1e-7, rtol=0)
+
+
+def test_what_is_not_equal_does_not_tie():
+    draw = np.random.default_rng(0)
+    mask = draw.random((300, 400)) < 0.5
+    weight = draw.normal(size=(3, 400)).astype("f4")
+    # One unit outweighs all others by far, which rank the masks within it all the same.
+    weight[1, 0] = 1e6
+    found = predict(weight, mask)
+    assert [len(np.unique(row)) for row in found] == [300] * 3
+    assert np.allclose(found, weight.astype(float) @ mask.T, atol=1e-3, rtol=0)
+    # Equal scores at masks of one size predict one number, which is no correlation.
+    even = np.argsort(draw.random((50, 400)), axis=1) < 200
+    flat = predict(np.full((1, 400), 0.1), even)
+    for correlation in (rank_statistics.spearman, rank_statistics.kendall, rank_statistics.pearson):
+        assert correlation(flat, draw.normal(size=(1, 50))).tolist() == [0]
+
+
+def test_equal_means_of_repeats_tie():
+    values = np.array([[0.1], [0.2], [0.3], [0.3], [0.2], [0.1], [9.0]])
+    found = rank_statistics.average(values, np.array([0, 0, 0, 1, 1, 1, 2]))[0]
+    assert found[0] == found[1] < found[2]
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours():
@@ -218,6 +266,8 @@ def test_baselines_of_train_units_are_of_runs_that_did_not_see_them():
     unseen = ~kept & ~mask[:, 3]
     assert np.allclose(found["mean"][0], outputs[unseen, 0].mean())
     share = mask[:, labels[0] == 1].mean(axis=1)
+    distinct = [len(np.unique(mask[kept][:, labels[0] == own].sum(axis=1))) for own in labels[1]]
+    assert [len(np.unique(row)) for row in found["class mean"]] == distinct
     slope, level = np.polyfit(share[unseen], outputs[unseen, 0], 1)
     assert np.allclose(found["class mean"][0], level + slope * share[kept])
 
