@@ -111,7 +111,7 @@ def benchmark(
         (``predictor``, ``target``) float64: ``lds``, ``lds_low``, ``lds_high`` (95 %, masks
         resampled), ``kendall`` (tau-b), ``pearson``, and in output units, NaN elsewhere, ``mse`` and
         ``r2`` (less than 1 by the error over the variance between eval masks). (``target``,):
-        ``ceiling`` (:func:`dmstore.analysis.evaluation.rank_statistics.noise_ceiling`), NaN without repeats.
+        ``ceiling`` (:func:`dmstore.analysis.evaluation.noise_ceiling.noise_ceiling`), NaN without repeats.
         (``predictor``,): ``mean_lds`` over targets with its interval; ``gap``, the fit's mean LDS
         less this one's, with its interval from the same resamples; ``runs`` made from, NaN where not
         known; ``kind``, ``seen`` and ``about``. Targets with a constant output are NaN
@@ -274,7 +274,8 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     targets = truth.values.shape[1]
     per_target = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
     weight = rank_statistics.resampling(len(truth.mask), resamples, random_state)
-    sums, varied = np.zeros((resamples, len(methods))), 0
+    sums, varied, fewest = np.zeros((resamples, len(methods))), 0, len(truth.mask)
+    shift = np.full((len(methods), targets), np.nan)
     for part, outputs in truth.blocks():
         unit = truth.unit[part]
         groups = [(np.flatnonzero(unit < 0), np.ones(len(truth.mask), dtype=bool))]
@@ -284,11 +285,13 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
         ]
         for rows, used in groups:
             count, draws = _judge_some(
-                methods, outputs[rows][:, used], part.start + rows, used, weight, per_target
+                methods, outputs[rows][:, used], part.start + rows, used, weight, per_target, shift
             )
             varied += count
+            fewest = min(fewest, int(used.sum())) if count else fewest
             sums += draws
-    summary = _means(per_target["lds"], sums / max(varied, 1), methods) if varied else {}
+    draws = sums / max(varied, 1)
+    summary = _means(per_target["lds"], shift, draws, methods, fewest) if varied else {}
     text = {"kind": "kind", "seen": "seen", "about": "about"}
     return xr.Dataset(
         {
@@ -317,8 +320,9 @@ def _judge_some(
     used: NDArray[np.bool_],
     weight: NDArray[np.float64],
     per_target: dict[str, NDArray[np.float64]],
+    shift: NDArray[np.float64],
 ) -> tuple[int, NDArray[np.float64]]:
-    """Figures of some targets on the masks that are used, written to `found`.
+    """Figures of some targets on the masks that are used, written to `per_target`, and what their LDS lacks, to `shift`.
 
     Returns
     -------
@@ -345,12 +349,15 @@ def _judge_some(
         own = rank_statistics.ranks(predicted)
         draws = rank_statistics.resampled(weight, own, ranked, spread)
         lds = rank_statistics.pearson(own, ranked)
-        low, high = rank_statistics.interval(draws, lds)
+        tau = rank_statistics.kendall(predicted, outputs)
+        more = rank_statistics.few_masks(lds, tau, outputs.shape[1])
+        low, high = rank_statistics.interval(draws, lds, masks=outputs.shape[1], shift=more)
+        shift[row, columns] = more
         figures = {
             "lds": lds,
             "lds_low": np.maximum(low, -1),
             "lds_high": np.minimum(high, 1),
-            "kendall": rank_statistics.kendall(predicted, outputs),
+            "kendall": tau,
             "pearson": rank_statistics.pearson(predicted, outputs),
         }
         if method.in_units:
@@ -364,11 +371,15 @@ def _judge_some(
 
 
 def _means(
-    lds: NDArray[np.float64], draws: NDArray[np.float64], methods: Sequence[Method]
+    lds: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    draws: NDArray[np.float64],
+    methods: Sequence[Method],
+    masks: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Mean LDS over targets and how far the first fit is ahead, with intervals."""
-    point = np.nanmean(lds, axis=1)
-    low, high = rank_statistics.interval(draws, point)
+    point, more = np.nanmean(lds, axis=1), np.nanmean(shift, axis=1)
+    low, high = rank_statistics.interval(draws, point, masks=masks, shift=more)
     means = {
         "mean_lds": point,
         "mean_lds_low": np.maximum(low, -1),
@@ -378,7 +389,8 @@ def _means(
     if fits:
         ahead = draws[:, fits[:1]] - draws
         gap = point[fits[0]] - point
-        low, high = rank_statistics.interval(ahead, gap)
+        lacks = more[fits[0]] - more
+        low, high = rank_statistics.interval(ahead, gap, masks=masks, shift=lacks)
         means |= {"gap": gap, "gap_low": low, "gap_high": high}
     return means
 

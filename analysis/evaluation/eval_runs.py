@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.evaluation import rank_statistics
+from dmstore.analysis.evaluation.noise_ceiling import noise_ceiling
 from dmstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,12 +66,7 @@ class Truth:
         """Noise ceiling of the LDS: (target,) float64; NaN where too few masks have
         repeats, and for targets that are train units.
         """
-        ceilings = np.full(self.values.shape[1], np.nan)
-        for start in range(0, len(ceilings), TARGETS):
-            part = slice(start, start + TARGETS)
-            ceilings[part] = rank_statistics.noise_ceiling(
-                self.values[:, part], self.group, random_state=random_state
-            )
+        ceilings = noise_ceiling(self.values, self.group, random_state=random_state)
         # Of a train unit only some of the runs count.
         ceilings[self.unit >= 0] = np.nan
         return ceilings
