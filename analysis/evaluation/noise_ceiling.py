@@ -114,9 +114,7 @@ def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranked / np.where(spread > 0, spread, 1)
 
 
-def _expected(
-    reliability: NDArray[np.float64], error: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _expected(reliability: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
     """How likely each target has each reliability of the grid: (target, grid) float64, rows adding up to 1."""
     # The error is that of so many masks; a target's own estimate of it is noisier than their median.
     width = np.maximum(np.median(error) * (1 - _GRID**2), _LEAST_ERROR)

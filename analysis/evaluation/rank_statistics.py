@@ -145,7 +145,9 @@ def resampled(
     return _ratio(covariance, np.sqrt(variance_a * variance_b), least=1e-9)
 
 
-def few_masks(lds: NDArray[np.float64], tau: NDArray[np.float64], masks: int) -> NDArray[np.float64]:
+def few_masks(
+    lds: NDArray[np.float64], tau: NDArray[np.float64], masks: int
+) -> NDArray[np.float64]:
     """How much larger a Spearman correlation is over very many masks than over these, on average.
 
     Among n masks a rank correlation r has the mean (3 tau + (n - 2) r) / (n + 1), with the r and

@@ -102,22 +102,28 @@ def test_pearson_of_numbers_far_from_one():
         assert np.allclose(rank_statistics.pearson(a * factor, b), 1)
 
 
-def test_bootstrap_interval_is_centred_and_covers():
-    """Noise of its own for every target: attenuation must not push the interval below the truth."""
+@pytest.mark.parametrize(("masks", "targets"), [(12, 20), (60, 100)])
+def test_the_interval_of_the_mean_lds_covers_that_over_fresh_masks(masks, targets):
+    """Ranks among few masks correlate less than among many; the interval is about many."""
     draw = np.random.default_rng(0)
-    inside = 0
-    weight = rank_statistics.resampling(30, 200, 0)
+    # Two normal variables whose correlation is that of a prediction with its own noise.
+    true = 6 / np.pi * np.arcsin(0.8**0.5 / 2)
+    weight = rank_statistics.resampling(masks, 100, 0)
+    inside = low_only = 0
     for _ in range(40):
-        predicted = draw.normal(size=(60, 30))
-        outputs = predicted + draw.normal(size=(60, 30)) + draw.normal(size=(1, 30))
+        predicted = draw.normal(size=(targets, masks))
+        outputs = predicted + 0.5 * draw.normal(size=(targets, masks))
         a, b = rank_statistics.ranks(predicted), rank_statistics.ranks(outputs)
-        point = rank_statistics.pearson(a, b).mean()
-        low, high = rank_statistics.interval(
-            rank_statistics.resampled(weight, a, b).mean(axis=1), point
-        )
-        assert low < point < high
-        inside += low < 0.55 < high
-    assert inside >= 30
+        lds = rank_statistics.pearson(a, b)
+        more = rank_statistics.few_masks(lds, rank_statistics.kendall(a, b), masks)
+        draws = rank_statistics.resampled(weight, a, b).mean(axis=1)
+        low, high = rank_statistics.interval(draws, lds.mean(), masks=masks, shift=more.mean())
+        assert low <= lds.mean() <= high
+        inside += low < true < high
+        plain = rank_statistics.interval(draws, lds.mean())
+        low_only += plain[1] < true
+    assert inside >= 35
+    assert low_only > 8
 
 
 def test_resampled_correlation_is_that_of_the_resampled_ranks():
@@ -143,6 +149,15 @@ def test_ceiling_is_what_the_truth_reaches(repeats, noise):
         truth[::repeats].T, rank_statistics.average(values, group)
     ).mean()
     assert noise_ceiling(values, group).mean() == pytest.approx(reached, abs=0.015)
+
+
+@pytest.mark.parametrize(("signal", "bound"), [(0.0, 0.08), (0.3, 0.02), (0.6, 0.02)])
+def test_ceiling_without_signal_is_0_and_of_little_signal_is_not_low(signal, bound):
+    draw = np.random.default_rng(3)
+    truth = np.repeat(signal * draw.normal(size=(100, 400)), 2, axis=0)
+    found = noise_ceiling(truth + draw.normal(size=truth.shape), np.repeat(np.arange(100), 2))
+    reached = 6 / np.pi * np.arcsin(signal / np.sqrt(signal**2 + 0.5) / 2)
+    assert found.mean() == pytest.approx(reached, abs=bound)
 
 
 def test_ceiling_with_unequal_repeats_and_without():
