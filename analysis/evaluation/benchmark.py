@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FIT = "fit"
+TURNED = "turned"
 # Not "method": that is a parameter of xarray's `sel`.
 _DIM = "predictor"
 _PER_TARGET = ("lds", "lds_low", "lds_high", "kendall", "pearson", "r2", "mse")
@@ -70,6 +71,7 @@ def benchmark(
     resamples: int = 1000,
     random_state: int = 0,
     force: bool = False,
+    all_runs: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -87,7 +89,9 @@ def benchmark(
     scores : sequence or mapping of name to path, DataArray, Dataset or (target, train) array
         Attribution scores of any origin; see :func:`dmstore.analysis.evaluation.score_matrix.read_scores`.
     options : sequence of mapping
-        For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file.
+        For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file, and ``larger``: what larger
+        scores mean, ``better`` models (as TRAK's and kronfluence's, without being asked) or more of the ``output``. Those that mean
+        better models are turned where a larger output is worse, as a loss is; ``about`` says so.
     fit : str, optional
         The newest complete one by default (of `output`, where it is given); may be missing where there are scores.
     output : str, optional
@@ -100,6 +104,9 @@ def benchmark(
     force : bool
         Judge by runs that were fitted on where there are no others, or by runs that a score file
         says it was fitted on. The result says so.
+    all_runs : bool
+        Judge `scores` alone, by all runs that none of them says it was fitted on, whatever the runs are reserved for. An
+        algorithm that was added for evaluation only needs no such word.
     threads : int, optional
         All cores by default.
     progress : callable, optional
@@ -132,27 +139,50 @@ def benchmark(
     if resamples < 1:
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)
+    if all_runs and (fit is not None or force or not len(scores)):
+        msg = "all runs judge scores that were made elsewhere alone; give scores, and neither a fit nor force"
+        raise InputError(msg)
     document: FitDocument | None = None
     try:
         document = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
         if not len(scores) or fit is not None or algorithm not in study.algorithms:
             raise
+    if all_runs:
+        document = None
     if document and output not in (None, document["output"]):
         msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
         raise InputError(msg)
     output_name = output or (document["output"] if document else "margin")
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
-    truth = read_truth(runs, output_name, unit=study.target_train(target_set), force=force)
+    read = _read(study, algorithm, scores, options, target_set)
+    known = [one.fitted for one in read.values() if one.fitted is not None]
+    truth = read_truth(
+        runs,
+        output_name,
+        unit=study.target_train(target_set),
+        force=force,
+        besides=np.concatenate([*known, np.empty(0, dtype=np.int64)]) if all_runs else None,
+    )
+    orientation = study.algorithm(algorithm).outputs[output_name]["orientation"]
     used = int((runs["split"].values != "eval").sum())
     with blas_threads(threads or cores()):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
-        methods += _outside(
-            study, algorithm, scores, options, target_set, runs.attrs["content_id"], truth
-        )
+        reserved = not (all_runs or truth.fitted)
+        methods += [
+            _outside(
+                name,
+                one,
+                truth,
+                one.overlap(study.uuid, runs.attrs["content_id"], truth.run, reserved=reserved),
+                orientation,
+            )
+            for name, one in read.items()
+        ]
         _refuse(methods, force=force)
-        if baselines:
+        # Of runs that are all judged by, none is left to make a baseline from.
+        if baselines and used and not all_runs:
             predictions = predict_baselines(
                 runs,
                 output_name,
@@ -173,6 +203,8 @@ def benchmark(
             "algorithm": algorithm,
             "fit": document["fit"] if document else "",
             "output": output_name,
+            "orientation": orientation,
+            "all_runs": int(all_runs),
             "content_id": runs.attrs["content_id"],
             "eval_runs": len(truth.run),
             "eval_masks": len(truth.mask),
@@ -200,15 +232,14 @@ def _fit(
     return Method(FIT, "fit", predicted, made_from, seen, document["fit"])
 
 
-def _outside(
+def _read(
     study: Study,
     algorithm: str,
     scores: Sequence[Any] | Mapping[str, Any],
     options: Sequence[Mapping[str, str | None]],
     target_set: str,
-    content_id: str,
-    truth: Truth,
-) -> list[Method]:
+) -> dict[str, Scores]:
+    """Outside scores, each under a name of its own."""
     items = list(scores.values()) if isinstance(scores, Mapping) else list(scores)
     given = list(scores) if isinstance(scores, Mapping) else [None] * len(items)
     if options and len(options) != len(items):
@@ -222,27 +253,43 @@ def _outside(
         for row, (name, item) in enumerate(zip(given, items, strict=True))
     ]
     names = distinct([one.name for one in read], [FIT, *NAMES], items)
-    return [
-        Method(
-            name,
-            "scores",
-            predict(one.weight, truth.mask) + (0 if one.bias is None else one.bias[:, None]),
-            np.nan if one.fitted is None else len(one.fitted),
-            one.overlap(study.uuid, content_id, truth.run),
-            str(one.about.get("units", "")),
-            in_units=one.bias is not None,
-        )
-        for name, one in zip(names, read, strict=True)
-    ]
+    return dict(zip(names, read, strict=True))
+
+
+def _outside(name: str, one: Scores, truth: Truth, seen: str, orientation: str) -> Method:
+    predicted = predict(one.weight, truth.mask) + (0 if one.bias is None else one.bias[:, None])
+    about, in_units = str(one.about.get("units", "")), one.bias is not None
+    if one.larger == "better" and is_worse(orientation):
+        # What makes a model better lowers such an output; a bias is then in no units that are known.
+        predicted, in_units = -predicted, False
+        about = f"{TURNED}: larger scores mean better models, a larger output worse ones"
+    runs = np.nan if one.fitted is None else len(one.fitted)
+    return Method(name, "scores", predicted, runs, seen, about, in_units=in_units)
+
+
+def is_worse(orientation: str) -> bool:
+    """Whether a larger output is a worse one, by what its declaration says of it.
+
+    Parameters
+    ----------
+    orientation : str
+        As in ``store_schemas/outputs.json``; free text of an output that a study declared itself.
+    """
+    said = orientation.lower()
+    return any(
+        words in said
+        for words in ("larger is worse", "higher is worse", "smaller is better", "lower is better")
+    )
 
 
 def _refuse(methods: Sequence[Method], *, force: bool) -> None:
     bad = [method for method in methods if method.seen]
     if bad and not force:
         kind = "scores " if bad[0].kind == "scores" else ""
+        other = ", judge scores by the runs that they have not seen with --all-runs" if kind else ""
         msg = (
             f"{kind}{bad[0].name!r} {bad[0].seen}, so scoring them here is no evidence; "
-            f"leave them out, or score all the same with --force"
+            f"leave them out{other}, or score all the same with --force"
         )
         raise InputError(msg)
 
@@ -395,6 +442,18 @@ def _means(
     return means
 
 
+def _note(entry: dict[str, Any], about: str, orientation: str) -> str:
+    """What is to be said of the sign of a method's scores; empty where nothing is."""
+    if about.startswith(TURNED):
+        return about
+    against = entry["kind"] == "scores" and entry["lds_high"] is not None and entry["lds_high"] < 0
+    if against and is_worse(orientation):
+        return "negative, as a larger output is a worse one: if larger scores mean better models, say so with --larger better"
+    if against:
+        return "negative: its scores say the reverse of what models do; is their sign that of another tool?"
+    return ""
+
+
 def summarise(result: xr.Dataset) -> dict[str, Any]:
     """The table of a benchmark as plain numbers; None where a figure is not known.
 
@@ -408,8 +467,8 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
     dict
         ``methods``: a list, best mean LDS first, of ``method``, ``kind``, ``lds``, ``lds_low``,
         ``lds_high`` (mean over targets), ``lds_median``, medians over targets ``kendall``,
-        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs`` and
-        ``seen``; ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
+        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs``,
+        ``seen`` and ``note`` (of the sign of its scores); ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
         ``eval_runs``, ``eval_masks``, ``repeated_masks``, ``on_fitted_runs``, ``targets``.
     """
     methods = []
@@ -426,6 +485,7 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
         entry |= {k: number(one[k].item()) for k in _PER_METHOD[3:]}
         runs = one["runs"].item()
         entry |= {"runs": int(runs) if np.isfinite(runs) else None, "seen": str(one["seen"].item())}
+        entry["note"] = _note(entry, str(one["about"].item()), result.attrs.get("orientation", ""))
         methods.append(entry)
     methods.sort(key=lambda entry: -np.inf if entry["lds"] is None else entry["lds"], reverse=True)
     ceiling = result["ceiling"].values
@@ -434,8 +494,8 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
         "ceiling": mean(ceiling),
         "ceiling_targets": int(np.isfinite(ceiling).sum()),
         **{
-            k: int(result.attrs[k])
-            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs")
+            k: int(result.attrs.get(k, 0))
+            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs", "all_runs")
         },
         "targets": int(np.isfinite(result["lds"].values).any(axis=0).sum()),
     }

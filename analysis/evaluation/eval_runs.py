@@ -79,6 +79,7 @@ def read_truth(
     *,
     unit: NDArray[np.int64] | None = None,
     force: bool = False,
+    besides: NDArray[np.int64] | None = None,
 ) -> Truth:
     """Read the eval runs of an algorithm.
 
@@ -93,6 +94,8 @@ def read_truth(
         The train unit that each of these targets is, -1 for none.
     force : bool
         Where fewer than 5 masks are reserved, take all runs, fitted ones too.
+    besides : (run,) int64, optional
+        Take all runs but these and others of their masks, whatever they are reserved for.
 
     Raises
     ------
@@ -107,17 +110,22 @@ def read_truth(
     mask_id = runs["mask_id"].values
     reserved = np.flatnonzero(runs["split"].values == "eval")
     count = len(np.unique(mask_id[reserved]))
+    if besides is not None:
+        # Another run of a mask that was fitted on is no news either.
+        seen = np.isin(mask_id, mask_id[np.isin(runs["run"].values, besides)])
+        reserved = np.flatnonzero(~seen)
+        count = FEWEST
     fitted = count < FEWEST
     if fitted and not force:
         msg = (
-            f"algorithm {name!r} has {count} eval masks, at least {FEWEST} are needed; train more runs, "
-            f"or score on fitted runs too with --force"
+            f"algorithm {name!r} has {count} eval masks, at least {FEWEST} are needed; train more runs, judge scores that "
+            f"were made elsewhere by all runs with --all-runs, or score on fitted runs too with --force"
         )
         raise InputError(msg)
     chosen = np.arange(len(mask_id)) if fitted else reserved
     unique, first, group = np.unique(mask_id[chosen], return_index=True, return_inverse=True)
     if len(unique) < FEWEST:
-        msg = f"algorithm {name!r} has runs of {len(unique)} masks, at least {FEWEST} are needed; train more runs"
+        msg = f"algorithm {name!r} has runs of {len(unique)} masks to score on, at least {FEWEST} are needed; train more runs"
         raise InputError(msg)
     outputs = runs[output].isel(run=chosen)
     values = np.asarray((outputs if targets is None else outputs.isel(target=targets)).values)

@@ -198,6 +198,9 @@ def check_curve(study: Study, algorithm: str, shares: Sequence[float]) -> None:
     ):
         msg = f"shares {list(shares)} must ascend and lie above 0 and at most at 1; give such as 0.25,0.5,1"
         raise InputError(msg)
+    if study.algorithm(algorithm).is_eval_only:
+        msg = f"algorithm {algorithm!r} was added for evaluation only, so nothing is fitted on its runs; take another"
+        raise InputError(msg)
     if (study.target_train(study.algorithm(algorithm).target_set) >= 0).any():
         msg = (
             f"targets of {algorithm!r} are train units themselves; each needs the runs that did not see it "

@@ -10,7 +10,7 @@ import click
 from dmstore.cli import options, output
 
 if TYPE_CHECKING:
-    from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling
+    from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling, AlgorithmSplit
 
 
 @click.command("add")
@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     help="Whether mask m is the same for all algorithms of the study.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["eval"]),
+    default=None,
+    help="All runs are for evaluation, as of a benchmark made elsewhere; by default a hash of each mask decides.",
+)
+@click.option(
     "--output",
     "outputs",
     multiple=True,
@@ -68,6 +74,7 @@ def command(
     repeats: int,
     sampling: AlgorithmSampling,
     masks: AlgorithmMasks,
+    split: AlgorithmSplit | None,
     outputs: tuple[str, ...],
     task: str | None,
     config: str | None,
@@ -94,6 +101,7 @@ def command(
         outputs=list(outputs),
         task=task,
         config=_read(config),
+        split=split,
     )
     if task:
         _try_task(study, made)
@@ -107,9 +115,12 @@ def command(
             "alpha": alpha,
             "sampling": sampling,
             "planned": made.planned_count if made.planned else None,
+            "split": split,
             "outputs": list(made.outputs),
         },
-        [f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}"],
+        [
+            f"{algorithm}: {planned}, alpha {alpha}, outputs {', '.join(made.outputs)}{', for evaluation only' if split else ''}"
+        ],
         as_json=as_json,
     )
 

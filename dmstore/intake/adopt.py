@@ -15,6 +15,7 @@ from dmstore.errors import ExistsError, InputError
 from dmstore.readers.source import Output, Request, Source, blocks
 from dmstore.schema.group_specs import known_outputs
 from dmstore.schema.names import check_name
+from dmstore.schema.typed_documents import AlgorithmSplit
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.creation import create_study
@@ -30,6 +31,7 @@ def adopt(
     request: Request | None = None,
     examples: str | Path | None = None,
     seed: int | None = None,
+    split: AlgorithmSplit | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Algorithm:
     """Make the study and the algorithm that runs of a source belong to, as far as they are missing.
@@ -53,6 +55,8 @@ def adopt(
         An examples file; see :func:`dmstore.study.creation.create_study`.
     seed : int, optional
         Of a new study.
+    split : {"eval"}, optional
+        Of a new algorithm; see :meth:`dmstore.study.study.Study.add_algorithm`.
     say : callable, optional
         Called with a line on what is made.
 
@@ -93,11 +97,19 @@ def adopt(
                 msg = f"{examples}: has other ids than {path}; name a new study"
                 raise InputError(msg)
     if name in study.algorithms:
-        return study.algorithm(name)
+        return _there(study, name, split)
     try:
-        return _add(study, name, opened, say)
+        return _add(study, name, opened, split, say)
     except ExistsError:
-        return study.algorithm(name)
+        return _there(study, name, split)
+
+
+def _there(study: Study, name: str, split: AlgorithmSplit | None) -> Algorithm:
+    algorithm = study.algorithm(name)
+    if split is not None and algorithm.document.get("split") != split:
+        msg = f"algorithm {name!r} is there already, and not for evaluation only; take another name, or leave --split out"
+        raise InputError(msg)
+    return algorithm
 
 
 def _check(source: Source, sizes: dict[str, int] | None, examples: str) -> None:
@@ -137,7 +149,13 @@ def _create(
     return study
 
 
-def _add(study: Study, name: str, source: Source, say: Callable[[str], None] | None) -> Algorithm:
+def _add(
+    study: Study,
+    name: str,
+    source: Source,
+    split: AlgorithmSplit | None,
+    say: Callable[[str], None] | None,
+) -> Algorithm:
     low, high, mean = mask_sizes(source)
     alpha = low / source.train if low == high else mean / source.train
     declared = {key: _declare(key, output) for key, output in source.outputs.items()}
@@ -154,6 +172,7 @@ def _add(study: Study, name: str, source: Source, say: Callable[[str], None] | N
                 "keys": {key: output.key for key, output in source.outputs.items()},
             }
         },
+        split=split,
     )
     if say:
         sizes = f"masks of {low}" if low == high else f"masks of {low} to {high}"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ORIENTATIONS = ("target-train", "train-target")
 # Mean and deviation of the mask columns, beside standardised weights.
 _MOMENTS = ("mask_mean", "mask_std")
+# What kronfluence calls scores of all modules together.
+KRONFLUENCE = "all_modules"
 SUFFIXES = (".pt", ".pth", ".npy", ".npz", ".mmap", ".safetensors")
 
 
@@ -89,6 +91,12 @@ class ScoreFile:
         ):
             return None
         return kind if kind in KINDS else None
+
+    @property
+    def larger(self) -> str | None:
+        """What larger scores mean to the tool that writes such files: ``better`` models, or None where it is not known."""
+        tools = self.path.suffix == ".mmap", self.keys["weight"] == KRONFLUENCE
+        return "better" if any(tools) else None
 
     @property
     def about(self) -> dict[str, str]:

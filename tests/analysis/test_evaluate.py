@@ -603,6 +603,98 @@ def test_a_fit_that_kept_nothing_is_refused(opened):
         benchmark(opened, "a")
 
 
+# Benchmarks that were made elsewhere
+
+
+def test_an_algorithm_for_evaluation_only_is_a_benchmark(opened, tmp_path):
+    """All its runs judge, nothing is fitted on them, and what it says of that survives publishing."""
+    made = opened.add_algorithm("bench", runs=60, repeats=2, outputs=["margin"], split="eval")
+    weight = store(made, 60)
+    assert opened.algorithm("bench").document["split"] == "eval"
+    assert "split" not in opened.algorithm("small").document
+    with pytest.raises(InputError, match="for evaluation only"):
+        fit(opened, "bench")
+    with pytest.raises(InputError, match="for evaluation only"):
+        learning_curve(opened, "bench")
+    np.save(tmp_path / "truth.npy", weight)
+    run("publish", opened.path, tmp_path / "p.zip", "-Q", "--licence", "CC0-1.0")
+    for place in (opened.path, tmp_path / "p.zip"):
+        found = run_json("evaluate", place, "bench", "--scores", tmp_path / "truth.npy", "-Q")
+        assert (found["eval_masks"], found["eval_runs"]) == (30, 60)
+        (one,) = found["methods"]
+        assert (one["method"], one["seen"]) == ("truth", "")
+        assert one["lds"] > 0.5
+    out, _ = run("evaluate", opened.path, "bench", "--scores", tmp_path / "truth.npy", "-Q")
+    assert out.startswith("bench: no fit; 12 targets and 30 eval masks")
+    out, _ = run("add", opened.path, "more", "--split", "eval", "--runs", 5)
+    assert "for evaluation only" in out
+    assert run_json("status", opened.path)["algorithms"]["bench"]["splits"]["eval"] == 60
+
+
+def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
+    truth = {"x": scores()[0]}
+    found = benchmark(opened, "small", scores=truth, all_runs=True)
+    assert found.attrs["eval_masks"] == 20
+    assert found["predictor"].values.tolist() == ["x"]
+    assert not found["seen"].values.any()
+    # What a file says that it was fitted on is left out, and other runs of these masks with it.
+    np.savez(tmp_path / "s.npz", weight=scores()[0], fitted_runs=np.array([0, 3]))
+    found = benchmark(opened, "small", scores=[tmp_path / "s.npz"], all_runs=True)
+    assert (found.attrs["eval_masks"], found.attrs["eval_runs"]) == (18, 36)
+    out, _ = run(
+        *("evaluate", opened.path, "small", "--all-runs", "-Q"),
+        *("--scores", tmp_path / "s.npz"),
+    )
+    assert "18 masks of all runs" in out
+    with pytest.raises(InputError, match="alone; give scores"):
+        benchmark(opened, "small", all_runs=True)
+    # A fit of the study saw its runs, but those that it reserves.
+    run("export", opened.path, "a", "--to", "datamodels.pt", tmp_path / "own.pt", "-Q")
+    with pytest.raises(InputError, match="on runs of this study"):
+        benchmark(opened, "a", scores=[tmp_path / "own.pt"], all_runs=True)
+
+
+# Losses
+
+
+def test_scores_that_mean_better_models_are_turned_for_a_loss(opened, tmp_path):
+    algorithm = opened.add_algorithm("two", runs=400, outputs=["loss"])
+    draw, ids = np.random.default_rng(0), np.arange(400)
+    mask = np.array([one.mask for one in algorithm.describe(ids)])
+    weight = draw.normal(size=(TARGET, TRAIN)).astype("f4")
+    loss = np.exp(-(mask @ weight.T) / 4).astype("f4")
+    fixed = {"time": np.zeros(400, int), "host": np.full(400, "h")}
+    algorithm.table.append(algorithm.complete(Rows(ids, {"mask": mask, "loss": loss}, fixed), "t"))
+    folder = tmp_path / "trak" / "scores"
+    folder.mkdir(parents=True)
+    (tmp_path / "trak" / "experiments.json").write_text("{}")
+    file = np.lib.format.open_memmap(folder / "quick.mmap", "w+", "f4", (TRAIN, TARGET))
+    file[:] = weight.T
+    file.flush()
+    np.savez(tmp_path / "k.npz", all_modules=weight)
+    np.save(tmp_path / "plain.npy", weight)
+    np.save(tmp_path / "said.npy", weight)
+    names = ("trak", "k.npz", "plain.npy", "said.npy")
+    options = [{}, {}, {}, {"larger": "better"}]
+    found = benchmark(
+        *(opened, "two"),
+        scores=[tmp_path / name for name in names],
+        options=options,
+        output="loss",
+        baselines=False,
+    )
+    by = {entry["method"]: entry for entry in summarise(found)["methods"]}
+    assert all(by[name]["lds"] > 0.9 for name in ("quick", "k", "said"))
+    assert all(by[name]["note"].startswith("turned") for name in ("quick", "k", "said"))
+    assert by["plain"]["lds"] < -0.9
+    assert "--larger better" in by["plain"]["note"]
+    out, _ = run(
+        *("evaluate", opened.path, "two", "--output", "loss", "--no-baselines", "-Q"),
+        *("--scores", tmp_path / "plain.npy"),
+    )
+    assert "plain: negative" in out
+
+
 # Learning curve
 
 

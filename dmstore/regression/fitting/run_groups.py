@@ -72,6 +72,9 @@ class Runs:
         ]
         train, holdout, kept = (int((split == name).sum()) for name in SPLITS)
         self.count: FitRuns = {"train": train, "holdout": holdout, "eval": kept}
+        if algorithm.is_eval_only:
+            msg = f"algorithm {algorithm.name!r} was added for evaluation only ('--split eval'), so nothing is fitted on its runs; judge scores by them with 'dmstore evaluate'"
+            raise InputError(msg)
         if folds and not all(chosen.any() for chosen in sets):
             msg = f"algorithm {algorithm.name!r}: {folds} folds of {self.count['train'] + self.count['holdout']} runs leave one of them empty; give fewer, or train more runs"
             raise InputError(msg)
