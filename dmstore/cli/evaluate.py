@@ -189,6 +189,9 @@ def command(
         bar.close()
         result["curve"] = keep_curve(study, grown)
         lines += _curve_lines(result["curve"])
+    refused = kept.get("not_kept") or result.get("curve", {}).get("not_kept")
+    if refused:
+        lines.append(f"  not kept beside the fit: {refused}")
     output.emit(result, lines, as_json=as_json)
 
 

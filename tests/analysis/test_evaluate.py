@@ -1,5 +1,6 @@
 """Statistical quality: correlations against SciPy, known truths, outside scores, the curve, the command."""
 
+import errno
 import json
 import shutil
 import sys
@@ -23,6 +24,8 @@ from dmstore.analysis.evaluation.noise_ceiling import noise_ceiling
 from dmstore.analysis.evaluation.score_matrix import read_scores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression import fit, lasso_path
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGET = 40, 12
@@ -652,6 +655,25 @@ def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
     run("export", opened.path, "a", "--to", "datamodels.pt", tmp_path / "own.pt", "-Q")
     with pytest.raises(InputError, match="on runs of this study"):
         benchmark(opened, "a", scores=[tmp_path / "own.pt"], all_runs=True)
+
+
+def test_what_cannot_be_kept_is_printed_all_the_same(opened, monkeypatch):
+    def refuse(self, name, *_):
+        raise storage_error(OSError(errno.EROFS, "Read-only file system"), name)
+
+    monkeypatch.setattr(LocalObjects, "put_if_absent", refuse)
+    monkeypatch.setattr(LocalObjects, "replace", refuse)
+    out, _ = run(
+        *("evaluate", opened.path, "a", "--no-baselines", "--resamples", 20, "-Q"),
+        *("--curve", "--targets", 2, "--shares", 1),
+    )
+    assert out.startswith("a, fit ")
+    assert "not kept beside the fit: " in out
+    assert "read-only; mount it for writing" in out
+    found = run_json("evaluate", opened.path, "a", "--no-baselines", "--resamples", 20, "-Q")
+    assert found["lds"] > 0.5
+    assert "read-only" in found["not_kept"]
+    assert evaluate(opened, "a", resamples=20)["lds"] == pytest.approx(found["lds"])
 
 
 # Losses
