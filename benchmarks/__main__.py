@@ -9,7 +9,8 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "solvers", "units", "gram", "ranks", "peers", "growth", "store"),
+    *("size", "fit", "regression", "solvers", "units", "gram", "ranks", "calibration", "peers"),
+    *("growth", "store"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units: small, medium or paper",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration: small, medium or paper",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")

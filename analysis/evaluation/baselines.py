@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.analysis.evaluation import rank_statistics
 from dmstore.core.progress import Progress, counting
 
 if TYPE_CHECKING:
@@ -101,10 +102,12 @@ def baselines(
     counted = np.maximum(counted, 1)
     mean = total / counted
     base = mean + (0 if shift is None else shift)
-    influence = (influence - kernel_total * mean) * (count / counted)
+    influence = ((influence - kernel_total * mean) * (count / counted)).T
+    # Products of float32 tell equal sums apart.
+    rounding = 4 * np.finfo(np.float32).eps * np.ptp(influence, axis=1)
     predictions = {
         "mean": np.repeat(base[:, None], len(mask), axis=1),
-        "empirical influence": base[:, None] + influence.T,
+        "empirical influence": base[:, None] + rank_statistics.tied(influence, rounding),
     }
     if own is not None:
         predictions["class mean"] = base[:, None] + own.predict(mask, counted, total)
@@ -135,8 +138,9 @@ class _Classes:
         classes = int(max(train_label.max(initial=0), own.max(initial=0))) + 1
         member = np.zeros((train, classes))
         member[np.arange(train), train_label] = 1
+        self._member = member
         # A class without train units has share 0 in every mask.
-        self._member = member / np.maximum(member.sum(axis=0), 1)
+        self._size = np.maximum(member.sum(axis=0), 1)
         self._own = own
         self._share, self._square, self._product = np.zeros((3, len(own)))
 
@@ -147,7 +151,7 @@ class _Classes:
         inside: NDArray[np.float64],
     ) -> None:
         """Take in runs: (run, train) bool, (run, target), and 1 where a run counts for a target."""
-        share = (masks @ self._member)[:, self._own]
+        share = self._shares(masks)
         self._share += (share * inside).sum(axis=0)
         self._square += (share**2 * inside).sum(axis=0)
         self._product += (share * values).sum(axis=0)
@@ -160,4 +164,8 @@ class _Classes:
         variance = self._square / count - mean**2
         covariance = self._product / count - mean * total / count
         slope = np.divide(covariance, variance, out=np.zeros_like(total), where=variance > 1e-12)
-        return np.asarray(slope[:, None] * ((mask @ self._member)[:, self._own] - mean).T)
+        return np.asarray(slope[:, None] * (self._shares(mask) - mean).T)
+
+    def _shares(self, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Shares of each target's class: (run, target). Counted before they are divided, so that equal shares are equal."""
+        return np.asarray((masks @ self._member / self._size)[:, self._own])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FIT = "fit"
+TURNED = "turned"
 # Not "method": that is a parameter of xarray's `sel`.
 _DIM = "predictor"
 _PER_TARGET = ("lds", "lds_low", "lds_high", "kendall", "pearson", "r2", "mse")
@@ -72,6 +73,7 @@ def benchmark(
     resamples: int = 1000,
     random_state: int = 0,
     force: bool = False,
+    all_runs: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -89,7 +91,9 @@ def benchmark(
     scores : sequence or mapping of name to path, DataArray, Dataset or (target, train) array
         Attribution scores of any origin; see :func:`dmstore.analysis.evaluation.score_matrix.read_scores`.
     options : sequence of mapping
-        For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file.
+        For each of the scores, ``key``, ``experiment``, ``orientation`` and ``units`` of its file, and ``larger``: what larger
+        scores mean, ``better`` models (as TRAK's and kronfluence's, without being asked) or more of the ``output``. Those that mean
+        better models are turned where a larger output is worse, as a loss is; ``about`` says so.
     fit : str, optional
         The newest complete one by default (of `output`, where it is given); may be missing where there are scores.
     output : str, optional
@@ -102,6 +106,9 @@ def benchmark(
     force : bool
         Judge by runs that were fitted on where there are no others, or by runs that a score file
         says it was fitted on. The result says so.
+    all_runs : bool
+        Judge `scores` alone, by all runs that none of them says it was fitted on, whatever the runs are reserved for. An
+        algorithm that was added for evaluation only needs no such word.
     threads : int, optional
         All cores by default.
     progress : callable, optional
@@ -113,7 +120,7 @@ def benchmark(
         (``predictor``, ``target``) float64: ``lds``, ``lds_low``, ``lds_high`` (95 %, masks
         resampled), ``kendall`` (tau-b), ``pearson``, and in output units, NaN elsewhere, ``mse`` and
         ``r2`` (less than 1 by the error over the variance between eval masks). (``target``,):
-        ``ceiling`` (:func:`dmstore.analysis.evaluation.rank_statistics.noise_ceiling`), NaN without repeats.
+        ``ceiling`` (:func:`dmstore.analysis.evaluation.noise_ceiling.noise_ceiling`), NaN without repeats.
         (``predictor``,): ``mean_lds`` over targets with its interval; ``gap``, the fit's mean LDS
         less this one's, with its interval from the same resamples; ``runs`` made from, NaN where not
         known; ``kind``, ``seen`` and ``about``. Targets with a constant output are NaN
@@ -135,28 +142,51 @@ def benchmark(
     if resamples < 1:
         msg = f"{resamples} resamples are not allowed; give at least 1"
         raise InputError(msg)
+    if all_runs and (fit is not None or force or not len(scores)):
+        msg = "all runs judge scores that were made elsewhere alone; give scores, and neither a fit nor force"
+        raise InputError(msg)
     document: FitDocument | None = None
     try:
         document = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
         if not len(scores) or fit is not None or algorithm not in study.algorithms:
             raise
+    if all_runs:
+        document = None
     if document and output not in (None, document["output"]):
         msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
         raise InputError(msg)
     output_name = output or (document["output"] if document else "margin")
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
-    truth = read_truth(runs, output_name, unit=study.target_train(target_set), force=force)
+    read = _read(study, algorithm, scores, options, target_set)
+    known = [one.fitted for one in read.values() if one.fitted is not None]
+    truth = read_truth(
+        runs,
+        output_name,
+        unit=study.target_train(target_set),
+        force=force,
+        besides=np.concatenate([*known, np.empty(0, dtype=np.int64)]) if all_runs else None,
+    )
+    orientation = study.algorithm(algorithm).outputs[output_name]["orientation"]
     used = int((runs["split"].values != "eval").sum())
     random_state = seed_of(random_state)
     with blas_threads(threads_of(threads)):
         methods = [_fit(study, algorithm, document, runs, truth)] if document else []
-        methods += _outside(
-            study, algorithm, scores, options, target_set, runs.attrs["content_id"], truth
-        )
+        reserved = not (all_runs or truth.fitted)
+        methods += [
+            _outside(
+                name,
+                one,
+                truth,
+                one.overlap(study.uuid, runs.attrs["content_id"], truth.run, reserved=reserved),
+                orientation,
+            )
+            for name, one in read.items()
+        ]
         _refuse(methods, force=force)
-        if baselines:
+        # Of runs that are all judged by, none is left to make a baseline from.
+        if baselines and used and not all_runs:
             predictions = predict_baselines(
                 runs,
                 output_name,
@@ -177,6 +207,8 @@ def benchmark(
             "algorithm": algorithm,
             "fit": document["fit"] if document else "",
             "output": output_name,
+            "orientation": orientation,
+            "all_runs": int(all_runs),
             "content_id": runs.attrs["content_id"],
             "eval_runs": len(truth.run),
             "eval_masks": len(truth.mask),
@@ -204,15 +236,14 @@ def _fit(
     return Method(FIT, "fit", predicted, made_from, seen, document["fit"])
 
 
-def _outside(
+def _read(
     study: Study,
     algorithm: str,
     scores: Sequence[Any] | Mapping[str, Any],
     options: Sequence[Mapping[str, str | None]],
     target_set: str,
-    content_id: str,
-    truth: Truth,
-) -> list[Method]:
+) -> dict[str, Scores]:
+    """Outside scores, each under a name of its own."""
     if isinstance(scores, str | bytes | Path):
         msg = f"scores {str(scores)!r}: expected a list; write [{str(scores)!r}]"
         raise InputError(msg)
@@ -229,27 +260,43 @@ def _outside(
         for row, (name, item) in enumerate(zip(given, items, strict=True))
     ]
     names = distinct([one.name for one in read], [FIT, *NAMES], items)
-    return [
-        Method(
-            name,
-            "scores",
-            predict(one.weight, truth.mask) + (0 if one.bias is None else one.bias[:, None]),
-            np.nan if one.fitted is None else len(one.fitted),
-            one.overlap(study.uuid, content_id, truth.run),
-            str(one.about.get("units", "")),
-            in_units=one.bias is not None,
-        )
-        for name, one in zip(names, read, strict=True)
-    ]
+    return dict(zip(names, read, strict=True))
+
+
+def _outside(name: str, one: Scores, truth: Truth, seen: str, orientation: str) -> Method:
+    predicted = predict(one.weight, truth.mask) + (0 if one.bias is None else one.bias[:, None])
+    about, in_units = str(one.about.get("units", "")), one.bias is not None
+    if one.larger == "better" and is_worse(orientation):
+        # What makes a model better lowers such an output; a bias is then in no units that are known.
+        predicted, in_units = -predicted, False
+        about = f"{TURNED}: larger scores mean better models, a larger output worse ones"
+    runs = np.nan if one.fitted is None else len(one.fitted)
+    return Method(name, "scores", predicted, runs, seen, about, in_units=in_units)
+
+
+def is_worse(orientation: str) -> bool:
+    """Whether a larger output is a worse one, by what its declaration says of it.
+
+    Parameters
+    ----------
+    orientation : str
+        As in ``store_schemas/outputs.json``; free text of an output that a study declared itself.
+    """
+    said = orientation.lower()
+    return any(
+        words in said
+        for words in ("larger is worse", "higher is worse", "smaller is better", "lower is better")
+    )
 
 
 def _refuse(methods: Sequence[Method], *, force: bool) -> None:
     bad = [method for method in methods if method.seen]
     if bad and not force:
         kind = "scores " if bad[0].kind == "scores" else ""
+        other = ", judge scores by the runs that they have not seen with --all-runs" if kind else ""
         msg = (
             f"{kind}{bad[0].name!r} {bad[0].seen}, so scoring them here is no evidence; "
-            f"leave them out, or score all the same with --force"
+            f"leave them out{other}, or score all the same with --force"
         )
         raise InputError(msg)
 
@@ -281,7 +328,8 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     targets = truth.values.shape[1]
     per_target = {name: np.full((len(methods), targets), np.nan) for name in _PER_TARGET}
     weight = rank_statistics.resampling(len(truth.mask), resamples, random_state)
-    sums, varied = np.zeros((resamples, len(methods))), 0
+    sums, varied, fewest = np.zeros((resamples, len(methods))), 0, len(truth.mask)
+    shift = np.full((len(methods), targets), np.nan)
     for part, outputs in truth.blocks():
         unit = truth.unit[part]
         groups = [(np.flatnonzero(unit < 0), np.ones(len(truth.mask), dtype=bool))]
@@ -291,11 +339,13 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
         ]
         for rows, used in groups:
             count, draws = _judge_some(
-                methods, outputs[rows][:, used], part.start + rows, used, weight, per_target
+                methods, outputs[rows][:, used], part.start + rows, used, weight, per_target, shift
             )
             varied += count
+            fewest = min(fewest, int(used.sum())) if count else fewest
             sums += draws
-    summary = _means(per_target["lds"], sums / max(varied, 1), methods) if varied else {}
+    draws = sums / max(varied, 1)
+    summary = _means(per_target["lds"], shift, draws, methods, fewest) if varied else {}
     text = {"kind": "kind", "seen": "seen", "about": "about"}
     return xr.Dataset(
         {
@@ -324,8 +374,9 @@ def _judge_some(
     used: NDArray[np.bool_],
     weight: NDArray[np.float64],
     per_target: dict[str, NDArray[np.float64]],
+    shift: NDArray[np.float64],
 ) -> tuple[int, NDArray[np.float64]]:
-    """Figures of some targets on the masks that are used, written to `found`.
+    """Figures of some targets on the masks that are used, written to `per_target`, and what their LDS lacks, to `shift`.
 
     Returns
     -------
@@ -352,12 +403,15 @@ def _judge_some(
         own = rank_statistics.ranks(predicted)
         draws = rank_statistics.resampled(weight, own, ranked, spread)
         lds = rank_statistics.pearson(own, ranked)
-        low, high = rank_statistics.interval(draws, lds)
+        tau = rank_statistics.kendall(predicted, outputs)
+        more = rank_statistics.few_masks(lds, tau, outputs.shape[1])
+        low, high = rank_statistics.interval(draws, lds, masks=outputs.shape[1], shift=more)
+        shift[row, columns] = more
         figures = {
             "lds": lds,
             "lds_low": np.maximum(low, -1),
             "lds_high": np.minimum(high, 1),
-            "kendall": rank_statistics.kendall(predicted, outputs),
+            "kendall": tau,
             "pearson": rank_statistics.pearson(predicted, outputs),
         }
         if method.in_units:
@@ -371,11 +425,15 @@ def _judge_some(
 
 
 def _means(
-    lds: NDArray[np.float64], draws: NDArray[np.float64], methods: Sequence[Method]
+    lds: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    draws: NDArray[np.float64],
+    methods: Sequence[Method],
+    masks: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Mean LDS over targets and how far the first fit is ahead, with intervals."""
-    point = np.nanmean(lds, axis=1)
-    low, high = rank_statistics.interval(draws, point)
+    point, more = np.nanmean(lds, axis=1), np.nanmean(shift, axis=1)
+    low, high = rank_statistics.interval(draws, point, masks=masks, shift=more)
     means = {
         "mean_lds": point,
         "mean_lds_low": np.maximum(low, -1),
@@ -385,9 +443,22 @@ def _means(
     if fits:
         ahead = draws[:, fits[:1]] - draws
         gap = point[fits[0]] - point
-        low, high = rank_statistics.interval(ahead, gap)
+        lacks = more[fits[0]] - more
+        low, high = rank_statistics.interval(ahead, gap, masks=masks, shift=lacks)
         means |= {"gap": gap, "gap_low": low, "gap_high": high}
     return means
+
+
+def _note(entry: dict[str, Any], about: str, orientation: str) -> str:
+    """What is to be said of the sign of a method's scores; empty where nothing is."""
+    if about.startswith(TURNED):
+        return about
+    against = entry["kind"] == "scores" and entry["lds_high"] is not None and entry["lds_high"] < 0
+    if against and is_worse(orientation):
+        return "negative, as a larger output is a worse one: if larger scores mean better models, say so with --larger better"
+    if against:
+        return "negative: its scores say the reverse of what models do; is their sign that of another tool?"
+    return ""
 
 
 def summarise(result: xr.Dataset) -> dict[str, Any]:
@@ -403,8 +474,8 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
     dict
         ``methods``: a list, best mean LDS first, of ``method``, ``kind``, ``lds``, ``lds_low``,
         ``lds_high`` (mean over targets), ``lds_median``, medians over targets ``kendall``,
-        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs`` and
-        ``seen``; ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
+        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs``,
+        ``seen`` and ``note`` (of the sign of its scores); ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
         ``eval_runs``, ``eval_masks``, ``repeated_masks``, ``on_fitted_runs``, ``targets``.
     """
     methods = []
@@ -421,6 +492,7 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
         entry |= {k: number(one[k].item()) for k in _PER_METHOD[3:]}
         runs = one["runs"].item()
         entry |= {"runs": int(runs) if np.isfinite(runs) else None, "seen": str(one["seen"].item())}
+        entry["note"] = _note(entry, str(one["about"].item()), result.attrs.get("orientation", ""))
         methods.append(entry)
     methods.sort(key=lambda entry: -np.inf if entry["lds"] is None else entry["lds"], reverse=True)
     ceiling = result["ceiling"].values
@@ -429,8 +501,8 @@ def summarise(result: xr.Dataset) -> dict[str, Any]:
         "ceiling": mean(ceiling),
         "ceiling_targets": int(np.isfinite(ceiling).sum()),
         **{
-            k: int(result.attrs[k])
-            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs")
+            k: int(result.attrs.get(k, 0))
+            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs", "all_runs")
         },
         "targets": int(np.isfinite(result["lds"].values).any(axis=0).sum()),
     }

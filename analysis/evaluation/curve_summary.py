@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmstore import provenance
 from dmstore.analysis.evaluation.plain_numbers import mean, median, number, quantile
+from dmstore.errors import StorageError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
@@ -70,9 +71,9 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        As of :func:`summarise_curve`.
+        As of :func:`summarise_curve`, and ``not_kept``: why the storage did not take it; empty if it did.
     """
-    attrs, results = curve.attrs, summarise_curve(curve)
+    attrs, results, not_kept = curve.attrs, summarise_curve(curve), ""
     if attrs["fit"] and not isinstance(study.objects, ReadOnly):
         parameters = {
             **{k: attrs[k] for k in ("resamples", "random_state", "shares")},
@@ -92,8 +93,11 @@ def keep_curve(study: Study, curve: xr.Dataset) -> dict[str, Any]:
         }
         name = f"{_place(attrs['algorithm'], attrs['fit'])}{attrs['content_id'][:16]}-{stated}.json"
         # Made again it is the newest again.
-        study.objects.replace(name, dump_document("evaluation", document))
-    return results
+        try:
+            study.objects.replace(name, dump_document("evaluation", document))
+        except StorageError as error:
+            not_kept = str(error)
+    return {**results, "not_kept": not_kept}
 
 
 def kept_curve(study: Study, algorithm: str, fit: str) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.evaluation import rank_statistics
+from dmstore.analysis.evaluation.noise_ceiling import noise_ceiling
 from dmstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ FEWEST = 5
 # Targets that are scored at a time, and bytes of masks that are multiplied at a time.
 TARGETS = 256
 _MASK_BYTES = 1 << 30
-# Below this share of non-zeros sparse products are faster, and below the other they are taken for rows of few
-# different values, whose equal sums must come out equal: of so many at most in a sample of so many.
-_SPARSE, _FEW_VALUES = 0.05, 0.5
-_VALUES, _LOOKED_AT = 16, 256
+# Below this share of non-zeros sparse products are faster.
+_SPARSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,7 @@ class Truth:
         """Noise ceiling of the LDS: (target,) float64; NaN where too few masks have
         repeats, and for targets that are train units.
         """
-        ceilings = np.full(self.values.shape[1], np.nan)
-        for start in range(0, len(ceilings), TARGETS):
-            part = slice(start, start + TARGETS)
-            ceilings[part] = rank_statistics.noise_ceiling(
-                self.values[:, part], self.group, random_state=random_state
-            )
+        ceilings = noise_ceiling(self.values, self.group, random_state=random_state)
         # Of a train unit only some of the runs count.
         ceilings[self.unit >= 0] = np.nan
         return ceilings
@@ -86,6 +79,7 @@ def read_truth(
     *,
     unit: NDArray[np.int64] | None = None,
     force: bool = False,
+    besides: NDArray[np.int64] | None = None,
 ) -> Truth:
     """Read the eval runs of an algorithm.
 
@@ -100,6 +94,8 @@ def read_truth(
         The train unit that each of these targets is, -1 for none.
     force : bool
         Where fewer than 5 masks are reserved, take all runs, fitted ones too.
+    besides : (run,) int64, optional
+        Take all runs but these and others of their masks, whatever they are reserved for.
 
     Raises
     ------
@@ -114,17 +110,22 @@ def read_truth(
     mask_id = runs["mask_id"].values
     reserved = np.flatnonzero(runs["split"].values == "eval")
     count = len(np.unique(mask_id[reserved]))
+    if besides is not None:
+        # Another run of a mask that was fitted on is no news either.
+        seen = np.isin(mask_id, mask_id[np.isin(runs["run"].values, besides)])
+        reserved = np.flatnonzero(~seen)
+        count = FEWEST
     fitted = count < FEWEST
     if fitted and not force:
         msg = (
-            f"algorithm {name!r} has {count} eval masks, at least {FEWEST} are needed; train more runs, "
-            f"or score on fitted runs too with --force"
+            f"algorithm {name!r} has {count} eval masks, at least {FEWEST} are needed; train more runs, judge scores that "
+            f"were made elsewhere by all runs with --all-runs, or score on fitted runs too with --force"
         )
         raise InputError(msg)
     chosen = np.arange(len(mask_id)) if fitted else reserved
     unique, first, group = np.unique(mask_id[chosen], return_index=True, return_inverse=True)
     if len(unique) < FEWEST:
-        msg = f"algorithm {name!r} has runs of {len(unique)} masks, at least {FEWEST} are needed; train more runs"
+        msg = f"algorithm {name!r} has runs of {len(unique)} masks to score on, at least {FEWEST} are needed; train more runs"
         raise InputError(msg)
     outputs = runs[output].isel(run=chosen)
     values = np.asarray((outputs if targets is None else outputs.isel(target=targets)).values)
@@ -146,8 +147,8 @@ def read_truth(
 def predict(weight: Any, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """What weights say about masks, without bias.
 
-    Sparse rows and those of few values are summed in float64, so that equal sums come out equal. Others, less their mean
-    and scaled, are multiplied in float32, which costs about 1e-6 of a prediction's spread.
+    Sums are of float64, and sums that are equal in exact arithmetic come out equal: those of a row that
+    lie closer together than rounding carries are set to one number (:func:`dmstore.analysis.evaluation.rank_statistics.tied`).
 
     Parameters
     ----------
@@ -160,59 +161,50 @@ def predict(weight: Any, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     (target, mask) float64
     """
     predicted = np.empty((weight.shape[0], len(mask)))
+    tolerance = np.empty(weight.shape[0])
     step = max(1, _MASK_BYTES // max(1, 8 * mask.shape[1]))
     for start in range(0, len(mask), step):
-        product = _Product(mask[start : start + step])
+        part = mask[start : start + step].T.astype(np.float64)
         for first in range(0, weight.shape[0], TARGETS):
             rows = np.asarray(weight[first : first + TARGETS])
-            rows = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
-            predicted[first : first + TARGETS, start : start + step] = product(rows)
+            predicted[first : first + TARGETS, start : start + step] = _products(rows, part)
+            tolerance[first : first + TARGETS] = _rounding(rows)
+    for first in range(0, weight.shape[0], TARGETS):
+        block = slice(first, first + TARGETS)
+        predicted[block] = rank_statistics.tied(predicted[block], tolerance[block])
     return predicted
 
 
-class _Product:
-    """Multiplies rows of weights with masks, which are kept in the dtype that it takes."""
+def _products(rows: NDArray[Any], mask: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(target, train) numbers and (train, mask) float64 to (target, mask) float64."""
+    from scipy.sparse import csr_array
 
-    def __init__(self, mask: NDArray[np.bool_]) -> None:
-        self._mask = mask
-        self._count = mask.sum(axis=1)
+    rows = rows.astype(np.float64, copy=False)
+    predictions = np.empty((len(rows), mask.shape[1]))
+    # Told of each row by itself: what is said of a target must not depend on its neighbours.
+    sparse = np.count_nonzero(rows, axis=1) < _SPARSE * rows.shape[1]
+    if sparse.any():
+        predictions[sparse] = csr_array(rows[sparse]) @ mask
+    if not sparse.all():
+        predictions[~sparse] = rows[~sparse] @ mask
+    return predictions
 
-    @functools.cached_property
-    def _double(self) -> NDArray[np.float64]:
-        return self._mask.T.astype(np.float64)
 
-    @functools.cached_property
-    def _single(self) -> NDArray[np.float32]:
-        return self._mask.T.astype(np.float32)
+def _rounding(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """How far apart rounding may carry equal sums of each row: (target,) float64.
 
-    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """(target, train) float to (target, mask) float64."""
-        # Told of each row by itself: what is said of a target must not depend on its neighbours.
-        density = np.count_nonzero(rows, axis=1) / rows.shape[1]
-        sparse = density < _SPARSE
-        maybe = np.flatnonzero(~sparse & (density < _FEW_VALUES))
-        step = max(1, rows.shape[1] // _LOOKED_AT)
-        ordered = np.sort(rows[maybe, ::step], axis=1)
-        sparse[maybe] = (np.diff(ordered, axis=1) > 0).sum(axis=1) < _VALUES
-        predictions = np.empty((len(rows), len(self._mask)))
-        if sparse.any():
-            from scipy.sparse import csr_array
-
-            predictions[sparse] = csr_array(rows[sparse]).astype(np.float64) @ self._double
-        if not sparse.all():
-            predictions[~sparse] = self._dense(rows[~sparse])
-        return predictions
-
-    def _dense(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        center = rows.mean(axis=1, keepdims=True)
-        rows = rows - center
-        scale = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
-        scale[scale == 0] = 1
-        rows /= scale
-        predictions = (rows.astype(np.float32, copy=False) @ self._single).astype(np.float64)
-        predictions *= scale
-        predictions += center.astype(np.float64) * self._count
-        return predictions
+    Multiples of a step that float32 does not hold, as quantised scores are, are rounded themselves,
+    each by itself. Numbers of float16 are taken for what they are: their rounding is no smaller than
+    what they tell apart.
+    """
+    size = np.abs(rows.astype(np.float64, copy=False))
+    count = np.maximum(np.count_nonzero(size, axis=1), 1)
+    rounding = np.finfo(np.float64).eps * count * size.sum(axis=1)
+    if rows.dtype == np.float32:
+        # Their usual size, which one number that outweighs all others does not make.
+        usual = (np.sqrt(size).sum(axis=1) / count) ** 2
+        rounding = np.maximum(rounding, 8 * np.finfo(np.float32).eps * usual * np.sqrt(count))
+    return np.asarray(rounding)
 
 
 def mse(predicted: NDArray[np.float64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:

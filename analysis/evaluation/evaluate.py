@@ -9,6 +9,7 @@ import numpy as np
 from dmstore import provenance
 from dmstore.analysis.evaluation.benchmark import FIT, benchmark, summarise
 from dmstore.analysis.evaluation.plain_numbers import median
+from dmstore.errors import StorageError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import EvaluationDocument
 from dmstore.storage.published.published import ReadOnly
@@ -105,7 +106,8 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``algorithm``, ``fit`` and the numbers of :func:`evaluate`; None where one is not known.
+        ``algorithm``, ``fit`` and the numbers of :func:`evaluate`; None where one is not known. ``not_kept``: why the
+        storage did not take them; empty if it did, or if they are not to be stored.
     """
     attrs = result.attrs
     table = summarise(result)
@@ -113,6 +115,7 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
     holdout = study.datamodels(attrs["algorithm"], attrs["fit"])["holdout_r2"].values
     known = {**own, **table, "holdout_r2": median(holdout)}
     results = {key: known[key] for key in _KEPT}
+    not_kept = ""
     if not (own["seen"] or isinstance(study.objects, ReadOnly)):
         document: EvaluationDocument = {
             "fit": attrs["fit"],
@@ -126,8 +129,12 @@ def keep(study: Study, result: xr.Dataset) -> dict[str, Any]:
             "software": provenance.software(),
         }
         name = _name(attrs["algorithm"], attrs["fit"], attrs["content_id"])
-        study.objects.put_if_absent(name, dump_document("evaluation", document))
-    return {"algorithm": attrs["algorithm"], "fit": attrs["fit"], **results}
+        try:
+            study.objects.put_if_absent(name, dump_document("evaluation", document))
+        except StorageError as error:
+            # The numbers are what was asked for; that they stand beside the fit only spares another call.
+            not_kept = str(error)
+    return {"algorithm": attrs["algorithm"], "fit": attrs["fit"], **results, "not_kept": not_kept}
 
 
 def _name(algorithm: str, fit: str, content_id: str) -> str:

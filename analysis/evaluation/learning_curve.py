@@ -201,6 +201,9 @@ def check_curve(study: Study, algorithm: str, shares: Sequence[float]) -> None:
     ):
         msg = f"shares {list(shares)} must ascend and lie above 0 and at most at 1; give such as 0.25,0.5,1"
         raise InputError(msg)
+    if study.algorithm(algorithm).is_eval_only:
+        msg = f"algorithm {algorithm!r} was added for evaluation only, so nothing is fitted on its runs; take another"
+        raise InputError(msg)
     if (study.target_train(study.algorithm(algorithm).target_set) >= 0).any():
         msg = (
             f"targets of {algorithm!r} are train units themselves; each needs the runs that did not see it "
@@ -297,7 +300,12 @@ def _judged(
         if varies.any():
             sample = rank_statistics.resampled(draws, own[varies], ranked[varies]).mean(axis=1)
             point = np.asarray(arrays["lds"][row][varies].mean())
-            mean[:, row] = [point, *rank_statistics.interval(sample, point)]
+            tau = rank_statistics.kendall(predicted[varies], outputs[varies])
+            more = rank_statistics.few_masks(arrays["lds"][row][varies], tau, len(truth.mask))
+            low, high = rank_statistics.interval(
+                sample, point, masks=len(truth.mask), shift=more.mean()
+            )
+            mean[:, row] = [point, max(low, -1), min(high, 1)]
     unit = np.array([one["weight"] for one in fits], dtype=np.float32)
     # Rows of length 1 or 0: outputs may be so large or small that float32 does not hold their squares.
     largest = np.abs(unit).max(axis=2, initial=0.0, keepdims=True)

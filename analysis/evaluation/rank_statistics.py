@@ -1,4 +1,4 @@
-"""How well predictions agree with what models did: correlations, intervals, the noise ceiling.
+"""How well predictions agree with what models did: correlations and their intervals.
 
 Pure functions of arrays whose rows are targets and whose columns are masks. Each is ranked once;
 everything else is a matrix product or a pass over whole arrays.
@@ -27,6 +27,32 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return ranked
 
 
+def tied(values: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Set numbers of a row that rounding alone may have told apart to one, the smallest of them.
+
+    Parameters
+    ----------
+    values : (target, mask) float64
+    tolerance : (target,) float64
+        What stands next to each other in order and differs by no more is one number.
+
+    Returns
+    -------
+    (target, mask) float64
+    """
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    close = np.diff(ordered, axis=1) <= tolerance[:, None]
+    if not close.any():
+        return values
+    place = np.broadcast_to(np.arange(values.shape[1]), values.shape).copy()
+    place[:, 1:][close] = 0
+    first = np.maximum.accumulate(place, axis=1)
+    together = np.empty_like(values)
+    np.put_along_axis(together, order, np.take_along_axis(ordered, first, axis=1), axis=1)
+    return together
+
+
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Pearson correlation of the rows of two arrays: (target, mask) each, to (target,).
 
@@ -34,8 +60,11 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     SciPy's ``pearsonr``, which computes p-values too, takes 2 to 5 times as long
     (``python -m benchmarks ranks``).
     """
+    constant = (np.ptp(a, axis=1) == 0) | (np.ptp(b, axis=1) == 0)
     a = a - a.mean(axis=1, keepdims=True)
     b = b - b.mean(axis=1, keepdims=True)
+    # What is left of a constant is the rounding of its mean.
+    a[constant] = 0
     # Scaled first, so that squares neither overflow nor vanish.
     for values in (a, b):
         largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
@@ -116,82 +145,77 @@ def resampled(
     return _ratio(covariance, np.sqrt(variance_a * variance_b), least=1e-9)
 
 
+def few_masks(
+    lds: NDArray[np.float64], tau: NDArray[np.float64], masks: int
+) -> NDArray[np.float64]:
+    """How much larger a Spearman correlation is over very many masks than over these, on average.
+
+    Among n masks a rank correlation r has the mean (3 tau + (n - 2) r) / (n + 1), with the r and
+    Kendall's tau of very many, whatever the distribution (Kendall 1970, chapter 9).
+
+    Parameters
+    ----------
+    lds, tau : (target,) float64
+    masks : int
+        More than 2.
+
+    Returns
+    -------
+    (target,) float64
+        To be added.
+    """
+    return np.asarray(3 * (lds - tau) / (masks - 2))
+
+
 def interval(
-    draws: NDArray[np.float64], point: NDArray[np.float64]
+    draws: NDArray[np.float64],
+    point: NDArray[np.float64],
+    *,
+    masks: int | None = None,
+    shift: NDArray[np.float64] | float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % bootstrap interval of correlations, or of means or differences of them.
+    """95 % bootstrap interval of correlations, or of means or differences of them, over fresh masks.
 
     Parameters
     ----------
     draws : (resample, ...) float64
     point : (...) float64
-        The same of the whole sample. A correlation of few masks is biased towards 0, and resampling
-        adds the same bias once more: the draws are shifted to have this mean.
+        The same of the whole sample.
+    masks : int, optional
+        How many were resampled. Of few the draws spread too little, by the root of 1 - 1/masks and as the
+        quantiles of a normal distribution are less than Student's.
+    shift : (...) float64
+        What the correlation of these masks lacks (:func:`few_masks`). Resampling has a bias of its own: the
+        draws are shifted to have the mean ``point + shift``.
 
     Returns
     -------
     low, high : (...) float64
+        With `point` between them, always.
     """
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0) + (point - draws.mean(axis=0))
-    return low, high
+    from scipy.stats import norm, t
 
-
-def noise_ceiling(
-    values: NDArray[Any], group: NDArray[np.int64], *, splits: int = 5, random_state: int = 0
-) -> NDArray[np.float64]:
-    """The Spearman correlation that the truth itself would reach with averaged, noisy outputs.
-
-    The runs of every mask that has several are split in two at random. The rank correlation r of
-    the halves' means (mean over `splits` such splits) is the reliability of a half's mean; that of
-    the mean of all runs, k times as many, is k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910), and
-    its square root is the correlation of such means with their truth (Spearman 1904). Numbers of
-    runs that differ between masks count by their harmonic mean. For product moments this is exact;
-    with ranks it is within .015 for normal outputs.
-
-    Parameters
-    ----------
-    values : (run, target)
-    group : (run,) int64
-        Number of the mask of each run, from 0.
-    splits : int
-    random_state : int
-
-    Returns
-    -------
-    (target,) float64
-        NaN where fewer than 3 masks have several runs, or the halves' means are constant.
-    """
-    count = np.bincount(group)
-    repeated = np.flatnonzero(count >= 2)
-    if len(repeated) < 3:
-        return np.full(values.shape[1], np.nan)
-    half = count[repeated] // 2
-    longer = float(np.mean(1 / half) / np.mean(1 / count[count > 0]))
-    draw = np.random.default_rng(random_state)
-    total = np.zeros(values.shape[1])
-    for _ in range(splits):
-        shuffled = draw.permutation(len(group))
-        order = shuffled[np.argsort(group[shuffled], kind="stable")]
-        start = np.concatenate([[0], np.cumsum(count)])[repeated]
-        means = [
-            _mean_of(values, [order[s : s + h] for s, h in zip(begin, half, strict=True)])
-            for begin in (start, start + half)
-        ]
-        total += spearman(*means)
-    r = np.maximum(total / splits, 0)
-    varies = np.ptp(values, axis=0) > 0
-    return np.where(varies, np.sqrt(longer * r / (1 + (longer - 1) * r)), np.nan)
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0) - draws.mean(axis=0)
+    wider = 1.0
+    if masks is not None:
+        wider = float(np.sqrt(masks / (masks - 1)) * t.ppf(0.975, masks - 1) / norm.ppf(0.975))
+    centre = point + shift
+    return np.minimum(centre + wider * low, point), np.maximum(centre + wider * high, point)
 
 
 def average(values: NDArray[Any], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean over the runs of each mask: (run, target) and (run,) to (target, mask)."""
+    """Mean over the runs of each mask: (run, target) and (run,) to (target, mask). Equal means are equal numbers."""
     order = np.argsort(group, kind="stable")
     cuts = np.flatnonzero(np.diff(group[order])) + 1
-    return _mean_of(values, np.split(order, cuts))
+    means = mean_of(values, np.split(order, cuts))
+    if values.dtype == np.float64:
+        # Sums in another order; those of narrower numbers are exact.
+        means = tied(means, 4 * np.finfo(np.float64).eps * np.abs(means).max(axis=1, initial=0.0))
+    return means
 
 
-def _mean_of(values: NDArray[Any], rows: list[NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Means over lists of rows: (target, list) float64."""
+def mean_of(values: NDArray[Any], rows: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Means over lists of rows, (run, target) to (target, list) float64."""
     flat = np.concatenate(rows)
     start = np.cumsum([0, *map(len, rows[:-1])])
     sums = np.add.reduceat(values[flat].astype(np.float64), start, axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dmstore.readers.units import Units
 from dmstore.study.study import Study
 
 LONGEST_NAME = 40
+LARGER = ("better", "output")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Scores:
         Runs that it says it was fitted on.
     origin : dict
         ``study`` and ``content_id`` that it says it was fitted on, as far as it does.
+    larger : {"better", "output"} or None
+        What larger scores mean, where it is known: a better model, or more of the output.
     """
 
     name: str
@@ -43,8 +46,11 @@ class Scores:
     about: Mapping[str, Any] = field(default_factory=dict)
     fitted: NDArray[np.int64] | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
+    larger: str | None = None
 
-    def overlap(self, study_uuid: str, content_id: str, run: NDArray[np.int64]) -> str:
+    def overlap(
+        self, study_uuid: str, content_id: str, run: NDArray[np.int64], *, reserved: bool = True
+    ) -> str:
         """Why these scores must not be judged by some runs; empty if nothing speaks against it.
 
         Parameters
@@ -55,6 +61,8 @@ class Scores:
             Of the algorithm's runs.
         run : (run,) int64
             The runs to score on.
+        reserved : bool
+            Whether the study reserves all of them.
         """
         if self.fitted is not None:
             common = np.intersect1d(self.fitted, run)
@@ -62,7 +70,9 @@ class Scores:
                 return (
                     f"say that they were fitted on {len(common)} of these runs ({_first(common)})"
                 )
-        elif self.origin.get("content_id") == content_id and self.origin.get("study") != study_uuid:
+        elif self.origin.get("study") == study_uuid:
+            return "" if reserved else "say that they were fitted on runs of this study"
+        elif self.origin.get("content_id") == content_id:
             return (
                 f"say that they were fitted on the same runs in another study "
                 f"({self.origin.get('study', 'not named')[:12]}), which reserves others"
@@ -81,6 +91,7 @@ def read_scores(
     experiment: str | None = None,
     orientation: str | None = None,
     units: str | None = None,
+    larger: str | None = None,
 ) -> Scores:
     """Read a score matrix and hold its shape and ids against a study.
 
@@ -99,15 +110,22 @@ def read_scores(
         Share of the training set that a run saw, for standardised weights.
     key, experiment, orientation, units : str, optional
         As in :func:`dmstore.analysis.compare_scores`.
+    larger : {"better", "output"}, optional
+        What larger scores mean: a better model, as TRAK's and kronfluence's do, or more of the output.
 
     Raises
     ------
     InputError
         If it cannot be used; the message names it and the remedy.
     """
+    if larger not in (None, *LARGER):
+        msg = f"larger {larger!r} is not known; give {' or '.join(LARGER)}"
+        raise InputError(msg)
     if isinstance(item, str | Path):
-        return _from_file(study, item, target_set, name, alpha, key, experiment, orientation, units)
-    return _from_data(study, item, target_set, name or "scores")
+        read = _from_file(study, item, target_set, name, alpha, key, experiment, orientation, units)
+    else:
+        read = _from_data(study, item, target_set, name or "scores")
+    return read if larger is None else replace(read, larger=larger)
 
 
 def _from_file(
@@ -147,6 +165,7 @@ def _from_file(
         {k: v for k, v in matrix.attrs.items() if k != "zero_rows"},
         None if fitted is None else _run_ids(fitted, str(file.path)),
         file.about,
+        file.larger,
     )
 
 

@@ -10,11 +10,11 @@ import click
 from dmstore.cli import options, output
 
 if TYPE_CHECKING:
-    from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling
+    from dmstore.schema.typed_documents import AlgorithmMasks, AlgorithmSampling, AlgorithmSplit
 
 
 # What an algorithm that is there has been declared with.
-_DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs")
+_DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs", "split")
 
 
 @click.command("add")
@@ -50,6 +50,12 @@ _DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs")
     help="Whether mask m is the same for all algorithms of the study.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["eval"]),
+    default=None,
+    help="All runs are for evaluation, as of a benchmark made elsewhere; by default a hash of each mask decides.",
+)
+@click.option(
     "--output",
     "outputs",
     multiple=True,
@@ -72,6 +78,7 @@ def command(
     repeats: int,
     sampling: AlgorithmSampling,
     masks: AlgorithmMasks,
+    split: AlgorithmSplit | None,
     outputs: tuple[str, ...],
     task: str | None,
     config: str | None,
@@ -103,6 +110,7 @@ def command(
             outputs=list(outputs),
             task=task,
             config=_read(config),
+            split=split,
         )
     if task:
         _try_task(study, made)
@@ -116,9 +124,12 @@ def command(
             "alpha": made.alpha,
             "sampling": made.document["sampling"],
             "planned": made.planned_count if made.planned else None,
+            "split": split,
             "outputs": list(made.outputs),
         },
-        [f"{algorithm}: {planned}, alpha {made.alpha}, outputs {', '.join(made.outputs)}"],
+        [
+            f"{algorithm}: {planned}, alpha {made.alpha}, outputs {', '.join(made.outputs)}{', for evaluation only' if split else ''}"
+        ],
         as_json=as_json,
     )
 

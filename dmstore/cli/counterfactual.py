@@ -106,8 +106,12 @@ def command(
     output.emit(
         {"class": number, "name": name, "effect": ends},
         [
-            f"{n}: P({study.class_names[number]}) changes by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
+            f"{n}: P({study.class_names[number]}) changes by {e[0]:+.4f} ({_interval(*e[1:])})"
             for n, e in ends.items()
         ],
         as_json=as_json,
     )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95 % {low:+.4f} to {high:+.4f}" if low == low else "one model says nothing of others"

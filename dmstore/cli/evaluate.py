@@ -48,6 +48,11 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     help="Units of weights with a bias, for R2 and MSE; LDS does not need them.",
     type=click.Choice(["raw", "standardised"]),
 )
+@_each(
+    "--larger",
+    help="What larger scores mean: better models, as TRAK's and kronfluence's do, or more of the output.",
+    type=click.Choice(["better", "output"]),
+)
 @click.option(
     "--baselines/--no-baselines",
     default=True,
@@ -87,6 +92,11 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     is_flag=True,
     help="Score on runs that were fitted on, where nothing else can be had.",
 )
+@click.option(
+    "--all-runs",
+    is_flag=True,
+    help="Judge --scores alone, by all runs that they do not say they were fitted on.",
+)
 @options.threads
 @options.quiet
 @options.as_json
@@ -103,6 +113,7 @@ def command(
     resamples: int,
     random_state: int,
     force: bool,
+    all_runs: bool,
     threads: int | None,
     quiet: bool,
     as_json: bool,
@@ -130,6 +141,9 @@ def command(
     if idle:
         msg = f"--{idle[0]} is of the learning curve; give --curve too, or leave it out"
         raise click.UsageError(msg)
+    if all_runs and (not files or fit or force or curve):
+        msg = "--all-runs judges --scores that were made elsewhere; leave --fit, --force and --curve out"
+        raise click.UsageError(msg)
     if curve and force:
         msg = "--curve is judged by eval runs alone; leave --force or --curve out"
         raise click.UsageError(msg)
@@ -149,6 +163,7 @@ def command(
         resamples=resamples,
         random_state=random_state,
         force=force,
+        all_runs=all_runs,
         threads=threads,
         progress=bar,
     )
@@ -174,6 +189,9 @@ def command(
         bar.close()
         result["curve"] = keep_curve(study, grown)
         lines += _curve_lines(result["curve"])
+    refused = kept.get("not_kept") or result.get("curve", {}).get("not_kept")
+    if refused:
+        lines.append(f"  not kept beside the fit: {refused}")
     output.emit(result, lines, as_json=as_json)
 
 
@@ -206,22 +224,24 @@ def _lines(algorithm: str, kept: dict[str, Any], table: dict[str, Any]) -> list[
     lines = []
     if table["on_fitted_runs"]:
         lines.append(
-            f"warning: no runs of {algorithm} are reserved, so these figures are of runs that were fitted on (--force); they are no evidence"
+            f"warning: no runs of {algorithm} are reserved, so these figures are of all runs (--force); of what was fitted on them they are no evidence"
         )
     lines += [
         f"warning: {entry['method']} {entry['seen']} (--force); its figures are no evidence"
         for entry in table["methods"]
         if entry["seen"] and not table["on_fitted_runs"]
     ]
-    which = "fitted" if table["on_fitted_runs"] else "eval"
+    which = "eval masks"
+    if table["on_fitted_runs"] or table["all_runs"]:
+        which = "fitted masks" if table["on_fitted_runs"] else "masks of all runs"
     if kept["fit"]:
         lines.append(
             f"{algorithm}, fit {kept['fit']}: LDS {_f(kept['lds'])} (95 % {_f(kept['lds_low'])} to {_f(kept['lds_high'])}) over {kept['targets']} targets "
-            f"and {kept['eval_masks']} {which} masks, median R2 {_f(kept['r2'])}, holdout R2 {_f(kept['holdout_r2'])}"
+            f"and {kept['eval_masks']} {which}, median R2 {_f(kept['r2'])}, holdout R2 {_f(kept['holdout_r2'])}"
         )
     else:
         lines.append(
-            f"{algorithm}: no fit; {table['targets']} targets and {table['eval_masks']} {which} masks"
+            f"{algorithm}: no fit; {table['targets']} targets and {table['eval_masks']} {which}"
         )
     if table["ceiling"] is None:
         lines.append("  noise ceiling not known: too few masks have repeats (plan with --repeats)")
@@ -234,6 +254,9 @@ def _lines(algorithm: str, kept: dict[str, Any], table: dict[str, Any]) -> list[
         f"  {'method':{width}}    LDS  95 %             fit is ahead by            Kendall  Pearson     R2        MSE  made from"
     )
     lines += [_row(entry, width) for entry in table["methods"]]
+    lines += [
+        f"  {entry['method']}: {entry['note']}" for entry in table["methods"] if entry["note"]
+    ]
     return lines
 
 

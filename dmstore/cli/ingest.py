@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from dmstore.cli import options, output
+
+if TYPE_CHECKING:
+    from dmstore.schema.typed_documents import AlgorithmSplit
 
 
 @click.command("ingest")
@@ -99,6 +103,12 @@ from dmstore.cli import options, output
 @click.option(
     "--seed", type=options.SEED, default=None, help="With --create: the seed of a new study."
 )
+@click.option(
+    "--split",
+    type=click.Choice(["eval"]),
+    default=None,
+    help="With --create: all runs of a new algorithm are for evaluation.",
+)
 @options.quiet
 @options.as_json
 def command(
@@ -119,6 +129,7 @@ def command(
     create: bool,
     examples: str | None,
     seed: int | None,
+    split: AlgorithmSplit | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -158,8 +169,8 @@ def command(
     from dmstore.readers.source import Request
     from dmstore.study.study import open_study
 
-    if not create and (examples or seed is not None or train is not None):
-        message = "--examples, --seed and --train go with --create"
+    if not create and (examples or seed is not None or train is not None or split):
+        message = "--examples, --seed, --train and --split go with --create"
         raise click.UsageError(message)
     named = _pairs(outputs)
 
@@ -188,6 +199,7 @@ def command(
             ),
             examples=examples,
             seed=seed,
+            split=split,
             say=say,
         )
     progress = output.Progress("ingest", quiet=quiet)

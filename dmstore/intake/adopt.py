@@ -19,7 +19,7 @@ from dmstore.readers.npz import find
 from dmstore.readers.source import Output, Request, Source, blocks
 from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.schema.names import check_name
-from dmstore.schema.typed_documents import AlgorithmOutput
+from dmstore.schema.typed_documents import AlgorithmOutput, AlgorithmSplit
 from dmstore.storage.objects.remote import is_url
 from dmstore.study import examples as example_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
@@ -36,6 +36,7 @@ def adopt(
     request: Request | None = None,
     examples: str | Path | None = None,
     seed: int | None = None,
+    split: AlgorithmSplit | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Algorithm:
     """Make the study and the algorithm that runs of a source belong to, as far as they are missing.
@@ -59,6 +60,8 @@ def adopt(
         An examples file; see :func:`dmstore.study.creation.create_study`.
     seed : int, optional
         Of a new study.
+    split : {"eval"}, optional
+        Of a new algorithm; see :meth:`dmstore.study.study.Study.add_algorithm`.
     say : callable, optional
         Called with a line on what is made.
 
@@ -102,12 +105,20 @@ def adopt(
                 msg = f"{examples}: has other ids than {path}; name a new study"
                 raise InputError(msg)
     if name in study.algorithms:
-        return study.algorithm(name)
+        return _there(study, name, split)
     _check_usable(opened, declared)
     try:
-        return _add(study, name, opened, declared, say)
+        return _add(study, name, opened, declared, split, say)
     except ExistsError:
-        return study.algorithm(name)
+        return _there(study, name, split)
+
+
+def _there(study: Study, name: str, split: AlgorithmSplit | None) -> Algorithm:
+    algorithm = study.algorithm(name)
+    if split is not None and algorithm.document.get("split") != split:
+        msg = f"algorithm {name!r} is there already, and not for evaluation only; take another name, or leave --split out"
+        raise InputError(msg)
+    return algorithm
 
 
 def _not_adopted(path: Path, kind: str) -> InputError:
@@ -192,6 +203,7 @@ def _add(
     name: str,
     source: Source,
     declared: dict[str, AlgorithmOutput],
+    split: AlgorithmSplit | None,
     say: Callable[[str], None] | None,
 ) -> Algorithm:
     low, high, mean = mask_sizes(source)
@@ -210,6 +222,7 @@ def _add(
                 **({"conventions": dict(source.conventions)} if source.conventions else {}),
             }
         },
+        split=split,
     )
     if say:
         sizes = f"masks of {low}" if low == high else f"masks of {low} to {high}"

@@ -92,6 +92,16 @@ class ScoreFile:
         return kind if kind in KINDS else None
 
     @property
+    def larger(self) -> str | None:
+        """What larger scores mean to the tool that writes such files: ``better`` models, or None where it is not known."""
+        tools = (
+            self.path.suffix == ".mmap"
+            or self.keys["weight"] == kronfluence.ALL
+            or isinstance(self.opened, bergson_scores.BergsonScores)
+        )
+        return "better" if tools else None
+
+    @property
     def about(self) -> dict[str, str]:
         """What the file says of the fit that it holds (``study``, ``algorithm``, ``content_id``)."""
         if not isinstance(self.opened, TorchFile):

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 AlgorithmSampling = Literal["planned", "foreign"]
 AlgorithmMasks = Literal["shared", "independent"]
+AlgorithmSplit = Literal["eval"]
 AlgorithmOutputDtype = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64"]
 AlgorithmOutputDim = Literal["run", "target", "class"]
 ChangeAction = Literal["remove", "restore", "task"]
@@ -48,6 +49,7 @@ class AlgorithmDocument(TypedDict):
     alpha: float | None
     sampling: AlgorithmSampling
     masks: AlgorithmMasks
+    split: NotRequired[AlgorithmSplit]
     target_set: str
     outputs: dict[str, AlgorithmOutput]
     task: str | None

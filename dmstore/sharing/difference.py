@@ -25,7 +25,7 @@ _PART = re.compile(
 )
 # Ids named of each kind of difference.
 _NAMED = 20
-_DECLARED = ("alpha", "sampling", "masks", "target_set", "outputs", "task", "config")
+_DECLARED = ("alpha", "sampling", "masks", "split", "target_set", "outputs", "task", "config")
 
 
 @dataclass(frozen=True)

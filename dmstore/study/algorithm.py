@@ -26,6 +26,7 @@ from dmstore.schema.typed_documents import (
     AlgorithmDocument,
     AlgorithmMasks,
     AlgorithmSampling,
+    AlgorithmSplit,
     StudyDocument,
 )
 from dmstore.storage.objects.objects import Objects
@@ -83,6 +84,7 @@ class Algorithm(Displayed):
         self.uuid = document["uuid"]
         self.alpha = document["alpha"]
         self.planned = document["sampling"] == "planned"
+        self.is_eval_only = document.get("split") == "eval"
         self.outputs = dict(document["outputs"])
         self.target_set = document["target_set"]
         self.train = study["train"]["count"]
@@ -404,6 +406,8 @@ class Algorithm(Displayed):
         TypeError
             If they are no integers.
         """
+        if self.is_eval_only:
+            return np.full(len(mask_ids), "eval")
         return plan.split_of(self._seed, mask_ids)
 
     def quarter(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -604,7 +608,10 @@ class Algorithm(Displayed):
             self._title(),
             [
                 ("runs", self.rows_stored()),
-                ("alpha", f"{self.alpha}, {self.document['sampling']} sampling"),
+                (
+                    "alpha",
+                    f"{self.alpha}, {self.document['sampling']} sampling{', for evaluation only' if self.is_eval_only else ''}",
+                ),
                 ("outputs", ", ".join(sorted(self.outputs))),
                 ("stored", size(self.stored_bytes())),
             ],
@@ -679,6 +686,7 @@ def add_algorithm(
     target_set: str = "test",
     task: str | None = None,
     config: Mapping[str, Any] | None = None,
+    split: AlgorithmSplit | None = None,
 ) -> Algorithm:
     """Add an algorithm to a study; see :meth:`dmstore.study.study.Study.add_algorithm`."""
     check_name(name, "algorithm")
@@ -700,6 +708,7 @@ def add_algorithm(
         target_set=target_set,
         task=task,
         config=config,
+        split=split,
     )
     document: AlgorithmDocument = {
         "name": name,
@@ -714,6 +723,7 @@ def add_algorithm(
         # A killed call may have declared the algorithm and planned no runs yet.
         algorithm = open_algorithm(objects, study, name)
         same = all(algorithm.document.get(key) == value for key, value in declared.items())
+        same &= algorithm.document.get("split") == split
         if not same or not runs or algorithm.blocks:
             raise _exists(name)
     elif objects.put_if_absent(f"algorithms/{name}/algorithm.json", raw):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dmstore.schema.typed_documents import (
     AlgorithmMasks,
     AlgorithmOutput,
     AlgorithmSampling,
+    AlgorithmSplit,
     StudyDocument,
 )
 from dmstore.storage.table.rows import MOST_RUNS
@@ -27,6 +28,7 @@ class Declared(TypedDict):
     alpha: float | None
     sampling: AlgorithmSampling
     masks: AlgorithmMasks
+    split: NotRequired[AlgorithmSplit]
     target_set: str
     outputs: dict[str, AlgorithmOutput]
     task: str | None
@@ -86,6 +88,7 @@ def declare(
     target_set: str,
     task: str | None,
     config: Mapping[str, Any] | None,
+    split: AlgorithmSplit | None = None,
 ) -> Declared:
     """What a new algorithm's document says of it, checked; see :meth:`dmstore.study.study.Study.add_algorithm`.
 
@@ -98,6 +101,9 @@ def declare(
     """
     if sampling not in ("planned", "foreign") or masks not in ("shared", "independent"):
         msg = f"sampling {sampling!r} with masks {masks!r}: use planned or foreign, shared or independent"
+        raise InputError(msg)
+    if split not in (None, "eval"):
+        msg = f"split {split!r} is not allowed; give 'eval' where all runs are for evaluation, else leave it out"
         raise InputError(msg)
     if alpha is None and sampling == "planned":
         msg = "planned sampling needs alpha, the share of the training set that a run sees"
@@ -126,7 +132,7 @@ def declare(
     if not study.get("classes") and any("class" in entry["dims"] for entry in declared.values()):
         msg = "an output with a value a class needs class names in the study"
         raise InputError(msg)
-    return {
+    declaration: Declared = {
         "alpha": alpha,
         "sampling": sampling,
         "masks": masks,
@@ -135,6 +141,9 @@ def declare(
         "task": task,
         "config": dict(config or {}),
     }
+    if split is not None:
+        declaration["split"] = split
+    return declaration
 
 
 def check(document: AlgorithmDocument, name: str, sets: Collection[str], where: str) -> None:

@@ -16,6 +16,7 @@ from dmstore.schema.typed_documents import (
     AboutDocument,
     AlgorithmMasks,
     AlgorithmSampling,
+    AlgorithmSplit,
     ComparisonDocument,
     StudyDocument,
 )
@@ -390,6 +391,7 @@ class Study(Displayed):
         outputs: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("margin",),
         task: str | None = None,
         config: Mapping[str, Any] | None = None,
+        split: AlgorithmSplit | None = None,
     ) -> Algorithm:
         """Add an algorithm.
 
@@ -412,6 +414,9 @@ class Study(Displayed):
             ``package.module:function`` that makes the training task.
         config : mapping, optional
             Passed to the task.
+        split : {"eval"}, optional
+            All runs are for evaluation, as of a benchmark that was made elsewhere: nothing is fitted on them.
+            By default a hash of each mask says what its runs are for.
 
         Returns
         -------
@@ -436,6 +441,7 @@ class Study(Displayed):
             outputs=outputs,
             task=task,
             config=config,
+            split=split,
         )
 
     def algorithm(self, name: str) -> Algorithm:

@@ -195,6 +195,31 @@ def test_effect_and_its_interval():
         analysis.effect({"a": before}, [1])
 
 
+def changed(seed, studies, models, examples=40):
+    """As intensities, before and after so many changes of mean 0, with parts of models, examples and both."""
+    draw = np.random.default_rng(seed)
+    parts = ((models, 1), (1, examples), (models, examples))
+    change = sum(draw.normal(0, 0.02, (studies + 1, *shape)) for shape in parts)
+    change[0] = 0
+    return analysis.effect({"a": 0.5 + change}, range(studies + 1)).isel(
+        algorithm=0, intensity=slice(1, None)
+    )
+
+
+@pytest.mark.parametrize("models", [2, 3, 5])
+def test_the_interval_of_an_effect_covers_with_few_models(models):
+    found = changed(models, 600, models)
+    inside = ((found.effect_low < 0) & (found.effect_high > 0)).mean()
+    assert 0.93 < inside < 0.98
+
+
+def test_one_model_has_no_interval():
+    found = changed(0, 2, 1)
+    assert np.isfinite(found.effect).all()
+    assert np.isnan(found.effect_low).all()
+    assert np.isnan(found.effect_high).all()
+
+
 def test_misaligned_algorithms_are_refused():
     a = weights(0)
     with pytest.raises(InputError, match="train ids"):

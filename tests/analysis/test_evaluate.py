@@ -1,5 +1,6 @@
 """Statistical quality: correlations against SciPy, known truths, outside scores, the curve, the command."""
 
+import errno
 import json
 import shutil
 import sys
@@ -19,9 +20,12 @@ from dmstore.analysis.evaluation.benchmark import Method, judge, summarise
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.eval_runs import Truth, predict, read_truth
 from dmstore.analysis.evaluation.learning_curve import _steps
+from dmstore.analysis.evaluation.noise_ceiling import noise_ceiling
 from dmstore.analysis.evaluation.score_matrix import read_scores
 from dmstore.errors import InputError, NotFoundError
 from dmstore.regression import fit, lasso_path
+from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGET = 40, 12
@@ -101,22 +105,28 @@ def test_pearson_of_numbers_far_from_one():
         assert np.allclose(rank_statistics.pearson(a * factor, b), 1)
 
 
-def test_bootstrap_interval_is_centred_and_covers():
-    """Noise of its own for every target: attenuation must not push the interval below the truth."""
+@pytest.mark.parametrize(("masks", "targets"), [(12, 20), (60, 100)])
+def test_the_interval_of_the_mean_lds_covers_that_over_fresh_masks(masks, targets):
+    """Ranks among few masks correlate less than among many; the interval is about many."""
     draw = np.random.default_rng(0)
-    inside = 0
-    weight = rank_statistics.resampling(30, 200, 0)
+    # Two normal variables whose correlation is that of a prediction with its own noise.
+    true = 6 / np.pi * np.arcsin(0.8**0.5 / 2)
+    weight = rank_statistics.resampling(masks, 100, 0)
+    inside = low_only = 0
     for _ in range(40):
-        predicted = draw.normal(size=(60, 30))
-        outputs = predicted + draw.normal(size=(60, 30)) + draw.normal(size=(1, 30))
+        predicted = draw.normal(size=(targets, masks))
+        outputs = predicted + 0.5 * draw.normal(size=(targets, masks))
         a, b = rank_statistics.ranks(predicted), rank_statistics.ranks(outputs)
-        point = rank_statistics.pearson(a, b).mean()
-        low, high = rank_statistics.interval(
-            rank_statistics.resampled(weight, a, b).mean(axis=1), point
-        )
-        assert low < point < high
-        inside += low < 0.55 < high
-    assert inside >= 30
+        lds = rank_statistics.pearson(a, b)
+        more = rank_statistics.few_masks(lds, rank_statistics.kendall(a, b), masks)
+        draws = rank_statistics.resampled(weight, a, b).mean(axis=1)
+        low, high = rank_statistics.interval(draws, lds.mean(), masks=masks, shift=more.mean())
+        assert low <= lds.mean() <= high
+        inside += low < true < high
+        plain = rank_statistics.interval(draws, lds.mean())
+        low_only += plain[1] < true
+    assert inside >= 35
+    assert low_only > 8
 
 
 def test_resampled_correlation_is_that_of_the_resampled_ranks():
@@ -141,7 +151,16 @@ def test_ceiling_is_what_the_truth_reaches(repeats, noise):
     reached = rank_statistics.spearman(
         truth[::repeats].T, rank_statistics.average(values, group)
     ).mean()
-    assert rank_statistics.noise_ceiling(values, group).mean() == pytest.approx(reached, abs=0.015)
+    assert noise_ceiling(values, group).mean() == pytest.approx(reached, abs=0.015)
+
+
+@pytest.mark.parametrize(("signal", "bound"), [(0.0, 0.08), (0.3, 0.02), (0.6, 0.02)])
+def test_ceiling_without_signal_is_0_and_of_little_signal_is_not_low(signal, bound):
+    draw = np.random.default_rng(3)
+    truth = np.repeat(signal * draw.normal(size=(100, 400)), 2, axis=0)
+    found = noise_ceiling(truth + draw.normal(size=truth.shape), np.repeat(np.arange(100), 2))
+    reached = 6 / np.pi * np.arcsin(signal / np.sqrt(signal**2 + 0.5) / 2)
+    assert found.mean() == pytest.approx(reached, abs=bound)
 
 
 def test_ceiling_with_unequal_repeats_and_without():
@@ -152,10 +171,10 @@ def test_ceiling_with_unequal_repeats_and_without():
     order = draw.permutation(len(group))
     values, group = values[order], group[order]
     reached = rank_statistics.spearman(truth.T, rank_statistics.average(values, group)).mean()
-    assert rank_statistics.noise_ceiling(values, group).mean() == pytest.approx(reached, abs=0.02)
-    assert np.isnan(rank_statistics.noise_ceiling(values[:9], np.arange(9))).all()
+    assert noise_ceiling(values, group).mean() == pytest.approx(reached, abs=0.02)
+    assert np.isnan(noise_ceiling(values[:9], np.arange(9))).all()
     constant = np.column_stack([values[:, 0], np.ones(len(values))])
-    assert np.isnan(rank_statistics.noise_ceiling(constant, group)).tolist() == [False, True]
+    assert np.isnan(noise_ceiling(constant, group)).tolist() == [False, True]
 
 
 def test_repeats_are_averaged():
@@ -175,8 +194,56 @@ def test_predictions_sparse_and_dense_alike():
     for weight in (dense, sparse, dense.astype("f4"), xr.DataArray(sparse), 1000 + dense):
         exact = np.asarray(weight, float) @ mask.T
         assert np.abs(predict(weight, mask) - exact).max() < 1e-4
-    assert np.array_equal(predict(np.full((2, 400), 0.1), mask[:1]), [[0.1 * mask[0].sum()]] * 2)
+    assert np.allclose(predict(np.full((2, 400), 0.1), mask[:1]), 0.1 * mask[0].sum())
     assert np.allclose(predict(1e300 * dense, mask), 1e300 * (dense @ mask.T), atol=1e295)
+
+
+STEPS = {
+    "signs": (1, 0, "f4"),
+    "scaled signs": (1, 0.7, "f4"),
+    "tenths": (30, 0.1, "f4"),
+    "thirds": (30, 1 / 3, "f8"),
+    "float16": (30, 2**-7, "f2"),
+    "int8": (128, 0, "i1"),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_predictions_that_are_equal_sums_tie(case):
+    """Dense scores of few values: their ranks are those of sums of integers."""
+    largest, step, dtype = STEPS[case]
+    draw = np.random.default_rng(0)
+    mask = draw.random((150, 300)) < 0.5
+    whole = draw.integers(-largest, largest, (6, 300))
+    exact = whole @ mask.T
+    outputs = exact + draw.normal(size=exact.shape) * exact.std()
+    predicted = predict((whole * (step or 1)).astype(dtype), mask)
+    assert [len(np.unique(row)) for row in predicted] == [len(np.unique(row)) for row in exact]
+    for correlation in (rank_statistics.spearman, rank_statistics.kendall, rank_statistics.pearson):
+        expected = correlation(exact.astype(float), outputs)
+        assert np.allclose(correlation(predicted, outputs), expected, atol=1e-7, rtol=0)
+
+
+def test_what_is_not_equal_does_not_tie():
+    draw = np.random.default_rng(0)
+    mask = draw.random((300, 400)) < 0.5
+    weight = draw.normal(size=(3, 400)).astype("f4")
+    # One unit outweighs all others by far, which rank the masks within it all the same.
+    weight[1, 0] = 1e6
+    found = predict(weight, mask)
+    assert [len(np.unique(row)) for row in found] == [300] * 3
+    assert np.allclose(found, weight.astype(float) @ mask.T, atol=1e-3, rtol=0)
+    # Equal scores at masks of one size predict one number, which is no correlation.
+    even = np.argsort(draw.random((50, 400)), axis=1) < 200
+    flat = predict(np.full((1, 400), 0.1), even)
+    for correlation in (rank_statistics.spearman, rank_statistics.kendall, rank_statistics.pearson):
+        assert correlation(flat, draw.normal(size=(1, 50))).tolist() == [0]
+
+
+def test_equal_means_of_repeats_tie():
+    values = np.array([[0.1], [0.2], [0.3], [0.3], [0.2], [0.1], [9.0]])
+    found = rank_statistics.average(values, np.array([0, 0, 0, 1, 1, 1, 2]))[0]
+    assert found[0] == found[1] < found[2]
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours():
@@ -218,6 +285,8 @@ def test_baselines_of_train_units_are_of_runs_that_did_not_see_them():
     unseen = ~kept & ~mask[:, 3]
     assert np.allclose(found["mean"][0], outputs[unseen, 0].mean())
     share = mask[:, labels[0] == 1].mean(axis=1)
+    distinct = [len(np.unique(mask[kept][:, labels[0] == own].sum(axis=1))) for own in labels[1]]
+    assert [len(np.unique(row)) for row in found["class mean"]] == distinct
     slope, level = np.polyfit(share[unseen], outputs[unseen, 0], 1)
     assert np.allclose(found["class mean"][0], level + slope * share[kept])
 
@@ -548,6 +617,117 @@ def test_a_fit_that_kept_nothing_is_refused(opened):
     opened.objects.replace(place, json.dumps(stored).encode())
     with pytest.raises(InputError, match=r"kept only 0 of these runs.*fit\.json.*--force"):
         benchmark(opened, "a")
+
+
+# Benchmarks that were made elsewhere
+
+
+def test_an_algorithm_for_evaluation_only_is_a_benchmark(opened, tmp_path):
+    """All its runs judge, nothing is fitted on them, and what it says of that survives publishing."""
+    made = opened.add_algorithm("bench", runs=60, repeats=2, outputs=["margin"], split="eval")
+    weight = store(made, 60)
+    assert opened.algorithm("bench").document["split"] == "eval"
+    assert "split" not in opened.algorithm("small").document
+    with pytest.raises(InputError, match="for evaluation only"):
+        fit(opened, "bench")
+    with pytest.raises(InputError, match="for evaluation only"):
+        learning_curve(opened, "bench")
+    np.save(tmp_path / "truth.npy", weight)
+    run("publish", opened.path, tmp_path / "p.zip", "-Q", "--licence", "CC0-1.0")
+    for place in (opened.path, tmp_path / "p.zip"):
+        found = run_json("evaluate", place, "bench", "--scores", tmp_path / "truth.npy", "-Q")
+        assert (found["eval_masks"], found["eval_runs"]) == (30, 60)
+        (one,) = found["methods"]
+        assert (one["method"], one["seen"]) == ("truth", "")
+        assert one["lds"] > 0.5
+    out, _ = run("evaluate", opened.path, "bench", "--scores", tmp_path / "truth.npy", "-Q")
+    assert out.startswith("bench: no fit; 12 targets and 30 eval masks")
+    out, _ = run("add", opened.path, "more", "--split", "eval", "--runs", 5)
+    assert "for evaluation only" in out
+    assert run_json("status", opened.path)["algorithms"]["bench"]["splits"]["eval"] == 60
+
+
+def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
+    truth = {"x": scores()[0]}
+    found = benchmark(opened, "small", scores=truth, all_runs=True)
+    assert found.attrs["eval_masks"] == 20
+    assert found["predictor"].values.tolist() == ["x"]
+    assert not found["seen"].values.any()
+    # What a file says that it was fitted on is left out, and other runs of these masks with it.
+    np.savez(tmp_path / "s.npz", weight=scores()[0], fitted_runs=np.array([0, 3]))
+    found = benchmark(opened, "small", scores=[tmp_path / "s.npz"], all_runs=True)
+    assert (found.attrs["eval_masks"], found.attrs["eval_runs"]) == (18, 36)
+    out, _ = run(
+        *("evaluate", opened.path, "small", "--all-runs", "-Q"),
+        *("--scores", tmp_path / "s.npz"),
+    )
+    assert "18 masks of all runs" in out
+    with pytest.raises(InputError, match="alone; give scores"):
+        benchmark(opened, "small", all_runs=True)
+    # A fit of the study saw its runs, but those that it reserves.
+    run("export", opened.path, "a", "--to", "datamodels.pt", tmp_path / "own.pt", "-Q")
+    with pytest.raises(InputError, match="on runs of this study"):
+        benchmark(opened, "a", scores=[tmp_path / "own.pt"], all_runs=True)
+
+
+def test_what_cannot_be_kept_is_printed_all_the_same(opened, monkeypatch):
+    def refuse(self, name, *_):
+        raise storage_error(OSError(errno.EROFS, "Read-only file system"), name)
+
+    monkeypatch.setattr(LocalObjects, "put_if_absent", refuse)
+    monkeypatch.setattr(LocalObjects, "replace", refuse)
+    out, _ = run(
+        *("evaluate", opened.path, "a", "--no-baselines", "--resamples", 20, "-Q"),
+        *("--curve", "--targets", 2, "--shares", 1),
+    )
+    assert out.startswith("a, fit ")
+    assert "not kept beside the fit: " in out
+    assert "read-only; mount it for writing" in out
+    found = run_json("evaluate", opened.path, "a", "--no-baselines", "--resamples", 20, "-Q")
+    assert found["lds"] > 0.5
+    assert "read-only" in found["not_kept"]
+    assert evaluate(opened, "a", resamples=20)["lds"] == pytest.approx(found["lds"])
+
+
+# Losses
+
+
+def test_scores_that_mean_better_models_are_turned_for_a_loss(opened, tmp_path):
+    algorithm = opened.add_algorithm("two", runs=400, outputs=["loss"])
+    draw, ids = np.random.default_rng(0), np.arange(400)
+    mask = np.array([one.mask for one in algorithm.describe(ids)])
+    weight = draw.normal(size=(TARGET, TRAIN)).astype("f4")
+    loss = np.exp(-(mask @ weight.T) / 4).astype("f4")
+    fixed = {"time": np.zeros(400, int), "host": np.full(400, "h")}
+    algorithm.table.append(algorithm.complete(Rows(ids, {"mask": mask, "loss": loss}, fixed), "t"))
+    folder = tmp_path / "trak" / "scores"
+    folder.mkdir(parents=True)
+    (tmp_path / "trak" / "experiments.json").write_text("{}")
+    file = np.lib.format.open_memmap(folder / "quick.mmap", "w+", "f4", (TRAIN, TARGET))
+    file[:] = weight.T
+    file.flush()
+    np.savez(tmp_path / "k.npz", all_modules=weight)
+    np.save(tmp_path / "plain.npy", weight)
+    np.save(tmp_path / "said.npy", weight)
+    names = ("trak", "k.npz", "plain.npy", "said.npy")
+    options = [{}, {}, {}, {"larger": "better"}]
+    found = benchmark(
+        *(opened, "two"),
+        scores=[tmp_path / name for name in names],
+        options=options,
+        output="loss",
+        baselines=False,
+    )
+    by = {entry["method"]: entry for entry in summarise(found)["methods"]}
+    assert all(by[name]["lds"] > 0.9 for name in ("quick", "k", "said"))
+    assert all(by[name]["note"].startswith("turned") for name in ("quick", "k", "said"))
+    assert by["plain"]["lds"] < -0.9
+    assert "--larger better" in by["plain"]["note"]
+    out, _ = run(
+        *("evaluate", opened.path, "two", "--output", "loss", "--no-baselines", "-Q"),
+        *("--scores", tmp_path / "plain.npy"),
+    )
+    assert "plain: negative" in out
 
 
 # Learning curve

@@ -54,6 +54,9 @@ class Runs:
     def __init__(
         self, algorithm: Algorithm, view: View, output: str, *, parts: int, folds: int = 0
     ) -> None:
+        if algorithm.is_eval_only:
+            msg = f"algorithm {algorithm.name!r} was added for evaluation only ('--split eval'), so nothing is fitted on its runs; judge scores by them with 'dmstore evaluate'"
+            raise InputError(msg)
         self._view = view
         self._output = output
         self._name = f"{output} of {algorithm.name!r}"
