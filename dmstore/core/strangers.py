@@ -56,7 +56,7 @@ def unusable(dtype: np.dtype[np.generic]) -> str:
     dtype : numpy.dtype
     """
     if dtype.hasobject:
-        return "which would need unpickling; store numbers, bools or fixed-width text"
+        return "which would need unpickling, and nothing is unpickled; store numbers, bools or fixed-width text"
     return {
         "c": "and complex numbers are not taken; store real and imaginary part as two arrays",
         "M": "and dates are not taken; store milliseconds since 1970, values.astype('datetime64[ms]').astype('int64')",
