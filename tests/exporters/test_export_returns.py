@@ -7,8 +7,10 @@ import pytest
 from helpers import Done, examples
 
 import dmstore
+from dmstore import readers
 from dmstore.exporters.export import export
 from dmstore.intake.ingest import take_in as ingest
+from dmstore.readers.source import Request
 from dmstore.storage.table.rows import Rows
 
 RUNS, TARGET, TRAIN = 23, 23, 23  # as many runs as targets as train units: no size tells
@@ -73,6 +75,30 @@ def test_into_the_same_algorithm_and_into_a_new_study(made, tmp_path, to):
     for name in names:
         assert new[name].dtype == old[name].dtype, name
         assert new[name].tolist() == old[name].tolist(), name
+
+
+def test_datamodels_beside_the_runs_are_no_runs(made, tmp_path):
+    """With as many targets as runs a weight could be an output, and a bias a column."""
+    path = tmp_path / "a.safetensors"
+    export(made, "f", "safetensors", path)
+    raw = path.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header, end = json.loads(raw[8:start]), len(raw) - start
+    metadata = header["__metadata__"]
+    dims = json.loads(metadata["dims"])
+    for name, shape in (("weight_", [TARGET, TRAIN]), ("bias", [TARGET])):
+        size = 8 * int(np.prod(shape))
+        header[name] = {"dtype": "F64", "shape": shape, "data_offsets": [end, end + size]}
+        dims[name], end = ["target", "train"][: len(shape)], end + size
+    metadata["dims"] = json.dumps(dims)
+    text = json.dumps(header).encode()
+    body = raw[start:].ljust(end, b"\1")
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    again = ingest(made.algorithm("f"), [path])
+    assert (again.present, again.warnings, again.errors) == (RUNS, [], [])
+    source = readers.open_source(path, "arrays", Request())
+    assert set(source.outputs) == set(DECLARED)
+    assert "bias" not in source.columns
 
 
 def test_a_planned_algorithm_takes_its_own_export(study, algorithm, tmp_path):
