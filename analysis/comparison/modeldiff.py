@@ -22,6 +22,8 @@ from dmstore.core.progress import Progress, counting
 from dmstore.schema.group_specs import group_spec
 
 _FOUND_AGAIN = 0.5
+# Datamodels of different models on one training set may have nothing in common, but are not opposite.
+_NEGATIVE = -0.2
 # Which quarters of the masks directions are found on.
 _PAIRS = tuple(itertools.permutations(range(4), 2))
 
@@ -117,6 +119,55 @@ def modeldiff(
             **{dim: weight[0][dim] for dim in ("target", "train") if dim in weight[0].coords},
         },
     )
+
+
+def rank(comparison: xr.Dataset) -> list[int]:
+    """How many directions of either algorithm are more than rounding.
+
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        From :func:`modeldiff`, or one that was kept.
+
+    Returns
+    -------
+    list of int
+        One an algorithm; the others that the comparison holds are noise.
+    """
+    return [int(count) for count in (comparison["residual_variance"].values > 0).sum(axis=1)]
+
+
+def likeness(comparison: xr.Dataset) -> str:
+    """What is to be said before all else of algorithms that are the same, or one the negative of the other.
+
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        From :func:`modeldiff`, or one that was kept.
+
+    Returns
+    -------
+    str
+        A sentence; empty where there is nothing to be said.
+    """
+    a, b = (str(name) for name in comparison["algorithm"].values)
+    cosine = comparison["cosine"].values
+    cosine = cosine[np.isfinite(cosine)]
+    if not len(cosine):
+        return ""
+    if not any(rank(comparison)) and abs(cosine).min() > 0.999:
+        if cosine.min() > 0:
+            return f"{a} and {b} are the same up to rounding and the scale of each target."
+        if cosine.max() < 0:
+            return (
+                f"{b} is the negative of {a}, up to rounding: the sign of one of the two is turned."
+            )
+    if np.median(cosine) < _NEGATIVE:
+        return (
+            f"{b} looks like the negative of {a} (median cosine similarity {np.median(cosine):.2f}): directions do not see a "
+            f"sign, so check that larger means the same in both."
+        )
+    return ""
 
 
 def stored_arrays(comparison: xr.Dataset) -> dict[str, NDArray[Any]]:

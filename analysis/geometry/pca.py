@@ -35,7 +35,9 @@ def pca(
     xarray.Dataset
         ``direction`` (component, train) unit vectors, signed so that the target furthest along
         each lies on its positive side; ``projection`` (component, target), uncentred, NaN for
-        excluded targets; ``residual_variance`` (component,) share of the residuals' variance.
+        excluded targets; ``residual_variance`` (component,) share of the residuals' variance, exactly 0 for
+        directions along which residuals are no longer than rounding makes them (their attribute ``rounding``):
+        residuals of rank r have r directions, and those after are noise.
 
     Raises
     ------
@@ -49,13 +51,14 @@ def pca(
     included = residuals["included"].values.astype(bool)
     values = np.asarray(rows.values, dtype=np.float64)[included]
     if len(values) < 2 or components < 1:
-        msg = f"{len(values)} targets with non-zero datamodels and {components} components: both must be larger; train more runs"
+        msg = f"{len(values)} targets with non-zero datamodels and {components} components: both must be larger; take scores of more targets, or train more runs"
         raise InputError(msg)
     shifted = values - values.mean(axis=0) if center else values
     count = min(components, *shifted.shape)
     directions = leading(shifted, count, random_state)
     singular = np.linalg.norm(shifted @ directions.T, axis=0)
     total = float((shifted**2).sum())
+    rounding = residuals.attrs.get("rounding", np.finfo(np.float64).eps) * np.sqrt(len(values))
     along = values @ directions.T
     furthest = along[np.argmax(np.abs(along), axis=0), np.arange(count)]
     sign = np.where(furthest < 0, -1.0, 1.0)
@@ -68,7 +71,9 @@ def pca(
             "projection": (("component", "target"), projection),
             "residual_variance": (
                 "component",
-                singular**2 / total if total > 0 else np.zeros(count),
+                np.where(singular > rounding, singular**2 / total, 0.0)
+                if total > 0
+                else np.zeros(count),
             ),
         },
         coords={name: rows.coords[name] for name in ("train", "target") if name in rows.coords},

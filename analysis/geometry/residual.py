@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from dmstore.analysis.geometry.normalize import normalize
 from dmstore.analysis.geometry.similarity import aligned
+
+# Of a number; sums of many and decompositions add theirs to it.
+_ROUNDING = 64
+
+
+def _rounding(weight: xr.DataArray) -> float:
+    """Length of what rounding makes of a unit row: ``stored`` says in which dtype numbers were once."""
+    if "float16" in (str(weight.dtype), weight.attrs.get("stored")):
+        return float(np.finfo(np.float16).eps)
+    return _ROUNDING * float(np.finfo(np.result_type(weight.dtype, np.float32)).eps)
 
 
 def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
@@ -20,7 +31,8 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     -------
     xarray.Dataset
         ``residual`` (target, train): a_i - (a_i . b_i) b_i, of length sqrt(1 - cosine^2);
-        ``cosine`` (target,); ``included`` (target,): both datamodels are non-zero.
+        ``cosine`` (target,); ``included`` (target,): both datamodels are non-zero. The attribute
+        ``rounding`` is a length that residuals reach by the rounding of the datamodels alone.
 
     Raises
     ------
@@ -34,5 +46,5 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     rest = unit_a - cosine * unit_b
     return xr.Dataset(
         {"residual": rest.transpose("target", "train"), "cosine": cosine, "included": included},
-        attrs={"excluded": int((~included).sum())},
+        attrs={"excluded": int((~included).sum()), "rounding": max(_rounding(a), _rounding(b))},
     )

@@ -15,10 +15,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.analysis.comparison.modeldiff import likeness, rank
 from dmstore.analysis.pages import fit_plot, plot
 from dmstore.errors import MissingDependencyError
 
 _SHOWN = 3
+# Pictures of a subpopulation: thousands would make a page of hundreds of megabytes, which no browser opens.
+_MOST = 64
 _HEAVY = 24
 _THUMBNAIL = 96
 
@@ -190,6 +193,8 @@ def _sentence(side: dict[str, Any], names: list[str]) -> str:
 def _in_sample(side: dict[str, Any], names: list[str]) -> str:
     """The direction of a side with the largest gap, whatever it is worth."""
     own, other = side["name"], names[1 - names.index(side["name"])]
+    if not side["panels"]:
+        return f"{own} has no direction beyond rounding that {other} has less of."
     panel = max(side["panels"], key=lambda panel: panel["delta"])
     if panel["delta"] <= 0:
         return f"None of the first {len(side['panels'])} directions of {own} explains more of {own} than of {other}."
@@ -210,7 +215,10 @@ def _headline(
 ) -> str:
     sentences = [sentence for side in sides if (sentence := _sentence(side, names))]
     kept = score(comparison)
-    if sentences:
+    same = not any(rank(comparison))
+    if same:
+        text = likeness(comparison) or "No direction is longer than rounding makes it."
+    elif sentences:
         text = " ".join(sentences)
     elif "delta_out" in comparison:
         text = (
@@ -225,6 +233,8 @@ def _headline(
             if subject.scores_only
             else " This is in sample only: the fits have no parts to check with."
         )
+    if not same and (said := likeness(comparison)):
+        text = f"{said} {text}"
     if kept["ceiling"]:
         own = " and ".join(
             f"{name} with itself at {value:.2f}" for name, value in kept["ceiling"].items()
@@ -248,16 +258,17 @@ def _headline(
 def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any]:
     names = examples.class_names
     panels = []
-    for component in range(min(_SHOWN, comparison.sizes["component"])):
+    for component in range(min(_SHOWN, rank(comparison)[row])):
         one = comparison.isel(algorithm=row, component=component)
         ends = []
         for end, title in enumerate(("top", "bottom")):
             members, random = one["subpopulation"].values[end], one["contrast"].values[end]
+            there = int((members >= 0).sum())
             ends.append(
                 {
-                    "title": title,
-                    "members": _pictures(examples.targets, "target", members, names),
-                    "random": _pictures(examples.targets, "target", random, names),
+                    "title": f"{title} ({_MOST} of {there})" if there > _MOST else title,
+                    "members": _pictures(examples.targets, "target", members[:_MOST], names),
+                    "random": _pictures(examples.targets, "target", random[:_MOST], names),
                 }
             )
         heavy = one["heaviest"].values[:_HEAVY]

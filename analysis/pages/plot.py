@@ -50,6 +50,8 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
 
     names = [str(name) for name in comparison["algorithm"].values]
     explained = comparison["explained_variance"].values * 100
+    # Directions that are rounding alone are no points.
+    real = comparison["residual_variance"].values > 0
     top = max(float(explained.max()) * 1.3, 1e-4)
     low = max(float(explained[explained > 0].min(initial=top)) * 0.6, top * 1e-4)
     axes.plot([low, top], [low, top], color=GREY, linewidth=0.8, linestyle="--")
@@ -57,8 +59,8 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     for row, own in enumerate(names):
         other = names[1 - row]
         points = axes.scatter(
-            explained[row, :, 0],
-            explained[row, :, 1],
+            explained[row, real[row], 0],
+            explained[row, real[row], 1],
             s=42,
             color=COLORS[row],
             alpha=0.85,
@@ -66,7 +68,7 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             linewidth=0.6,
         )
         entries.append((points, f"{'AB'[row]}: directions of {own} less {other}"))
-        for component in range(min(5, explained.shape[1])):
+        for component in np.flatnonzero(real[row])[:5]:
             axes.annotate(
                 f"{'AB'[row]}{component + 1}",
                 explained[row, component],

@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
@@ -40,6 +42,8 @@ _NOTE = (
 )
 
 Pair = Sequence[Any]
+# How much more alike scores must be once one is transposed to say so.
+_MORE_ALIKE = 0.3
 
 
 def compare_scores(
@@ -93,7 +97,8 @@ def compare_scores(
     -------
     xarray.Dataset
         As in ``comparison.group.json``, with ids, ``target_label`` where labels are known, and the
-        attributes ``comparison``, ``path`` (of the directory), ``report`` and ``sources``.
+        attributes ``comparison``, ``path`` (of the directory), ``report``, ``sources``, and ``transposed``: a sentence
+        where square scores look as if one of them were; empty where not.
 
     Raises
     ------
@@ -121,6 +126,7 @@ def compare_scores(
         for row, file in enumerate(files)
     ]
     called = _names((a, b), files, names)
+    turned = _transposed(data[0]["weight"].values, data[1]["weight"].values, called)
     # As :func:`labelled` states them.
     sources: list[Any] = [dict(one.attrs) for one in data]
     if all(sources[0][k] == sources[1][k] for k in ("sha256", "array")):
@@ -154,7 +160,27 @@ def compare_scores(
             "software": provenance.software(),
         }
         _keep(place, name, result, document, labels)
-    return _load(place, labels)
+    return _load(place, labels).assign_attrs(transposed=turned)
+
+
+def _transposed(a: NDArray[Any], b: NDArray[Any], names: list[str]) -> str:
+    """A sentence where square scores are much more alike once one of them is transposed; empty where not."""
+    if a.shape[0] != a.shape[1]:
+        return ""
+    as_read, turned = (abs(_alike(a, other)) for other in (b, b.T))
+    if turned < as_read + _MORE_ALIKE:
+        return ""
+    return (
+        f"{names[1]} looks like {names[0]} with targets and train units exchanged (mean cosine similarity {turned:.2f} in place of "
+        f"{as_read:.2f}): say with --orientation what rows by columns are"
+    )
+
+
+def _alike(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Mean cosine similarity of rows."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    known = lengths > 0
+    return float(((a * b).sum(axis=1)[known] / lengths[known]).mean()) if known.any() else 0.0
 
 
 def _sizes(file: ScoreFile, decided: tuple[str, str]) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.IntRange(1),
     default=_DEFAULT.top,
     show_default=True,
-    help="Targets in a subpopulation.",
+    help="Targets in a subpopulation; a page shows at most 64 of them.",
 )
 @click.option(
     "--center/--no-center",
@@ -97,6 +97,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.Path(),
     help="Files: folder with masks.npy and margins.npy, to measure the units with.",
 )
+@options.threads
 @options.quiet
 @options.as_json
 def command(
@@ -105,6 +106,7 @@ def command(
     top: int,
     center: bool,
     random_state: int,
+    threads: int | None,
     quiet: bool,
     as_json: bool,
     **files: Any,
@@ -120,6 +122,7 @@ def command(
       dmstore compare digits.dm plain pasted
       dmstore compare A.pt B.npy --examples digits.npz
     """
+    from dmstore.core.threads import blas_threads, cores
     from dmstore.readers.scores import is_scores
 
     progress = output.Progress("compare", quiet=quiet, delay=2)
@@ -135,12 +138,14 @@ def command(
         if given:
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
             raise click.UsageError(msg, click.get_current_context())
-        comparison = _of_study(items, settings)
+        with blas_threads(threads or cores()):
+            comparison = _of_study(items, settings)
     elif len(items) == 2:
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
-        comparison = _of_scores(items, files, settings)
+        with blas_threads(threads or cores()):
+            comparison = _of_scores(items, files, settings)
     else:
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
         raise click.UsageError(msg, click.get_current_context())
@@ -153,7 +158,8 @@ def command(
             f"dmstore report {shlex.join(items)}",
         ]
     if "sources" in comparison.attrs:
-        result |= {key: comparison.attrs[key] for key in ("path", "report", "sources")}
+        kept = ("path", "report", "sources", "transposed")
+        result |= {key: comparison.attrs[key] for key in kept}
         targets, train = comparison.sizes["target"], comparison.sizes["train"]
         counts = f"{output.counted(targets, 'target')}, {output.counted(train, 'train unit')}"
         said = [
@@ -163,6 +169,7 @@ def command(
         lines = [
             *said,
             *lines,
+            *([f"  {result['transposed']}"] if result["transposed"] else []),
             "  from scores alone, in sample: no ceiling and no chance level without runs; a uniform factor in",
             "  the scores, as units are, changes their magnitudes but nothing that stands here",
             comparison.attrs["report"],
@@ -203,6 +210,8 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
     """A comparison as a result for programs and as lines for people."""
     import numpy as np
 
+    from dmstore.analysis.comparison.modeldiff import likeness, rank
+
     names = [str(name) for name in comparison["algorithm"].values]
     a, b = names
     explained, delta = comparison["explained_variance"].values, comparison["delta"].values
@@ -212,6 +221,9 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
     similarity = float(np.nanmean(comparison["cosine"].values))
     source = "" if "sources" in comparison.attrs else " from all runs"
     lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f}{source}"]
+    said, ranks = likeness(comparison), rank(comparison)
+    if said:
+        lines.append(f"  {said}")
     ceiling, between = [], float("nan")
     if "cosine_ceiling" in comparison:
         ceiling = np.nanmean(comparison["cosine_ceiling"].values, axis=1).tolist()
@@ -227,16 +239,20 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
         )
     for row, name in enumerate(names):
         chance = f" (chance alone reaches a gap of {null[row]:.2%})" if checked else ""
+        if ranks[row] < delta.shape[1]:
+            chance += f" ({ranks[row]} of {delta.shape[1]}; the others are rounding alone)"
         lines.append(f"  directions of {name}'s residuals{chance}:")
         lines += [
             f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {a}, {explained[row, k, 1]:.2%} of {b}; "
             f"gap {delta[row, k]:+.2%}" + (f", {_outside(out[row, k])}" if checked else "")
-            for k in range(min(3, delta.shape[1]))
+            for k in range(min(3, ranks[row]))
         ]
     result = {
         "comparison": comparison.attrs["comparison"],
         "algorithms": names,
         "cosine": similarity,
+        "likeness": said,
+        "rank": ranks,
         "cosine_halves": between,
         "ceiling": ceiling,
         "explained_variance": explained.tolist(),

@@ -59,7 +59,8 @@ def read_labels(source: str | Path) -> Labels:
     if "name" in sets["class"]:
         names = [str(name) for name in sets["class"]["name"]]
     else:
-        most = max(int(sets[key]["label"].max()) for key in ("train", "test"))
+        labels = [sets[key]["label"] for key in ("train", "test") if "label" in sets[key]]
+        most = max((int(one.max()) for one in labels), default=-1)
         names = [str(number) for number in range(most + 1)]
     return Labels(
         _dataset(sets["train"], "train"),

@@ -389,7 +389,7 @@ def labelled(
     }
     return xr.Dataset(
         {
-            "weight": (("target", "train"), weight),
+            "weight": (("target", "train"), weight, {"stored": attrs["dtype"]}),
             **{name: ("target", values) for name, values in vectors.items()},
         },
         coords={

@@ -94,6 +94,30 @@ def test_uncentred_pca_keeps_a_common_difference():
     assert abs(centred[0]) < abs(uncentred[0])
 
 
+def test_directions_that_are_rounding_have_no_variance():
+    """Differences in two directions alone: the other eight are what rounding leaves."""
+    draw = np.random.default_rng(0)
+    one = draw.normal(size=(30, 20))
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    within = draw.normal(size=(30, 2)) @ np.eye(20)[:2]
+    one[:, :2] = 0
+    a = xr.DataArray(one + within, dims=("target", "train"))
+    b = xr.DataArray(one, dims=("target", "train"))
+    for dtype in ("f8", "f4"):
+        # Residuals of B in A's directions have ranks of their own.
+        rest = analysis.residual(b.astype(dtype), a.astype(dtype))
+        flat = rest.assign(
+            residual=rest["residual"]
+            @ xr.DataArray(np.diag([1.0] * 2 + [0] * 18), dims=("train", "unit"))
+        )
+        flat = flat.assign(residual=flat["residual"].rename(unit="train"))
+        found = analysis.pca(flat, components=10)
+        assert (found["residual_variance"].values > 0).tolist() == [True] * 2 + [False] * 8
+    for other in (a * 3, -a, a.astype("f4"), a.astype("f2")):
+        found = analysis.pca(analysis.residual(a.astype("f4"), other), components=10)
+        assert not found["residual_variance"].any()
+
+
 def test_explained_variance_and_delta():
     a, b = weights(0, zero=[0]), weights(1)
     direction = xr.DataArray(np.eye(TRAIN)[:3], dims=("component", "train"))

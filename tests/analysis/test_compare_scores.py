@@ -738,3 +738,63 @@ def test_the_example_of_the_readme(tmp_path):
     (place,) = tmp_path.glob("whole-against-cornerless-*")
     top = xr.open_zarr(place / "comparison.zarr").subpopulation.values[0, 0, 0]
     assert np.load(tmp_path / "digits.npz")["target_marked"][top].all()
+
+
+def compared(tmp_path, a, b, *arguments):
+    np.save(tmp_path / "a.npy", a)
+    np.save(tmp_path / "b.npy", b)
+    out = tmp_path / "out"
+    printed, _ = run(
+        *("compare", tmp_path / "a.npy", tmp_path / "b.npy", "--out", out, "-Q"),
+        *("--orientation", "target-train", *arguments),
+    )
+    return printed, (out / "report.html").read_text()
+
+
+ALIKE = {
+    "same": (lambda a: 2 * a, "a and b are the same up to rounding"),
+    "float16": (lambda a: a.astype("f2"), "a and b are the same up to rounding"),
+    "negative": (lambda a: -a, "b is the negative of a, up to rounding"),
+    "nearly negative": (lambda a: 0.2 * np.roll(a, 1) - a, "b looks like the negative of a"),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_algorithms_that_are_the_same_or_opposite_are_told(tmp_path, case):
+    make, words = ALIKE[case]
+    a = np.random.default_rng(0).normal(size=(TARGET, TRAIN)).astype("f4")
+    printed, page = compared(tmp_path, a, make(a))
+    assert words in printed
+    assert f'class="headline">{words}' in page
+    differ = case == "nearly negative"
+    assert ("(0 of 9; the others are rounding alone)" in printed) != differ
+    assert ("<h3>Direction A1" in page) == differ
+
+
+def test_square_scores_with_rows_for_columns_are_told(tmp_path):
+    a = np.random.default_rng(0).normal(size=(TARGET, TARGET))
+    printed, _ = compared(tmp_path, a, a.T)
+    assert "b looks like a with targets and train units exchanged" in printed
+    (tmp_path / "other").mkdir()
+    printed, _ = compared(tmp_path / "other", a, np.roll(a, 1), "--threads", "1")
+    assert "exchanged" not in printed
+
+
+def test_a_large_subpopulation_makes_no_large_page(tmp_path):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(2, 300, 8))
+    printed, page = compared(tmp_path, a, b, "--top", "200", "--components", "2")
+    assert "Targets at the top (64 of 200)" in page
+    assert page.count('class="cell text"') <= 4 * (4 * 64 + 8)
+
+
+def test_examples_with_ids_alone(tmp_path):
+    a, b = np.random.default_rng(0).normal(size=(2, TARGET, TRAIN))
+    np.savez(
+        tmp_path / "ids.npz",
+        train_id=[f"u{i}" for i in range(TRAIN)],
+        target_id=[f"t{i}" for i in range(TARGET)],
+    )
+    _, page = compared(tmp_path, a, b, "--examples", tmp_path / "ids.npz")
+    assert '"cell text">t' in page
+    assert '"cell text">u' in page
