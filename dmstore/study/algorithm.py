@@ -222,11 +222,7 @@ class Algorithm(Displayed):
         NotFoundError
             With the reason, and how to take it back.
         """
-        state = self.changes
-        if state.removed:
-            why = f" ({state.reason})" if state.reason else ""
-            msg = f"algorithm {self.name!r} was removed{why}, and its name stays taken; 'dmstore remove {self.objects.url} {self.name} --restore' takes it back"
-            raise NotFoundError(msg)
+        changes.check_there(self.changes, self.objects, self.name)
 
     def extend(self, runs: int, *, repeats: int = 1) -> Block:
         """Add a block of runs to the plan; each call adds one. :meth:`extend_to` may be repeated.
@@ -629,15 +625,6 @@ def require_study(objects: Objects) -> None:
         raise StudyNotFoundError(msg)
 
 
-def algorithm_names(objects: Objects) -> dict[str, changes.State]:
-    """Names of all algorithms, removed ones too, and what became of each."""
-    return {
-        name: changes.read(objects, f"algorithms/{name}/")
-        for name in objects.children("algorithms/")
-        if objects.exists(f"algorithms/{name}/algorithm.json")
-    }
-
-
 def open_algorithm(
     objects: Objects, study: StudyDocument, name: str, *, removed: bool = False
 ) -> Algorithm:
@@ -656,7 +643,7 @@ def open_algorithm(
         document = load_document("algorithm", objects.get(where), where)
     except (FileNotFoundError, NotADirectoryError):
         require_study(objects)
-        known = ", ".join(n for n, s in algorithm_names(objects).items() if not s.removed)
+        known = ", ".join(n for n, s in changes.of_all(objects).items() if not s.removed)
         known = known or "none yet"
         msg = (
             f"algorithm {name!r} is not in this study (it has: {known}); add it with 'dmstore add'"

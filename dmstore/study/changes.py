@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dmstore import provenance
-from dmstore.errors import ConflictError, FormatError
+from dmstore.errors import ConflictError, FormatError, NotFoundError
 from dmstore.schema.documents import dump_document, load_document
 from dmstore.schema.typed_documents import ChangeAction, ChangeDocument
 from dmstore.storage.objects.objects import Objects
@@ -82,6 +82,29 @@ def read(
             removed = said["action"] == "remove"
             state = replace(state, removed=removed, reason=said.get("reason", ""))
     return state
+
+
+def of_all(objects: Objects) -> dict[str, State]:
+    """Names of all algorithms of a study, removed ones too, and what became of each."""
+    return {
+        name: read(objects, f"algorithms/{name}/")
+        for name in objects.children("algorithms/")
+        if objects.exists(f"algorithms/{name}/algorithm.json")
+    }
+
+
+def check_there(state: State, objects: Objects, name: str) -> None:
+    """Refuse an algorithm that is removed.
+
+    Raises
+    ------
+    NotFoundError
+        With the reason, and how to take it back.
+    """
+    if state.removed:
+        why = f" ({state.reason})" if state.reason else ""
+        msg = f"algorithm {name!r} was removed{why}, and its name stays taken; 'dmstore remove {objects.url} {name} --restore' takes it back"
+        raise NotFoundError(msg)
 
 
 def add(

@@ -24,7 +24,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.study import algorithm as algorithms
-from dmstore.study import results, target_sets
+from dmstore.study import changes, results, target_sets
 from dmstore.study.about import read_about
 from dmstore.study.algorithm import ANCHOR, Algorithm, add_algorithm, require_study
 from dmstore.study.display import Displayed, Facts, size
@@ -112,13 +112,13 @@ class Study(Displayed):
     @property
     def algorithms(self) -> list[str]:
         """Names of the algorithms, without those that were removed."""
-        listed = algorithms.algorithm_names(self.objects)
+        listed = changes.of_all(self.objects)
         return [name for name, state in listed.items() if not state.removed]
 
     @property
     def removed(self) -> dict[str, str]:
         """Names of the algorithms that were removed, and why."""
-        listed = algorithms.algorithm_names(self.objects)
+        listed = changes.of_all(self.objects)
         return {name: state.reason for name, state in listed.items() if state.removed}
 
     def remove_algorithm(self, name: str, *, reason: str = "") -> None:

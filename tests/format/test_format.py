@@ -11,8 +11,10 @@ import zipfile
 
 import jsonschema
 import pytest
+from helpers import examples as small_examples
 from paths import ROOT
 
+import dmstore
 from dmstore.errors import FormatError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.schema.names import reserved_names
@@ -163,7 +165,7 @@ REQUIRED = [(kind, path) for kind in sorted(DOCUMENTS) for path in paths_of(DOCU
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """All documents of the archived stores of format 1.0, by kind."""
+    """All documents of the archived stores of format 1.0, by kind, and of what came after them."""
     folder = tmp_path_factory.mktemp("documents")
     with tarfile.open(ROOT / "tests/archives/v1.0/stores.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -172,6 +174,11 @@ def examples(tmp_path_factory):
         with zipfile.ZipFile(path) as archive:
             raw += [archive.comment] if archive.comment else []
             raw += [archive.read(name) for name in archive.namelist() if name == "index.json"]
+    study = dmstore.create_study(folder / "later", small_examples(), seed=1)
+    study.add_algorithm("a").give_task("module:function", {"epochs": 1})
+    study.remove_algorithm("a", reason="a test")
+    study.restore_algorithm("a")
+    raw += [path.read_bytes() for path in folder.glob("later/algorithms/a/changes/*.json")]
     found = {kind: [] for kind in DOCUMENTS}
     for document in map(json.loads, raw):
         found[document["kind"]].append(document)

@@ -26,8 +26,8 @@ from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups, log
-from dmstore.study import annotation, results
-from dmstore.study.algorithm import algorithm_names, open_algorithm
+from dmstore.study import annotation, changes, results
+from dmstore.study.algorithm import open_algorithm
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.verification import verify
@@ -405,7 +405,7 @@ def study_content(path):
             if re.search(r"(report\.html|counterfactual-.*)$", info.name)
         },
     }
-    for name in algorithm_names(objects):
+    for name in changes.of_all(objects):
         opened = open_algorithm(objects, study.document, name, removed=True)
         found[name] = {
             "removed": opened.changes.removed,
