@@ -152,11 +152,17 @@ def with_outputs(root):
 
 
 def unfinished(root):
-    """Groups that no document names, of a fit, a comparison and a target set; and a dead writer's file."""
-    study = dmstore.open_study(plain(root).objects.url)
-    for place in ("datamodels/alpha/0123456789abcdef", "comparisons/0123456789abcdef"):
+    """Groups that no document names, of a fit, a comparison and a target set that was added again; and a
+    dead writer's file.
+    """
+    fitted(1)(root)
+    np.savez(root / "t.npz", target_label=np.zeros(11, dtype=int))
+    say("targets", root / STUDY, "late", root / "t.npz")
+    study = dmstore.open_study(root / STUDY)
+    (fit,) = study.fits("alpha")
+    for place in (f"datamodels/alpha/{fit['fit']}", "comparisons/0123456789abcdef"):
         where = root / STUDY / place
-        where.mkdir(parents=True)
+        where.mkdir(parents=True, exist_ok=True)
         shutil.copytree(root / STUDY / "examples" / "train.zarr", where / "x-01234567.zarr")
     shutil.copy(_npz(root), root / STUDY / "examples" / "late-01234567.zarr.zip")
     (root / STUDY / "examples" / f".{'0' * 32}.part").write_bytes(b"half")
