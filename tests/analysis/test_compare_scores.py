@@ -732,7 +732,7 @@ def test_square_scores_with_rows_for_columns_are_told(tmp_path):
 def test_a_large_subpopulation_makes_no_large_page(tmp_path):
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(2, 300, 8))
-    printed, page = compared(tmp_path, a, b, "--top", "200", "--components", "2")
+    _, page = compared(tmp_path, a, b, "--top", "200", "--components", "2")
     assert "Targets at the top (64 of 200)" in page
     assert page.count('class="cell text"') <= 4 * (4 * 64 + 8)
 
