@@ -383,7 +383,7 @@ def _judge_some(
     int
         Targets whose outputs vary.
     (resample, method) float64
-        Sums of their LDS under each resample.
+        What each resample adds to the sum of their LDS.
     """
     sums = np.zeros((len(weight), len(methods)))
     varies = np.ptp(outputs, axis=1) > 0 if outputs.size else np.zeros(len(outputs), dtype=bool)
@@ -420,7 +420,7 @@ def _judge_some(
             figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
         for name, values in figures.items():
             per_target[name][row, columns] = values
-        sums[:, row] += draws.sum(axis=1)
+        sums[:, row] += weight @ rank_statistics.influence(own, ranked).sum(axis=0)
     return len(columns), sums
 
 

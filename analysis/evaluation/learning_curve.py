@@ -298,7 +298,8 @@ def _judged(
         variance = np.where(varies, outputs.var(axis=1), np.nan)
         arrays["r2"][row] = 1 - mse(predicted, outputs) / variance
         if varies.any():
-            sample = rank_statistics.resampled(draws, own[varies], ranked[varies]).mean(axis=1)
+            moves = rank_statistics.influence(own[varies], ranked[varies])
+            sample = draws @ moves.mean(axis=0)
             point = np.asarray(arrays["lds"][row][varies].mean())
             tau = rank_statistics.kendall(predicted[varies], outputs[varies])
             more = rank_statistics.few_masks(arrays["lds"][row][varies], tau, len(truth.mask))

@@ -119,7 +119,7 @@ def test_the_interval_of_the_mean_lds_covers_that_over_fresh_masks(masks, target
         a, b = rank_statistics.ranks(predicted), rank_statistics.ranks(outputs)
         lds = rank_statistics.pearson(a, b)
         more = rank_statistics.few_masks(lds, rank_statistics.kendall(a, b), masks)
-        draws = rank_statistics.resampled(weight, a, b).mean(axis=1)
+        draws = weight @ rank_statistics.influence(a, b).mean(axis=0)
         low, high = rank_statistics.interval(draws, lds.mean(), masks=masks, shift=more.mean())
         assert low <= lds.mean() <= high
         inside += low < true < high
@@ -127,6 +127,22 @@ def test_the_interval_of_the_mean_lds_covers_that_over_fresh_masks(masks, target
         low_only += plain[1] < true
     assert inside >= 35
     assert low_only > 8
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_influence_is_what_leaving_a_mask_out_changes(ties):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(2, 1, 300))
+    b += a
+    if ties:
+        a, b = np.round(a), np.round(2 * b)
+    found = rank_statistics.influence(rank_statistics.ranks(a), rank_statistics.ranks(b))[0]
+    whole = spearmanr(a[0], b[0]).statistic
+    left = [spearmanr(np.delete(a[0], i), np.delete(b[0], i)).statistic for i in range(300)]
+    jackknife = 299 * (whole - np.array(left))
+    assert np.corrcoef(found, jackknife)[0, 1] > 0.999
+    assert found.std() == pytest.approx(jackknife.std(), rel=0.03)
+    assert not rank_statistics.influence(rank_statistics.ranks(a), np.zeros_like(b)).any()
 
 
 def test_resampled_correlation_is_that_of_the_resampled_ranks():
