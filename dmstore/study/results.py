@@ -26,6 +26,9 @@ from dmstore.study.annotation import portable
 
 if TYPE_CHECKING:
     import xarray as xr
+    import zarr
+
+_BLOCK_BYTES = 1 << 26
 
 
 class ListedFit(FitDocument):
@@ -169,35 +172,56 @@ def newest_comparison(
 def opened(objects: Objects, directory: str, kind: str) -> xr.Dataset:
     """What a ``complete.json`` names, lazy; texts as coordinates in memory."""
     import xarray as xr
+
+    with _finished(objects, directory, kind) as (where, group):
+        dataset: xr.Dataset = xr.open_zarr(group.store, chunks={}, consolidated=True)
+        texts = {
+            name: (array.dims, text(array.values))
+            for name, array in dataset.variables.items()
+            if array.dtype.kind in "OT"
+        }
+        lazy = {
+            name: array.copy(data=_lazy(group[f"{name}"], f"{objects.url}/{where}/{name}"))
+            for name, array in dataset.variables.items()
+            if array.chunks is not None and name not in texts
+        }
+    return portable(dataset.assign(lazy).assign_coords(texts))
+
+
+def read_whole(objects: Objects, directory: str, kind: str) -> None:
+    """Read every array of what a ``complete.json`` names, a few rows at a time.
+
+    Raises
+    ------
+    CorruptionError, StudyNotFoundError, FormatError
+        At the first that cannot be read.
+    """
+    with _finished(objects, directory, kind) as (where, group):
+        arrays = dict(group.arrays())
+    for name, array in arrays.items():
+        with guard.readable(f"{objects.url}/{where}/{name}"):
+            row = max(1, array.nbytes // max(1, array.shape[0])) if array.ndim else 1
+            step = max(array.chunks[0] if array.ndim else 1, _BLOCK_BYTES // row)
+            for start in range(0, array.shape[0] if array.ndim else 0, step):
+                np.asarray(array[start : start + step])
+
+
+@contextlib.contextmanager
+def _finished(objects: Objects, directory: str, kind: str) -> Iterator[tuple[str, zarr.Group]]:
+    """Name and zarr group of a finished result; what zarr raises on it becomes one line."""
     import zarr
 
     where = f"{directory}complete.json"
     try:
         complete = load_document("complete", objects.get(where), where)
-    except FileNotFoundError:
-        msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
-        raise StudyNotFoundError(msg) from None
-    where = f"{directory}{complete['path']}"
-    try:
+        where = f"{directory}{complete['path']}"
         with guard.readable(where):
-            store = objects.reader(where)
-            group = zarr.open_group(store, mode="r", zarr_format=3)
+            group = zarr.open_group(objects.reader(where), mode="r", zarr_format=3)
             check_group(group, group_spec(kind), {}, where)
-            dataset: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
-            texts = {
-                name: (array.dims, text(array.values))
-                for name, array in dataset.variables.items()
-                if array.dtype.kind in "OT"
-            }
-            lazy = {
-                name: array.copy(data=_lazy(group[f"{name}"], f"{objects.url}/{where}/{name}"))
-                for name, array in dataset.variables.items()
-                if array.chunks is not None and name not in texts
-            }
+            yield where, group
     except FileNotFoundError:
         msg = f"{objects.url}/{where}: is gone; the study was deleted or damaged"
         raise StudyNotFoundError(msg) from None
-    return portable(dataset.assign(lazy).assign_coords(texts))
 
 
 class _Readable:

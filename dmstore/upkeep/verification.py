@@ -20,7 +20,6 @@ from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.tables import is_copy, later_outputs, tables
 
 _ROWS = 4096
-_BLOCK_BYTES = 1 << 26
 _COPY = "copy the study again, whole"
 
 
@@ -188,14 +187,7 @@ def _verify_comparisons(study: Study) -> Iterator[Problem]:
 
 
 def _verify_result(objects: Objects, where: str, kind: str) -> Iterator[Problem]:
-    """Every array of a finished result read whole, a block of rows at a time."""
     try:
-        for variable in results.opened(objects, f"{where}/", kind).variables.values():
-            # What is no dask array is in memory, so it has been read.
-            if variable.chunks is not None:
-                row = max(1, variable.nbytes // max(1, len(variable)))
-                step = max(1, _BLOCK_BYTES // row)
-                for start in range(0, len(variable), step):
-                    variable.data[start : start + step].compute(scheduler="synchronous")
+        results.read_whole(objects, f"{where}/", kind)
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), where, str(error))
