@@ -663,6 +663,26 @@ def test_an_algorithm_for_evaluation_only_is_a_benchmark(opened, tmp_path):
     assert run_json("status", opened.path)["algorithms"]["bench"]["splits"]["eval"] == 60
 
 
+def test_a_benchmark_is_ingested_for_evaluation_only(tmp_path):
+    draw = np.random.default_rng(0)
+    folder, weight = tmp_path / "bench", draw.normal(size=(6, 30))
+    folder.mkdir()
+    mask = draw.random((20, 30)) < 0.5
+    np.save(folder / "masks.npy", mask)
+    np.save(folder / "margins.npy", mask @ weight.T)
+    np.save(tmp_path / "w.npy", weight)
+    command = ("ingest", tmp_path / "s.dm", "b", folder, "--create", "-Q")
+    run(*command, "--split", "eval")
+    found = run_json("evaluate", tmp_path / "s.dm", "b", "--scores", tmp_path / "w.npy", "-Q")
+    assert found["eval_masks"] == 20
+    assert found["methods"][0]["lds"] == pytest.approx(1)
+    _, err = run(*command[:4], "--split", "eval", code=2)
+    assert "go with --create" in err
+    run("add", tmp_path / "s.dm", "c", "--sampling", "foreign")
+    _, err = run("ingest", tmp_path / "s.dm", "c", *command[3:], "--split", "eval", code=1)
+    assert "not for evaluation only" in err
+
+
 def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
     truth = {"x": scores()[0]}
     found = benchmark(opened, "small", scores=truth, all_runs=True)

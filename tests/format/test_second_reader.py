@@ -90,7 +90,7 @@ def agree(study, name):
             assert row["mask_id"] == second.foreign_mask_id(row["mask"])
         for output in algorithm["outputs"]:
             assert np.array_equal(row[output], data[output].values[position])
-        split = second.split_of(document["seed"], int(row["mask_id"]))
+        split = second.purpose(document, algorithm, int(row["mask_id"]))
         assert split == data.split.values[position]
         assert row["seed"] == data.seed.values[position]
     return rows, conflicts
@@ -116,7 +116,7 @@ def lived(tmp_path):
     write(outputs, [20, 21, 22])
     study.add_algorithm("own", alpha=0.3, runs=6, masks="independent")
     fill(study.algorithm("own"), range(6))
-    study.add_algorithm("elsewhere", sampling="foreign", alpha=None)
+    study.add_algorithm("elsewhere", sampling="foreign", alpha=None, split="eval")
     foreign = study.algorithm("elsewhere")
     masks = np.random.default_rng(0).random((6, 37)) < 0.5
     columns = {"time": np.zeros(6, int), "host": np.full(6, "h"), "seed": np.arange(6)}

@@ -78,6 +78,10 @@ def split_of(seed, mask_id):
     return "eval" if u < 0.05 else "holdout" if u < 0.05 + 0.10 else "train"
 
 
+def purpose(study, algorithm, mask_id):
+    return algorithm.get("split") or split_of(study["seed"], mask_id)
+
+
 def quarter_of(seed, mask_id):
     return min(3, int(4 * (float(hashed("quarter", seed, mask_id)) / 2.0**64)))
 
