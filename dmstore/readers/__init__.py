@@ -42,7 +42,12 @@ FORMATS = tuple(_MODULES)
 
 def sniff(path: str | Path) -> str:
     """Name of the format that a path looks like; ``npz`` where nothing else claims it."""
-    return next(name for name in FORMATS if _module(name).sniff(local_path(path)))
+    try:
+        place = local_path(path)
+    except InputError:
+        # Whoever opens it says what is wrong with it.
+        return "npz"
+    return next(name for name in FORMATS if _module(name).sniff(place))
 
 
 def open_source(path: str | Path, format: str, request: Request) -> Source:
