@@ -202,11 +202,15 @@ def _rounding(rows: NDArray[Any]) -> NDArray[np.float64]:
     narrow = rows.dtype.kind == "f" and rows.dtype.itemsize <= 4
     size = np.abs(rows.astype(np.float32 if narrow else np.float64, copy=False))
     count = np.maximum(np.count_nonzero(rows, axis=1), 1)
-    rounding = np.finfo(np.float64).eps * count * size.sum(axis=1).astype(np.float64)
+    total = size.sum(axis=1).astype(np.float64)
+    rounding = np.finfo(np.float64).eps * count * total
     if rows.dtype == np.float32:
         # Their usual size, which one number that outweighs all others does not make.
         usual = (np.sqrt(size, out=size).sum(axis=1).astype(np.float64) / count) ** 2
-        rounding = np.maximum(rounding, 8 * np.finfo(np.float32).eps * usual * np.sqrt(count))
+        # No two sums are carried further apart than half a last place of each of their numbers.
+        eps = float(np.finfo(np.float32).eps)
+        single = np.minimum(8 * eps * usual * np.sqrt(count), eps * total)
+        rounding = np.maximum(rounding, single)
     return np.asarray(rounding)
 
 

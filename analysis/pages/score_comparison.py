@@ -167,8 +167,8 @@ def _transposed(a: NDArray[Any], b: NDArray[Any], names: list[str]) -> str:
     """A sentence where square scores are much more alike once one of them is transposed; empty where not."""
     if a.shape[0] != a.shape[1]:
         return ""
-    as_read, turned = (abs(_alike(a, other)) for other in (b, b.T))
-    if turned < as_read + _MORE_ALIKE:
+    as_read, turned = (_alike(a, other) for other in (b, b.T))
+    if abs(turned) < abs(as_read) + _MORE_ALIKE:
         return ""
     return (
         f"{names[1]} looks like {names[0]} with targets and train units exchanged (mean cosine similarity {turned:.2f} in place of "

@@ -129,41 +129,39 @@ def _from_tables(
     tables: list[Path], subsets: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], str]:
     """Losses of the subsets that stand in tables of validation, each of some of them."""
-    found: dict[int, dict[int, float]] = {}
-    known = True
+    losses: dict[int, dict[int, float]] = {}
+    baseline: dict[int, float] = {}
     for table in tables:
-        baseline = _baseline(table)
-        known &= baseline is not None
+        # The full model is one, so what the summary beside one table says holds for all.
+        baseline |= _baseline(table)
         for line, row in enumerate(_rows(table, ("subset", "diff")), start=2):
             try:
                 subset, query = int(row["subset"]), int(row.get("query") or 0)
-                value = (baseline or {}).get(query, 0.0) - float(row["diff"])
+                value = -float(row["diff"])
             except (TypeError, ValueError):
                 msg = f"{table}: line {line} holds no numbers; restore the file"
                 raise InputError(msg) from None
-            if not 0 <= subset < subsets or query in found.setdefault(subset, {}):
+            if not 0 <= subset < subsets or query in losses.setdefault(subset, {}):
                 msg = f"{table}: line {line} is of subset {subset}, which stands there twice or is none of the {subsets} of {_SUBSETS}"
                 raise InputError(msg)
-            found[subset][query] = value
-    ids = np.array(sorted(found), dtype=np.int64)
-    queries = sorted(found[int(ids[0])]) if len(ids) else []
-    if not queries or any(sorted(one) != queries for one in found.values()):
+            losses[subset][query] = value
+    ids = np.array(sorted(losses), dtype=np.int64)
+    queries = sorted(losses[int(ids[0])]) if len(ids) else []
+    if not queries or any(sorted(one) != queries for one in losses.values()):
         msg = f"{tables[0]}: not every subset has every query; restore the file, or validate again"
         raise InputError(msg)
-    loss = np.array([[found[int(subset)][query] for query in queries] for subset in ids])
+    loss = np.array([[losses[int(subset)][query] for query in queries] for subset in ids])
     sign = "sign turned: validation.csv has the full model's loss less that of each subset"
-    return (
-        ids,
-        loss,
-        sign if known else f"{sign}; that of the full model is not stated and left out",
-    )
+    if not baseline.keys() >= set(queries):
+        return ids, loss, f"{sign}; that of the full model is not stated of all and left out"
+    return ids, loss + np.array([baseline[query] for query in queries]), sign
 
 
-def _baseline(table: Path) -> dict[int, float] | None:
-    """The full model's loss on each query, from the summary beside a table; None where there is none."""
+def _baseline(table: Path) -> dict[int, float]:
+    """The full model's loss on each query, from the summary beside a table; empty where there is none."""
     file = table.with_name(table.name.replace(_VALIDATION, "summary", 1))
     if not file.is_file():
-        return None
+        return {}
     try:
         return {
             int(row.get("query") or 0): float(row["baseline_loss"])

@@ -118,8 +118,11 @@ def _numbers(folders: Sequence[Path]) -> list[int] | None:
 
 
 def _last(folder: Path) -> Path:
-    """The file of the last epoch, which LiRA itself takes: names are epochs with leading zeros."""
-    return max(folder.glob("*.npy"), key=lambda file: file.name)
+    """The file of the last epoch, which LiRA itself takes: names are epochs, mostly with leading zeros."""
+    return max(
+        folder.glob("*.npy"),
+        key=lambda file: (int(file.stem) if file.stem.isdecimal() else -1, file.name),
+    )
 
 
 def _by_augmentation(kind: str, files: Sequence[Path]) -> dict[str, RowArray]:

@@ -213,7 +213,7 @@ def _again(sheet: _Sheet, done: Index, destination: str | Path) -> Published:
 
 def _check(objects: Objects, study: Study) -> None:
     """Every row digest, plan and content id of what was written."""
-    for problem in verify(Study(objects, study.document)):
+    for problem in verify(Study(objects, study.document), copied=True):
         msg = f"{objects.url}: {problem.where}: {problem.text}; nothing was published"
         raise CorruptionError(msg)
 

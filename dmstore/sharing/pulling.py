@@ -215,7 +215,7 @@ def _check(staging: Staging, index: Index) -> None:
         msg = f"{ANCHOR} is of study {study.uuid}, the index of {index.study}"
         raise CorruptionError(msg)
     _check_snapshots(study, index.algorithms)
-    for problem in verify(study):
+    for problem in verify(study, copied=True):
         msg = f"{problem.where}: {problem.text}"
         raise CorruptionError(msg)
 

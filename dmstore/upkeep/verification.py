@@ -23,7 +23,9 @@ _ROWS = 4096
 _COPY = "copy the study again, whole"
 
 
-def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
+def verify(
+    study: Study, algorithm: str | None = None, *, copied: bool | None = None
+) -> Iterator[Problem]:
     """Read everything and say what is wrong: ids, annotations, documents, digests, masks that are not
     the plan's, results, and what is not there although something says that it is.
 
@@ -32,6 +34,9 @@ def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
     study : Study
     algorithm : str, optional
         Of the algorithms and results this one and its own alone.
+    copied : bool, optional
+        Whether it is of one that was published or pulled, so that logs begin with the entry of that state;
+        by default its own documents say so.
 
     Yields
     ------
@@ -54,7 +59,7 @@ def verify(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
         return
     yield from _verify_examples(study, sets)
     yield from _unnamed_sets(objects, sets)
-    copied = is_copy(objects)
+    copied = is_copy(objects) if copied is None else copied
     for name in [algorithm] if algorithm else study.algorithms:
         try:
             opened = study.algorithm(name)
@@ -166,11 +171,13 @@ def _verify_fits(study: Study, name: str) -> Iterator[Problem]:
             where = f"datamodels/{name}/{fit}/fit.json"
             if objects.children(f"datamodels/{name}/{fit}/"):
                 yield Problem("missing", where, f"is not there; {_COPY}, or remove that folder")
-    newest = log.newest(objects, study.algorithm(name).table.prefix).version
+    newest = log.newest(objects, study.algorithm(name).table.prefix)
+    content_id = newest.base.content_id if newest.base else None
     for fit, document in listed.items():
         where = f"datamodels/{name}/{fit}"
-        if document["version"] > newest:
-            text = f"is of version {document['version']} of the runs, but the log ends at {newest}; {_COPY}"
+        # A published tag may be of an earlier version with the same rows.
+        if document["version"] > newest.version and document["content_id"] != content_id:
+            text = f"is of version {document['version']} of the runs, but the log ends at {newest.version}; {_COPY}"
             yield Problem("missing", where, text)
         if document["complete"]:
             yield from _verify_result(objects, where, "datamodels")

@@ -249,6 +249,10 @@ def test_what_is_not_equal_does_not_tie():
     found = predict(weight, mask)
     assert [len(np.unique(row)) for row in found] == [300] * 3
     assert np.allclose(found, weight.astype(float) @ mask.T, atol=1e-3, rtol=0)
+    # A small unit beside a few large ones is more than rounding.
+    few = np.array([[1, 1, 1, 1e-6]], dtype="f4")
+    every = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(bool)
+    assert len(np.unique(predict(few, every))) == 8
     # Equal scores at masks of one size predict one number, which is no correlation.
     even = np.argsort(draw.random((50, 400)), axis=1) < 200
     flat = predict(np.full((1, 400), 0.1), even)

@@ -44,6 +44,16 @@ def models(folder, augmentations=2, examples=TRAIN, count=MODELS):
     return folder, logits
 
 
+def test_the_last_epoch_is_the_largest_number(tmp_path):
+    path, logits = models(tmp_path / "exp", augmentations=1, count=3)
+    for file in path.rglob("0000000*.npy"):
+        file.rename(file.with_name(f"{int(file.stem) // 10}.npy".replace("1.npy", "9.npy")))
+    assert {f.name for f in path.rglob("scores/*")} == {"9.npy", "10.npy"}
+    source = open_source(path, "lira", Request())
+    rows = source.read(np.arange(3), ["log_odds"])
+    assert np.allclose(rows.arrays["log_odds"], [scores_of(one)[:, 0] for one in logits])
+
+
 def test_models_are_runs_and_targets_are_train_units(tmp_path):
     path, logits = models(tmp_path / "exp", augmentations=1)
     assert sniff(path) == "lira"

@@ -111,7 +111,17 @@ def test_tables_of_validation_are_turned_into_losses(tmp_path):
     assert source.ids.tolist() == [0, 1, 3, 4]
     assert np.array_equal(rows.arrays["mask"], SEEN[[0, 1, 3, 4]])
     assert np.allclose(rows.arrays["loss"], (LOSS - BASE)[[0, 1, 3, 4]], rtol=0, atol=1e-6)
-    assert "not stated and left out" in source.conventions["sign"]
+    assert "not stated of all and left out" in source.conventions["sign"]
+    # The full model is one: what stands beside one table holds for all, and what is not known of one query for none.
+    validation(tmp_path / "c", [0, 1, 2], "_0_2")
+    source, rows = losses(validation(tmp_path / "c", [3, 4, 5], "_3_5", summary=False))
+    assert np.allclose(rows.arrays["loss"], LOSS, rtol=0, atol=1e-6)
+    assert "left out" not in source.conventions["sign"]
+    lines = (tmp_path / "a/summary.csv").read_text().splitlines()
+    (tmp_path / "a/summary.csv").write_text("\n".join(lines[:-1]))
+    source, rows = losses(tmp_path / "a")
+    assert np.allclose(rows.arrays["loss"], LOSS - BASE, rtol=0, atol=1e-6)
+    assert "not stated of all and left out" in source.conventions["sign"]
 
 
 def test_traps(tmp_path):

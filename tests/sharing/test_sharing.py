@@ -207,6 +207,12 @@ def test_tagged_state(small, tmp_path):
     assert (len(old.run), len(new.run)) == (60, 90)
     assert old.attrs["content_id"] == v1["content_id"]
     assert problems(tmp_path / "old") == []
+    # The log of a copy begins with the entry of its state: nothing before it is missing.
+    for name in ("old", "new"):
+        pull(tmp_path / name, tmp_path / f"{name}-pulled")
+        assert list(verify(dmstore.open_study(tmp_path / f"{name}-pulled"))) == []
+    publish(small, tmp_path / "new.zip")
+    assert problems(tmp_path / "new.zip") == []
     # The tag's own base is not that of the newest state.
     assert not (tmp_path / "new/algorithms/plain/runs/tags").exists()
     assert not (tmp_path / "none").exists()
