@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dmstore.storage.objects.objects import Objects
+from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table.table import Table
 from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs
@@ -29,4 +30,4 @@ def tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
 
 def is_copy(objects: Objects) -> bool:
     """Whether a study was published or pulled: logs begin with the entry of that state then."""
-    return objects.exists("index.json") or objects.exists("origin.json")
+    return isinstance(objects, ReadOnly) or objects.exists("origin.json")
