@@ -21,6 +21,7 @@ from dmstore.core.progress import Progress
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError, NotFoundError
 from dmstore.schema.typed_documents import FitDocument
+from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def benchmark(
     try:
         document = study.newest_fit(algorithm, fit, output if fit is None else None)
     except NotFoundError:
+        if not len(scores) and algorithm in study.algorithms:
+            _require_fits(study.algorithm(algorithm))
         if not len(scores) or fit is not None or algorithm not in study.algorithms:
             raise
     if all_runs:
@@ -156,7 +159,9 @@ def benchmark(
     if document and output not in (None, document["output"]):
         msg = f"fit {document['fit']} explains output {document['output']!r}, not {output!r}; name another --fit or leave --output out"
         raise InputError(msg)
-    output_name = output or (document["output"] if document else "margin")
+    declared = study.algorithm(algorithm).outputs
+    only = next(iter(declared)) if len(declared) == 1 else "margin"
+    output_name = output or (document["output"] if document else only)
     runs = study.runs(algorithm)
     target_set = runs.attrs["target_set"]
     read = _read(study, algorithm, scores, options, target_set)
@@ -234,6 +239,13 @@ def _fit(
     predicted = predict(datamodels["weight"], truth.mask) + datamodels["bias"].values[:, None]
     made_from = document["runs"]["train"] + document["runs"]["holdout"]
     return Method(FIT, "fit", predicted, made_from, seen, document["fit"])
+
+
+def _require_fits(algorithm: Algorithm) -> None:
+    """Say that an algorithm for evaluation only judges scores, and has no fit to be judged."""
+    if algorithm.is_eval_only:
+        msg = f"algorithm {algorithm.name!r} is for evaluation only, so it has no fit: name scores to judge by its runs, with --scores FILE"
+        raise InputError(msg)
 
 
 def _read(

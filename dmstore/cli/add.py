@@ -95,8 +95,10 @@ def command(
     study = open_study(path)
     if task:
         options.find_tasks_here()
-        _refuse_missing(task)
-    if task and algorithm in study.algorithms and not any(map(options.given, _DECLARED)):
+    later = algorithm in study.algorithms and not any(map(options.given, _DECLARED))
+    if task:
+        _refuse_missing(task, later=later)
+    if task and later:
         made = study.algorithm(algorithm)
         made.give_task(task, _read(config))
     else:
@@ -134,8 +136,11 @@ def command(
     )
 
 
-def _refuse_missing(task: str) -> None:
-    """Refuse a function that its module certainly does not have: a task cannot be changed later."""
+def _refuse_missing(task: str, *, later: bool) -> None:
+    """Refuse a function that its module certainly does not have: a task cannot be changed later.
+
+    What is added anew may be meant for hosts that have the module; a name given to one that is there is tried.
+    """
     import importlib
 
     from dmstore.errors import InputError
@@ -143,7 +148,10 @@ def _refuse_missing(task: str) -> None:
     module, _, function = task.partition(":")
     try:
         imported = importlib.import_module(module)
-    except Exception:  # noqa: BLE001 - it may be there on the hosts that train
+    except Exception as error:  # noqa: BLE001 - a module of the user's can raise anything
+        if later:
+            msg = f"task {task!r}: {module} cannot be imported here ({error}); a task is given once, so give it where it can"
+            raise InputError(msg) from None
         return
     if not hasattr(imported, function):
         msg = f"task {task!r}: {module} has no {function!r}; nothing was added"

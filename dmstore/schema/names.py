@@ -42,7 +42,7 @@ def check_name(name: str, what: str) -> str:
     InputError
         If the name breaks the rule.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         msg = f"{what} name {name!r} is not allowed; use 1 to 100 {NAME_RULE}"
         raise InputError(msg)
     return name

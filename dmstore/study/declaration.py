@@ -109,8 +109,8 @@ def declare(
         msg = "planned sampling needs alpha, the share of the training set that a run sees"
         raise InputError(msg)
     count = study["train"]["count"]
-    if alpha is not None and not 0 < alpha < 1:
-        msg = f"alpha {alpha} is not allowed; it must lie strictly between 0 and 1"
+    if alpha is not None and not (isinstance(alpha, float | np.floating) and 0 < alpha < 1):
+        msg = f"alpha {alpha!r} is not allowed; it must lie strictly between 0 and 1"
         raise InputError(msg)
     if alpha is not None and sampling == "planned" and int(np.floor(alpha * count)) < 1:
         msg = (
@@ -119,6 +119,9 @@ def declare(
         raise InputError(msg)
     if sampling == "foreign" and runs:
         msg = "foreign sampling has no plan; leave the number of runs out"
+        raise InputError(msg)
+    if not all(isinstance(number, int | np.integer) for number in (runs, repeats)):
+        msg = f"{runs!r} runs with {repeats!r} repeats: give whole numbers"
         raise InputError(msg)
     if not (0 <= runs <= MOST_RUNS and 1 <= repeats <= MOST_RUNS):
         msg = f"{runs} runs with {repeats} repeats: give 0 or more runs, 1 or more repeats, at most {MOST_RUNS}"

@@ -64,6 +64,8 @@ def open_study(path: str | Path) -> Study:
         raw = objects.get(ANCHOR)
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{objects.url}: no study there (no {ANCHOR}); make one with 'dmstore init'"
+        if objects.children("algorithms/") or objects.children("examples/"):
+            msg = f"{objects.url}: parts of a study without {ANCHOR}, as a copy that was interrupted leaves them; copy it again, whole"
         raise StudyNotFoundError(msg) from None
     except OSError as error:
         if isinstance(error, DmstoreError):

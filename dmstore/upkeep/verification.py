@@ -189,8 +189,17 @@ def _verify_comparisons(study: Study) -> Iterator[Problem]:
     except (DmstoreError, OSError) as error:
         yield Problem(getattr(error, "kind", "unreadable"), "comparisons", str(error))
         return
+    objects = study.objects
+    fits = {
+        fit
+        for name in objects.children("datamodels/")
+        for fit in objects.children(f"datamodels/{name}/")
+    }
     for entry in entries:
-        yield from _verify_result(study.objects, f"comparisons/{entry['comparison']}", "comparison")
+        where = f"comparisons/{entry['comparison']}"
+        for fit in sorted(set(entry["fits"]) - fits):
+            yield Problem("missing", where, f"is of fit {fit}, which is not there; {_COPY}")
+        yield from _verify_result(objects, where, "comparison")
 
 
 def _verify_result(objects: Objects, where: str, kind: str) -> Iterator[Problem]:

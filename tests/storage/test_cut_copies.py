@@ -146,6 +146,13 @@ def test_a_fit_of_runs_that_are_not_there(study, algorithm):
     assert any("is of version 2 of the runs, but the log ends at 1" in line for line in told), told
 
 
+def test_a_comparison_whose_fits_are_not_there(whole, tmp_path):
+    kept = {name for name in names(whole) if not name.startswith("algorithms/other/")}
+    cut = copy(whole, tmp_path / "cut", {n for n in kept if not n.startswith("datamodels/other/")})
+    told = tells(cut)
+    assert any(re.match("missing: is of fit [0-9a-f]+, which is not there", t) for t in told), told
+
+
 def test_a_flipped_byte_of_a_fit(study, algorithm):
     fill(algorithm, range(300))
     fit(study, "alpha", lams=3, halves=False)

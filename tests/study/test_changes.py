@@ -14,7 +14,8 @@ from dmstore.regression import fit
 from dmstore.sharing import publish, pull
 from dmstore.study.algorithm import Algorithm
 from dmstore.training import RunWriter
-from dmstore.upkeep.maintenance import vacuum, verify
+from dmstore.upkeep.maintenance import vacuum
+from dmstore.upkeep.verification import verify
 
 TASK = "dmstore.training.tasks:dense"
 

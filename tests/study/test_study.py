@@ -11,6 +11,7 @@ from helpers import examples, fill, make_rows
 
 import dmstore
 from dmstore.errors import ExistsError, FormatError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.regression import fit
 
 
 def test_examples_round_trip(tmp_path):
@@ -126,6 +127,19 @@ def test_a_class_name_that_stands_twice_is_asked_by_number(tmp_path):
         study.class_number("crane")
 
 
+def test_parts_of_a_study_without_its_document(study):
+    Path(study.path, "study.json").unlink()
+    with pytest.raises(StudyNotFoundError, match=r"copy that was interrupted.*copy it again"):
+        dmstore.open_study(study.path)
+
+
+@pytest.mark.parametrize("name", [3, None, ["alpha"]])
+def test_what_is_no_name_is_refused(study, name):
+    for call in (study.algorithm, study.runs, study.view, lambda name: fit(study, name)):
+        with pytest.raises(InputError, match=r"algorithm name .* is not allowed"):
+            call(name)
+
+
 def test_no_study_and_damaged_study(tmp_path, study):
     for path in (tmp_path, tmp_path / "nothing", Path(study.path, "study.json")):
         with pytest.raises(StudyNotFoundError, match="dmstore init"):
@@ -158,6 +172,9 @@ def test_changed_ids_are_noticed(study):
         ("b", {"alpha": 1.0}, "strictly between"),
         ("b", {"alpha": float("nan")}, "strictly between"),
         ("b", {"alpha": 0.001}, "less than one"),
+        ("b", {"alpha": "0.5"}, "strictly between"),
+        ("b", {"runs": 3.0}, "give whole numbers"),
+        ("b", {"repeats": "2"}, "give whole numbers"),
         ("b", {"outputs": ["marg"]}, "not known"),
         ("b", {"outputs": []}, "at least one"),
         ("b", {"runs": -1}, "0 or more"),
