@@ -1,7 +1,7 @@
 """Do the intervals of `evaluate` and of counterfactual effects hold what they promise? Simulations with known truth.
 
 `lds` draws studies of linear outputs with noise (of each target's own, and common to all), a good and a worse estimate
-of the weights, and scores that say nothing; their LDS over very many fresh masks is the truth. `covers` is the share of studies
+of the weights; their LDS over very many fresh masks is the truth. `covers` is the share of studies
 whose 95 % interval holds it, `gap_covers` that of the interval of the good one's lead, `claimed` how often two estimates of equal
 merit are said to differ (5 % is right), and `power` how often the good one is said to be ahead of the worse one.
 `ceiling` compares the mean noise ceiling with what the truth reaches, `effects` is the coverage of mean changes of a probability.
@@ -15,17 +15,17 @@ import numpy as np
 
 from dmstore.analysis import effect
 from dmstore.analysis.evaluation.benchmark import Method, judge
-from dmstore.analysis.evaluation.eval_runs import Truth, predict
+from dmstore.analysis.evaluation.eval_runs import Truth
 from dmstore.analysis.evaluation.noise_ceiling import noise_ceiling
 from dmstore.core.threads import blas_threads
 
-TRAIN = 200
+FEATURES = 40
 # Error of the estimates' weights, as a share of the weights.
 ESTIMATES = {"good": 0.7, "as good": 0.7, "worse": 1.0}
 # Targets, masks, noise of each target and noise common to targets, as shares of the signal.
 LDS = (
     *((20, masks, 1.0, 0.0) for masks in (10, 20, 60, 200)),
-    *((200, masks, 1.0, 0.0) for masks in (10, 20, 60, 200)),
+    *((200, masks, 1.0, 0.0) for masks in (20, 60, 200)),
     *((200, 60, *noise) for noise in ((0.3, 0.0), (1.0, 1.0), (3.0, 0.0))),
 )
 SIGNALS = {
@@ -43,17 +43,19 @@ PARTS = ((1.0, 0.0, 0.3), (1.0, 1.0, 1.0), (0.3, 1.0, 1.0))
 def outputs(
     draw: np.random.Generator, weight: np.ndarray, masks: int, noise: float, common: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks, and what models say: (mask, train) bool and (mask, target)."""
-    mask = draw.random((masks, weight.shape[1])) < 0.5
-    spread = np.sqrt((weight**2).sum(axis=1)) / 2
+    """What masks are, as normal numbers, and what models say: (mask, feature) and (mask, target).
+
+    Normal, so that the truth is known exactly: sums of many units are nearly so.
+    """
+    seen = draw.normal(size=(masks, weight.shape[1]))
     own = noise * draw.normal(size=(masks, len(weight)))
     # How a target takes what is common to all is its own.
     shared = common * draw.normal(size=(masks, 1)) * np.sign(weight[:, 0])
-    return mask, mask @ weight.T + spread * (own + shared)
+    return seen, seen @ weight.T + np.linalg.norm(weight, axis=1) * (own + shared)
 
 
 def reached(weight: np.ndarray, scores: np.ndarray, noise: float, common: float) -> np.ndarray:
-    """LDS over very many masks: Spearman's rho of two sums of many units, which are normal: (target,)."""
+    """LDS over very many masks: Spearman's rho of two normal sums, from their correlation: (target,)."""
     length = np.linalg.norm(weight, axis=1) * np.linalg.norm(scores, axis=1)
     correlation = (weight * scores).sum(axis=1) / length / np.sqrt(1 + noise**2 + common**2)
     return np.asarray(np.arcsin(correlation / 2) * 6 / np.pi)
@@ -62,20 +64,21 @@ def reached(weight: np.ndarray, scores: np.ndarray, noise: float, common: float)
 def lds(seed: int, targets: int, masks: int, noise: float, common: float) -> dict[str, float]:
     """One study: what held, 1 or 0 each."""
     draw = np.random.default_rng(seed)
-    weight = draw.normal(size=(targets, TRAIN))
+    weight = draw.normal(size=(targets, FEATURES))
     scores = {
         name: weight + error * draw.normal(size=weight.shape) for name, error in ESTIMATES.items()
     }
-    scores["nothing"] = draw.normal(size=weight.shape)
     true = {name: reached(weight, one, noise, common) for name, one in scores.items()}
-    mask, values = outputs(draw, weight, masks, noise, common)
+    seen, values = outputs(draw, weight, masks, noise, common)
     methods = [
-        Method(name, "fit" if name == "good" else "scores", predict(one, mask), 0, "")
+        Method(name, "fit" if name == "good" else "scores", one @ seen.T, 0, "")
         for name, one in scores.items()
     ]
     count = np.arange(masks)
-    truth = Truth(mask, values, count, count, False, np.full(targets, -1))
-    found = judge(methods, truth, 400, seed)
+    truth = Truth(
+        np.zeros((masks, 1), dtype=bool), values, count, count, False, np.full(targets, -1)
+    )
+    found = judge(methods, truth, 1000, seed)
 
     def holds(name: str, what: str, value: float) -> float:
         one = found.sel(predictor=name)
@@ -86,7 +89,6 @@ def lds(seed: int, targets: int, masks: int, noise: float, common: float) -> dic
     lead = float(true["good"].mean() - true["worse"].mean())
     return {
         "covers": holds("good", "mean_lds", float(true["good"].mean())),
-        "covers_nothing": holds("nothing", "mean_lds", float(true["nothing"].mean())),
         "covers_target": float(single.mean()),
         "gap_covers": holds("worse", "gap", lead),
         "claimed": 1 - holds("as good", "gap", float(true["good"].mean() - true["as good"].mean())),
@@ -124,7 +126,7 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run(size: str = "small") -> dict[str, Any]:
-    studies = {"small": 50, "medium": 150, "paper": 1000}[size]
+    studies = {"small": 100, "medium": 300, "paper": 1000}[size]
     lines, result = [], {}
     with blas_threads(1):
         for setting in LDS:
