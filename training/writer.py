@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.core import times
-from dmstore.core.masked import unmasked
+from dmstore.core.masked import refuse_sparse, unmasked
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
@@ -375,6 +375,7 @@ class RunWriter:
 
 def _to_numpy(name: str, value: Any) -> Any:
     """Arrays of other libraries: torch tensors (on a GPU, with a gradient) and what NumPy takes."""
+    refuse_sparse(value, name)
     if isinstance(value, np.ma.MaskedArray):
         return unmasked(value, name)
     if hasattr(value, "detach"):

@@ -17,7 +17,8 @@ from dmstore.cli import options, output
 def command(x: str, y: str, exit_code: bool, as_json: bool) -> None:
     """Say how X and Y differ: STUDY, STUDY@ALGORITHM or STUDY@ALGORITHM:TAG; STUDY may be a URL.
 
-    Runs are the same only where id and content are. Exits with 0 also where X and Y differ, since 1 is an
+    Runs are the same only where id and content are, as their digests say: whether all of a copy can be
+    read, 'dmstore verify' tells. Exits with 0 also where X and Y differ, since 1 is an
     error; see --exit-code.
 
     \b

@@ -10,6 +10,22 @@ from numpy.typing import NDArray
 from dmstore.errors import InputError
 
 
+def refuse_sparse(values: Any, what: str) -> None:
+    """Refuse a sparse matrix, of which NumPy makes an array of one object.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    if hasattr(values, "nnz") and hasattr(values, "shape"):
+        kind = f"{type(values).__module__.partition('.')[0]}.{type(values).__name__}"
+        msg = (
+            f"{what}: a sparse matrix ({kind}, {values.shape}) is not taken; give {what}.toarray()"
+        )
+        raise InputError(msg)
+
+
 def unmasked(values: Any, where: str, *, gaps: bool = False) -> NDArray[Any]:
     """Values as a plain array.
 
@@ -29,8 +45,9 @@ def unmasked(values: Any, where: str, *, gaps: bool = False) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If something is masked that has no NaN to stand for it.
+        If something is masked that has no NaN to stand for it, or it is a sparse matrix.
     """
+    refuse_sparse(values, where)
     inside = isinstance(values, list | tuple) and any(
         isinstance(value, np.ma.MaskedArray) for value in values
     )

@@ -107,10 +107,14 @@ def in_order(columns: Columns, ids: NDArray[Any], where: str) -> Columns:
         known = set(wanted)
         strange = next((value for value in given if value not in known), None)
         twice = next((value for row, value in enumerate(given) if position[value] != row), None)
-        why = f"{len(position)} of {len(wanted)} ids"
-        if strange is not None or twice is not None:
+        remedy = "leave it out if the rows are in the set's order"
+        if strange is None and twice is None:
+            lost = next(value for value in wanted if value not in position)
+            why = f"{lost!a} and {len(wanted) - len(position) - 1} others are not there"
+            remedy = "give each a row, whose values may be empty"
+        else:
             why = f"{twice!a} is there twice" if strange is None else f"{strange!a} is none of them"
-        msg = f"{where}: column 'id' must hold every id of the set once ({why}); leave it out if the rows are in the set's order"
+        msg = f"{where}: column 'id' must hold every id of the set once ({why}); {remedy}"
         raise InputError(msg)
     order = np.array([position[value] for value in wanted])
     further = {name: values for name, values in columns.items() if name != "id"}

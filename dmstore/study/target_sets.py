@@ -89,7 +89,10 @@ def require(objects: Objects, study: StudyDocument, name: str) -> TargetSet:
         return {**entry, "path": f"examples/{name}.zarr", "later": False}
     known = read_all(objects, study)
     if name not in known:
-        msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); add it with 'dmstore targets'"
+        remedy = "add it with 'dmstore targets'"
+        if name == "target":
+            remedy = "the targets that a study is made with are the set 'test'"
+        msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); {remedy}"
         raise NotFoundError(msg)
     return known[name]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import run, run_json
 from helpers import TRAIN, examples, files
+from scipy.sparse import csr_array
 
 import dmstore
 from dmstore.errors import CorruptionError, ExistsError, InputError, NotFoundError
@@ -171,6 +172,11 @@ def test_gaps_of_lists(tmp_path):
     assert np.array_equal(taken["b"], [0.5, np.nan], equal_nan=True)
 
 
+def test_a_sparse_matrix_is_named(kept):
+    with pytest.raises(InputError, match=r"a sparse matrix \(scipy.csr_array, .*toarray"):
+        kept.annotate("train", words=csr_array(np.eye(37)))
+
+
 def test_what_is_masked_is_never_a_value(kept):
     mask = GROUP == 1
     with pytest.raises(InputError, match=r"8 values are masked, the first at \[1\]"):
@@ -281,7 +287,7 @@ BAD_FILES = {
         b"id,a\n" + b"".join(b"%d,1\n" % (i // 2) for i in range(TRAIN)),
         "'0' is there twice",
     ),
-    "ID.csv": (b"ID\n" + b"1\n" * TRAIN, "write ids as 'id'"),
+    "ID.csv": (b"ID\n" + b"1\n" * TRAIN, "'1' is there twice"),
     "wide.json": (
         json.dumps({"a": ["x" * 100_000] + [""] * 20_000}).encode(),
         "take more than 4.3 GB",

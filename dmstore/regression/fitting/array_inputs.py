@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmstore.core.masked import refuse_sparse
 from dmstore.errors import InputError
 from dmstore.regression.problem.packing import RunPacker, Words, padded
 
@@ -80,9 +81,7 @@ def plain(array: Any, what: str) -> Any:
     """
     array = array.data if hasattr(array, "dims") else array
     kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
-    if hasattr(array, "nnz") and hasattr(array, "shape"):
-        msg = f"{what}: a sparse matrix ({kind}, {array.shape}) is not taken; give {what}.toarray()"
-        raise InputError(msg)
+    refuse_sparse(array, what)
     if hasattr(array, "compute"):
         # What a chunk masks is known once it is read.
         return array
