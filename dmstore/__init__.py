@@ -53,7 +53,7 @@ _NAMES = {
     "ingest": "intake.ingest",
     "open_study": "study.study",
     "retract": "upkeep.retraction",
-    "verify": "upkeep.maintenance",
+    "verify": "upkeep.verification",
 }
 _PACKAGES = ("analysis", "errors", "regression", "sharing", "training")
 
