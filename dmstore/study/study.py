@@ -23,10 +23,10 @@ from dmstore.schema.typed_documents import (
 from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
-from dmstore.study import algorithm as algorithms
 from dmstore.study import changes, results, target_sets
 from dmstore.study.about import read_about
-from dmstore.study.algorithm import ANCHOR, Algorithm, add_algorithm, require_study
+from dmstore.study.algorithm import ANCHOR, Algorithm, require_study
+from dmstore.study.algorithms import add_algorithm, open_algorithm
 from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
@@ -141,9 +141,7 @@ class Study(Displayed):
         ConflictError
             If a run was stored at the same moment, and there is no reason.
         """
-        algorithms.open_algorithm(self.objects, self.document, name, removed=True).remove(
-            reason=reason
-        )
+        open_algorithm(self.objects, self.document, name, removed=True).remove(reason=reason)
 
     def restore_algorithm(self, name: str, *, reason: str = "") -> Algorithm:
         """Take a removed algorithm back, with all that is stored of it.
@@ -165,7 +163,7 @@ class Study(Displayed):
         ConflictError
             If another host changed the algorithm at the same moment.
         """
-        opened = algorithms.open_algorithm(self.objects, self.document, name, removed=True)
+        opened = open_algorithm(self.objects, self.document, name, removed=True)
         opened.restore(reason=reason)
         return opened
 
@@ -464,7 +462,7 @@ class Study(Displayed):
         FormatError
             If its document is damaged, of another study, or of another format.
         """
-        return algorithms.open_algorithm(self.objects, self.document, name)
+        return open_algorithm(self.objects, self.document, name)
 
     def runs(self, algorithm: str) -> xr.Dataset:
         """The finished runs of an algorithm, pinned to this moment: ``view(algorithm).dataset``.

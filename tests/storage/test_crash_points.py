@@ -27,7 +27,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups, log
 from dmstore.study import annotation, changes, results
-from dmstore.study.algorithm import open_algorithm
+from dmstore.study.algorithms import open_algorithm
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.maintenance import vacuum
 from dmstore.upkeep.verification import verify
