@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.core.given import local_path
 from dmstore.core.masked import unmasked
 from dmstore.core.npz import NpzReader
 from dmstore.core.texts import text
@@ -40,7 +41,7 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
     InputError
         If the file or an array in it cannot be used.
     """
-    file = Path(path)
+    file = local_path(path)
     if file.is_dir() or (file.is_file() and file.suffix.lower() not in (".npz", "")):
         msg = f"{path}: an examples file is an .npz of arrays such as train_label and target_label; write one with numpy.savez"
         raise InputError(msg)

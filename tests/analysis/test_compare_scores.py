@@ -218,7 +218,7 @@ def test_what_is_no_score_matrix(tmp_path):
         with pytest.raises(InputError, match=name):
             open_scores(tmp_path / f"{name}.npy")
     np.save(tmp_path / "objects.npy", np.array([[{}]]), allow_pickle=True)
-    with pytest.raises(InputError, match="only numbers"):
+    with pytest.raises(InputError, match="nothing is unpickled"):
         open_scores(tmp_path / "objects.npy")
     with pytest.raises(InputError, match=r"a\.txt: scores are read from \.pt"):
         open_scores(tmp_path / "a.txt")

@@ -66,6 +66,7 @@ def with_names(fits):
     }
     comparison = {
         "explained_variance": (("algorithm", "component", "on"), np.full((2, 3, 2), 0.1)),
+        "residual_variance": (("algorithm", "component"), np.full((2, 3), 0.1)),
         "cosine": ("target", np.linspace(0, 1, 5)),
     }
     return {
