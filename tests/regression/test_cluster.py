@@ -126,6 +126,7 @@ def test_a_killed_worker_changes_no_bit(study, made, scheduler, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["study.dm"]
 
 
+@pytest.mark.slow
 def test_a_lost_cluster_keeps_what_is_done(study, made, scheduler, tmp_path, monkeypatch):
     """The cluster goes in the middle of the second pass; the fit is finished without one."""
     running, start = scheduler
