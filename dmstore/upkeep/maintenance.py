@@ -28,7 +28,6 @@ from dmstore.upkeep.tables import later_outputs, tables
 from dmstore.upkeep.verification import gaps, unnamed_sets
 
 _HOUR = 3600.0
-_ROWS = 4096
 
 
 # Unabsorbed segments of a foreign algorithm whose mask ids a status still reads.

@@ -14,6 +14,7 @@ from dmstore.errors import StorageError
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import compact
 from dmstore.storage.objects.permissions import differing, permissions_of
+from dmstore.storage.objects.refusals import storage_error
 from dmstore.upkeep.doctor import diagnose
 
 GROUP = 54321
@@ -132,6 +133,12 @@ def test_an_error_names_mode_owner_and_group(algorithm, monkeypatch):
     )
     with pytest.raises(StorageError, match=expected):
         algorithm.table.append(make_rows(algorithm, range(3)))
+
+
+def test_an_error_on_a_folder_that_has_gone_is_told_too(tmp_path):
+    refused = PermissionError(13, "Permission denied")
+    told = str(storage_error(refused, tmp_path / "gone" / "file"))
+    assert told.startswith(f"{tmp_path}/gone/file: Permission denied: use an account")
 
 
 def test_doctor_tells(shared):

@@ -90,8 +90,12 @@ def denied(path: Path) -> str:
         pass
     except OSError:
         return ""
-    parent = path.parent
-    return "" if os.access(parent, os.W_OK) else _whose(parent, parent.stat())
+    # Where the path is not there yet, its folder may refuse it; that may have gone meanwhile.
+    with contextlib.suppress(OSError):
+        status = path.parent.stat()
+        if not os.access(path.parent, os.W_OK):
+            return _whose(path.parent, status)
+    return ""
 
 
 def _whose(place: Path, status: os.stat_result) -> str:
