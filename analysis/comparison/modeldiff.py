@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
@@ -14,18 +13,15 @@ from dmstore.analysis.comparison.parameters import ComparisonOptions, Comparison
 from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.influence import relative_influence
 from dmstore.analysis.geometry.normalize import normalize
-from dmstore.analysis.geometry.pca import delta, explained_variance, leading, pca
+from dmstore.analysis.geometry.pca import delta, explained_variance, pca
 from dmstore.analysis.geometry.residual import residual
 from dmstore.analysis.geometry.similarity import cosine
 from dmstore.analysis.geometry.subpopulation import subpopulation
 from dmstore.core.progress import Progress, counting
 from dmstore.schema.group_specs import group_spec
 
-_FOUND_AGAIN = 0.5
 # Datamodels of different models on one training set may have nothing in common, but are not opposite.
 _NEGATIVE = -0.2
-# Which quarters of the masks directions are found on.
-_PAIRS = tuple(itertools.permutations(range(4), 2))
 
 
 def modeldiff(
@@ -43,9 +39,8 @@ def modeldiff(
     ----------
     a, b : Dataset, or (target, train) DataArray
         ``weight`` (target, train), or these alone; coordinates ``target`` and ``train`` where they are known.
-        ``weight_half`` (half, target, train) and ``weight_quarter`` (quarter, target, train), from
-        parts of the masks, where both have them: without, what needs them (``cosine_cross``,
-        ``cosine_ceiling``, ``delta_out``, ``delta_null``, ``found_again``) is absent.
+        ``weight_half`` (half, target, train), from halves of the masks, where both have them: without,
+        ``cosine_cross`` and ``cosine_ceiling`` are absent.
     names : pair of str
         What to call the algorithms (``a`` and ``b``).
     label : (target,) int, optional
@@ -78,14 +73,9 @@ def modeldiff(
     weight = [with_dims(one, "target", "train") for one in data]
     unit = [normalize(one) for one in weight]
     classes = np.zeros(weight[0].sizes["target"], dtype=np.int64) if label is None else label
-    parts = all(_has(one, "weight_quarter") for one in data)
     included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
-    unit_parts = [_parts(one, included) for one in data] if parts else []
     per: dict[str, list[NDArray[Any]]] = {}
     steps, tell = itertools.count(1), counting(progress, "compare")
-
-    def advance() -> None:
-        tell(next(steps), 2 * (1 + len(_PAIRS) * parts))
 
     for own, other in ((0, 1), (1, 0)):
         made = _one_way(weight[own], weight[other], unit[own], unit[other], classes, parameters)
@@ -93,9 +83,7 @@ def modeldiff(
         made["explained_variance"] = np.stack(
             [explained_variance(one[included], direction).values for one in weight], axis=1
         )
-        advance()
-        if parts:
-            made |= _out_of_sample(unit_parts[own], unit_parts[other], made["direction"], advance)
+        tell(next(steps), 2)
         made["direction"] = made["direction"].astype(np.float32)
         for key, value in made.items():
             per.setdefault(key, []).append(value)
@@ -218,56 +206,3 @@ def _one_way(
         "heaviest": order.astype(np.int64),
         "relative_influence": np.array(influence, dtype=np.float32),
     }
-
-
-def _parts(data: xr.Dataset, included: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Unit datamodels of each quarter of the masks: (quarter, target, train)."""
-    quarters = data["weight_quarter"].isel(target=included)
-    return np.stack(
-        [normalize(quarters.isel(quarter=q)).values for q in range(quarters.sizes["quarter"])]
-    )
-
-
-def _out_of_sample(
-    own: NDArray[np.float64],
-    other: NDArray[np.float64],
-    direction: NDArray[np.float64],
-    advance: Callable[[], None] = lambda: None,
-) -> dict[str, NDArray[Any]]:
-    """Delta(u) of directions found on some runs, measured on others; and what chance alone gives.
-
-    Directions come from quarter i of the one algorithm's masks against quarter j of the other's,
-    and are matched to those of the whole fit; the gap is measured on the two quarters that are
-    left, in both orders. For the null the algorithm is compared with itself in the same way: its
-    largest gap, over all choices and all directions, is noise alone, the noise that a run's
-    targets share included.
-    """
-    gaps = np.full((len(_PAIRS), len(direction)), np.nan)
-    null = 0.0
-    for row, (i, j) in enumerate(_PAIRS):
-        k, m = (q for q in range(4) if q not in (i, j))
-        directions = _directions(own[i], other[j], len(direction))
-        likeness = np.abs(direction @ directions.T)
-        match = likeness.argmax(axis=1)
-        gap = (_explained(own[k], directions) - _explained(other[m], directions)) / 2
-        gap += (_explained(own[m], directions) - _explained(other[k], directions)) / 2
-        again = likeness.max(axis=1) >= _FOUND_AGAIN
-        gaps[row, again] = gap[match[again]]
-        noise = _directions(own[i], own[j], len(direction))
-        null = max(null, float(np.abs(_explained(own[k], noise) - _explained(own[m], noise)).max()))
-        advance()
-    seen = ~np.isnan(gaps)
-    count = seen.sum(axis=0)
-    mean = np.divide(
-        np.nansum(gaps, axis=0), count, out=np.full(len(direction), np.nan), where=count > 0
-    )
-    return {"delta_out": mean, "found_again": count / len(_PAIRS), "delta_null": np.array(null)}
-
-
-def _directions(a: NDArray[np.float64], b: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    rest = a - (a * b).sum(axis=1, keepdims=True) * b
-    return leading(rest - rest.mean(axis=0), min(count, *rest.shape), 0, exact=False)
-
-
-def _explained(rows: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(((rows @ direction.T) ** 2).mean(axis=0))
