@@ -418,6 +418,32 @@ class Algorithm(Displayed):
         """
         return plan.quarter_of(self._seed, mask_ids)
 
+    def half(self, mask_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which half of the masks runs are in, whatever they are for: one finds, the other measures.
+
+        Parameters
+        ----------
+        mask_ids : (run,) int64
+
+        Returns
+        -------
+        (run,) int64
+            0 or 1.
+
+        Raises
+        ------
+        TypeError
+            If they are no integers.
+        """
+        return plan.quarter_of(self._seed, mask_ids) // 2
+
+    def shares_masks(self, other: Algorithm) -> bool:
+        """Whether a mask id means the same mask in another algorithm of the study."""
+        if self.planned and other.planned:
+            return (self._key, self.alpha) == (other._key, other.alpha)
+        # Ids of masks that were made elsewhere are their hashes.
+        return not self.planned and not other.planned
+
     def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
         """Which of so many folds runs are in, where lam is chosen by folds.
 

@@ -25,73 +25,46 @@ _READERS = 8
 SPLITS = ("train", "holdout", "eval")
 
 
-class Runs:
-    """The runs of a view in groups that no statistic is taken apart of.
+class RowGroups:
+    """Rows of a view in groups, as masks packed along runs and blocks of outputs.
 
     Parameters
     ----------
-    algorithm : Algorithm
     view : View
         Of a base alone.
     output : str
-        What is explained.
-    parts : int
-        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
-    folds : int
-        Folds that choose lam; 0 where the holdout runs do.
-
-    Attributes
-    ----------
+        What is read.
+    name : str
+        What it is called in errors.
     itemsize : int
         Bytes of an output.
-    count : dict
-        Runs of each split: ``train``, ``holdout``, ``eval``.
+    train : int
+        Number of train units.
     rows : list of (run,) int64
-        Rows of each group: the train runs of each part, then the holdout runs of each part; or the
-        runs of each part in the first fold, then in the second, and so on.
+        Rows of each group, ascending.
     """
 
     def __init__(
-        self, algorithm: Algorithm, view: View, output: str, *, parts: int, folds: int = 0
+        self,
+        view: View,
+        output: str,
+        name: str,
+        itemsize: int,
+        train: int,
+        rows: list[NDArray[np.int64]],
     ) -> None:
-        if algorithm.is_eval_only:
-            msg = f"algorithm {algorithm.name!r} was added for evaluation only ('--split eval'), so nothing is fitted on its runs; judge scores by them with 'dmstore evaluate'"
-            raise InputError(msg)
         self._view = view
         self._output = output
-        self._name = f"{output} of {algorithm.name!r}"
-        self.itemsize = np.dtype(algorithm.outputs[output]["dtype"]).itemsize
-        self._train = algorithm.train
-        mask_id = view.read(["mask_id"])["mask_id"]
-        split = algorithm.split(mask_id)
-        part = algorithm.quarter(mask_id) % parts
-        if folds:
-            # No more than there are runs: that many arrays alone would never end.
-            fold = algorithm.fold(mask_id, min(folds, len(mask_id) + 1))
-            if len(np.unique(fold[split != "eval"])) < folds:
-                fitted = int((split != "eval").sum())
-                msg = f"algorithm {algorithm.name!r}: {folds} folds of {fitted} runs leave one of them empty; give fewer, or train more runs"
-                raise InputError(msg)
-            sets = [(split != "eval") & (fold == number) for number in range(folds)]
-        else:
-            sets = [split == name for name in ("train", "holdout")]
-        self.rows = [
-            np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
-        ]
-        train, holdout, kept = (int((split == name).sum()) for name in SPLITS)
-        self.count: FitRuns = {"train": train, "holdout": holdout, "eval": kept}
-        if not folds and not (self.count["train"] and self.count["holdout"]):
-            msg = (
-                f"algorithm {algorithm.name!r}: of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
-                f"to choose lam; both are needed, so train more runs"
-            )
-            raise InputError(msg)
+        self._name = name
+        self._train = train
+        self.itemsize = itemsize
+        self.rows = rows
         self._starts = np.arange(0, len(view), BLOCK)
         # Rows of a block fill words of their own; the bits that are left over stay 0.
         self._inside = [
             np.split(rows, np.searchsorted(rows, self._starts[1:])) for rows in self.rows
         ]
-        self._order = [self._rows_of(inside) for inside in self._inside]
+        self.order = [self._rows_of(inside) for inside in self._inside]
 
     def _rows_of(self, inside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         """The row that each bit of a group's words stands for, -1 for none."""
@@ -113,7 +86,7 @@ class Runs:
         """
         packed = [
             np.zeros((self._train, len(order) // bits.WORD), dtype=np.uint64)
-            for order in self._order
+            for order in self.order
         ]
         tiles = self._view.tiles("mask")
         width = tiles.chunk[1]
@@ -151,7 +124,73 @@ class Runs:
         used[np.concatenate(self.rows)] = True
         check_scale(values, used, self._name, start)
         shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
-        return BlockOutputs(values, shift, self._order)
+        return BlockOutputs(values, shift, self.order)
+
+
+class Runs(RowGroups):
+    """The runs of a view in groups that no statistic is taken apart of.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    view : View
+        Of a base alone.
+    output : str
+        What is explained.
+    parts : int
+        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+    folds : int
+        Folds that choose lam; 0 where the holdout runs do.
+
+    Attributes
+    ----------
+    itemsize : int
+        Bytes of an output.
+    count : dict
+        Runs of each split: ``train``, ``holdout``, ``eval``.
+    rows : list of (run,) int64
+        Rows of each group: the train runs of each part, then the holdout runs of each part; or the
+        runs of each part in the first fold, then in the second, and so on.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, view: View, output: str, *, parts: int, folds: int = 0
+    ) -> None:
+        if algorithm.is_eval_only:
+            msg = f"algorithm {algorithm.name!r} was added for evaluation only ('--split eval'), so nothing is fitted on its runs; judge scores by them with 'dmstore evaluate'"
+            raise InputError(msg)
+        mask_id = view.read(["mask_id"])["mask_id"]
+        split = algorithm.split(mask_id)
+        part = algorithm.quarter(mask_id) % parts
+        if folds:
+            # No more than there are runs: that many arrays alone would never end.
+            fold = algorithm.fold(mask_id, min(folds, len(mask_id) + 1))
+            if len(np.unique(fold[split != "eval"])) < folds:
+                fitted = int((split != "eval").sum())
+                msg = f"algorithm {algorithm.name!r}: {folds} folds of {fitted} runs leave one of them empty; give fewer, or train more runs"
+                raise InputError(msg)
+            sets = [(split != "eval") & (fold == number) for number in range(folds)]
+        else:
+            sets = [split == name for name in ("train", "holdout")]
+        rows = [
+            np.flatnonzero(chosen & (part == number)) for chosen in sets for number in range(parts)
+        ]
+        train, holdout, kept = (int((split == name).sum()) for name in SPLITS)
+        self.count: FitRuns = {"train": train, "holdout": holdout, "eval": kept}
+        if not folds and not (self.count["train"] and self.count["holdout"]):
+            msg = (
+                f"algorithm {algorithm.name!r}: of {len(view)} runs {self.count['train']} are for fitting and {self.count['holdout']} "
+                f"to choose lam; both are needed, so train more runs"
+            )
+            raise InputError(msg)
+        super().__init__(
+            view,
+            output,
+            f"{output} of {algorithm.name!r}",
+            np.dtype(algorithm.outputs[output]["dtype"]).itemsize,
+            algorithm.train,
+            rows,
+        )
 
 
 @dataclass(frozen=True)

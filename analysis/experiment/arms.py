@@ -1,0 +1,153 @@
+"""One algorithm's runs in one half of the masks: what was seen, what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.core import bits
+from dmstore.errors import InputError
+from dmstore.regression.problem.packing import Words
+
+# A variance over fewer masks says nothing.
+FEWEST_MASKS = 10
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Distinct masks, packed along masks.
+
+    Attributes
+    ----------
+    words : (train, words) uint64
+        As kernels take them: in whole vectors.
+    mask_id : (bit,) int64
+        -1 for a bit that stands for no mask.
+    """
+
+    words: Words
+    mask_id: NDArray[np.int64]
+
+    @property
+    def train(self) -> int:
+        """Number of train units."""
+        return len(self.words)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An algorithm's runs in one half of the masks. Runs that share a mask are one observation, their mean.
+
+    Attributes
+    ----------
+    masks : MaskSet
+        Two algorithms that were trained on the same masks share one.
+    used : (bit,) bool
+        Masks that the algorithm has runs of.
+    rate : (train,) float64
+        How often each unit is seen: alpha where masks are planned, counted where they are not.
+    outputs : callable
+        Given first and last target, what was said: (bit, target) float64, 0 where not `used`.
+    unit : (target,) int64
+        The train unit that each target is, -1 for none.
+    """
+
+    masks: MaskSet
+    used: NDArray[np.bool_]
+    rate: NDArray[np.float64]
+    outputs: Callable[[int, int], NDArray[np.float64]]
+    unit: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Masks that it has runs of."""
+        return int(self.used.sum())
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """1 / (rate (1 - rate)), 0 for units that all or none of the runs saw: (train,) float64."""
+        variance = self.rate * (1 - self.rate)
+        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+
+    def there(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which runs count for each target, those that did not see it: (bit, target) or (bit, 1) bool."""
+        unit = self.unit[start:stop]
+        if (unit < 0).all():
+            return self.used[:, None]
+        saw = np.zeros((len(self.used), len(unit)), dtype=bool)
+        own = np.flatnonzero(unit >= 0)
+        saw[:, own] = bits.unpack_runs(self.masks.words[unit[own]], len(self.used))
+        return self.used[:, None] & ~saw
+
+
+Halves = tuple[Arm, Arm]
+
+
+def check_enough(arms: Halves, name: str) -> None:
+    """Refuse halves of so few masks that no variance can be told.
+
+    Raises
+    ------
+    InputError
+    """
+    fewest = min(arm.count for arm in arms)
+    if fewest < FEWEST_MASKS:
+        msg = f"algorithm {name!r} has {fewest} masks in one half of its runs, at least {FEWEST_MASKS} are needed in each; train more runs"
+        raise InputError(msg)
+
+
+def arms_of(
+    mask: NDArray[np.bool_],
+    outputs: NDArray[np.floating],
+    half: NDArray[np.int64],
+    *,
+    mask_id: NDArray[np.int64] | None = None,
+    rate: float | NDArray[np.float64] | None = None,
+    masks: tuple[MaskSet, MaskSet] | None = None,
+) -> Halves:
+    """Arms of plain arrays, one distinct mask a row.
+
+    Parameters
+    ----------
+    mask : (mask, train) bool
+    outputs : (mask, target) float
+        Means over the runs of a mask.
+    half : (mask,) int
+        0 or 1.
+    mask_id : (mask,) int, optional
+        Equal where two algorithms were trained on one mask; positions without.
+    rate : float or (train,) float, optional
+        How often each unit is seen; counted without.
+    masks : pair of MaskSet, optional
+        Those of another algorithm whose masks are the very same.
+    """
+    from dmstore.regression.problem.packing import padded
+
+    ids = np.arange(len(mask)) if mask_id is None else mask_id
+    rates = np.asarray(mask.mean(axis=0) if rate is None else rate, dtype=np.float64)
+    rates = np.broadcast_to(rates, mask.shape[1:])
+    values = outputs - outputs.mean(axis=0, dtype=np.float64)
+
+    def arm(which: int) -> Arm:
+        rows = np.flatnonzero(half == which)
+        if masks is None:
+            words = padded(bits.pack_runs(mask[rows]))
+            bit = np.full(words.shape[1] * bits.WORD, -1, dtype=np.int64)
+            bit[: len(rows)] = ids[rows]
+            own = MaskSet(words, bit)
+        else:
+            own = masks[which]
+        said = np.zeros((len(own.mask_id), outputs.shape[1]))
+        said[: len(rows)] = values[rows]
+        return Arm(
+            own,
+            own.mask_id >= 0,
+            rates,
+            lambda start, stop: said[:, start:stop],
+            np.full(outputs.shape[1], -1, dtype=np.int64),
+        )
+
+    return arm(0), arm(1)

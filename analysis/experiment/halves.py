@@ -1,0 +1,179 @@
+"""What one half of the runs says about a block of targets, with the fits of the other half taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.analysis.experiment.arms import Arm
+from dmstore.analysis.experiment.projections import dense_products, sparse_products
+from dmstore.core import bits
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+
+class Half:
+    """Runs of A and of B in one half of the masks, which measure what the other half proposes.
+
+    Parameters
+    ----------
+    arms : pair of Arm
+    columns : (train, number) float32, optional
+        On which inner products over train units are taken; on all units without.
+    direction : (component, train) float
+
+    Attributes
+    ----------
+    used : pair of (bit,) bool
+    common : pair of (mask,) int64
+        Bits of A and of B that are one mask.
+    z : pair of (bit, component) float32
+        What a run's mask says about each direction: (mask - rate) . u / (rate (1 - rate)), centred.
+    zg : pair of (bit, number) float32
+        The same for the columns.
+    rest : pair of (bit, target) float32
+        Outputs of the block without the fit of the other half, centred; 0 where a run does not count.
+    runs : pair of (target,) float64
+        Masks that count.
+    zv, zu : pair of (bit, target) float32
+        As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits.
+    along : pair of (target, component) float64
+        Unbiased coordinates of A's and B's datamodels on the directions.
+    sketch : pair of (target, number) float64
+        The same on the columns.
+    reference, apart : pair of (target,) float64
+        The same on v and on u.
+    inverse : (target,) float64
+        1 / (|fit of A| |fit of B|), 0 where one is zero.
+    """
+
+    rest: list[Singles]
+    runs: list[Floats]
+    zv: list[Singles]
+    zu: list[Singles]
+    along: list[Floats]
+    sketch: list[Floats]
+    reference: list[Floats]
+    apart: list[Floats]
+    inverse: Floats
+
+    def __init__(
+        self, arms: tuple[Arm, Arm], columns: Singles | None, direction: NDArray[Any]
+    ) -> None:
+        self.arms = arms
+        self.used = [arm.used for arm in arms]
+        self.columns = columns
+        self.direction = np.asarray(direction, dtype=np.float32)
+        self.z, self.zg = [], []
+        self._shared = arms[0].masks is arms[1].masks
+        for i, arm in enumerate(arms):
+            z, zg = self._projected(arm)
+            self.z.append(self.centred(i, z))
+            self.zg.append(self.centred(i, zg))
+        ids = [arm.masks.mask_id[arm.used] for arm in arms]
+        bit = [np.flatnonzero(arm.used) for arm in arms]
+        _, x, y = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
+        self.common = bit[0][x], bit[1][y]
+
+    def _projected(self, arm: Arm) -> tuple[Singles, Singles]:
+        spread = arm.spread.astype(np.float32)
+        words, count = arm.masks.words, len(self.direction)
+        if self.columns is None:
+            seen = bits.unpack_runs(words, len(arm.used)).astype(np.float32)
+            return seen @ (self.direction * spread).T, seen * spread
+        columns = np.concatenate([self.direction, self.columns.T]) * spread
+        sums = dense_products(words, np.ascontiguousarray(columns.T))
+        return sums[:, :count].copy(), sums[:, count:].copy()
+
+    def centred(self, i: int, values: Any) -> Any:
+        """Values of an algorithm's bits less their mean over those that are used; 0 for the others."""
+        used = self.used[i]
+        mean = values[used].mean(axis=0, dtype=np.float64).astype(values.dtype)
+        values = values - mean
+        values[~used] = 0
+        return values
+
+    def load(self, part: slice, fits: Sequence[Any], threads: int) -> None:
+        """Take up a block of targets, with the fits (target, train) of the other half."""
+        norm = [np.sqrt(rowdot(fit, fit)) for fit in fits]
+        inner = rowdot(fits[0], fits[1])
+        with np.errstate(divide="ignore"):
+            inverse = np.where((norm[0] > 0) & (norm[1] > 0), 1 / (norm[0] * norm[1]), 0.0)
+        # Unit fits x and y: v = (x + y) / |x + y|, u = x - y.
+        unit = [np.where(n > 0, 1 / np.maximum(n, 1e-300), 0.0) for n in norm]
+        cosine = np.clip(inner * unit[0] * unit[1], -1, 1)
+        length = np.sqrt(np.maximum(2 + 2 * cosine, 1e-6))
+        weights = {"v": [one / length for one in unit], "u": [unit[0], -unit[1]]}
+        self.inverse = inverse
+        self.rest, self.runs, self.zv, self.zu = [], [], [], []
+        self.along, self.sketch, self.reference, self.apart = [], [], [], []
+        # Inner products of fits: what is known of the coordinates beforehand.
+        products = np.array([[norm[0] ** 2, inner], [inner, norm[1] ** 2]])
+        said: list[Singles] = []
+        for i, arm in enumerate(self.arms):
+            if i == 0 or not self._shared:
+                said = [sparse_products(arm.masks.words, fit, threads) for fit in fits]
+            there = arm.there(part.start, part.stop)
+            runs = np.broadcast_to(there.sum(axis=0), (part.stop - part.start,)).astype(np.float64)
+            runs = np.maximum(runs, 1.0)
+            left = np.where(there, arm.outputs(part.start, part.stop) - said[i], 0.0)
+            rest = np.where(there, left - left.sum(axis=0) / runs, 0.0).astype(np.float32)
+            self.rest.append(rest)
+            self.runs.append(runs)
+            spread = arm.spread
+            flat = float(spread.max(initial=0.0)) - float(spread.min(initial=0.0)) < 1e-9
+            scaled = said
+            if not flat:
+                scaled = [
+                    sparse_products(arm.masks.words, fit.multiply(spread[None]).tocsr(), threads)
+                    for fit in fits
+                ]
+            factor = float(spread[0]) if flat else 1.0
+            for name, kept, into in (("v", self.zv, self.reference), ("u", self.zu, self.apart)):
+                x, y = (factor * w for w in weights[name])
+                z = self.centred(
+                    i, scaled[0] * x.astype(np.float32) + scaled[1] * y.astype(np.float32)
+                )
+                kept.append(z)
+                known = products[i, 0] * weights[name][0] + products[i, 1] * weights[name][1]
+                into.append((z * rest).sum(axis=0, dtype=np.float64) / runs + known)
+            self.along.append((rest.T @ self.z[i]) / runs[:, None] + fits[i] @ self.direction.T)
+            known = fits[i].toarray() if self.columns is None else fits[i] @ self.columns
+            self.sketch.append((rest.T @ self.zg[i]) / runs[:, None] + known)
+
+
+def rowdot(a: Any, b: Any) -> Floats:
+    """Inner products of the rows of two sparse matrices: (row,) float64."""
+    return np.asarray(a.astype(np.float64).multiply(b).sum(axis=1), dtype=np.float64).ravel()
+
+
+def squares(
+    influence: Sequence[NDArray[Any]],
+    common: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    used: Sequence[NDArray[np.bool_]],
+) -> Floats:
+    """Variance of a sum from what each mask adds to it, masks that two algorithms share taken together.
+
+    Parameters
+    ----------
+    influence : one or two (bit, number) arrays
+        Centred.
+    common : pair of (mask,) int64, optional
+    used : one or two (bit,) bool
+
+    Returns
+    -------
+    (number,) float64
+    """
+    total = np.zeros(influence[0].shape[1])
+    for one, there in zip(influence, used, strict=True):
+        count = int(there.sum())
+        total += np.einsum("ij,ij->j", one, one, dtype=np.float64) * count / max(count - 1, 1)
+    if common is not None and len(influence) == 2 and len(common[0]):
+        a, b = influence[0][common[0]], influence[1][common[1]]
+        total += 2 * np.einsum("ij,ij->j", a, b, dtype=np.float64)
+    return np.maximum(total, 0.0)

@@ -1,0 +1,266 @@
+"""How two algorithms differ, measured on runs that took no part in finding it: one pass over blocks of targets.
+
+The mathematics stands in ``docs/analysis.md``. In short: what the fits of one half of the masks propose is
+measured on the raw outputs of the other half. The fits are taken off these outputs first and their known
+part is added again, so that estimates are unbiased whatever the fits are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.analysis.experiment.arms import Arm, Halves
+from dmstore.analysis.experiment.halves import Half, squares
+from dmstore.analysis.experiment.projections import sketch
+from dmstore.analysis.experiment.similarity import Similarity, block_similarity
+
+Floats = NDArray[np.float64]
+# Targets at a time.
+_BLOCK = 256
+# Columns of a sketch of the train units.
+_SKETCH = 512
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Directions that one half of the runs proposes.
+
+    Attributes
+    ----------
+    direction : (component, train) float
+    weight : (component, target) float
+        How much each target should count, and with which sign: positive where A should lie further along.
+        NaN counts as 0.
+    """
+
+    direction: NDArray[Any]
+    weight: NDArray[Any]
+
+
+@dataclass
+class Directions:
+    """What one half of the runs says about directions that the other half proposed.
+
+    Attributes
+    ----------
+    statistic, error : (component,) float64
+        Of the difference; 0 on average where the two algorithms use the same features, up to a scale for each target.
+    scale : (component,) float64
+        What makes a mean coordinate of unit datamodels of the statistic.
+    energy : (2, component) float64
+        Share of each algorithm's datamodels along the direction, noise taken out.
+    effect, effect_error : (2, component) float64
+        Weighted mean coordinate of the unit datamodels of each algorithm along the direction.
+    """
+
+    statistic: Floats
+    error: Floats
+    scale: Floats
+    energy: Floats
+    effect: Floats
+    effect_error: Floats
+
+
+@dataclass
+class Measured:
+    """What runs say of two algorithms.
+
+    Attributes
+    ----------
+    directions : pair of Directions
+        Proposed by half 0 and by half 1.
+    similarity : Similarity
+        Of each target and of each group of targets.
+    contrast, contrast_error : (half, target) float64
+        Determinant of each target: 0 on average where its datamodels are the same up to a scale, else positive.
+    group_contrast, group_contrast_error : (half, group) float64
+        Sums of them.
+    """
+
+    directions: tuple[Directions, Directions]
+    similarity: Similarity
+    contrast: Floats
+    contrast_error: Floats
+    group_contrast: Floats
+    group_contrast_error: Floats
+
+
+@dataclass
+class _Sums:
+    """What is added up over blocks of targets for one half that measures."""
+
+    statistic: Floats
+    own: Floats
+    scale: Floats
+    energy: Floats
+    effect: Floats
+    total: Floats
+    influence: list[Floats] = field(default_factory=list)
+    effects: list[Floats] = field(default_factory=list)
+    groups: Floats = field(default_factory=lambda: np.zeros(0))
+    group_influence: list[Floats] = field(default_factory=list)
+
+
+def measure(
+    arms: tuple[Halves, Halves],
+    fits: tuple[Sequence[Any], Sequence[Any]],
+    proposals: tuple[Proposal, Proposal],
+    groups: NDArray[np.bool_],
+    *,
+    threads: int = 1,
+    random_state: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Measure what each half of the runs proposes on the other half.
+
+    Parameters
+    ----------
+    arms : pair of Halves
+        Runs of A and of B. Equal mask ids are taken as dependent, wherever they stand.
+    fits : pair of pair of (target, train) csr_array
+        Datamodels of A and of B, each fitted on half 0 and on half 1 of the masks.
+    proposals : pair of Proposal
+        Found on half 0 and on half 1, as many components each.
+    groups : (target, group) bool
+        Groups of targets.
+    threads : int
+    random_state : int
+        Draws the sketch of train units, where there are many.
+    progress : callable, optional
+        Called with targets done and targets in all.
+
+    Returns
+    -------
+    Measured
+    """
+    targets = fits[0][0].shape[0]
+    columns = sketch(arms[0][0].masks.train, _SKETCH, random_state)
+    halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction) for m in (0, 1)]
+    count = len(proposals[0].direction)
+    sums = [_empty(half, count, groups.shape[1]) for half in halves]
+    contrast, contrast_error = np.zeros((2, targets)), np.zeros((2, targets))
+    similarity = Similarity.empty(targets, groups.shape[1], halves)
+    for start in range(0, targets, _BLOCK):
+        part = slice(start, min(start + _BLOCK, targets))
+        for m, half in enumerate(halves):
+            own = [one[1 - m][part] for one in fits]
+            half.load(part, own, threads)
+        lam = block_similarity(similarity, halves, part, groups[part])
+        for m, half in enumerate(halves):
+            weight = np.nan_to_num(proposals[1 - m].weight[:, part].astype(np.float64)).T
+            _add_directions(sums[m], half, weight, lam)
+            contrast[m, part], contrast_error[m, part] = _add_targets(sums[m], half, groups[part])
+        if progress:
+            progress(part.stop, targets)
+    made = tuple(_finish(sums[1 - h], halves[1 - h], similarity) for h in (0, 1))
+    errors = [
+        squares(s.group_influence, half.common, half.used)
+        for s, half in zip(sums, halves, strict=True)
+    ]
+    # Rows are the half that proposed, as in `directions`.
+    turned = slice(None, None, -1)
+    return Measured(
+        (made[0], made[1]),
+        similarity.finish(halves),
+        contrast[turned],
+        contrast_error[turned],
+        np.array([one.groups for one in sums])[turned],
+        np.sqrt(errors)[turned],
+    )
+
+
+def _empty(half: Half, count: int, groups: int) -> _Sums:
+    sizes = [len(arm.used) for arm in half.arms]
+    return _Sums(
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros((2, count)),
+        np.zeros((2, count)),
+        np.zeros(count),
+        [np.zeros((size, count)) for size in sizes],
+        [np.zeros((size, count)) for size in sizes],
+        np.zeros(groups),
+        [np.zeros((size, groups)) for size in sizes],
+    )
+
+
+def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> None:
+    """Add a block of targets to the statistics of the directions; `weight` is (target, component)."""
+    a, b = half.along
+    p, q = half.reference
+    omega = weight * half.inverse[:, None]
+    sums.statistic += (omega * (a * q[:, None] - b * p[:, None])).sum(axis=0)
+    sums.scale += (np.abs(omega) * (p * q)[:, None]).sum(axis=0)
+    sums.total += np.abs(weight).sum(axis=0)
+    for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
+        z, rest, zv = half.z[i], half.rest[i], half.zv[i]
+        each = 1 / half.runs[i]
+        sums.influence[i] += sign * (
+            z * (rest @ (omega * (other * each)[:, None]).astype(np.float32))
+            - (zv * rest) @ (omega * across * each[:, None]).astype(np.float32)
+        )
+        scaled = weight / lam[i][:, None]
+        sums.effect[i] += (scaled * half.along[i]).sum(axis=0)
+        sums.effects[i] += z * (rest @ (scaled * each[:, None]).astype(np.float32))
+        noise = ((z**2).T @ rest**2).T * (each**2)[:, None]
+        sums.energy[i] += ((half.along[i] ** 2 - noise) / lam[i][:, None] ** 2).sum(axis=0)
+    ia, ib = half.common
+    if len(ia):
+        both = half.rest[0][ia] * half.rest[1][ib]
+        scale = (omega / (half.runs[0] * half.runs[1])[:, None]).astype(np.float32)
+        sums.own += (
+            half.z[0][ia] * ((half.zv[1][ib] * both) @ scale)
+            - half.z[1][ib] * ((half.zv[0][ia] * both) @ scale)
+        ).sum(axis=0, dtype=np.float64)
+
+
+def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """The determinant of each target of a block with its error; adds those of the groups."""
+    (a, b), (p, q) = half.apart, half.reference
+    scale = half.inverse
+    value = scale * (a * q - b * p)
+    parts = []
+    for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
+        each = sign * scale / half.runs[i]
+        part = half.rest[i] * (
+            half.zu[i] * (each * other).astype(np.float32)
+            - half.zv[i] * (each * across).astype(np.float32)
+        )
+        parts.append(half.centred(i, part))
+    ia, ib = half.common
+    if len(ia):
+        both = half.rest[0][ia] * half.rest[1][ib]
+        own = (half.zu[0][ia] * half.zv[1][ib] - half.zu[1][ib] * half.zv[0][ia]) * both
+        value = value - scale * own.sum(axis=0, dtype=np.float64) / (half.runs[0] * half.runs[1])
+    member = groups.astype(np.float32)
+    for i, part in enumerate(parts):
+        sums.group_influence[i] += part @ member
+    sums.groups += value @ groups
+    return value, np.sqrt(squares(parts, half.common, half.used))
+
+
+def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
+    total = np.maximum(sums.total, 1e-300)
+    scale = np.where(sums.scale > 0, 1 / np.maximum(sums.scale, 1e-300), 0.0)
+    effect_error = [
+        np.sqrt(squares([half.centred(i, one)], None, [half.used[i]]))
+        for i, one in enumerate(sums.effects)
+    ]
+    influence = [half.centred(i, one) for i, one in enumerate(sums.influence)]
+    return Directions(
+        sums.statistic - sums.own,
+        np.sqrt(squares(influence, half.common, half.used)),
+        scale,
+        sums.energy / np.maximum(similarity.total, 1e-300)[:, None],
+        sums.effect / total,
+        np.array(effect_error) / total,
+    )
+
+
+__all__ = ["Arm", "Directions", "Measured", "Proposal", "measure"]

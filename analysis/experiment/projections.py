@@ -1,0 +1,92 @@
+"""Products of packed masks with vectors over train units."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.core import bits
+from dmstore.regression.problem.packing import Words
+
+# Words of runs that are unpacked at a time, within so many bytes of float32.
+_PANEL_BYTES = 1 << 26
+
+
+def sparse_products(words: Words, rows: Any, threads: int = 1) -> NDArray[np.float32]:
+    """What sparse weights say about masks.
+
+    Parameters
+    ----------
+    words : (train, words) uint64
+    rows : (target, train) csr_array
+    threads : int
+
+    Returns
+    -------
+    (bit, target) float32
+    """
+    from dmstore.regression.kernels.prediction import predict
+
+    said = np.empty((rows.shape[0], words.shape[1] * bits.WORD), dtype=np.float32)
+
+    def some(start: int) -> None:
+        weight = np.zeros(len(words), dtype=np.float32)
+        for row in range(start, rows.shape[0], threads):
+            place = slice(rows.indptr[row], rows.indptr[row + 1])
+            members = rows.indices[place].astype(np.int64)
+            weight[members] = rows.data[place]
+            predict(words, weight, members, said[row])
+            weight[members] = 0
+
+    if threads == 1:
+        some(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, range(threads)))
+    return said.T
+
+
+def dense_products(words: Words, columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of some vectors over what each mask saw.
+
+    Parameters
+    ----------
+    words : (train, words) uint64
+    columns : (train, number) float32
+
+    Returns
+    -------
+    (bit, number) float32
+    """
+    sums = np.empty((words.shape[1] * bits.WORD, columns.shape[1]), dtype=np.float32)
+    step = max(1, _PANEL_BYTES // (4 * bits.WORD * max(1, len(words))))
+    for start in range(0, words.shape[1], step):
+        part = np.ascontiguousarray(words[:, start : start + step])
+        seen = bits.unpack_runs(part, part.shape[1] * bits.WORD).astype(np.float32)
+        sums[start * bits.WORD : start * bits.WORD + len(seen)] = seen @ columns
+    return sums
+
+
+def sketch(train: int, size: int, random_state: int = 0) -> NDArray[np.float32] | None:
+    """Columns on which inner products over train units are taken; None where these are few enough to be exact.
+
+    Parameters
+    ----------
+    train : int
+    size : int
+        Random signs so many, each over its square root: the cosine of two vectors keeps an error of
+        (1 - cosine^2) / sqrt(size).
+    random_state : int
+
+    Returns
+    -------
+    (train, size) float32 or None
+    """
+    if train <= 2 * size:
+        return None
+    draw = np.random.default_rng(random_state)
+    signs = draw.integers(0, 2, (train, size), dtype=np.int8)
+    return np.asarray((2 * signs - 1) / np.float32(np.sqrt(size)), dtype=np.float32)
