@@ -18,6 +18,7 @@ class ComparisonOptions(TypedDict, total=False):
     heavy: int
     center: bool
     random_state: int
+    fdr: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class ComparisonParameters:
     center : bool
         Whether PCA subtracts the mean residual.
     random_state : int
-        Draws contrasts.
+        Draws contrasts, and the sketch of train units where there are many.
+    fdr : float
+        False discovery rate at which a difference is called beyond chance.
 
     Raises
     ------
     InputError
-        For counts below 1.
+        For counts below 1, or a rate that is not between 0 and 1.
     """
 
     components: int = 10
@@ -48,6 +51,7 @@ class ComparisonParameters:
     heavy: int = 50
     center: bool = True
     random_state: int = 0
+    fdr: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("components", "top", "heavy"):
@@ -59,4 +63,12 @@ class ComparisonParameters:
         object.__setattr__(self, "random_state", seed_of(self.random_state))
         if min(self.components, self.top, self.heavy) < 1:
             msg = f"components {self.components}, top {self.top}, heavy {self.heavy}: all must be 1 or more"
+            raise InputError(msg)
+        try:
+            object.__setattr__(self, "fdr", float(self.fdr))
+        except (TypeError, ValueError) as error:
+            msg = f"fdr {self.fdr!r}: give a rate between 0 and 1, such as 0.05"
+            raise InputError(msg) from error
+        if not 0 < self.fdr < 1:
+            msg = f"fdr {self.fdr}: give a rate between 0 and 1, such as 0.05"
             raise InputError(msg)

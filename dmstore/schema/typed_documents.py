@@ -78,6 +78,7 @@ class ComparisonDocument(TypedDict):
     algorithms: list[str]
     fits: list[str]
     content_ids: list[str]
+    measured: NotRequired[list[str]]
     parameters: dict[str, Any]
     created: NotRequired[str]
     software: NotRequired[str]

@@ -1,0 +1,181 @@
+"""Which differences between two algorithms are beyond chance: found on one half of the runs, measured on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dmstore.analysis.comparison.groups import Groups
+from dmstore.analysis.comparison.parameters import ComparisonParameters
+from dmstore.analysis.experiment import inference
+from dmstore.analysis.experiment.arms import Halves
+from dmstore.analysis.experiment.measure import Directions, Measured, Proposal, measure
+from dmstore.analysis.geometry.pca import pca
+from dmstore.analysis.geometry.residual import residual
+from dmstore.core.progress import Count
+
+Floats = NDArray[np.float64]
+
+
+def differences(
+    arms: tuple[Halves, Halves],
+    fits: tuple[Sequence[Any], Sequence[Any]],
+    projection: NDArray[Any],
+    shown: Sequence[int],
+    groups: Groups,
+    parameters: ComparisonParameters,
+    *,
+    threads: int = 1,
+    progress: Count | None = None,
+) -> dict[str, NDArray[Any]]:
+    """What runs say of the directions of a comparison, of its targets and of groups of these.
+
+    Parameters
+    ----------
+    arms : pair of Halves
+        Runs of A and of B.
+    fits : pair of pair of (target, train) csr_array
+        Datamodels of A and of B from half 0 and from half 1 of the masks.
+    projection : (algorithm, component, target) float
+        Of the directions found on all runs, which the halves' are matched to.
+    shown : pair of int
+        Directions of either algorithm that are more than rounding.
+    groups : Groups
+    parameters : ComparisonParameters
+    threads : int
+    progress : callable, optional
+        Called with targets done and targets in all.
+
+    Returns
+    -------
+    dict
+        Arrays of ``comparison.group.json``.
+    """
+    count = projection.shape[1]
+    proposed = [propose(fits[0][h], fits[1][h], count, parameters) for h in (0, 1)]
+    measured = measure(
+        arms,
+        fits,
+        (proposed[0], proposed[1]),
+        groups.member,
+        threads=threads,
+        random_state=parameters.random_state,
+        progress=progress,
+    )
+    ways = [_one_way(row, projection[row], proposed, measured) for row in (0, 1)]
+    arrays = {name: np.stack([way[name] for way in ways]) for name in ways[0]}
+    z = np.stack([_ratio(measured.group_contrast[h], measured.group_contrast_error[h]) for h in (0, 1)])
+    group_p = inference.mean_of_halves(z)
+    tested = np.arange(count) < np.asarray(shown)[:, None]
+    p = arrays["p"]
+    q_directions, q_groups = inference.discovery_rates([p[tested], group_p])
+    q = np.full(p.shape, np.nan)
+    q[tested] = q_directions
+    p[~tested] = np.nan
+    similarity = measured.similarity
+    target_z = np.mean([_ratio(measured.contrast[h], measured.contrast_error[h]) for h in (0, 1)], axis=0)
+    return {
+        **arrays,
+        "q": q,
+        "similarity": similarity.cosine,
+        "similarity_error": similarity.error,
+        "unlike_z": target_z,
+        "strength": similarity.square,
+        "strength_error": similarity.square_error,
+        "group": np.array(groups.name, dtype=object),
+        "group_size": groups.member.sum(axis=0).astype(np.int64),
+        "group_similarity": similarity.group,
+        "group_similarity_error": similarity.group_error,
+        "group_p": group_p,
+        "group_q": q_groups,
+    }
+
+
+def propose(a: Any, b: Any, count: int, parameters: ComparisonParameters) -> Proposal:
+    """Directions of A's residuals, then of B's, of the fits of one half.
+
+    Of the weights of B's the sign is turned, so that a positive difference always says that A lies further along.
+    """
+    directions, weights = [], []
+    data = [xr.DataArray(one.toarray(), dims=("target", "train")) for one in (a, b)]
+    for own, other, sign in ((0, 1, 1.0), (1, 0, -1.0)):
+        direction = np.zeros((count, a.shape[1]))
+        weight = np.zeros((count, a.shape[0]))
+        rest = residual(data[own], data[other])
+        if int(rest["included"].sum()) >= 2:
+            made = pca(
+                rest,
+                components=count,
+                center=parameters.center,
+                random_state=parameters.random_state,
+            )
+            real = int((made["residual_variance"] > 0).sum())
+            direction[:real] = made["direction"].values[:real]
+            weight[:real] = sign * np.nan_to_num(made["projection"].values[:real])
+        directions.append(direction)
+        weights.append(weight)
+    return Proposal(np.concatenate(directions), np.concatenate(weights))
+
+
+def _one_way(
+    row: int, projection: NDArray[Any], proposed: Sequence[Proposal], measured: Measured
+) -> dict[str, NDArray[Any]]:
+    """Directions of one algorithm: what each half measured of those that are most like them."""
+    count = len(projection)
+    sign = 1.0 if row == 0 else -1.0
+    own = slice(row * count, (row + 1) * count)
+    kept: dict[str, list[Floats]] = {}
+    for h in (0, 1):
+        place, likeness = inference.matched(projection, proposed[h].weight[own])
+        for name, values in _taken(measured.directions[h], own, place, sign).items():
+            kept.setdefault(name, []).append(values)
+        kept.setdefault("likeness", []).append(likeness)
+    z = np.stack(kept["z"])
+    with np.errstate(invalid="ignore"):
+        mean = {
+            name: _mean(np.stack(kept[name]))
+            for name in ("difference", "difference_error", "effect", "effect_error", "energy")
+        }
+    return {
+        **mean,
+        "half_z": z.T,
+        "half_likeness": np.stack(kept["likeness"]).T,
+        "p": inference.either_half(z),
+    }
+
+
+def _taken(
+    directions: Directions, own: slice, place: NDArray[np.int64], sign: float
+) -> dict[str, Floats]:
+    """Statistics of the directions at some places, NaN where there is none."""
+
+    def at(values: Floats) -> Floats:
+        picked = values[..., own][..., np.maximum(place, 0)]
+        return np.where(place >= 0, picked, np.nan)
+
+    z = _ratio(directions.statistic, directions.error)
+    there = at(np.where(directions.error > 0, 1.0, np.nan))
+    return {
+        "z": sign * at(z),
+        "difference": sign * at(directions.statistic * directions.scale) * there,
+        "difference_error": at(directions.error * directions.scale) * there,
+        "effect": (sign * at(directions.effect) * there).T,
+        "effect_error": (at(directions.effect_error) * there).T,
+        "energy": (at(directions.energy) * there).T,
+    }
+
+
+def _ratio(value: Floats, error: Floats) -> Floats:
+    return np.divide(value, error, out=np.full(np.shape(value), np.nan), where=error > 0)
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over halves of those that are there; NaN where none is."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=0)
+    total = np.where(there, values, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
