@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.groups import Groups
 from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.analysis.experiment import inference
 from dmstore.analysis.experiment.arms import Halves
+from dmstore.analysis.experiment.halves import rowdot
 from dmstore.analysis.experiment.measure import Directions, Measured, Proposal, measure
-from dmstore.analysis.geometry.pca import pca
-from dmstore.analysis.geometry.residual import residual
+from dmstore.analysis.geometry.principal import principal_directions
+from dmstore.analysis.geometry.rows import Rows, dots
 from dmstore.core.progress import Count
 
 Floats = NDArray[np.float64]
+# Length of a residual of float32 rows that is rounding alone.
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
 
 def differences(
@@ -56,7 +58,7 @@ def differences(
         Arrays of ``comparison.group.json``.
     """
     count = projection.shape[1]
-    proposed = [propose(fits[0][h], fits[1][h], count, parameters) for h in (0, 1)]
+    proposed = [propose(fits[0][h], fits[1][h], count, parameters, threads=threads) for h in (0, 1)]
     measured = measure(
         arms,
         fits,
@@ -68,7 +70,9 @@ def differences(
     )
     ways = [_one_way(row, projection[row], proposed, measured) for row in (0, 1)]
     arrays = {name: np.stack([way[name] for way in ways]) for name in ways[0]}
-    z = np.stack([_ratio(measured.group_contrast[h], measured.group_contrast_error[h]) for h in (0, 1)])
+    z = np.stack(
+        [_ratio(measured.group_contrast[h], measured.group_contrast_error[h]) for h in (0, 1)]
+    )
     group_p = inference.mean_of_halves(z)
     tested = np.arange(count) < np.asarray(shown)[:, None]
     p = arrays["p"]
@@ -77,7 +81,9 @@ def differences(
     q[tested] = q_directions
     p[~tested] = np.nan
     similarity = measured.similarity
-    target_z = np.mean([_ratio(measured.contrast[h], measured.contrast_error[h]) for h in (0, 1)], axis=0)
+    target_z = np.mean(
+        [_ratio(measured.contrast[h], measured.contrast_error[h]) for h in (0, 1)], axis=0
+    )
     return {
         **arrays,
         "q": q,
@@ -95,30 +101,46 @@ def differences(
     }
 
 
-def propose(a: Any, b: Any, count: int, parameters: ComparisonParameters) -> Proposal:
-    """Directions of A's residuals, then of B's, of the fits of one half.
+def propose(
+    a: Any, b: Any, count: int, parameters: ComparisonParameters, *, threads: int = 1
+) -> Proposal:
+    """Directions of A's residuals, then of B's, of the fits of one half: (target, train) csr_array each.
 
     Of the weights of B's the sign is turned, so that a positive difference always says that A lies further along.
     """
-    directions, weights = [], []
-    data = [xr.DataArray(one.toarray(), dims=("target", "train")) for one in (a, b)]
-    for own, other, sign in ((0, 1, 1.0), (1, 0, -1.0)):
-        direction = np.zeros((count, a.shape[1]))
-        weight = np.zeros((count, a.shape[0]))
-        rest = residual(data[own], data[other])
-        if int(rest["included"].sum()) >= 2:
-            made = pca(
-                rest,
-                components=count,
-                center=parameters.center,
-                random_state=parameters.random_state,
-            )
-            real = int((made["residual_variance"] > 0).sum())
-            direction[:real] = made["direction"].values[:real]
-            weight[:real] = sign * np.nan_to_num(made["projection"].values[:real])
-        directions.append(direction)
-        weights.append(weight)
-    return Proposal(np.concatenate(directions), np.concatenate(weights))
+    rows = [_unit(one) for one in (a, b)]
+    cosine = dots(rows[0], rows[1])
+    included = rows[0].nonzero & rows[1].nonzero
+    direction = np.zeros((2 * count, a.shape[1]), dtype=np.float32)
+    weight = np.zeros((2 * count, a.shape[0]))
+    for way, sign in ((0, 1.0), (1, -1.0)):
+        if int(included.sum()) < 2:
+            continue
+        made = principal_directions(
+            rows[way],
+            rows[1 - way],
+            cosine,
+            included,
+            components=count,
+            center=parameters.center,
+            rounding=_ROUNDING,
+            random_state=parameters.random_state,
+            threads=threads,
+        )
+        real = int((made.residual_variance > 0).sum())
+        place = slice(way * count, way * count + real)
+        direction[place] = made.direction[:real]
+        weight[place] = sign * np.nan_to_num(made.projection[:real])
+    return Proposal(direction, weight)
+
+
+def _unit(fit: Any) -> Rows:
+    """Unit rows of a sparse matrix."""
+    from scipy.sparse import diags_array
+
+    length = np.sqrt(rowdot(fit, fit))
+    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
+    return Rows((diags_array(scale) @ fit).astype(fit.dtype).tocsr(), length > 0)
 
 
 def _one_way(
@@ -170,7 +192,8 @@ def _taken(
 
 
 def _ratio(value: Floats, error: Floats) -> Floats:
-    return np.divide(value, error, out=np.full(np.shape(value), np.nan), where=error > 0)
+    ratio: Floats = np.divide(value, error, out=np.full(np.shape(value), np.nan), where=error > 0)
+    return ratio
 
 
 def _mean(values: Floats) -> Floats:
@@ -178,4 +201,5 @@ def _mean(values: Floats) -> Floats:
     there = ~np.isnan(values)
     count = there.sum(axis=0)
     total = np.where(there, values, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.analysis.comparison.room import Room, stated_nonzeros
-from dmstore.analysis.geometry.differences import residual_matrix
 from dmstore.analysis.geometry.dims import with_dims
-from dmstore.analysis.geometry.pca import check_counts, residual_shares, signs
+from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.residual import rounding_of
 from dmstore.analysis.geometry.rows import Rows, as_dense, cosines, dots, unit_rows
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.analysis.geometry.subpopulation import subpopulation
-from dmstore.analysis.geometry.subspace import leading_directions
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import cores
 from dmstore.schema.group_specs import group_spec
@@ -249,20 +247,19 @@ class _Ways:
         """The residuals of one algorithm with respect to the other."""
         own, other = self.rows[way], self.rows[1 - way]
         options, included = self.parameters, self.included
-        counted = check_counts(int(included.sum()), options.components)
-        matrix = residual_matrix(
-            own, other, self.cosine, included, center=options.center, threads=self.threads
+        made = principal_directions(
+            own,
+            other,
+            self.cosine,
+            included,
+            components=options.components,
+            center=options.center,
+            rounding=self.rounding,
+            random_state=options.random_state,
+            threads=self.threads,
+            tell=tell,
         )
-        count = min(options.components, counted, matrix.shape[1])
-        direction = leading_directions(matrix, count, options.random_state, tell)
-        mean, energy = matrix.mean, matrix.energy
-        del matrix
-        products = [row.along(direction) for row in (own, other)]
-        along = (products[0] - self.cosine[:, None] * products[1])[included]
-        sign = signs(along)
-        direction *= sign[:, None]
-        projection = np.full((count, len(included)), np.nan, dtype=np.float32)
-        projection[:, included] = (along * sign).T
+        direction, projection, products = made.direction, made.projection, made.products
         squares = [(one[included] ** 2).mean(axis=0) for one in products]
         explained = squares if way == 0 else squares[::-1]
         members = subpopulation(
@@ -280,9 +277,7 @@ class _Ways:
         return {
             "direction": direction.astype(np.float32),
             "projection": projection,
-            "residual_variance": residual_shares(
-                along - sign * (direction @ mean), energy, self.rounding
-            ),
+            "residual_variance": made.residual_variance,
             "explained_variance": np.stack(explained, axis=1),
             "delta": squares[0] - squares[1],
             "subpopulation": members["subpopulation"].values,

@@ -46,7 +46,7 @@ FLOORS = [
     ["regression.solvers"],
     ["regression.fitting", "storage"],
     ["regression"],
-    ["training", "analysis.geometry"],
+    ["training", "analysis.geometry", "analysis.experiment"],
     ["analysis.evaluation", "analysis.comparison"],
     ["analysis.pages"],
     ["analysis"],
