@@ -64,7 +64,14 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.IntRange(0),
     default=_DEFAULT.random_state,
     show_default=True,
-    help="Seed of contrasts and nulls.",
+    help="Seed of contrasts, and of the sketch of many train units.",
+)
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=_DEFAULT.fdr,
+    show_default=True,
+    help="False discovery rate at which a difference is called beyond chance.",
 )
 @click.option(
     "--examples",
@@ -106,6 +113,7 @@ def command(
     top: int,
     center: bool,
     random_state: int,
+    fdr: float,
     threads: int | None,
     quiet: bool,
     as_json: bool,
@@ -132,6 +140,7 @@ def command(
         "top": top,
         "center": center,
         "random_state": random_state,
+        "fdr": fdr,
     }
     if len(items) == 3:
         given = [name for name in _FOR_SCORES if files[name]]
@@ -170,8 +179,8 @@ def command(
             *said,
             *lines,
             *([f"  {result['transposed']}"] if result["transposed"] else []),
-            "  from scores alone, in sample: no ceiling and no chance level without runs; a uniform factor in",
-            "  the scores, as units are, changes their magnitudes but nothing that stands here",
+            "  from scores alone: without the runs behind them nothing says how much of this is noise; a uniform factor",
+            "  in the scores, as units are, changes their magnitudes but nothing that stands here",
             comparison.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)
@@ -210,59 +219,50 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
     """A comparison as a result for programs and as lines for people."""
     import numpy as np
 
+    from dmstore.analysis.comparison.answer import answer, plain
     from dmstore.analysis.comparison.modeldiff import likeness, rank
+    from dmstore.analysis.comparison.sentences import direction_text, verdict
 
+    said = answer(comparison)
     names = [str(name) for name in comparison["algorithm"].values]
     a, b = names
     explained, delta = comparison["explained_variance"].values, comparison["delta"].values
-    checked = "delta_out" in comparison
-    out = comparison["delta_out"].values if checked else np.full_like(delta, np.nan)
-    null = comparison["delta_null"].values if checked else np.full(2, np.nan)
-    similarity = float(np.nanmean(comparison["cosine"].values))
-    source = "" if "sources" in comparison.attrs else " from all runs"
-    lines = [f"{a} against {b}: mean cosine similarity {similarity:.3f}{source}"]
-    said, ranks = likeness(comparison), rank(comparison)
-    if said:
-        lines.append(f"  {said}")
-    ceiling, between = [], float("nan")
-    if "cosine_ceiling" in comparison:
-        ceiling = np.nanmean(comparison["cosine_ceiling"].values, axis=1).tolist()
-        between = float(np.nanmean(comparison["cosine_cross"].values))
-        own = ", ".join(
-            f"{name} with itself {value:.3f}" for name, value in zip(names, ceiling, strict=True)
-        )
-        lines.append(f"  from disjoint halves of the runs: {between:.3f} with each other, {own}")
+    cosine = float(np.nanmean(comparison["cosine"].values))
+    alike, ranks = likeness(comparison), rank(comparison)
+    lines = [f"{a} against {b}"]
+    if alike:
+        lines.append(f"  {alike}")
+    if said.measured:
+        lines += verdict(said)
+    else:
+        lines.append(f"  mean cosine similarity of the datamodels {cosine:.3f}, noise included")
     left = int((~comparison["included"].values).sum())
     if left:
         lines.append(
             f"  {left} of {comparison.sizes['target']} targets left out: no datamodel under one of the two"
         )
     for row, name in enumerate(names):
-        chance = f" (chance alone reaches a gap of {null[row]:.2%})" if checked else ""
+        rounding = ""
         if ranks[row] < delta.shape[1]:
-            chance += f" ({ranks[row]} of {delta.shape[1]}; the others are rounding alone)"
-        lines.append(f"  directions of {name}'s residuals{chance}:")
-        lines += [
-            f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {a}, {explained[row, k, 1]:.2%} of {b}; "
-            f"gap {delta[row, k]:+.2%}" + (f", {_outside(out[row, k])}" if checked else "")
-            for k in range(min(3, ranks[row]))
-        ]
+            rounding = f" ({ranks[row]} of {delta.shape[1]}; the others are rounding alone)"
+        lines.append(f"  directions of {name}'s residuals{rounding}:")
+        claims = [one for one in said.directions if one.algorithm == name]
+        for k in range(min(3, ranks[row])):
+            if said.measured:
+                lines.append(f"    {k + 1}: {direction_text(claims[k], names)}")
+            else:
+                lines.append(
+                    f"    {k + 1}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
+                )
     result = {
         "comparison": comparison.attrs["comparison"],
         "algorithms": names,
-        "cosine": similarity,
-        "likeness": said,
+        "cosine": cosine,
+        "likeness": alike,
         "rank": ranks,
-        "cosine_halves": between,
-        "ceiling": ceiling,
         "explained_variance": explained.tolist(),
         "delta": delta.tolist(),
-        "delta_out": out.tolist(),
-        "delta_null": null.tolist(),
         "left_out": left,
+        **plain(said),
     }
     return result, lines
-
-
-def _outside(gap: float) -> str:
-    return "not found again on parts of the runs" if gap != gap else f"out of sample {gap:+.2%}"

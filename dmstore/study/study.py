@@ -690,9 +690,10 @@ class Study(Displayed):
         result = results.opened(
             self.objects, f"comparisons/{document['comparison']}/", "comparison"
         )
-        return result.assign_coords(self.labels()).assign_attrs(
-            {"comparison": document["comparison"], "algorithms": document["algorithms"]}
-        )
+        stated = {key: document[key] for key in ("comparison", "algorithms")}
+        if "fdr" in document["parameters"]:
+            stated["fdr"] = document["parameters"]["fdr"]
+        return result.assign_coords(self.labels()).assign_attrs(stated)
 
     @property
     def tree(self) -> xr.DataTree:

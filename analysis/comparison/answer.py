@@ -1,0 +1,188 @@
+"""What a comparison says in the end: whether two algorithms differ, how alike they are, where, and what it could have seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dmstore.analysis.comparison.modeldiff import rank
+
+FDR = 0.05
+_NORMAL = 1.959964
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DirectionClaim:
+    """What the runs say of one direction.
+
+    Attributes
+    ----------
+    algorithm : str
+        Whose residuals it is of.
+    component : int
+        From 0.
+    estimate, standard_error : float
+        Mean coordinate of unit datamodels along it under that algorithm, less that under the other.
+    p, q : float
+    energy : list of float
+        Share of each algorithm's datamodels, noise taken out, in the order of the comparison.
+    beyond : bool
+        Whether it is claimed at the stated false discovery rate.
+    """
+
+    algorithm: str
+    component: int
+    estimate: float
+    standard_error: float
+    p: float
+    q: float
+    energy: list[float]
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class GroupClaim:
+    """What the runs say of one group of targets: how alike the algorithms are on it, and whether less than they would be by chance."""
+
+    group: str
+    targets: int
+    similarity: Estimate
+    p: float
+    q: float
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison says.
+
+    Attributes
+    ----------
+    measured : bool
+        Whether anything was measured on runs; without, all else is empty.
+    differs : bool
+        Whether any direction or group of targets is beyond chance.
+    similarity : Estimate or None
+        Over all targets, without noise; None where datamodels are too weak to be measured.
+    directions : list of DirectionClaim
+        Those that are more than rounding.
+    groups : list of GroupClaim
+        The least alike first.
+    weak : int
+        Targets of which a datamodel is too weak to be measured.
+    detectable : float
+        Share of an algorithm's datamodels along a direction that would be found and claimed in 80 % of studies
+        like this one; NaN where it is not known.
+    fdr : float
+    """
+
+    measured: bool
+    differs: bool
+    similarity: Estimate | None
+    directions: list[DirectionClaim] = field(default_factory=list)
+    groups: list[GroupClaim] = field(default_factory=list)
+    weak: int = 0
+    detectable: float = float("nan")
+    fdr: float = FDR
+
+
+def answer(comparison: xr.Dataset) -> Answer:
+    """Read the answer off a comparison.
+
+    Parameters
+    ----------
+    comparison : Dataset
+        From :func:`dmstore.analysis.compare`, or one that was kept.
+
+    Returns
+    -------
+    Answer
+    """
+    if "q" not in comparison:
+        return Answer(measured=False, differs=False, similarity=None)
+    fdr = float(comparison.attrs.get("fdr", FDR))
+    names = [str(name) for name in comparison["algorithm"].values]
+    arrays = {
+        key: comparison[key].values
+        for key in ("difference", "difference_error", "p", "q", "energy")
+    }
+    directions = [
+        DirectionClaim(
+            algorithm=names[row],
+            component=k,
+            estimate=float(arrays["difference"][row, k]),
+            standard_error=float(arrays["difference_error"][row, k]),
+            p=float(arrays["p"][row, k]),
+            q=float(arrays["q"][row, k]),
+            energy=arrays["energy"][row, k].tolist(),
+            beyond=bool(arrays["q"][row, k] <= fdr),
+        )
+        for row, count in enumerate(rank(comparison))
+        for k in range(count)
+    ]
+    groups = _groups(comparison, fdr)
+    whole = next(
+        (one.similarity for one in groups if one.targets == comparison.sizes["target"]), None
+    )
+    detectable = (
+        float(np.nanmax(comparison["detectable"].values)) if "detectable" in comparison else np.nan
+    )
+    return Answer(
+        measured=True,
+        differs=any(one.beyond for one in directions) or any(one.beyond for one in groups),
+        similarity=whole if whole and np.isfinite(whole.estimate) else None,
+        directions=directions,
+        groups=sorted(groups, key=lambda one: (not one.beyond, one.similarity.estimate)),
+        weak=int(np.isnan(comparison["similarity"].values).sum()),
+        detectable=detectable,
+        fdr=fdr,
+    )
+
+
+def _groups(comparison: xr.Dataset, fdr: float) -> list[GroupClaim]:
+    keys = ("group_similarity", "group_similarity_error", "group_p", "group_q", "group_size")
+    value, error, p, q, size = (comparison[key].values for key in keys)
+    return [
+        GroupClaim(
+            str(name),
+            int(size[k]),
+            Estimate(
+                float(value[k]),
+                float(value[k] - _NORMAL * error[k]),
+                float(value[k] + _NORMAL * error[k]),
+            ),
+            float(p[k]),
+            float(q[k]),
+            bool(q[k] <= fdr),
+        )
+        for k, name in enumerate(comparison["group"].values)
+    ]
+
+
+def plain(said: Answer) -> dict[str, Any]:
+    """The answer as JSON holds it: ``differs``, ``similarity``, ``directions``, ``groups`` and more."""
+    from dataclasses import asdict
+
+    made = asdict(said)
+    return {key: _finite(value) for key, value in made.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Numbers that JSON has, None for those that it has not."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

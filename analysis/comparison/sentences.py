@@ -1,0 +1,93 @@
+"""The answer of a comparison in words, for the page and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, GroupClaim
+
+_SHOWN = 3
+
+
+def interval(value: Estimate, digits: int = 2) -> str:
+    """A number with its interval."""
+    low, high = value.low, value.high
+    return f"{value.estimate:.{digits}f} (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+
+
+def rate(q: float) -> str:
+    """A q-value as people write it."""
+    return "q < 0.001" if q < 0.001 else f"q = {q:.3f}" if q < 0.0995 else f"q = {q:.2f}"
+
+
+def share(value: float) -> str:
+    """A share of datamodels in per cent; noise can make it negative, which says that it is 0."""
+    return f"{max(100 * value, 0.0):.1f} %"
+
+
+def verdict(said: Answer) -> list[str]:
+    """What is to be said first, a line each."""
+    lines = []
+    if said.similarity:
+        lines.append(
+            f"  similarity without noise {interval(said.similarity)}; 1 means the same up to a scale"
+        )
+    else:
+        lines.append("  the datamodels are too weak to be measured with these runs")
+    if said.weak:
+        lines.append(f"  {said.weak} targets are too weak to be measured by themselves")
+    lines.append(f"  {difference(said)}")
+    lines += [f"    {group_text(one)}" for one in _least_alike(said)]
+    return lines
+
+
+def difference(said: Answer) -> str:
+    """Whether they differ, and what would have been seen."""
+    directions = sum(one.beyond for one in said.directions)
+    groups = sum(one.beyond for one in said.groups)
+    level = f"at a false discovery rate of {100 * said.fdr:g} %"
+    if not said.differs:
+        return f"No difference is beyond chance {level}. {sensitivity(said)}".rstrip()
+    counts = [
+        f"{number} {what}{'s' if number > 1 else ''}"
+        for number, what in ((directions, "direction"), (groups, "group of targets"))
+        if number
+    ]
+    counts = [text.replace("group of targetss", "groups of targets") for text in counts]
+    return f"They differ: {' and '.join(counts)} beyond chance {level}."
+
+
+def sensitivity(said: Answer) -> str:
+    """What these runs would have shown."""
+    if not np.isfinite(said.detectable):
+        return ""
+    if said.detectable >= 1:
+        return "These runs are too few to show any direction."
+    return f"These runs would have shown a direction of {share(said.detectable)} of the datamodels, four times in five."
+
+
+def group_text(one: GroupClaim) -> str:
+    """How alike they are on one group."""
+    return f"{one.group}: similarity {interval(one.similarity)}, {rate(one.q)}"
+
+
+def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:
+    """What the runs say of a direction."""
+    parts = [
+        f"{share(e)} of {name}'s datamodels" for e, name in zip(one.energy, names, strict=True)
+    ]
+    beyond = "beyond chance" if one.beyond else "not beyond chance"
+    if not np.isfinite(one.estimate):
+        return "not found on either half of the runs"
+    return (
+        f"{', '.join(parts)}; difference {one.estimate:+.3f} with a standard error of {one.standard_error:.3f}, "
+        f"{rate(one.q)}, {beyond}"
+    )
+
+
+def _least_alike(said: Answer) -> list[GroupClaim]:
+    """Groups beyond chance on which they are least alike, apart from all targets."""
+    beyond = [one for one in said.groups if one.beyond]
+    return [one for one in beyond if one.group != "all targets"][:_SHOWN]
