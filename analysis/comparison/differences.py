@@ -106,7 +106,8 @@ def propose(
 ) -> Proposal:
     """Directions of A's residuals, then of B's, of the fits of one half: (target, train) csr_array each.
 
-    Of the weights of B's the sign is turned, so that a positive difference always says that A lies further along.
+    Of the weights of B's the sign is turned: statistics are of A less B, and a positive one then says that the
+    algorithm whose residuals they are lies further along.
     """
     rows = [_unit(one) for one in (a, b)]
     cosine = dots(rows[0], rows[1])
@@ -182,8 +183,8 @@ def _taken(
     z = _ratio(directions.statistic, directions.error)
     there = at(np.where(directions.error > 0, 1.0, np.nan))
     return {
-        "z": sign * at(z),
-        "difference": sign * at(directions.statistic * directions.scale) * there,
+        "z": at(z),
+        "difference": at(directions.statistic * directions.scale) * there,
         "difference_error": at(directions.error * directions.scale) * there,
         "effect": (sign * at(directions.effect) * there).T,
         "effect_error": (at(directions.effect_error) * there).T,

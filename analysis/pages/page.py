@@ -15,8 +15,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore import provenance
-from dmstore.analysis.comparison.modeldiff import likeness, rank
+from dmstore.analysis.comparison.answer import DirectionClaim, answer
+from dmstore.analysis.comparison.modeldiff import rank
+from dmstore.analysis.comparison.sentences import interval, rate, share
 from dmstore.analysis.pages import fit_plot, plot
+from dmstore.analysis.pages.headline import headline
 from dmstore.errors import MissingDependencyError
 
 _SHOWN = 3
@@ -124,8 +127,15 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "names": names,
         "cards": subject.cards,
         "sides": sides,
-        "headline": _headline(comparison, names, sides, subject),
+        "headline": headline(
+            comparison,
+            names,
+            {panel["code"]: panel["about"] for side in sides for panel in side["panels"]},
+            subject.effects,
+            scores_only=subject.scores_only,
+        ),
         "score": score(comparison),
+        "groups": _groups(comparison),
         "figures": {
             "directions": plot.svg(partial(plot.directions, comparison)),
             "similarity": plot.svg(partial(plot.similarity, comparison)),
@@ -151,7 +161,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "train": comparison.sizes["train"],
         "provenance": subject.provenance,
         "colors": plot.COLORS,
-        "has_out": "delta_out" in comparison,
+        "measured": "q" in comparison,
         "has_labels": "label" in subject.examples.targets,
         "scores_only": subject.scores_only,
         "software": provenance.software(),
@@ -159,104 +169,33 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
 
 
 def score(comparison: xr.Dataset) -> dict[str, Any]:
-    """Mean cosine similarity between the algorithms, and that of each with itself."""
-    names = [str(name) for name in comparison["algorithm"].values]
-    key = "cosine_cross" if "cosine_cross" in comparison else "cosine"
-    ceiling = (
-        [float(np.nanmean(row)) for row in comparison["cosine_ceiling"].values]
-        if "cosine_ceiling" in comparison
-        else []
-    )
+    """Similarity over all targets without noise, where it was measured, and the mean cosine of the fits."""
+    said = answer(comparison)
     return {
         "full": float(np.nanmean(comparison["cosine"].values)),
-        "between": float(np.nanmean(comparison[key].values)),
-        "ceiling": dict(zip(names, ceiling, strict=False)),
+        "similarity": interval(said.similarity) if said.similarity else "",
     }
 
 
-def _sentence(side: dict[str, Any], names: list[str]) -> str:
-    """What one algorithm relies on and the other less: its strongest direction beyond chance."""
-    panels = [panel for panel in side["panels"] if panel["beyond"]]
-    if not panels:
-        return ""
-    panel = max(panels, key=lambda panel: panel["delta_out"])
-    own, other = side["name"], names[1 - names.index(side["name"])]
-    explained = dict(zip(names, panel["explained"], strict=True))
-    return (
-        f"{own} relies on training examples that {other} relies on less: {_named(panel)} explains "
-        f"{explained[own]:.2f} % of {own}'s datamodels and "
-        f"{explained[other]:.2f} % of {other}'s (out of sample the gap is {panel['delta_out']:+.2f} points, "
-        f"chance alone reaches {panel['delta_null']:.2f})."
-    )
-
-
-def _in_sample(side: dict[str, Any], names: list[str]) -> str:
-    """The direction of a side with the largest gap, whatever it is worth."""
-    own, other = side["name"], names[1 - names.index(side["name"])]
-    if not side["panels"]:
-        return f"{own} has no direction beyond rounding that {other} has less of."
-    panel = max(side["panels"], key=lambda panel: panel["delta"])
-    if panel["delta"] <= 0:
-        return f"None of the first {len(side['panels'])} directions of {own} explains more of {own} than of {other}."
-    explained = dict(zip(names, panel["explained"], strict=True))
-    return (
-        f"What {own} uses and {other} uses less, by the largest gap: {_named(panel)} explains {explained[own]:.2f} % "
-        f"of {own}'s datamodels and {explained[other]:.2f} % of {other}'s."
-    )
-
-
-def _named(panel: dict[str, Any]) -> str:
-    about = f", about class {panel['about']}," if panel["about"] else ""
-    return f"direction {panel['code']}{about}"
-
-
-def _headline(
-    comparison: xr.Dataset, names: list[str], sides: list[dict[str, Any]], subject: Subject
-) -> str:
-    sentences = [sentence for side in sides if (sentence := _sentence(side, names))]
-    kept = score(comparison)
-    same = not any(rank(comparison))
-    if same:
-        text = likeness(comparison) or "No direction is longer than rounding makes it."
-    elif sentences:
-        text = " ".join(sentences)
-    elif "delta_out" in comparison:
-        text = (
-            f"With this many runs, no direction was found again in which {names[0]} and {names[1]} differ by "
-            f"more than chance; more runs may show one."
-        )
-    else:
-        text = " ".join(_in_sample(side, names) for side in sides)
-        text += f" Over all targets the mean cosine similarity is {kept['full']:.2f}."
-        text += (
-            " This is from scores alone, in sample: without the runs behind them nothing says how much of it is noise."
-            if subject.scores_only
-            else " This is in sample only: the fits have no parts to check with."
-        )
-    if not same and (said := likeness(comparison)):
-        text = f"{said} {text}"
-    if kept["ceiling"]:
-        own = " and ".join(
-            f"{name} with itself at {value:.2f}" for name, value in kept["ceiling"].items()
-        )
-        text += (
-            f" Over all targets their datamodels agree with a mean cosine similarity of {kept['between']:.2f}; "
-            f"{own}."
-        )
-    if subject.effects:
-        effect = subject.effects[0]
-        text += f" Adding the {effect['name']} changes P({effect['class']}) by "
-        text += (
-            " and by ".join(
-                f"{r['effect']:+.1f} points under {r['algorithm']}" for r in effect["rows"]
-            )
-            + "."
-        )
-    return text
+def _groups(comparison: xr.Dataset) -> list[dict[str, Any]]:
+    """Groups of targets, those beyond chance first, the least alike first."""
+    return [
+        {
+            "name": one.group,
+            "targets": one.targets,
+            "similarity": interval(one.similarity),
+            "q": rate(one.q),
+            "beyond": one.beyond,
+        }
+        for one in answer(comparison).groups
+        if np.isfinite(one.similarity.estimate)
+    ]
 
 
 def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any]:
     names = examples.class_names
+    own = str(comparison["algorithm"].values[row])
+    claims = {one.component: one for one in answer(comparison).directions if one.algorithm == own}
     panels = []
     for component in range(min(_SHOWN, rank(comparison)[row])):
         one = comparison.isel(algorithm=row, component=component)
@@ -280,7 +219,7 @@ def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any
                 "about": _about(examples, one["subpopulation"].values[0]),
                 "explained": (one["explained_variance"].values * 100).tolist(),
                 "delta": float(one["delta"]) * 100,
-                **_outside(one),
+                **_outside(claims.get(component)),
                 "heavy": _pictures(
                     examples.train, "train", heavy, names, one["direction"].values[heavy]
                 ),
@@ -293,16 +232,16 @@ def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any
     }
 
 
-def _outside(one: xr.Dataset) -> dict[str, Any]:
-    """What a direction shows out of sample, in points, and whether that is more than chance."""
-    if "delta_out" not in one:
-        return {"delta_out": None, "delta_null": None, "again": None, "beyond": False}
-    gap, null, again = float(one["delta_out"]), float(one["delta_null"]), float(one["found_again"])
+def _outside(claim: DirectionClaim | None) -> dict[str, Any]:
+    """What a direction shows on runs that did not find it."""
+    if claim is None:
+        return {"energy": None, "beyond": False, "rate": "", "difference": ""}
+    known = np.isfinite(claim.estimate)
     return {
-        "delta_out": gap * 100 if np.isfinite(gap) else None,
-        "delta_null": null * 100,
-        "again": round(again * 12),
-        "beyond": bool(np.isfinite(gap) and gap > null and again >= 0.5),
+        "energy": [share(one) for one in claim.energy] if known else None,
+        "difference": f"{claim.estimate:+.3f} ± {claim.standard_error:.3f}" if known else "",
+        "rate": rate(claim.q),
+        "beyond": claim.beyond,
     }
 
 
@@ -313,7 +252,7 @@ def _about(examples: Examples, members: NDArray[np.int64]) -> str:
         return ""
     common = np.bincount(np.asarray(examples.targets["label"].values)[there])
     name = examples.class_names[int(common.argmax())]
-    return name if common.max() / common.sum() > 0.5 else f"{name} among others"
+    return f"class {name}" if common.max() / common.sum() > 0.5 else ""
 
 
 def _pictures(

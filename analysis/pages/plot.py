@@ -92,20 +92,16 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
 
 
 def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
-    """Cosine similarity of the two datamodels of each target, beside the ceiling (Appendix F.1)."""
+    """Cosine similarity of the two datamodels of each target, noise taken out where it was measured (Appendix F.1)."""
     axes = axes if axes is not None else figure()[1]
     names = [str(name) for name in comparison["algorithm"].values]
-    between = comparison["cosine_cross"] if "cosine_cross" in comparison else comparison["cosine"]
+    between = comparison["similarity"] if "similarity" in comparison else comparison["cosine"]
     series = [(f"{names[0]} with {names[1]}", between.values, _BETWEEN)]
-    if "cosine_ceiling" in comparison:
-        series += [
-            (f"{name} with itself", comparison["cosine_ceiling"].values[row], COLORS[row])
-            for row, name in enumerate(names)
-        ]
     finite = [(label, values[np.isfinite(values)], color) for label, values, color in series]
     everything = np.concatenate([values for _, values, _ in finite]) if finite else np.zeros(1)
     low = float(np.floor(everything.min(initial=1.0) * 10) / 10)
-    bins = np.linspace(min(low, 0.9), 1.0, 41)
+    # Noise carries similarities beyond 1 where it was taken out.
+    bins = np.linspace(min(low, 0.9), max(1.0, float(everything.max(initial=1.0))), 41)
     entries: Entries = []
     for label, values, color in finite:
         mean = f"{values.mean() + 0.0:.2f}".replace("-0.00", "0.00") if len(values) else "none"
