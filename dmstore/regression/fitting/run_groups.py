@@ -36,7 +36,7 @@ class Runs:
     output : str
         What is explained.
     parts : int
-        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+        Parts of the masks that are fitted by themselves: 2, the halves, or 1 where none are.
     folds : int
         Folds that choose lam; 0 where the holdout runs do.
 
@@ -64,7 +64,8 @@ class Runs:
         self._train = algorithm.train
         mask_id = view.read(["mask_id"])["mask_id"]
         split = algorithm.split(mask_id)
-        part = algorithm.quarter(mask_id) % parts
+        # A half is two quarters, as the format says.
+        part = algorithm.quarter(mask_id) * parts // 4
         if folds:
             # No more than there are runs: that many arrays alone would never end.
             fold = algorithm.fold(mask_id, min(folds, len(mask_id) + 1))
