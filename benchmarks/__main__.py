@@ -27,12 +27,18 @@ def main() -> None:
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     parser.add_argument("--targets", help="regression: so many targets alone")
+    parser.add_argument(
+        "--halves",
+        action="store_const",
+        const="halves",
+        help="regression: fit both halves of the masks too",
+    )
     parser.add_argument("--peer", help="peers: only this one")
     parser.add_argument("--python", help="peers: an interpreter that has them installed")
     arguments = parser.parse_args()
     options = {
         key: value
-        for key in ("size", "store", "memory", "targets", "peer", "python")
+        for key in ("size", "store", "memory", "targets", "peer", "python", "halves")
         if (value := getattr(arguments, key)) is not None
     }
     module, function = FUNCTIONS.get(arguments.name, (arguments.name, "run"))

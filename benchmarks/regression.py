@@ -95,7 +95,8 @@ def progress(what, done, total):
     if done * 10 // total != (done - 1) * 10 // total:
         print(what, done, total, round(sum(spent.values())), file=sys.stderr, flush=True)
 memory = parse(sys.argv[2]) if sys.argv[2] else None
-found = fit(open_study(sys.argv[1]), "a", halves=False, memory=memory, progress=progress)
+halves = sys.argv[3] == "halves"
+found = fit(open_study(sys.argv[1]), "a", halves=halves, memory=memory, progress=progress)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 print(json.dumps({**found.summary, "peak_gb": peak, "spent": spent}))
 """
@@ -138,6 +139,7 @@ def run(
     targets: str | None = None,
     peer: str | None = None,
     python: str | None = None,
+    halves: str | None = None,
 ) -> dict[str, Any]:
     runs, train, all_targets = SIZES[size]
     count = min(int(targets or all_targets), all_targets)
@@ -151,7 +153,7 @@ def run(
         made = time.perf_counter() - made
         shutil.rmtree(path / "datamodels", ignore_errors=True)
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-        command = [sys.executable, "-c", _CHILD, str(path), memory or ""]
+        command = [sys.executable, "-c", _CHILD, str(path), memory or "", halves or ""]
         start = time.perf_counter()
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
         seconds = time.perf_counter() - start
@@ -178,7 +180,8 @@ def run(
         "nonzeros": summary["nonzeros"][1],
         "not_converged": summary["status"]["not_converged"],
         "largest_distance": off,
-        "ratio": _ratio(size, peer, python) if train <= _HELD else {},
+        # Peers fit no halves.
+        "ratio": _ratio(size, peer, python) if train <= _HELD and not halves else {},
         "make_s": made,
     }
 

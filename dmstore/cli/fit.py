@@ -83,7 +83,7 @@ _STATUS = {
     "--halves/--no-halves",
     default=_DEFAULT.halves,
     show_default=True,
-    help="Fit halves and quarters of the masks too, for comparison out of sample: 'compare' uses them.",
+    help="Fit both halves of the masks too, each by itself: 'compare' measures on one half what it found on the other.",
 )
 @click.option(
     "--solver",

@@ -48,7 +48,7 @@ def test_more_is_needed_for_more():
     for changes in (
         {"folds": True},
         {"own": True},
-        {"results": 7},
+        {"results": 3},
         {"kept": 9},
         {"raw": 8},
         {"runs": 200_000},

@@ -177,7 +177,6 @@ def test_a_fit_of_a_study_uses_own_runs_in_every_stage(fitted):
     used, quarter = study.runs("a").split.values != "eval", algorithm.quarter(mask_id)
     parts = [("weight", 1, 0, used)]
     parts += [("weight_half", 2, h, used & (quarter // 2 == h)) for h in (0, 1)]
-    parts += [("weight_quarter", 4, q, used & (quarter == q)) for q in range(4)]
     for target in (0, 1, 99, 299):
         for name, share, number, chosen in parts:
             rows = chosen if UNIT[target] < 0 else chosen & ~masks[:, UNIT[target]]
@@ -203,7 +202,7 @@ def test_memory_for_one_gram_gives_the_same(fitted, monkeypatch):
     found = study.datamodels("a").load()
     assert np.array_equal(found.lam, expected.lam)
     assert np.array_equal(found.status, expected.status)
-    for name in ("weight", "weight_half", "weight_quarter"):
+    for name in ("weight", "weight_half"):
         assert np.array_equal(found[name], expected[name])
 
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso
 
 import dmstore
 from dmstore.core import memory
-from dmstore.errors import InputError, StorageError
+from dmstore.errors import CorruptionError, InputError, StorageError
 from dmstore.regression import fit
 from dmstore.regression.fitting import engine, stages
 from dmstore.regression.fitting.engine import Ground
@@ -23,8 +23,9 @@ from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.design import gram_dtype
 from dmstore.regression.problem.moments import make_moments
 from dmstore.regression.problem.parameters import Parameters
-from dmstore.schema.group_specs import known_outputs
+from dmstore.schema.group_specs import group_spec, known_outputs
 from dmstore.storage.acts.compact import compact
+from dmstore.storage.table import groups
 from dmstore.storage.table.rows import Rows
 
 TRAIN, TARGETS, RUNS = 60, 300, 700
@@ -77,19 +78,19 @@ def check(study, expected):
         assert np.array_equal(found[name], values, equal_nan=True), name
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
     room(monkeypatch, count)
     seen = []
     fit(study, "a", progress=lambda what, done, total: seen.append((what, done, total)))
     check(study, expected)
-    passes = -(-8 // count)
+    passes = -(-4 // count)
     assert sum(what == "count" and done == total for what, done, total in seen) == passes
     # One estimate for all passes: a path is six refits, and there are two blocks.
     steps = [(done, total) for what, done, total in seen if what == "fit"]
-    assert {total for _, total in steps} == {2 * (6 + 7)}
+    assert {total for _, total in steps} == {2 * (6 + 3)}
     assert steps[0][0] == 0
-    assert steps[-1][0] == 2 * (6 + 7)
+    assert steps[-1][0] == 2 * (6 + 3)
     assert steps == sorted(steps)
     # What later passes took the place of is gone.
     (name,) = study.objects.children("datamodels/a/")
@@ -108,10 +109,14 @@ def test_a_gram_on_scratch_gives_the_same_and_leaves_nothing(
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 1), (2, 3), (3, 1)])
-def test_a_killed_fit_goes_on_with_other_memory(study, expected, monkeypatch, first, then):
+@pytest.mark.parametrize(
+    ("first", "then", "last", "left"), [(1, 4, 4, 5), (4, 1, 2, 4), (2, 3, 4, 2), (3, 1, 3, 2)]
+)
+def test_a_killed_fit_goes_on_with_other_memory(
+    study, expected, monkeypatch, first, then, last, left
+):
     real = stages.run
-    run, _calls = dying(real, 2 if first == 8 else 4)
+    run, _calls = dying(real, last)
     with monkeypatch.context() as patch:
         room(patch, first)
         patch.setattr(stages, "run", run)
@@ -124,15 +129,57 @@ def test_a_killed_fit_goes_on_with_other_memory(study, expected, monkeypatch, fi
     room(monkeypatch, then)
     fit(study, "a")
     check(study, expected)
-    # Two blocks have eight stages each; what was done is not done again.
-    assert sum(done) == 16 - first * (1 if first == 8 else 3)
+    # Two blocks have four stages each; what was done is not done again.
+    assert sum(done) == left
+
+
+def begun_earlier(study, names, without=()):
+    """Leave a fit as versions did that fitted quarters too, blocks under these names and not joined.
+
+    Returns
+    -------
+    where, expected : str, dict
+        Prefix of the fit; what it finds.
+    """
+    fit(study, "a", lams=4)
+    expected = arrays(study)
+    (name,) = study.objects.children("datamodels/a/")
+    where, spec = f"datamodels/a/{name}/", group_spec("datamodels")
+    study.objects.delete(f"{where}complete.json")
+    for number, after in enumerate(names):
+        finished = f"{where}blocks/{number:05d}.zarr.zip"
+        block = dict(groups.read(study.objects, finished))
+        block["weight_quarter"] = np.ones((4, *block["weight"].shape), np.float32)
+        block = {key: values for key, values in block.items() if (number, key) not in without}
+        study.objects.delete(finished)
+        begun = f"{where}blocks/{number:05d}{after}.zarr.zip"
+        groups.write_zip(study.objects, begun, spec, block)
+    return where, expected
+
+
+@pytest.mark.parametrize(
+    ("names", "count"), [(("-4", "-7"), 1), (("-4", "-7"), 4), (("", "-5"), 1), (("", ""), 4)]
+)
+def test_a_fit_that_an_earlier_version_began_goes_on(study, monkeypatch, names, count):
+    where, expected = begun_earlier(study, names)
+    room(monkeypatch, count)
+    fit(study, "a", lams=4)
+    check(study, expected)
+    assert study.objects.children(f"{where}blocks/") == ["00000.zarr.zip", "00001.zarr.zip"]
+
+
+def test_blocks_of_two_versions_that_do_not_go_together_are_refused(study):
+    where, _ = begun_earlier(study, ("", ""), without=[(0, "weight_half")])
+    with pytest.raises(CorruptionError, match="some blocks have weight_half and some have not"):
+        fit(study, "a", lams=4)
+    assert "complete.json" not in study.objects.children(where)
 
 
 def test_groups_and_words_hold_every_run_once(study):
     algorithm = study.algorithm("a")
     compact(algorithm.table)
     view = algorithm.table.view()
-    runs = Runs(algorithm, view, "margin", parts=4)
+    runs = Runs(algorithm, view, "margin", parts=2)
     mask, values = view.read(["mask"])["mask"], view.read(["margin"])["margin"].astype(float)
     words = runs.words(threads=3)
     said, shift = runs.outputs(0, values.shape[1]), values.mean(axis=0)

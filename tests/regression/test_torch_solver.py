@@ -47,7 +47,7 @@ def check_equal(found, expected):
         assert curve[chosen] <= (1 + 1e-6) * np.nanmin(curve)
     assert same.mean() >= 0.5
     assert np.array_equal(found["status"][same], expected["status"][same])
-    for name in ("weight", "weight_half", "weight_quarter"):
+    for name in ("weight", "weight_half"):
         if name in expected:
             assert distance(found[name], expected[name])[..., same].max() <= 1e-4
     assert np.allclose(found["bias"][same], expected["bias"][same], rtol=1e-5, atol=1e-5)
@@ -110,7 +110,7 @@ def test_units_in_all_runs_or_none_have_no_weight():
     masks[:, 3], masks[:, 7] = True, False
     designs, said = statistics(masks, outputs)
     found = torch_solver.fit_block(designs, said, Parameters())
-    for name in ("weight", "weight_half", "weight_quarter"):
+    for name in ("weight", "weight_half"):
         assert (found[name][..., [3, 7]] == 0).all()
         assert (found[name] != 0).any()
 

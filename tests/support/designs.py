@@ -49,16 +49,15 @@ def make(
 
 
 def _combine(parts):
-    """Of train and holdout runs, of halves and of quarters, from the groups' own."""
+    """Of train and holdout runs and of halves, from the groups' own."""
     count = len(parts) // 2
     train, holdout = add(parts[:count]), add(parts[count:])
-    quarters = tuple(a + b for a, b in zip(parts[:count], parts[count:], strict=True))
     if count == 1:
-        return train, holdout, (), ()
-    return train, holdout, (add(quarters[:2]), add(quarters[2:])), quarters
+        return train, holdout, ()
+    return train, holdout, tuple(a + b for a, b in zip(parts[:2], parts[2:], strict=True))
 
 
-def statistics(masks, outputs, *, parts=4, holdout=0.1, apart=None, seed=0):
+def statistics(masks, outputs, *, parts=2, holdout=0.1, apart=None, seed=0):
     """Designs and outputs of a block, from as many parts of the runs."""
     draw = np.random.default_rng(seed)
     part = draw.integers(0, parts, len(masks))
@@ -71,11 +70,11 @@ def statistics(masks, outputs, *, parts=4, holdout=0.1, apart=None, seed=0):
             words = bits.pack_runs(masks[rows])
             designs.append(make_design(words, int(rows.sum())))
             moments.append(make_moments(words, outputs[rows], shift))
-    fit, check, halves, quarters = _combine(designs)
-    said, checked, half, quarter = _combine(moments)
+    fit, check, halves = _combine(designs)
+    said, checked, half = _combine(moments)
     return (
-        Designs(fit, check, fit + check, halves, quarters),
-        Outputs(said, checked, said + checked, shift, half, quarter),
+        Designs(fit, check, fit + check, halves),
+        Outputs(said, checked, said + checked, shift, half),
     )
 
 

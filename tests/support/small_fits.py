@@ -46,7 +46,6 @@ KEPT = (
     "sweeps",
     "status",
     "weight_half",
-    "weight_quarter",
 )
 
 

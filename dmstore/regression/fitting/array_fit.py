@@ -133,7 +133,7 @@ def lasso_path(
     import xarray as xr
 
     if options.pop("halves", False):
-        msg = "halves and quarters of the masks are fitted of a study's runs; leave halves out"
+        msg = "halves of the masks are fitted of a study's runs; leave halves out"
         raise InputError(msg)
     options["halves"] = False
     parameters = Parameters(**options)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.progress import Count, Progress, counting
+from dmstore.errors import CorruptionError
 from dmstore.regression.problem.block_arrays import NOT_CONVERGED
 from dmstore.schema.group_specs import create_group, group_spec
 from dmstore.storage.objects.objects import Objects
@@ -42,6 +43,7 @@ class Blocks:
         self._targets = targets
         self._stages = stages
         self._done = dict.fromkeys(range(count_of(targets)), 0)
+        self._further: dict[int, str] = {}
         self.look()
 
     def look(self) -> None:
@@ -49,8 +51,12 @@ class Blocks:
         for name in self._objects.children(f"{self._where}blocks/"):
             match = _NAME.fullmatch(name)
             if match and int(match[1]) in self._done:
+                number = int(match[1])
                 done = self._stages if match[2] is None else int(match[2])
-                self._done[int(match[1])] = max(done, self._done[int(match[1])])
+                if match[2] and done >= self._stages:
+                    # Earlier versions went on to quarters: the last stage is done again, and ends the block.
+                    done, self._further[number] = self._stages - 1, f"{self._where}blocks/{name}"
+                self._done[number] = max(done, self._done[number])
 
     def bounds(self, number: int) -> tuple[int, int]:
         """First target of a block, and the one behind its last."""
@@ -87,7 +93,7 @@ class Blocks:
         done = self._done[number]
         if not done:
             return 0, {}
-        arrays = groups.read(self._objects, self._name(number, done))
+        arrays = _read(self._objects, self._begun(number, done))
         # What is read may not be written to.
         return done, {name: np.array(values) for name, values in arrays.items() if name != "target"}
 
@@ -101,7 +107,12 @@ class Blocks:
         self._done[number] = stages
         # Never what was just stored, or goes further.
         if 0 < before < stages:
-            self._objects.delete(self._name(number, before))
+            self._objects.delete(self._begun(number, before))
+
+    def _begun(self, number: int, stages: int) -> str:
+        """Name of a block that has been through so many stages, by whatever version."""
+        further = self._further.get(number) if stages == self._stages - 1 else None
+        return further or self._name(number, stages)
 
     def _name(self, number: int, stages: int) -> str:
         return block_name(self._where, number, None if stages == self._stages else stages)
@@ -115,6 +126,13 @@ def count_of(targets: int) -> int:
 def block_name(where: str, number: int, stages: int | None = None) -> str:
     """Name of a finished block, or of one that has been through so many stages."""
     return f"{where}blocks/{number:05d}{'' if stages is None else f'-{stages}'}.zarr.zip"
+
+
+def _read(objects: Objects, name: str) -> Arrays:
+    """A block, without the quarters of the masks that earlier versions fitted."""
+    arrays = dict(groups.read(objects, name))
+    arrays.pop("weight_quarter", None)
+    return arrays
 
 
 def join(
@@ -135,6 +153,11 @@ def join(
     cost : callable
         What the fit took, to be kept with its summary.
     progress : callable, optional
+
+    Raises
+    ------
+    CorruptionError
+        If some blocks have arrays that others have not.
     """
     merged: Arrays = {}
     with results.completing(
@@ -151,7 +174,11 @@ def _write_joined(objects: Objects, where: str, path: str, targets: int, tell: C
     made: dict[str, Any] = {}
     small: dict[str, list[NDArray[Any]]] = {}
     for number in range(count):
-        arrays = groups.read(objects, block_name(where, number))
+        arrays = _read(objects, block_name(where, number))
+        if made and made.keys() != arrays.keys():
+            name = min(made.keys() ^ arrays.keys())
+            msg = f"{objects.url}/{where}: some blocks have {name} and some have not, as an earlier version began this fit; remove that folder and run the fit again"
+            raise CorruptionError(msg)
         if not made:
             shapes = {
                 name: tuple(

@@ -157,7 +157,7 @@ class Fitting:
         """All stages of the fit."""
         folds, sizes = self.parameters.folds, self.runs.sizes
         parts = len(sizes) // (folds or 2)
-        halves = parts == 4 and min(sum(sizes[q::4]) for q in range(4)) >= 2
+        halves = parts == 2 and min(sum(sizes[half::2]) for half in (0, 1)) >= 2
         return stages.all_stages(parts, halves=halves, number_of_folds=folds)
 
     @property
@@ -277,7 +277,7 @@ class Fitting:
             most=int(unit_counts(words).max(initial=0)),
             raw=self.runs.itemsize,
             stages=len(self.stages),
-            results=7 if any(stage.name == "weight_half" for stage in self.stages) else 1,
+            results=3 if any(stage.name == "half" for stage in self.stages) else 1,
             kept=self.kept,
             folds=bool(self.parameters.folds),
             lam0=self.parameters.lam == 0,

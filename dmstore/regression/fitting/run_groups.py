@@ -138,7 +138,7 @@ class Runs(RowGroups):
     output : str
         What is explained.
     parts : int
-        Parts of the masks that are fitted by themselves: 4, or 1 where none are.
+        Parts of the masks that are fitted by themselves: 2, the halves, or 1 where none are.
     folds : int
         Folds that choose lam; 0 where the holdout runs do.
 
@@ -161,7 +161,7 @@ class Runs(RowGroups):
             raise InputError(msg)
         mask_id = view.read(["mask_id"])["mask_id"]
         split = algorithm.split(mask_id)
-        part = algorithm.quarter(mask_id) % parts
+        part = algorithm.half(mask_id) if parts == 2 else np.zeros(len(mask_id), dtype=np.int64)
         if folds:
             # No more than there are runs: that many arrays alone would never end.
             fold = algorithm.fold(mask_id, min(folds, len(mask_id) + 1))

@@ -36,7 +36,7 @@ class Stage:
     Attributes
     ----------
     name : str
-        ``choose``, ``fold``, ``refit``, ``weight_half`` or ``weight_quarter``.
+        ``choose``, ``fold``, ``refit`` or ``half``.
     groups : tuple of int
         The groups of runs that it stands on.
     number, share : int
@@ -67,11 +67,7 @@ def all_stages(parts: int, *, halves: bool, number_of_folds: int = 0) -> list[St
         stages = [Stage("choose", sets[0], check=sets[1])]
     stages.append(Stage("refit", everything))
     if halves:
-        quarters = [everything[q::parts] for q in range(4)]
-        stages += [
-            Stage("weight_half", quarters[2 * h] + quarters[2 * h + 1], h, 2) for h in (0, 1)
-        ]
-        stages += [Stage("weight_quarter", quarters[q], q, 4) for q in range(4)]
+        stages += [Stage("half", everything[half::parts], half, 2) for half in (0, 1)]
     return stages
 
 
@@ -198,16 +194,7 @@ def run(
         elif stage.name == "refit":
             lasso.refit(block, stage.groups, parameters, result, work)
         else:
-            lasso.fit_part(
-                stage.name,
-                stage.number,
-                stage.share,
-                block,
-                stage.groups,
-                parameters,
-                result,
-                work,
-            )
+            lasso.fit_half(stage.number, block, stage.groups, parameters, result, work)
     return result
 
 
@@ -224,14 +211,13 @@ def run_whole(
     by_stage = [add([moments(group) for group in stage.groups]) for stage in stages]
     check = stages[0].check
     return registry.load(parameters.solver)(
-        Designs(fits[0], designs[check], fits[1], tuple(fits[2:4]), tuple(fits[4:])),
+        Designs(fits[0], designs[check], fits[1], tuple(fits[2:])),
         Outputs(
             by_stage[0],
             add([moments(group) for group in check]),
             by_stage[1],
             shift,
-            tuple(by_stage[2:4]),
-            tuple(by_stage[4:]),
+            tuple(by_stage[2:]),
         ),
         parameters,
         threads=work.threads,

@@ -107,7 +107,7 @@ def fit(
     solver : str
         ``gram``, the default, or ``torch`` and ``fast_l1`` where they are installed.
     halves : bool
-        Whether to fit halves and quarters of the masks too, for comparisons out of sample (True).
+        Whether to fit both halves of the masks too, each by itself: what is found on one half is measured on the other (True).
 
     Returns
     -------
@@ -155,7 +155,7 @@ def fit(
     started = time.monotonic()
     view = pinned(study, opened)
     grouped = functools.partial(
-        Runs, opened, output=output, parts=4 if parameters.halves else 1, folds=parameters.folds
+        Runs, opened, output=output, parts=2 if parameters.halves else 1, folds=parameters.folds
     )
     runs = grouped(view)
     stated = describe(study, opened, view, runs, output, parameters)

@@ -13,13 +13,12 @@ from dmstore.regression.problem.moments import Moments
 
 @dataclass(frozen=True)
 class Designs:
-    """The designs of one fit: runs to fit on, runs that choose lam, both, halves and quarters."""
+    """The designs of one fit: runs to fit on, runs that choose lam, both, and halves."""
 
     train: Design
     holdout: Design
     everything: Design
     halves: tuple[Design, ...] = field(default=())
-    quarters: tuple[Design, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -31,4 +30,3 @@ class Outputs:
     everything: Moments
     shift: NDArray[np.float64]
     halves: tuple[Moments, ...] = field(default=())
-    quarters: tuple[Moments, ...] = field(default=())

@@ -49,7 +49,7 @@ class Parameters:
     sweeps : int
         Coordinate-descent sweeps allowed at one lam.
     halves : bool
-        Whether to fit halves and quarters of the masks too, for comparisons out of sample.
+        Whether to fit both halves of the masks too, each by itself.
     solver : str
         A name in :mod:`dmstore.regression.problem.solver_names`.
     lam : float, optional
@@ -207,5 +207,5 @@ _MOST = 2**31 - 1
 PATH_TOLERANCE = 4e-3
 
 
-# Parts of the runs are compared with one another, where estimation noise is far above this.
+# Halves of the runs are compared with one another, where estimation noise is far above this.
 PARTS_TOLERANCE = 1e-4

@@ -118,14 +118,9 @@ def fit_block(
     weight = at(designs.train, outputs.train, lam, start, path)
     result["holdout_mse"][left, best] = _errors(designs, outputs, left, weight)
     weight = at(designs.everything, outputs.everything, lam, weight, parameters.tolerance)
-    parts = (
-        ("weight_half", 2.0, designs.halves, outputs.halves),
-        ("weight_quarter", 4.0, designs.quarters, outputs.quarters),
-    )
-    for name, share, part_designs, part_outputs in parts:
-        for number, (design, moments) in enumerate(zip(part_designs, part_outputs, strict=True)):
-            part = at(design, moments, lam * math.sqrt(share), weight, PARTS_TOLERANCE)
-            result[name][number, left] = part
+    for number, (design, moments) in enumerate(zip(designs.halves, outputs.halves, strict=True)):
+        half = at(design, moments, lam * math.sqrt(2.0), weight, PARTS_TOLERANCE)
+        result["weight_half"][number, left] = half
     for row, target in enumerate(left.tolist()):
         whole_block.finish(
             target,

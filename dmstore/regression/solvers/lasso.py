@@ -168,29 +168,22 @@ def refit(
     work.each(one, len(block.shift))
 
 
-def fit_part(
-    name: str,
+def fit_half(
     number: int,
-    share: int,
     block: Block,
     groups: tuple[int, ...],
     parameters: Parameters,
     result: Arrays,
     work: Work,
 ) -> None:
-    """Fit a half or a quarter of the masks, at the lam that fits its number of runs; fills `result`.
+    """Fit a half of the masks, at the lam that fits its number of runs; fills `result`.
 
-    A part with 1/n of the runs has sqrt(n) times the noise in every product, and so needs that
-    much more lam.
+    With half of the runs every product has sqrt(2) times the noise, and so needs that much more lam.
 
     Parameters
     ----------
-    name : str
-        ``weight_half`` or ``weight_quarter``.
     number : int
-        Which of them.
-    share : int
-        n.
+        Which half, 0 or 1.
     block : Block
     groups : tuple of int
         Groups of its runs.
@@ -200,8 +193,8 @@ def fit_part(
     work : Work
     """
     targets, train = result["weight"].shape
-    weights = result.setdefault(name, np.zeros((share, targets, train), dtype=np.float32))
-    start = result["weight_half"][number // 2] if name == "weight_quarter" else result["weight"]
+    weights = result.setdefault("weight_half", np.zeros((2, targets, train), dtype=np.float32))
+    start = result["weight"]
     tolerance = max(parameters.tolerance, PARTS_TOLERANCE)
     problem_of = block.over(groups)
 
@@ -211,7 +204,7 @@ def fit_part(
         problem = problem_of(target)
         if not problem.count:
             return
-        lam = float(result["lam"][target]) * math.sqrt(share)
+        lam = float(result["lam"][target]) * math.sqrt(2.0)
         solved = problem.solve(lam, start[target], tolerance, parameters.sweeps, work)
         weights[number, target] = solved.weight
         if not solved.converged:
@@ -248,7 +241,6 @@ def fit_block(
     parts = [(designs.train, outputs.train), (designs.holdout, outputs.holdout)]
     parts.append((designs.everything, outputs.everything))
     parts += zip(designs.halves, outputs.halves, strict=True)
-    parts += zip(designs.quarters, outputs.quarters, strict=True)
     block = SharedBlock(
         {(number,): design for number, (design, _) in enumerate(parts)},
         lambda number: parts[number][1],
@@ -256,12 +248,6 @@ def fit_block(
     )
     result = choose(block, (0,), (1,), parameters, work)
     refit(block, (2,), parameters, result, work)
-    place = 3
-    for name, share, count in (
-        ("weight_half", 2, len(designs.halves)),
-        ("weight_quarter", 4, len(designs.quarters)),
-    ):
-        for number in range(count):
-            fit_part(name, number, share, block, (place,), parameters, result, work)
-            place += 1
+    for number in range(len(designs.halves)):
+        fit_half(number, block, (3 + number,), parameters, result, work)
     return result

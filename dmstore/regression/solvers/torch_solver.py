@@ -141,22 +141,13 @@ class _Fit:
         weight, done = self._at(everything, said, targets, lams, start, self.parameters.tolerance)
         converged &= done
         coarse = max(self.parameters.tolerance, PARTS_TOLERANCE)
-        halves = []
         for number, (design, moments) in enumerate(
             zip(self.designs.halves, self.outputs.halves, strict=True)
         ):
-            # A part with 1/n of the runs has sqrt(n) times the noise in every product.
-            part = lams * math.sqrt(2.0)
-            weights, done = self._at(design, moments, targets, part, weight, coarse)
+            # With half of the runs every product has sqrt(2) times the noise.
+            more = lams * math.sqrt(2.0)
+            weights, done = self._at(design, moments, targets, more, weight, coarse)
             self.result["weight_half"][number, targets] = weights.cpu().numpy()
-            halves.append(weights)
-            converged &= done
-        for number, (design, moments) in enumerate(
-            zip(self.designs.quarters, self.outputs.quarters, strict=True)
-        ):
-            part = lams * 2.0
-            weights, done = self._at(design, moments, targets, part, halves[number // 2], coarse)
-            self.result["weight_quarter"][number, targets] = weights.cpu().numpy()
             converged &= done
         return best, weight.cpu().numpy(), converged
 

@@ -22,7 +22,6 @@ def empty(designs: Designs, outputs: Outputs, parameters: Parameters) -> dict[st
     result = block_arrays.empty(targets, train, parameters)
     if designs.halves:
         result["weight_half"] = np.zeros((2, targets, train), dtype=np.float32)
-        result["weight_quarter"] = np.zeros((4, targets, train), dtype=np.float32)
     return result
 
 
