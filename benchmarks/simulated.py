@@ -209,7 +209,8 @@ def _fitted(mask: np.ndarray, outputs: np.ndarray, half: np.ndarray) -> dict[str
     everything = _Gram(mask, outputs)
     weight = everything.solved(best, weight, 4 * _STEPS)
     halves = [
-        _Gram(mask[half == h], outputs[half == h]).solved(best * np.sqrt(2), weight, 4 * _STEPS)
+        # From 0: what the other half says must not come in by way of a start.
+        _Gram(mask[half == h], outputs[half == h]).solved(best * np.sqrt(2), 0 * weight, 6 * _STEPS)
         for h in (0, 1)
     ]
     return {

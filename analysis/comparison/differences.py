@@ -70,10 +70,7 @@ def differences(
     )
     ways = [_one_way(row, projection[row], proposed, measured) for row in (0, 1)]
     arrays = {name: np.stack([way[name] for way in ways]) for name in ways[0]}
-    z = np.stack(
-        [_ratio(measured.group_contrast[h], measured.group_contrast_error[h]) for h in (0, 1)]
-    )
-    group_p = inference.mean_of_halves(z)
+    group_p = inference.mean_of_halves(measured.group_z)
     tested = np.arange(count) < np.asarray(shown)[:, None]
     p = arrays["p"]
     q_directions, q_groups = inference.discovery_rates([p[tested], group_p])
@@ -81,15 +78,12 @@ def differences(
     q[tested] = q_directions
     p[~tested] = np.nan
     similarity = measured.similarity
-    target_z = np.mean(
-        [_ratio(measured.contrast[h], measured.contrast_error[h]) for h in (0, 1)], axis=0
-    )
     return {
         **arrays,
         "q": q,
         "similarity": similarity.cosine,
         "similarity_error": similarity.error,
-        "unlike_z": target_z,
+        "unlike_z": measured.target_z.mean(axis=0),
         "strength": similarity.square,
         "strength_error": similarity.square_error,
         "group": np.array(groups.name, dtype=object),
@@ -180,21 +174,15 @@ def _taken(
         picked = values[..., own][..., np.maximum(place, 0)]
         return np.where(place >= 0, picked, np.nan)
 
-    z = _ratio(directions.statistic, directions.error)
     there = at(np.where(directions.error > 0, 1.0, np.nan))
     return {
-        "z": at(z),
+        "z": at(directions.z),
         "difference": at(directions.statistic * directions.scale) * there,
         "difference_error": at(directions.error * directions.scale) * there,
         "effect": (sign * at(directions.effect) * there).T,
         "effect_error": (at(directions.effect_error) * there).T,
         "energy": (at(directions.energy) * there).T,
     }
-
-
-def _ratio(value: Floats, error: Floats) -> Floats:
-    ratio: Floats = np.divide(value, error, out=np.full(np.shape(value), np.nan), where=error > 0)
-    return ratio
 
 
 def _mean(values: Floats) -> Floats:

@@ -9,12 +9,23 @@ import numpy as np
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, GroupClaim
 
 _SHOWN = 3
+_NARROW = 0.03
 
 
-def interval(value: Estimate, digits: int = 2) -> str:
-    """A number with its interval."""
-    low, high = value.low, value.high
-    return f"{value.estimate:.{digits}f} (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+def interval(value: Estimate) -> str:
+    """A number with its interval, in as many digits as the interval has a use for."""
+    return f"{number(value.estimate, value)} (95 % interval {ends(value)})"
+
+
+def ends(value: Estimate) -> str:
+    """Both ends of an interval."""
+    return f"{number(value.low, value)} to {number(value.high, value)}"
+
+
+def number(one: float, value: Estimate) -> str:
+    """A number in the digits of an interval."""
+    digits = 3 if value.high - value.low < _NARROW else 2
+    return f"{one + 0.0:.{digits}f}"
 
 
 def rate(q: float) -> str:
@@ -68,9 +79,17 @@ def sensitivity(said: Answer) -> str:
     return f"These runs would have shown a direction of {share(said.detectable)} of the datamodels, four times in five."
 
 
+def named(one: GroupClaim) -> str:
+    """A group of targets as a sentence has it: ``targets of class nine``, ``targets with marked = True``."""
+    name, equals, value = one.group.partition("=")
+    if one.group.startswith("class "):
+        return f"targets of {one.group}"
+    return f"targets with {name} = {value}" if equals else one.group
+
+
 def group_text(one: GroupClaim) -> str:
     """How alike they are on one group."""
-    return f"{one.group}: similarity {interval(one.similarity)}, {rate(one.q)}"
+    return f"{named(one)}: similarity {interval(one.similarity)}, {rate(one.q)}"
 
 
 def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:

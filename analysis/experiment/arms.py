@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,9 @@ class Arm:
         Given first and last target, what was said: (bit, target) float64, 0 where not `used`.
     unit : (target,) int64
         The train unit that each target is, -1 for none.
+    fixed : float
+        1 where all masks see as many units, 0 where units are drawn independently of one another. The covariance of two
+        units is -fixed / (train - 1) times the variance of one.
     """
 
     masks: MaskSet
@@ -60,6 +64,7 @@ class Arm:
     rate: NDArray[np.float64]
     outputs: Callable[[int, int], NDArray[np.float64]]
     unit: NDArray[np.int64]
+    fixed: float = 1.0
 
     @property
     def count(self) -> int:
@@ -71,6 +76,21 @@ class Arm:
         """1 / (rate (1 - rate)), 0 for units that all or none of the runs saw: (train,) float64."""
         variance = self.rate * (1 - self.rate)
         return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+
+    def expected(
+        self, product: NDArray[np.float64], left: NDArray[Any], right: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """What an effect f, measured along u without noise, comes to: f . u, as masks of one size see it.
+
+        Parameters
+        ----------
+        product : float64
+            f . u.
+        left, right : float64
+            Sums over train units of f and of u, shaped as the product or so that they spread to it.
+        """
+        share = self.fixed / max(self.masks.train - 1, 1)
+        return np.asarray((1 + share) * product - share * left * right)
 
     def there(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Which runs count for each target, those that did not see it: (bit, target) or (bit, 1) bool."""
@@ -97,6 +117,24 @@ def check_enough(arms: Halves, name: str) -> None:
     if fewest < FEWEST_MASKS:
         msg = f"algorithm {name!r} has {fewest} masks in one half of its runs, at least {FEWEST_MASKS} are needed in each; train more runs"
         raise InputError(msg)
+
+
+def fixed_share(masks: tuple[MaskSet, ...], rate: NDArray[np.float64]) -> float:
+    """How far masks are of one size, from the variance of their sizes: 1 where they are, 0 where units are independent."""
+    sizes = np.concatenate([_sizes(one) for one in masks])
+    expected = float((rate * (1 - rate)).sum())
+    if len(sizes) < 2 or expected <= 0:
+        return 1.0
+    return float(np.clip(1 - sizes.var(ddof=1) / expected, 0.0, 1.0))
+
+
+def _sizes(masks: MaskSet) -> NDArray[np.float64]:
+    """Train units that each mask saw."""
+    sizes = np.zeros(len(masks.mask_id))
+    for start in range(0, masks.train, 1024):
+        seen = bits.unpack_runs(masks.words[start : start + 1024], len(sizes))
+        sizes += np.count_nonzero(seen, axis=1)
+    return sizes[masks.mask_id >= 0]
 
 
 def arms_of(
@@ -131,15 +169,19 @@ def arms_of(
     rates = np.broadcast_to(rates, mask.shape[1:])
     values = outputs - outputs.mean(axis=0, dtype=np.float64)
 
+    sets: list[MaskSet] = []
+    for which in (0, 1):
+        chosen = np.flatnonzero(half == which)
+        words = padded(bits.pack_runs(mask[chosen]))
+        bit = np.full(words.shape[1] * bits.WORD, -1, dtype=np.int64)
+        bit[: len(chosen)] = ids[chosen]
+        sets.append(MaskSet(words, bit))
+    own_sets = masks or (sets[0], sets[1])
+    fixed = fixed_share(own_sets, rates)
+
     def arm(which: int) -> Arm:
         rows = np.flatnonzero(half == which)
-        if masks is None:
-            words = padded(bits.pack_runs(mask[rows]))
-            bit = np.full(words.shape[1] * bits.WORD, -1, dtype=np.int64)
-            bit[: len(rows)] = ids[rows]
-            own = MaskSet(words, bit)
-        else:
-            own = masks[which]
+        own = own_sets[which]
         said = np.zeros((len(own.mask_id), outputs.shape[1]))
         said[: len(rows)] = values[rows]
         return Arm(
@@ -148,6 +190,7 @@ def arms_of(
             rates,
             lambda start, stop: said[:, start:stop],
             np.full(outputs.shape[1], -1, dtype=np.int64),
+            fixed,
         )
 
     return arm(0), arm(1)

@@ -38,7 +38,7 @@ class Half:
     rest : pair of (bit, target) float32
         Outputs of the block without the fit of the other half, centred; 0 where a run does not count.
     runs : pair of (target,) float64
-        Masks that count.
+        Masks that count, less one.
     zv, zu : pair of (bit, target) float32
         As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits.
     along : pair of (target, component) float64
@@ -68,6 +68,8 @@ class Half:
         self.used = [arm.used for arm in arms]
         self.columns = columns
         self.direction = np.asarray(direction, dtype=np.float32)
+        self._sums = self.direction.sum(axis=1, dtype=np.float64)
+        self._column_sums = np.ones(1) if columns is None else columns.sum(axis=0, dtype=np.float64)
         self.z, self.zg = [], []
         self._shared = arms[0].masks is arms[1].masks
         for i, arm in enumerate(arms):
@@ -97,6 +99,11 @@ class Half:
         values[~used] = 0
         return values
 
+    def coordinate_noise(self, i: int) -> Floats:
+        """Variance of one coordinate of an algorithm's datamodels, as this half measures it: (target,) float64."""
+        total = np.einsum("ij,ij->j", self.rest[i], self.rest[i], dtype=np.float64)
+        return np.asarray(total / self.runs[i] ** 2 * float(self.arms[i].spread.mean()))
+
     def load(self, part: slice, fits: Sequence[Any], threads: int) -> None:
         """Take up a block of targets, with the fits (target, train) of the other half."""
         norm = [np.sqrt(rowdot(fit, fit)) for fit in fits]
@@ -113,16 +120,19 @@ class Half:
         self.along, self.sketch, self.reference, self.apart = [], [], [], []
         # Inner products of fits: what is known of the coordinates beforehand.
         products = np.array([[norm[0] ** 2, inner], [inner, norm[1] ** 2]])
+        sums = np.array([np.asarray(fit.sum(axis=1), dtype=np.float64).ravel() for fit in fits])
         said: list[Singles] = []
         for i, arm in enumerate(self.arms):
             if i == 0 or not self._shared:
                 said = [sparse_products(arm.masks.words, fit, threads) for fit in fits]
             there = arm.there(part.start, part.stop)
             runs = np.broadcast_to(there.sum(axis=0), (part.stop - part.start,)).astype(np.float64)
-            runs = np.maximum(runs, 1.0)
             left = np.where(there, arm.outputs(part.start, part.stop) - said[i], 0.0)
-            rest = np.where(there, left - left.sum(axis=0) / runs, 0.0).astype(np.float32)
+            rest = np.where(there, left - left.sum(axis=0) / np.maximum(runs, 1), 0.0)
+            rest = rest.astype(np.float32)
             self.rest.append(rest)
+            # A covariance over so many masks has one degree of freedom less.
+            runs = np.maximum(runs - 1, 1.0)
             self.runs.append(runs)
             spread = arm.spread
             flat = float(spread.max(initial=0.0)) - float(spread.min(initial=0.0)) < 1e-9
@@ -139,10 +149,19 @@ class Half:
                     i, scaled[0] * x.astype(np.float32) + scaled[1] * y.astype(np.float32)
                 )
                 kept.append(z)
-                known = products[i, 0] * weights[name][0] + products[i, 1] * weights[name][1]
+                known = arm.expected(
+                    products[i, 0] * weights[name][0] + products[i, 1] * weights[name][1],
+                    sums[i],
+                    sums[0] * weights[name][0] + sums[1] * weights[name][1],
+                )
                 into.append((z * rest).sum(axis=0, dtype=np.float64) / runs + known)
-            self.along.append((rest.T @ self.z[i]) / runs[:, None] + fits[i] @ self.direction.T)
-            known = fits[i].toarray() if self.columns is None else fits[i] @ self.columns
+            own = sums[i][:, None]
+            known = arm.expected(fits[i] @ self.direction.T, own, self._sums)
+            self.along.append((rest.T @ self.z[i]) / runs[:, None] + known)
+            if self.columns is None:
+                known = arm.expected(fits[i].toarray(), own, np.ones(1))
+            else:
+                known = arm.expected(fits[i] @ self.columns, own, self._column_sums)
             self.sketch.append((rest.T @ self.zg[i]) / runs[:, None] + known)
 
 
@@ -177,3 +196,40 @@ def squares(
         a, b = influence[0][common[0]], influence[1][common[1]]
         total += 2 * np.einsum("ij,ij->j", a, b, dtype=np.float64)
     return np.maximum(total, 0.0)
+
+
+def studentised(
+    value: Floats,
+    influence: Sequence[NDArray[Any]],
+    common: tuple[NDArray[np.int64], NDArray[np.int64]],
+    used: Sequence[NDArray[np.bool_]],
+) -> tuple[Floats, Floats]:
+    """Standard errors of sums over masks, and sums over errors, as normal as can be made of them.
+
+    What a mask adds is a product, and products are skewed where their mean is not 0; with few masks that carries the ratio
+    beyond the normal distribution's tails. Hall's monotone cubic transformation (1992) takes the skewness out.
+
+    Parameters
+    ----------
+    value : (number,) float64
+        The sums.
+    influence : pair of (bit, number) arrays
+        What each mask adds to each, centred.
+    common : pair of (mask,) int64
+    used : pair of (bit,) bool
+
+    Returns
+    -------
+    error, z : (number,) float64
+        z is NaN where nothing varies.
+    """
+    error = np.sqrt(squares(influence, common, used))
+    third = sum(np.einsum("ij,ij,ij->j", one, one, one, dtype=np.float64) for one in influence)
+    if len(common[0]):
+        a, b = influence[0][common[0]], influence[1][common[1]]
+        third += 3 * np.einsum("ij,ij,ij->j", a, b, a + b, dtype=np.float64)
+    known = error > 0
+    safe = np.where(known, error, 1.0)
+    skew, t = np.asarray(third) / safe**3, value / safe
+    z = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+    return error, np.where(known, z, np.nan)

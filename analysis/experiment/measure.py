@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.experiment.arms import Arm, Halves
-from dmstore.analysis.experiment.halves import Half, squares
+from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
 
@@ -48,7 +48,7 @@ class Directions:
 
     Attributes
     ----------
-    statistic, error : (component,) float64
+    statistic, error, z : (component,) float64
         Of the difference; 0 on average where the two algorithms use the same features, up to a scale for each target.
     scale : (component,) float64
         What makes a mean coordinate of unit datamodels of the statistic.
@@ -60,6 +60,7 @@ class Directions:
 
     statistic: Floats
     error: Floats
+    z: Floats
     scale: Floats
     energy: Floats
     effect: Floats
@@ -76,18 +77,17 @@ class Measured:
         Proposed by half 0 and by half 1.
     similarity : Similarity
         Of each target and of each group of targets.
-    contrast, contrast_error : (half, target) float64
-        Determinant of each target: 0 on average where its datamodels are the same up to a scale, else positive.
-    group_contrast, group_contrast_error : (half, group) float64
-        Sums of them.
+    target_z : (half, target) float64
+        Determinant of each target over its error: 0 on average where its datamodels are the same up to a scale, else
+        positive.
+    group_z : (half, group) float64
+        Of sums of determinants.
     """
 
     directions: tuple[Directions, Directions]
     similarity: Similarity
-    contrast: Floats
-    contrast_error: Floats
-    group_contrast: Floats
-    group_contrast_error: Floats
+    target_z: Floats
+    group_z: Floats
 
 
 @dataclass
@@ -143,7 +143,7 @@ def measure(
     halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction) for m in (0, 1)]
     count = len(proposals[0].direction)
     sums = [_empty(half, count, groups.shape[1]) for half in halves]
-    contrast, contrast_error = np.zeros((2, targets)), np.zeros((2, targets))
+    target_z = np.full((2, targets), np.nan)
     similarity = Similarity.empty(targets, groups.shape[1], halves)
     for start in range(0, targets, _BLOCK):
         part = slice(start, min(start + _BLOCK, targets))
@@ -154,23 +154,17 @@ def measure(
         for m, half in enumerate(halves):
             weight = np.nan_to_num(proposals[1 - m].weight[:, part].astype(np.float64)).T
             _add_directions(sums[m], half, weight, lam)
-            contrast[m, part], contrast_error[m, part] = _add_targets(sums[m], half, groups[part])
+            target_z[m, part] = _add_targets(sums[m], half, groups[part])
         if progress:
             progress(part.stop, targets)
     made = tuple(_finish(sums[1 - h], halves[1 - h], similarity) for h in (0, 1))
-    errors = [
-        squares(s.group_influence, half.common, half.used)
-        for s, half in zip(sums, halves, strict=True)
+    group_z = [
+        studentised(one.groups, one.group_influence, half.common, half.used)[1]
+        for one, half in zip(sums, halves, strict=True)
     ]
     # Rows are the half that proposed, as in `directions`.
-    turned = slice(None, None, -1)
     return Measured(
-        (made[0], made[1]),
-        similarity.finish(halves),
-        contrast[turned],
-        contrast_error[turned],
-        np.array([one.groups for one in sums])[turned],
-        np.sqrt(errors)[turned],
+        (made[0], made[1]), similarity.finish(halves), target_z[::-1], np.array(group_z[::-1])
     )
 
 
@@ -220,8 +214,8 @@ def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> Non
         ).sum(axis=0, dtype=np.float64)
 
 
-def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """The determinant of each target of a block with its error; adds those of the groups."""
+def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> Floats:
+    """The determinant of each target of a block over its error; adds those of the groups."""
     (a, b), (p, q) = half.apart, half.reference
     scale = half.inverse
     value = scale * (a * q - b * p)
@@ -242,7 +236,7 @@ def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> tuple[Fl
     for i, part in enumerate(parts):
         sums.group_influence[i] += part @ member
     sums.groups += value @ groups
-    return value, np.sqrt(squares(parts, half.common, half.used))
+    return studentised(value, parts, half.common, half.used)[1]
 
 
 def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
@@ -253,9 +247,12 @@ def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
         for i, one in enumerate(sums.effects)
     ]
     influence = [half.centred(i, one) for i, one in enumerate(sums.influence)]
+    statistic = sums.statistic - sums.own
+    error, z = studentised(statistic, influence, half.common, half.used)
     return Directions(
-        sums.statistic - sums.own,
-        np.sqrt(squares(influence, half.common, half.used)),
+        statistic,
+        error,
+        z,
         scale,
         sums.energy / np.maximum(similarity.total, 1e-300)[:, None],
         sums.effect / total,

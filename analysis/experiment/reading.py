@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm, Halves, MaskSet, check_enough
+from dmstore.analysis.experiment.arms import Arm, Halves, MaskSet, check_enough, fixed_share
 from dmstore.errors import InputError
 from dmstore.regression.fitting.fit_document import pinned
 from dmstore.regression.fitting.run_groups import RowGroups
@@ -160,7 +160,8 @@ def read_arms(
             kept.append((mine, masks))
         rate = _rate(mine.algorithm, masks)
         unit = study.target_train(mine.algorithm.target_set)
-        arms = tuple(_arm(mine, h, masks[h], rate, unit) for h in (0, 1))
+        fixed = 1.0 if mine.algorithm.planned else fixed_share(tuple(masks), rate)
+        arms = tuple(_arm(mine, h, masks[h], rate, unit, fixed) for h in (0, 1))
         made[place] = (arms[0], arms[1])
         check_enough(made[place], mine.algorithm.name)
     return [made[k] for k in range(len(rows))]
@@ -174,13 +175,18 @@ def _among(mine: _Rows, other: _Rows) -> bool:
 
 
 def _arm(
-    rows: _Rows, half: int, masks: MaskSet, rate: NDArray[np.float64], unit: NDArray[np.int64]
+    rows: _Rows,
+    half: int,
+    masks: MaskSet,
+    rate: NDArray[np.float64],
+    unit: NDArray[np.int64],
+    fixed: float,
 ) -> Arm:
     order = np.argsort(masks.mask_id, kind="stable")
     bit = order[np.searchsorted(masks.mask_id, rows.ids[half], sorter=order)]
     used = np.zeros(len(masks.mask_id), dtype=bool)
     used[bit] = True
-    return Arm(masks, used, rate, rows.outputs(half, bit, len(used)), unit)
+    return Arm(masks, used, rate, rows.outputs(half, bit, len(used)), unit, fixed)
 
 
 def _rate(algorithm: Algorithm, masks: list[MaskSet]) -> NDArray[np.float64]:

@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from dmstore.analysis.experiment.halves import Half, squares
 
 Floats = NDArray[np.float64]
-# A squared length below so many of its errors is held to be so long.
+Singles = NDArray[np.float32]
+# A squared length below so many of its errors is too weak to divide by.
 _FLOOR = 4.0
+# Sums over the targets of a group: cosines of strong targets and how many they are; of weak ones, each over the product
+# of its two lengths, the inner product and both squared lengths.
+_COSINES, _STRONG, _INNER, _SQUARE_A, _SQUARE_B = range(5)
 
 
 @dataclass
@@ -30,7 +34,7 @@ class Similarity:
     group, group_error : (group,) float64
         Of groups of targets: a ratio of sums in which weak targets count for less.
     total : (2,) float64
-        Sum over all targets of squared lengths, in units of what each is divided by.
+        Sum over all targets of squared lengths, each over what it is held to be at least.
     """
 
     square: Floats
@@ -41,13 +45,15 @@ class Similarity:
     group: Floats
     group_error: Floats
     total: Floats
-    sums: Floats
-    influence: list[list[list[Floats]]]
+    _sums: Floats
+    # By half and algorithm, what each mask adds to the cosines or inner products, and to its own squares, of each group.
+    _influence: list[list[list[Floats]]]
+    # What the variances of these count twice.
+    _twice: Floats
 
     @classmethod
     def empty(cls, targets: int, groups: int, halves: Sequence[Half]) -> Similarity:
         """Before any block is added."""
-        nothing = np.full(targets, np.nan)
         made = [
             [[np.zeros((len(used), groups)) for _ in range(2)] for used in half.used]
             for half in halves
@@ -56,32 +62,49 @@ class Similarity:
             np.zeros((2, targets)),
             np.zeros((2, targets)),
             np.zeros(targets),
-            nothing.copy(),
-            nothing.copy(),
+            np.full(targets, np.nan),
+            np.full(targets, np.nan),
             np.full(groups, np.nan),
             np.full(groups, np.nan),
             np.zeros(2),
-            np.zeros((3, groups)),
+            np.zeros((5, groups)),
             made,
+            np.zeros((3, groups)),
         )
 
     def finish(self, halves: Sequence[Half]) -> Similarity:
         """Cosines of groups, from sums over all blocks."""
-        number, a, b = self.sums
-        valid = (a > 0) & (b > 0)
-        root = np.sqrt(np.where(valid, a * b, 1.0))
-        self.group = np.where(valid, number / root, np.nan)
-        variance = np.zeros(len(self.group))
-        for half, kept in zip(halves, self.influence, strict=True):
-            parts = []
-            for i, (over, length) in enumerate(kept):
-                own = self.sums[1 + i]
-                safe = np.where(valid, own, 1.0)
-                part = over / root - 0.5 * self.group * length / safe
-                parts.append(half.centred(i, np.nan_to_num(part)))
+        s = self._sums
+        weak = (s[_SQUARE_A] > 0) & (s[_SQUARE_B] > 0)
+        root = np.sqrt(np.where(weak, s[_SQUARE_A] * s[_SQUARE_B], 0.0))
+        whole = s[_STRONG] + root
+        valid = whole > 0
+        whole = np.where(valid, whole, 1.0)
+        value = (s[_COSINES] + np.where(weak, s[_INNER], 0.0)) / whole
+        slope = [
+            np.where(weak, -0.5 * value * root / np.where(weak, s[place], 1.0), 0.0)
+            for place in (_SQUARE_A, _SQUARE_B)
+        ]
+        variance = np.zeros(len(value))
+        for half, kept in zip(halves, self._influence, strict=True):
+            parts = [
+                half.centred(i, (over + slope[i] * length) / whole)
+                for i, (over, length) in enumerate(kept)
+            ]
             variance += squares(parts, half.common, half.used)
+        twice = self._twice[0] + slope[0] ** 2 * self._twice[1] + slope[1] ** 2 * self._twice[2]
+        variance = np.maximum(variance - twice / whole**2, 0.25 * variance)
+        self.group = np.where(valid, value, np.nan)
         self.group_error = np.where(valid, np.sqrt(variance), np.nan)
         return self
+
+
+@dataclass(frozen=True)
+class _Adds:
+    """What each mask of one half and one algorithm adds: to the inner products, and to its own squared lengths."""
+
+    inner: Singles
+    square: Singles
 
 
 def block_similarity(
@@ -97,80 +120,90 @@ def block_similarity(
     s = [[half.sketch[i] for i in (0, 1)] for half in halves]
     square = np.array([(s[0][i] * s[1][i]).sum(axis=1) for i in (0, 1)])
     inner = ((s[0][0] * s[1][1]).sum(axis=1) + (s[1][0] * s[0][1]).sum(axis=1)) / 2
-    # What each mask adds: [half][algorithm] of the inner product and of its own square.
-    adds: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = []
-    for m, half in enumerate(halves):
-        there = []
-        for i in (0, 1):
-            rest = half.rest[i] / half.runs[i].astype(np.float32)
-            others = s[1 - m]
-            over = 0.5 * rest * (half.zg[i] @ others[1 - i].T.astype(np.float32))
-            length = rest * (half.zg[i] @ others[i].T.astype(np.float32))
-            there.append((half.centred(i, over), half.centred(i, length)))
-        adds.append(there)
+    adds = [[_adds(half, s[1 - m], i) for i in (0, 1)] for m, half in enumerate(halves)]
+    # Products of the noise of both halves, which the influence of either half counts.
+    noise = np.array([[half.coordinate_noise(i) for i in (0, 1)] for half in halves])
+    train = halves[0].arms[0].masks.train
+    twice = [
+        0.25 * train * (noise[1, 0] * noise[0, 1] + noise[0, 0] * noise[1, 1]),
+        *(train * noise[1, i] * noise[0, i] for i in (0, 1)),
+    ]
     variance = np.array(
         [
-            sum(squares([adds[m][i][1]], None, [half.used[i]]) for m, half in enumerate(halves))
+            sum(squares([adds[m][i].square], None, [half.used[i]]) for m, half in enumerate(halves))
             for i in (0, 1)
         ]
     )
+    variance = np.maximum(variance - np.array(twice[1:]), 0.25 * variance)
     error = np.sqrt(variance)
-    strong = square > _FLOOR * error
-    lam2 = np.maximum(square, _FLOOR * error)
-    lam2 = np.where(lam2 > 0, lam2, np.inf)
-    lam = np.sqrt(lam2)
-    over = inner / (lam[0] * lam[1])
-    slope = [
-        np.where(strong[i], -0.5 * over / np.where(strong[i], square[i], 1.0), 0.0) for i in (0, 1)
-    ]
-    weak = [np.where(strong[i], 0.0, 1 / lam2[i]) for i in (0, 1)]
-    both = strong[0] & strong[1]
-    spread = np.zeros(inner.shape)
-    bias = np.zeros(inner.shape)
+    strong = (square > _FLOOR * error).all(axis=0)
+    held = np.maximum(square, _FLOOR * error)
+    lam = np.sqrt(np.where(held > 0, held, np.inf))
+    scale = 1 / (lam[0] * lam[1])
+    value = inner * scale
+    slope = [np.where(strong, -0.5 * value / np.where(strong, one, 1.0), 0.0) for one in square]
+    spread, bias = np.zeros(inner.shape), np.zeros(inner.shape)
+    member = groups.astype(np.float32)
     for m, half in enumerate(halves):
         parts = []
         for i in (0, 1):
-            a, b = adds[m][i]
-            first = (1 / (lam[0] * lam[1])).astype(np.float32)
-            part_ = a * first + b * slope[i].astype(np.float32)
-            parts.append(part_)
-            result.influence[m][i][0] += part_ @ groups.astype(np.float32)
-            result.influence[m][i][1] += (b * weak[i].astype(np.float32)) @ groups.astype(
-                np.float32
-            )
+            one = adds[m][i]
+            moved = one.inner * scale.astype(np.float32) + one.square * slope[i].astype(np.float32)
+            parts.append(moved)
+            result._influence[m][i][0] += moved @ member
+            own = one.square * np.where(strong, 0.0, scale).astype(np.float32)
+            result._influence[m][i][1] += own @ member
         spread += squares(parts, half.common, half.used)
-        bias += _curvature(adds[m], half, inner, square, both)
-    over = np.where(both, over - bias, over)
+        bias += _curvature(adds[m], half, inner, square, strong)
+    both = scale**2 * twice[0] + slope[0] ** 2 * twice[1] + slope[1] ** 2 * twice[2]
+    spread = np.maximum(spread - both, 0.25 * spread)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        safe = np.where(strong, square, 1.0)
+        bias -= np.where(
+            strong, 0.375 * value * (twice[1] / safe[0] ** 2 + twice[2] / safe[1] ** 2), 0
+        )
+    value = np.where(strong, value - bias, value)
     result.square[:, part], result.square_error[:, part] = square, error
     result.inner[part] = inner
-    result.cosine[part] = np.where(both, over, np.nan)
-    result.error[part] = np.where(both, np.sqrt(spread), np.nan)
-    lengths = np.where(strong, 1.0, square / lam2)
-    result.total += lengths.sum(axis=1)
-    result.sums += np.stack([over, lengths[0], lengths[1]]) @ groups
+    result.cosine[part] = np.where(strong, value, np.nan)
+    result.error[part] = np.where(strong, np.sqrt(spread), np.nan)
+    result.total += (square / lam**2).sum(axis=1)
+    rows = [
+        np.where(strong, value, 0.0),
+        strong.astype(np.float64),
+        *(np.where(strong, 0.0, one * scale) for one in (inner, *square)),
+    ]
+    result._sums += np.stack(rows) @ groups
+    result._twice[0] += both @ groups
+    weak = np.where(strong, 0.0, scale**2)
+    result._twice[1:] += np.stack([weak * twice[1], weak * twice[2]]) @ groups
     return np.asarray(lam)
 
 
+def _adds(half: Half, others: list[Floats], i: int) -> _Adds:
+    """What one half's masks of one algorithm add, given what the other half says."""
+    rest = half.rest[i] / half.runs[i].astype(np.float32)
+    inner = 0.5 * rest * (half.zg[i] @ others[1 - i].T.astype(np.float32))
+    square = rest * (half.zg[i] @ others[i].T.astype(np.float32))
+    return _Adds(half.centred(i, inner), half.centred(i, square))
+
+
 def _curvature(
-    adds: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
-    half: Half,
-    inner: Floats,
-    square: Floats,
-    both: NDArray[np.bool_],
+    adds: list[_Adds], half: Half, inner: Floats, square: Floats, strong: NDArray[np.bool_]
 ) -> Floats:
     """By how much noise in the lengths moves a cosine on average, to second order: (target,) float64."""
-    a, b = np.where(both, square[0], 1.0), np.where(both, square[1], 1.0)
-    value = inner / np.sqrt(a * b)
+    a, b = np.where(strong, square[0], 1.0), np.where(strong, square[1], 1.0)
+    inverse = 1 / np.sqrt(a * b)
+    value = inner * inverse
 
-    def covariance(x: NDArray[np.float32], y: NDArray[np.float32]) -> Floats:
+    def covariance(x: Singles, y: Singles) -> Floats:
         return np.asarray(np.einsum("ij,ij->j", x, y, dtype=np.float64))
 
-    (na, da), (nb, db) = adds
+    (na, da), (nb, db) = ((one.inner, one.square) for one in adds)
     ia, ib = half.common
-    inverse = 1 / np.sqrt(a * b)
     total = 0.375 * value * (covariance(da, da) / a**2 + covariance(db, db) / b**2)
     total -= 0.5 * inverse * (covariance(na, da) / a + covariance(nb, db) / b)
     if len(ia):
         total += 0.25 * value * covariance(da[ia], db[ib]) / (a * b)
         total -= 0.5 * inverse * (covariance(nb[ib], da[ia]) / a + covariance(na[ia], db[ib]) / b)
-    return np.asarray(np.where(both, total, 0.0))
+    return np.asarray(np.where(strong, total, 0.0))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dmstore.analysis.comparison.answer import Answer, DirectionClaim, answer
+from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, answer
+from dmstore.analysis.comparison.groups import ALL
 from dmstore.analysis.comparison.modeldiff import likeness, rank
-from dmstore.analysis.comparison.sentences import difference, rate, share
+from dmstore.analysis.comparison.sentences import difference, ends, named, number, rate, share
 
 # Below this share of the other algorithm's, a direction is one's own.
 _LESS = 0.5
@@ -52,34 +53,37 @@ def headline(
 
 def _measured(said: Answer, names: list[str], about: dict[str, str]) -> list[str]:
     claimed = [one for one in said.directions if one.beyond]
-    sentences = []
-    if claimed:
-        best = [
-            min(own, key=lambda one: (one.q, -one.estimate))
-            for name in names
-            if (own := [one for one in claimed if one.algorithm == name])
-        ]
-        sentences += [_claim(one, names, about) for one in best]
-        if len(claimed) > len(best):
-            sentences.append(f"In all {len(claimed)} directions are beyond chance.")
-    else:
-        sentences.append(difference(said))
-    groups = [one for one in said.groups if one.beyond and one.group != "all targets"]
+    groups = [one for one in said.groups if one.beyond and one.group != ALL]
+    if not said.similarity:
+        return ["Their datamodels are too weak to be compared with these runs.", difference(said)]
+    whole = said.similarity
+    if not said.differs:
+        return [difference(said), f"Over all targets {_alike(whole)}."]
     if groups:
         one = groups[0]
-        sentences.append(
-            f"They are least alike on {one.group}, with a similarity of {one.similarity.estimate:.2f} "
-            f"({one.similarity.low:.2f} to {one.similarity.high:.2f}, {rate(one.q)})."
-        )
-    if said.similarity:
-        s = said.similarity
-        sentences.append(
-            f"Over all targets the similarity of their datamodels, with noise taken out, is {s.estimate:.2f} "
-            f"({s.low:.2f} to {s.high:.2f}); 1 means the same up to a scale."
+        s = one.similarity
+        first = (
+            f"{names[0]} and {names[1]} differ most on {named(one)}: there {_alike(s)}; "
+            f"over all targets it is {number(whole.estimate, whole)}."
         )
     else:
-        sentences.append("Their datamodels are too weak to be compared with these runs.")
-    return sentences
+        first = f"{names[0]} and {names[1]} differ: over all targets {_alike(whole)}."
+    best = [
+        min(own, key=lambda one: (one.q, -one.estimate))
+        for name in names
+        if (own := [one for one in claimed if one.algorithm == name])
+    ]
+    more = (
+        f"In all {len(claimed)} directions are beyond chance." if len(claimed) > len(best) else ""
+    )
+    return [first, *(_claim(one, names, about) for one in best), more]
+
+
+def _alike(value: Estimate) -> str:
+    return (
+        f"the similarity of their datamodels with noise taken out is {number(value.estimate, value)} ({ends(value)}), "
+        f"where 1 means the same up to a scale"
+    )
 
 
 def _claim(one: DirectionClaim, names: list[str], about: dict[str, str]) -> str:

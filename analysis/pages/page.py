@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.analysis.comparison.answer import DirectionClaim, answer
 from dmstore.analysis.comparison.modeldiff import rank
-from dmstore.analysis.comparison.sentences import interval, rate, share
+from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.pages import fit_plot, plot
 from dmstore.analysis.pages.headline import headline
 from dmstore.errors import MissingDependencyError
@@ -181,7 +181,7 @@ def _groups(comparison: xr.Dataset) -> list[dict[str, Any]]:
     """Groups of targets, those beyond chance first, the least alike first."""
     return [
         {
-            "name": one.group,
+            "name": named(one),
             "targets": one.targets,
             "similarity": interval(one.similarity),
             "q": rate(one.q),
