@@ -99,6 +99,12 @@ class Half:
         values[~used] = 0
         return values
 
+    def sketch_error(self, cosine: Floats) -> Floats:
+        """Standard error of cosines that were taken on a sketch; 0 where all train units were taken."""
+        if self.columns is None:
+            return np.zeros_like(cosine)
+        return np.asarray(np.maximum(1 - cosine**2, 0.0) / np.sqrt(self.columns.shape[1]))
+
     def coordinate_noise(self, i: int) -> Floats:
         """Variance of one coordinate of an algorithm's datamodels, as this half measures it: (target,) float64."""
         total = np.einsum("ij,ij->j", self.rest[i], self.rest[i], dtype=np.float64)

@@ -95,6 +95,7 @@ class Similarity:
         twice = self._twice[0] + slope[0] ** 2 * self._twice[1] + slope[1] ** 2 * self._twice[2]
         variance = np.maximum(variance - twice / whole**2, 0.25 * variance)
         self.group = np.where(valid, value, np.nan)
+        variance += halves[0].sketch_error(value) ** 2
         self.group_error = np.where(valid, np.sqrt(variance), np.nan)
         return self
 
@@ -166,6 +167,7 @@ def block_similarity(
     result.square[:, part], result.square_error[:, part] = square, error
     result.inner[part] = inner
     result.cosine[part] = np.where(strong, value, np.nan)
+    spread += halves[0].sketch_error(value) ** 2
     result.error[part] = np.where(strong, np.sqrt(spread), np.nan)
     result.total += (square / lam**2).sum(axis=1)
     rows = [
