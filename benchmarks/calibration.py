@@ -24,7 +24,9 @@ FEATURES = 40
 ESTIMATES = {"good": 0.7, "as good": 0.7, "worse": 1.0}
 # Targets, masks, noise of each target and noise common to targets, as shares of the signal.
 LDS = (
-    *((20, masks, 1.0, 0.0) for masks in (10, 20, 60, 200)),
+    (1, 10, 1.0, 0.0),
+    *((20, masks, 1.0, 0.0) for masks in (5, 8, 10, 20, 60, 200)),
+    *((20, 10, *noise) for noise in ((0.3, 0.0), (3.0, 0.0), (1.0, 3.0))),
     *((200, masks, 1.0, 0.0) for masks in (20, 60, 200)),
     *((200, 60, *noise) for noise in ((0.3, 0.0), (1.0, 1.0), (3.0, 0.0))),
 )
@@ -126,7 +128,7 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run(size: str = "small") -> dict[str, Any]:
-    studies = {"small": 100, "medium": 300, "paper": 1000}[size]
+    studies = {"small": 100, "medium": 500, "paper": 1000}[size]
     lines, result = [], {}
     with blas_threads(1):
         for setting in LDS:

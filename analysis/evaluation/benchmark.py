@@ -14,7 +14,6 @@ from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.baselines import NAMES
 from dmstore.analysis.evaluation.baselines import baselines as predict_baselines
 from dmstore.analysis.evaluation.eval_runs import FEWEST, Truth, mse, predict, read_truth
-from dmstore.analysis.evaluation.plain_numbers import mean, median, number
 from dmstore.analysis.evaluation.score_matrix import Scores, distinct, read_scores
 from dmstore.core.given import seed_of, threads_of
 from dmstore.core.progress import Progress
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 FIT = "fit"
 TURNED = "turned"
 # Not "method": that is a parameter of xarray's `sel`.
-_DIM = "predictor"
+DIM = "predictor"
 _PER_TARGET = ("lds", "lds_low", "lds_high", "kendall", "pearson", "r2", "mse")
-_PER_METHOD = ("mean_lds", "mean_lds_low", "mean_lds_high", "gap", "gap_low", "gap_high")
+PER_METHOD = ("mean_lds", "mean_lds_low", "mean_lds_high", "gap", "gap_low", "gap_high")
 
 
 @dataclass(frozen=True)
@@ -361,21 +360,21 @@ def judge(methods: Sequence[Method], truth: Truth, resamples: int, random_state:
     text = {"kind": "kind", "seen": "seen", "about": "about"}
     return xr.Dataset(
         {
-            **{name: ((_DIM, "target"), values) for name, values in per_target.items()},
+            **{name: ((DIM, "target"), values) for name, values in per_target.items()},
             "ceiling": ("target", truth.ceiling(random_state)),
             **{
-                name: (_DIM, summary.get(name, np.full(len(methods), np.nan)))
-                for name in _PER_METHOD
+                name: (DIM, summary.get(name, np.full(len(methods), np.nan))) for name in PER_METHOD
             },
-            "runs": (_DIM, np.array([method.runs for method in methods], dtype=float)),
+            "runs": (DIM, np.array([method.runs for method in methods], dtype=float)),
         },
         coords={
-            _DIM: np.array([method.name for method in methods], dtype=str),
+            DIM: np.array([method.name for method in methods], dtype=str),
             **{
-                name: (_DIM, np.array([getattr(m, source) for m in methods], dtype=str))
+                name: (DIM, np.array([getattr(m, source) for m in methods], dtype=str))
                 for name, source in text.items()
             },
         },
+        attrs={"fewest_masks": fewest},
     )
 
 
@@ -406,23 +405,24 @@ def _judge_some(
         total = weight[:, used].sum(axis=1, keepdims=True)
         weight = np.where(total > 0, weight[:, used] / np.where(total > 0, total, 1), 0.0)
     ranked = rank_statistics.ranks(outputs)
-    spread = rank_statistics.spread(weight, ranked)
     for row, method in enumerate(methods):
         predicted = method.predicted[columns][:, used]
         # A target without a datamodel has no bias: nothing is predicted, so there is nothing to rank.
         silent = ~np.isfinite(predicted).all(axis=1)
         predicted[silent] = 0.0
         own = rank_statistics.ranks(predicted)
-        draws = rank_statistics.resampled(weight, own, ranked, spread)
+        moves = rank_statistics.influence(own, ranked)
         lds = rank_statistics.pearson(own, ranked)
         tau = rank_statistics.kendall(predicted, outputs)
         more = rank_statistics.few_masks(lds, tau, outputs.shape[1])
-        low, high = rank_statistics.interval(draws, lds, masks=outputs.shape[1], shift=more)
+        low, high = rank_statistics.interval(
+            weight @ moves.T, lds, masks=outputs.shape[1], shift=more
+        )
         shift[row, columns] = more
         figures = {
             "lds": lds,
-            "lds_low": np.maximum(low, -1),
-            "lds_high": np.minimum(high, 1),
+            "lds_low": low,
+            "lds_high": high,
             "kendall": tau,
             "pearson": rank_statistics.pearson(predicted, outputs),
         }
@@ -432,7 +432,7 @@ def _judge_some(
             figures |= {"mse": error, "r2": 1 - error / outputs.var(axis=1)}
         for name, values in figures.items():
             per_target[name][row, columns] = values
-        sums[:, row] += weight @ rank_statistics.influence(own, ranked).sum(axis=0)
+        sums[:, row] += weight @ moves.sum(axis=0)
     return len(columns), sums
 
 
@@ -446,75 +446,12 @@ def _means(
     """Mean LDS over targets and how far the first fit is ahead, with intervals."""
     point, more = np.nanmean(lds, axis=1), np.nanmean(shift, axis=1)
     low, high = rank_statistics.interval(draws, point, masks=masks, shift=more)
-    means = {
-        "mean_lds": point,
-        "mean_lds_low": np.maximum(low, -1),
-        "mean_lds_high": np.minimum(high, 1),
-    }
+    means = {"mean_lds": point, "mean_lds_low": low, "mean_lds_high": high}
     fits = [row for row, method in enumerate(methods) if method.kind == "fit"]
     if fits:
         ahead = draws[:, fits[:1]] - draws
         gap = point[fits[0]] - point
         lacks = more[fits[0]] - more
-        low, high = rank_statistics.interval(ahead, gap, masks=masks, shift=lacks)
+        low, high = rank_statistics.interval(ahead, gap, masks=masks, shift=lacks, difference=True)
         means |= {"gap": gap, "gap_low": low, "gap_high": high}
     return means
-
-
-def _note(entry: dict[str, Any], about: str, orientation: str) -> str:
-    """What is to be said of the sign of a method's scores; empty where nothing is."""
-    if about.startswith(TURNED):
-        return about
-    against = entry["kind"] == "scores" and entry["lds_high"] is not None and entry["lds_high"] < 0
-    if against and is_worse(orientation):
-        return "negative, as a larger output is a worse one: if larger scores mean better models, say so with --larger better"
-    if against:
-        return "negative: its scores say the reverse of what models do; is their sign that of another tool?"
-    return ""
-
-
-def summarise(result: xr.Dataset) -> dict[str, Any]:
-    """The table of a benchmark as plain numbers; None where a figure is not known.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        From :func:`benchmark`.
-
-    Returns
-    -------
-    dict
-        ``methods``: a list, best mean LDS first, of ``method``, ``kind``, ``lds``, ``lds_low``,
-        ``lds_high`` (mean over targets), ``lds_median``, medians over targets ``kendall``,
-        ``pearson``, ``r2``, ``mse``, further ``gap``, ``gap_low``, ``gap_high``, ``runs``,
-        ``seen`` and ``note`` (of the sign of its scores); ``ceiling`` (mean over targets) and ``ceiling_targets`` that it is of;
-        ``eval_runs``, ``eval_masks``, ``repeated_masks``, ``on_fitted_runs``, ``targets``.
-    """
-    methods = []
-    for row in range(result.sizes[_DIM]):
-        one = result.isel({_DIM: row})
-        entry: dict[str, Any] = {
-            "method": str(one[_DIM].item()),
-            "kind": str(one["kind"].item()),
-        }
-        for short, name in zip(("lds", "lds_low", "lds_high"), _PER_METHOD[:3], strict=True):
-            entry[short] = number(one[name].item())
-        entry["lds_median"] = median(one["lds"].values)
-        entry |= {k: median(one[k].values) for k in ("kendall", "pearson", "r2", "mse")}
-        entry |= {k: number(one[k].item()) for k in _PER_METHOD[3:]}
-        runs = one["runs"].item()
-        entry |= {"runs": int(runs) if np.isfinite(runs) else None, "seen": str(one["seen"].item())}
-        entry["note"] = _note(entry, str(one["about"].item()), result.attrs.get("orientation", ""))
-        methods.append(entry)
-    methods.sort(key=lambda entry: -np.inf if entry["lds"] is None else entry["lds"], reverse=True)
-    ceiling = result["ceiling"].values
-    return {
-        "methods": methods,
-        "ceiling": mean(ceiling),
-        "ceiling_targets": int(np.isfinite(ceiling).sum()),
-        **{
-            k: int(result.attrs.get(k, 0))
-            for k in ("eval_runs", "eval_masks", "repeated_masks", "on_fitted_runs", "all_runs")
-        },
-        "targets": int(np.isfinite(result["lds"].values).any(axis=0).sum()),
-    }

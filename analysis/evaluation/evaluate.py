@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmstore import provenance
-from dmstore.analysis.evaluation.benchmark import FIT, benchmark, summarise
+from dmstore.analysis.evaluation.benchmark import FIT, benchmark
+from dmstore.analysis.evaluation.benchmark_summary import summarise
 from dmstore.analysis.evaluation.plain_numbers import median
 from dmstore.errors import StorageError
 from dmstore.schema.documents import dump_document, load_document

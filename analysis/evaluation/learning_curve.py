@@ -306,7 +306,7 @@ def _judged(
             low, high = rank_statistics.interval(
                 sample, point, masks=len(truth.mask), shift=more.mean()
             )
-            mean[:, row] = [point, max(low, -1), min(high, 1)]
+            mean[:, row] = [point, low, high]
     unit = np.array([one["weight"] for one in fits], dtype=np.float32)
     # Rows of length 1 or 0: outputs may be so large or small that float32 does not hold their squares.
     largest = np.abs(unit).max(axis=2, initial=0.0, keepdims=True)

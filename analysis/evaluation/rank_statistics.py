@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# With fewer masks than these an interval is made with the steeper of two slopes.
+_STEEP = 8
 # Pairs inside a block of this many are compared one by one, which is faster than sorting them.
 _BLOCK = 16
 
@@ -108,47 +110,10 @@ def resampling(masks: int, resamples: int, random_state: int) -> NDArray[np.floa
     return draw.multinomial(masks, np.full(masks, 1 / masks), resamples) / masks
 
 
-def spread(
-    weight: NDArray[np.float64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each row under each resample: (resample, target) both."""
-    mean = weight @ values.T
-    return mean, np.maximum(weight @ (values**2).T - mean**2, 0)
-
-
-def resampled(
-    weight: NDArray[np.float64],
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    spread_b: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> NDArray[np.float64]:
-    """Correlation of rows under each resample of the masks.
-
-    Parameters
-    ----------
-    weight : (resample, mask) float64
-        From :func:`resampling`.
-    a, b : (target, mask) float64
-        Ranks of the whole sample (:func:`ranks`). They are kept: ranking a resample again would
-        count its ties as noise.
-    spread_b : pair, optional
-        ``spread(weight, b)``, where it is known.
-
-    Returns
-    -------
-    (resample, target) float64
-    """
-    mean_a, variance_a = spread(weight, a)
-    mean_b, variance_b = spread(weight, b) if spread_b is None else spread_b
-    covariance = weight @ (a * b).T - mean_a * mean_b
-    # Ranks are multiples of 1/2, so that a variance this small is rounding of none.
-    return _ratio(covariance, np.sqrt(variance_a * variance_b), least=1e-9)
-
-
 def influence(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far each mask moves the Spearman correlation of a row: what its interval over fresh masks spreads by.
 
-    A mask counts by its own ranks and by the ranks of others that it moves; bootstrap draws with ranks kept
+    A mask counts by its own ranks and by the ranks of others that it moves; resamples with ranks kept
     leave out the latter, and spread 3 to 8 % too little (``python -m benchmarks calibration``).
 
     Parameters
@@ -223,8 +188,14 @@ def interval(
     *,
     masks: int | None = None,
     shift: NDArray[np.float64] | float = 0.0,
+    difference: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """95 % bootstrap interval of correlations, or of means or differences of them, over fresh masks.
+
+    Correlations spread less the nearer they are to 1 or -1. So their interval is made on Fisher's scale, artanh, where the
+    spread depends little on the correlation (Fisher 1921), with the slope of that scale in the middle between these masks'
+    correlation and that of very many. Simulated single targets with 8 and 10 masks were covered 84 to 93 % with the slope at the
+    one, 96 to 99 % at the other, 92 to 96 % in the middle (on no such scale: 83 to 93 %). With fewer masks the steeper one is taken.
 
     Parameters
     ----------
@@ -237,6 +208,8 @@ def interval(
     shift : (...) float64
         What the correlation of these masks lacks (:func:`few_masks`). Resampling has a bias of its own: the
         draws are shifted to have the mean ``point + shift``.
+    difference : bool
+        Whether these are differences, which have no such scale.
 
     Returns
     -------
@@ -250,7 +223,17 @@ def interval(
     if masks is not None:
         wider = float(np.sqrt(masks / (masks - 1)) * t.ppf(0.975, masks - 1) / norm.ppf(0.975))
     centre = point + shift
-    return np.minimum(centre + wider * low, point), np.maximum(centre + wider * high, point)
+    low, high = wider * low, wider * high
+    if difference:
+        return np.minimum(centre + low, point), np.maximum(centre + high, point)
+    # Of few masks a correlation has few values: the steps between them are no smaller than that.
+    limit = 1 - (1e-3 if masks is None else min(1e-3, 6 / (masks**3 - masks)))
+    centre = np.clip(centre, -limit, limit)
+    near = centre if masks is not None and masks < _STEEP else np.clip(point, -limit, limit)
+    steep = 1 / (1 - ((centre + near) / 2) ** 2)
+    place = np.arctanh(centre)
+    low, high = np.tanh(place + steep * low), np.tanh(place + steep * high)
+    return np.minimum(low, point), np.maximum(high, point)
 
 
 def average(values: NDArray[Any], group: NDArray[np.int64]) -> NDArray[np.float64]:

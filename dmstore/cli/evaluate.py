@@ -130,7 +130,7 @@ def command(
       dmstore evaluate digits.dm plain --scores trak-folder --scores influence.npy
     """
     from dmstore.analysis import benchmark, learning_curve
-    from dmstore.analysis.evaluation.benchmark import summarise
+    from dmstore.analysis.evaluation.benchmark_summary import summarise
     from dmstore.analysis.evaluation.curve_summary import keep_curve
     from dmstore.analysis.evaluation.evaluate import keep
     from dmstore.analysis.evaluation.learning_curve import SHARES, check_curve
@@ -231,6 +231,7 @@ def _lines(algorithm: str, kept: dict[str, Any], table: dict[str, Any]) -> list[
         for entry in table["methods"]
         if entry["seen"] and not table["on_fitted_runs"]
     ]
+    lines += [f"warning: {words}" for words in table["warnings"]]
     which = "eval masks"
     if table["on_fitted_runs"] or table["all_runs"]:
         which = "fitted masks" if table["on_fitted_runs"] else "masks of all runs"

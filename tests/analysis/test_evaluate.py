@@ -16,7 +16,8 @@ import dmstore
 from dmstore.analysis import benchmark, evaluate, learning_curve
 from dmstore.analysis.evaluation import rank_statistics
 from dmstore.analysis.evaluation.baselines import baselines
-from dmstore.analysis.evaluation.benchmark import Method, judge, summarise
+from dmstore.analysis.evaluation.benchmark import Method, judge
+from dmstore.analysis.evaluation.benchmark_summary import summarise
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.eval_runs import Truth, predict, read_truth
 from dmstore.analysis.evaluation.learning_curve import _steps
@@ -145,16 +146,40 @@ def test_influence_is_what_leaving_a_mask_out_changes(ties):
     assert not rank_statistics.influence(rank_statistics.ranks(a), np.zeros_like(b)).any()
 
 
-def test_resampled_correlation_is_that_of_the_resampled_ranks():
-    draw = np.random.default_rng(0)
-    a, b = draw.normal(size=(2, 4, 20))
-    rank_a, rank_b = rank_statistics.ranks(a), rank_statistics.ranks(b)
-    weight = rank_statistics.resampling(20, 6, 0)
-    found = rank_statistics.resampled(weight, rank_a, rank_b)
-    for row, counts in enumerate(np.round(weight * 20).astype(int)):
-        again = np.repeat(np.arange(20), counts)
-        expected = [pearsonr(rank_a[t, again], rank_b[t, again]).statistic for t in range(4)]
-        assert np.allclose(found[row], expected)
+@pytest.mark.parametrize(("masks", "correlation"), [(10, 0.5), (10, 0.8), (20, 0.5), (20, 0.8)])
+def test_the_interval_of_a_single_target_covers_its_lds_over_fresh_masks(masks, correlation):
+    draw = np.random.default_rng(masks)
+    studies = 4000
+    predicted = draw.normal(size=(studies, masks))
+    outputs = correlation * predicted
+    outputs += (1 - correlation**2) ** 0.5 * draw.normal(size=predicted.shape)
+    a, b = rank_statistics.ranks(predicted), rank_statistics.ranks(outputs)
+    lds = rank_statistics.pearson(a, b)
+    more = rank_statistics.few_masks(lds, rank_statistics.kendall(a, b), masks)
+    draws = rank_statistics.resampling(masks, 400, 0) @ rank_statistics.influence(a, b).T
+    low, high = rank_statistics.interval(draws, lds, masks=masks, shift=more)
+    assert (low >= -1).all()
+    assert (high <= 1).all()
+    true = 6 / np.pi * np.arcsin(correlation / 2)
+    inside = (low <= true) & (true <= high)
+    assert 0.93 <= inside.mean() <= 0.97
+
+
+def test_an_interval_on_fishers_scale_is_that_formula():
+    draws = np.random.default_rng(0).normal(0.7, 0.1, 100_000)
+    low, high = rank_statistics.interval(draws, np.array(0.7), masks=30, shift=0.02)
+    wider = (30 / 29) ** 0.5 * 2.045230 / 1.959964
+    ends = np.arctanh(0.72) + np.array([-1, 1]) * 1.96 * 0.1 * wider / (1 - 0.71**2)
+    assert [float(low), float(high)] == pytest.approx(np.tanh(ends).tolist(), abs=3e-3)
+    # Differences have no such scale.
+    ends = 0.72 + np.array([-1, 1]) * 1.96 * 0.1 * wider
+    plain = rank_statistics.interval(draws, np.array(0.7), masks=30, shift=0.02, difference=True)
+    assert np.array(plain).tolist() == pytest.approx(ends.tolist(), abs=3e-3)
+    # All masks in the right order.
+    for masks in (8, 1000):
+        sure = rank_statistics.interval(np.zeros(50), np.array(1.0), masks=masks)
+        assert sure[0] >= 0.999
+        assert sure[1] == 1
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 4])
@@ -691,6 +716,7 @@ def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
     truth = {"x": scores()[0]}
     found = benchmark(opened, "small", scores=truth, all_runs=True)
     assert found.attrs["eval_masks"] == 20
+    assert summarise(found)["warnings"] == []
     assert found["predictor"].values.tolist() == ["x"]
     assert not found["seen"].values.any()
     # What a file says that it was fitted on is left out, and other runs of these masks with it.
@@ -702,6 +728,11 @@ def test_all_runs_judge_scores_that_were_made_elsewhere(opened, tmp_path):
         *("--scores", tmp_path / "s.npz"),
     )
     assert "18 masks of all runs" in out
+    # Of so few masks no interval is certain.
+    said = "as few as 18 masks judge a target: a 95 % interval from fewer than 20 may hold the truth less often"
+    assert f"warning: {said}" in out
+    (warning,) = summarise(found)["warnings"]
+    assert warning.startswith(said)
     with pytest.raises(InputError, match="alone; give scores"):
         benchmark(opened, "small", all_runs=True)
     # A fit of the study saw its runs, but those that it reserves.
