@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmstore.analysis.comparison.compare import compare as compare
+    from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
@@ -34,6 +35,7 @@ _NAMES = {
     "benchmark": "evaluation.benchmark",
     "compare": "comparison.compare",
     "compare_scores": "pages.score_comparison",
+    "contrast": "comparison.contrast",
     "cosine": "geometry.similarity",
     "delta": "geometry.pca",
     "effect": "comparison.effect",
@@ -53,6 +55,7 @@ __all__ = [
     "benchmark",
     "compare",
     "compare_scores",
+    "contrast",
     "cosine",
     "delta",
     "effect",

@@ -241,6 +241,7 @@ REFUSED = {
     "fit": ["nowhere", "a"],
     "evaluate": ["nowhere", "a"],
     "compare": ["nowhere", "a", "b"],
+    "contrast": ["nowhere", "a", "--by", "label"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
     "report": ["nowhere", "a", "b"],
 }
@@ -255,6 +256,7 @@ MISUSED = {
     "retract": ["s.dm", "a", "--where", "host", "--reason", "x"],
     "fit": ["s.dm", "a", "--lam-ratio", "2"],
     "compare": ["s.dm", "a"],
+    "contrast": ["s.dm", "a"],
     "vacuum": ["s.dm", "--grace", "soon"],
     "export": ["s.dm", "a", "--to", "csv", "out"],
     "torture": [".", "--writers", "0"],

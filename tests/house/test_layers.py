@@ -47,6 +47,7 @@ FLOORS = [
     ["regression.fitting", "storage"],
     ["regression"],
     ["training", "analysis.geometry"],
+    ["analysis.experiment"],
     ["analysis.evaluation", "analysis.comparison"],
     ["analysis.pages"],
     ["analysis"],
