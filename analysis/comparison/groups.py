@@ -259,7 +259,7 @@ def _there(side: Side, names: Sequence[str]) -> str:
 
 def _check_size(members: NDArray[np.bool_], side: Side, spec: str) -> None:
     if side.is_train and members.sum() == 1:
-        msg = f"{spec!r}: a group of one train unit ({side.ids[members][0]!r}); a group needs two, or give a direction that is 1 there"
+        msg = f"{spec!r}: a group of one train unit ({str(side.ids[members][0])!r}); a group needs two, or give a direction that is 1 there"
         raise InputError(msg)
     if side.is_train and members.all():
         msg = f"{spec!r}: is all {len(members)} train units, and one more of all has no effect to measure; give a part of them"

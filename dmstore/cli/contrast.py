@@ -159,7 +159,7 @@ def _pairs(found: xr.Dataset) -> list[tuple[int, int]]:
 
     p, effect = found["p"].values[-1], np.abs(found["effect"].values[-1])
     # A group and all that is not in it move together, in masks of one size: the larger effect first.
-    order = np.lexsort((-effect.ravel(), np.log10(np.maximum(p, 1e-300)).round(6).ravel()))
+    order = np.lexsort((-effect.ravel(), np.log10(np.maximum(p, 1e-300)).round(1).ravel()))
     rows, columns = np.unravel_index(order, found["p"].shape[1:])
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
