@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dmstore.analysis.comparison.compare import compare as compare
     from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
+    from dmstore.analysis.comparison.explain import explain as explain
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
     from dmstore.analysis.evaluation.evaluate import evaluate as evaluate
@@ -40,6 +41,7 @@ _NAMES = {
     "delta": "geometry.pca",
     "effect": "comparison.effect",
     "evaluate": "evaluation.evaluate",
+    "explain": "comparison.explain",
     "explained_variance": "geometry.pca",
     "learning_curve": "evaluation.learning_curve",
     "modeldiff": "comparison.modeldiff",
@@ -60,6 +62,7 @@ __all__ = [
     "delta",
     "effect",
     "evaluate",
+    "explain",
     "explained_variance",
     "learning_curve",
     "modeldiff",

@@ -150,7 +150,7 @@ def command(
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
         raise click.UsageError(msg, click.get_current_context())
     progress.close()
-    result, lines = _summary(comparison)
+    result, lines = _summary(comparison, _explained(comparison, items, files["examples"]))
     if len(items) == 3:
         where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
@@ -206,7 +206,23 @@ def _of_scores(
     )
 
 
-def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
+def _explained(
+    comparison: xr.Dataset, items: tuple[str, ...], examples: str | None
+) -> list[list[dict[str, Any]]]:
+    """What explains each direction; nothing where nothing is known of the examples."""
+    from dmstore.analysis.comparison.explain import best
+    from dmstore.readers.labels import positions, read_labels
+    from dmstore.study.study import open_study
+
+    if len(items) == 3:
+        return best(comparison.load(), open_study(items[0]))
+    sizes = comparison.sizes["train"], comparison.sizes["target"]
+    return best(comparison, read_labels(examples) if examples else positions(*sizes))
+
+
+def _summary(
+    comparison: xr.Dataset, because: list[list[dict[str, Any]]]
+) -> tuple[dict[str, Any], list[str]]:
     """A comparison as a result for programs and as lines for people."""
     import numpy as np
 
@@ -244,7 +260,9 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
         lines.append(f"  directions of {name}'s residuals{chance}:")
         lines += [
             f"    {k + 1}: explains {explained[row, k, 0]:.2%} of {a}, {explained[row, k, 1]:.2%} of {b}; "
-            f"gap {delta[row, k]:+.2%}" + (f", {_outside(out[row, k])}" if checked else "")
+            f"gap {delta[row, k]:+.2%}"
+            + (f", {_outside(out[row, k])}" if checked else "")
+            + (f"\n       {because[row][k]['line']}" if because[row][k]["line"] else "")
             for k in range(min(3, ranks[row]))
         ]
     result = {
@@ -259,6 +277,7 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
         "delta": delta.tolist(),
         "delta_out": out.tolist(),
         "delta_null": null.tolist(),
+        "explained_by": because,
         "left_out": left,
     }
     return result, lines
