@@ -79,7 +79,7 @@ def _annotation(name: str, values: NDArray[Any], class_names: list[str]) -> Anno
         usable[:] = False
     order = np.argsort(-counts[usable], kind="stable")[:_MOST]
     kept = different[usable][order]
-    if len(different) == 2 and len(kept) == 2:
+    if len(different) == 2 and len(kept) == 2 and name != "label":
         # Either says all: that which is, or the rarer one.
         kept = kept[kept.astype(bool)] if values.dtype.kind == "b" else kept[1:]
     member = np.stack([known & (values == value) for value in kept], axis=1) if len(kept) else None

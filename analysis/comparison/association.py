@@ -90,9 +90,8 @@ def spearman(
         if n < 2:
             continue
         # A stratum counts by its size, not by the square of it.
-        rank = ranks(values[:, here]) / n
-        other = ranks(np.asarray(known, dtype=np.float64)[here]) / n
-        rank, other = rank - rank.mean(axis=1, keepdims=True), other - other.mean()
+        rank = (ranks(values[:, here]) - (n + 1) / 2) / n
+        other = (ranks(np.asarray(known, dtype=np.float64)[here]) - (n + 1) / 2) / n
         own, theirs = (rank**2).sum(axis=1)[:, None], float((other**2).sum())
         product += (rank @ other)[:, None]
         variance += own * theirs / (n - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,12 +17,12 @@ from dmstore.study.study import Study, check_opened
 if TYPE_CHECKING:
     import xarray as xr
 
-TARGETS, WITHIN = "targets", "targets within classes"
+TARGETS, WITHIN, ONE_CLASS = "targets", "targets within classes", "targets of one class"
 HEAVY, HEAVY_WITHIN = "heaviest train units", "heaviest train units within classes"
 # By how much an AUROC may be below the best one, where it says of which class the targets are.
 _NEARLY = 0.01
-# P-value within the one class that is named, of what is beyond chance over all classes.
-_SURE = 0.05
+# Pairs of a class and a value that are looked at for the line, the strongest within the class.
+_PAIRS = 20
 
 
 class Examples(Protocol):
@@ -50,7 +50,8 @@ class Explanation:
     row, component : int
         Algorithm and direction, counted from 0.
     of : str
-        ``targets``, ``targets within classes``, and the same of ``heaviest train units``.
+        ``targets``, ``targets within classes``, ``targets of one class``; ``heaviest train units``, and these within
+        classes.
     annotation, value : str
         The value is empty where the annotation is a number.
     measure : str
@@ -60,6 +61,8 @@ class Explanation:
     expected : float
         What chance gives.
     p, q : float
+    within : str
+        The class, of ``targets of one class``.
     """
 
     row: int
@@ -72,6 +75,7 @@ class Explanation:
     expected: float
     p: float
     q: float = float("nan")
+    within: str = ""
 
     @property
     def strength(self) -> float:
@@ -102,9 +106,10 @@ def explain(
     -------
     xarray.Dataset
         Dim ``explanation``, those of one direction together, best first: ``algorithm``, ``component`` (from 1),
-        ``of`` (targets, heaviest train units, and either within classes), ``annotation``, ``value`` (empty for a
+        ``of`` (targets, all, within classes, or of the one class ``within``; heaviest train units, all or within classes),
+        ``annotation``, ``value`` (empty for a
         number), ``measure`` (``auroc`` of a value; ``spearman`` of a number; ``share`` of the heaviest train units),
-        ``score``, ``expected`` by chance, ``p``, ``q`` (Benjamini-Hochberg over all of it) and ``beyond_chance``. And
+        ``score``, ``expected`` by chance, ``p``, ``q`` (Benjamini-Hochberg over all directions and annotations, each kind of `of` having an equal share) and ``beyond_chance``. And
         ``line`` (algorithm, component): the best of it in words, empty where nothing is beyond chance.
 
     Raises
@@ -136,7 +141,17 @@ def _labelled(
         "component": [one.component + 1 for one in found],
         **{
             key: [getattr(one, key) for one in found]
-            for key in ("of", "annotation", "value", "measure", "score", "expected", "p", "q")
+            for key in (
+                "of",
+                "within",
+                "annotation",
+                "value",
+                "measure",
+                "score",
+                "expected",
+                "p",
+                "q",
+            )
         },
         "beyond_chance": [one.q <= fdr for one in found],
     }
@@ -177,9 +192,13 @@ def explanations(
     found = [*_of_targets(comparison, examples), *_of_train(comparison, examples)]
     if not found:
         return []
-    q = discovery_rates([np.array([one.p for one in found])])[0]
+    # Many classes must not make it harder for what is looked at over all of them.
+    kinds = [[one for one in found if one.of == of] for of in dict.fromkeys(o.of for o in found)]
+    rates = discovery_rates([np.array([one.p for one in kind]) for kind in kinds])
     made = [
-        Explanation(**{**vars(one), "q": float(rate)}) for one, rate in zip(found, q, strict=True)
+        replace(one, q=float(q))
+        for kind, own in zip(kinds, rates, strict=True)
+        for one, q in zip(kind, own, strict=True)
     ]
     return sorted(made, key=lambda one: (one.row, one.component, one.q > fdr, -one.strength))
 
@@ -226,7 +245,41 @@ def _of_targets(comparison: xr.Dataset, examples: Examples) -> list[Explanation]
             if one.number is not None and used.sum() > 2 * FEWEST:
                 score = spearman(rows[:, used], one.number[used], strata[used])
                 made += _listed(places, score, of, one.number_name, "", "spearman", 0.0)
+        if classes is not None and one.name != "label":
+            for value in np.unique(classes[there]):
+                made += _of_one_class(
+                    places,
+                    rows,
+                    there & one.known & (classes == value),
+                    one,
+                    examples.class_names[int(value)],
+                )
     return made
+
+
+def _of_one_class(
+    places: list[tuple[int, int]],
+    rows: NDArray[np.float64],
+    used: NDArray[np.bool_],
+    one: Annotation,
+    label: str,
+) -> list[Explanation]:
+    """Values of an annotation among the targets of a class."""
+    member = one.member[used]
+    counts = member.sum(axis=0)
+    kept = np.flatnonzero((counts >= FEWEST) & (len(member) - counts >= FEWEST))
+    if not len(kept):
+        return []
+    score = auroc(rows[:, used], member[:, kept], np.zeros(len(member), dtype=np.int64))
+    return [
+        replace(found, within=label)
+        for place, column in enumerate(kept.tolist())
+        for found in _listed(
+            places,
+            Association(score.score[:, place, None], score.p[:, place, None]),
+            *(ONE_CLASS, one.name, one.values[column], "auroc", 0.5),
+        )
+    ]
 
 
 def _mixed(
@@ -343,56 +396,49 @@ def _best(
         kept = [one for one in sure if one.of in of and (one.annotation == "label") == label]
         return max(kept, key=lambda one: one.strength, default=None)
 
-    label, within = first(TARGETS, label=True), first(WITHIN, label=False)
     single = max(
         (one for one in sure if one.of == TARGETS), key=lambda one: one.strength, default=None
     )
-    if label is not None and within is not None and within.value:
-        both = _both(label, within, projection, known)
-        if both and (single is None or both["score"] >= (1 + single.strength) / 2 - _NEARLY):
-            return both
-    if single is None and within is None:
+    pairs = sorted((o for o in sure if o.of == ONE_CLASS), key=lambda one: -one.strength)[:_PAIRS]
+    both = [made for one in pairs if (made := _both(one, projection, known))]
+    pair = max(both, key=lambda one: one["score"], default=None)
+    if pair and (single is None or pair["score"] >= (1 + single.strength) / 2 - _NEARLY):
+        return pair
+    chosen = single or first(WITHIN, label=False)
+    if chosen is None:
         heavy = first(HEAVY, label=True) or first(HEAVY, label=False)
         return _NOTHING | (_heavy(heavy) if heavy else {})
-    chosen = single or within
-    assert chosen is not None
     return _alone(chosen)
 
 
 def _both(
-    label: Explanation, within: Explanation, projection: NDArray[Any], known: dict[str, Annotation]
+    one: Explanation, projection: NDArray[Any], known: dict[str, Annotation]
 ) -> dict[str, Any] | None:
-    """A class and a value within it, at the end where the class is."""
-    other = known[within.annotation]
-    top = label.score > 0.5
-    inside = other.member[:, other.values.index(within.value)]
-    same = (within.score > 0.5) == top
+    """A class with a value within it, against all other targets."""
+    other, label = known[one.annotation], known["label"]
+    if one.within not in label.values:
+        return None
     there = np.isfinite(projection) & other.known
-    of_class = known["label"].member[:, known["label"].values.index(label.value)] & there
-    member = of_class & (inside if same else ~inside)
-    if min(member.sum(), (of_class & ~member).sum(), (there & ~member).sum()) < FEWEST:
-        return None
+    of_class = label.member[:, label.values.index(one.within)] & there
+    inside = other.member[:, other.values.index(one.value)]
 
-    def area(within: NDArray[np.bool_]) -> Association:
-        none = np.zeros(int(within.sum()), dtype=np.int64)
-        return auroc(projection[None, within], member[within, None], none)
+    def area(member: NDArray[np.bool_]) -> float:
+        none = np.zeros(int(there.sum()), dtype=np.int64)
+        return float(auroc(projection[None, there], member[there, None], none).score[0, 0])
 
-    # It must hold in this class itself, not only over all classes.
-    inner = area(of_class)
-    if (inner.score[0, 0] > 0.5) != top or inner.p[0, 0] > _SURE:
-        return None
-    score = float(area(there).score[0, 0])
-    score = score if top else 1 - score
-    sign = "=" if same else "is not"
+    # Those that have the value at one end, or those that have not at the other.
+    top = one.score > one.expected
+    ends = [(area(of_class & inside), top, "with"), (area(of_class & ~inside), not top, "without")]
+    score, end, sign = max(((s if e else 1 - s), e, sign) for s, e, sign in ends)
     return {
-        "line": f"{label.value} with `{within.annotation}` {sign} {within.value}, AUROC {_two(score)}{_end(top)}",
-        "label": label.value,
-        "annotation": within.annotation,
-        "value": within.value if same else f"not {within.value}",
+        "line": f"{one.within} {sign} `{one.annotation}` = {one.value}, AUROC {_two(score)}{_end(end)}",
+        "label": one.within,
+        "annotation": one.annotation,
+        "value": one.value if sign == "with" else f"not {one.value}",
         "measure": "auroc",
         "score": score,
-        "end": "top" if top else "bottom",
-        "q": max(label.q, within.q),
+        "end": "top" if end else "bottom",
+        "q": one.q,
     }
 
 
@@ -401,7 +447,7 @@ def _alone(one: Explanation) -> dict[str, Any]:
     top = one.score > one.expected
     where = " within its class" if one.of == WITHIN else ""
     if one.measure == "spearman":
-        line = f"`{one.annotation}`{where}, rank correlation {one.score:+.2f}"
+        line = f"`{one.annotation}`{where}, rank correlation {np.trunc(100 * one.score) / 100:+.2f}"
         score = one.score
     else:
         score = one.score if top else 1 - one.score
