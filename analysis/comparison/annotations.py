@@ -92,7 +92,7 @@ def _shown(name: str, value: Any, class_names: list[str]) -> str:
     if name == "label":
         return class_names[int(value)] if int(value) < len(class_names) else str(int(value))
     if isinstance(value, np.bool_):
-        return "yes" if value else "no"
+        return "true" if value else "false"
     if isinstance(value, np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)

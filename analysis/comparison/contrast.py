@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from dmstore.analysis.comparison.groups import Groups, Side, is_file, named_groups, read_groups
-from dmstore.analysis.experiment.arms import check_enough
 from dmstore.analysis.experiment.effects import Fits, effects
 from dmstore.analysis.experiment.inference import discovery_rates, two_sided
 from dmstore.analysis.experiment.reading import pin, read_arms
@@ -104,8 +103,6 @@ def contrast(
     pinned = tuple(pin(study, name) for name in names)
     with blas_threads(count):
         arms = read_arms(study, pinned, chosen, threads=count, progress=counting(progress, "masks"))
-        for one, name in zip(arms, names, strict=True):
-            check_enough(one, name)
         kept = [_fits(study, name, chosen) if fits else None for name in names]
         measured = effects(
             arms,

@@ -360,7 +360,7 @@ def best(
     Returns
     -------
     list of list of dict
-        Of each algorithm, of each component: ``line``, such as "nine with `marked` = yes, AUROC .99", and ``label``,
+        Of each algorithm, of each component: ``line``, such as "nine with `marked` = true, AUROC .99", and ``label``,
         ``annotation``, ``value``, ``measure``, ``score``, ``end`` (top or bottom) and ``q``. Empty texts and None where
         nothing is beyond chance.
     """

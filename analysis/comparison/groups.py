@@ -228,11 +228,8 @@ def _condition(groups: Groups, side: Side, spec: str) -> NDArray[np.bool_]:
         condition = Condition.parse(text)
         values, known = side.column(condition.column, text)
         _left_out(groups, side, condition.column, known)
-        if condition.column == "label" and side.class_names and condition.compare in ("=", "!="):
-            names = np.array(side.class_names)
-            # A class by its name or by its number.
-            if all(part.strip() in side.class_names for part in condition.value.split(",")):
-                values = names[values]
+        if condition.column == "label" and condition.compare in ("=", "!="):
+            text = _by_number(side, condition, text)
         members &= known & meets(values, text)
     if not members.any():
         named = [Condition.parse(text).column for text in spec.split(" & ")]
@@ -240,6 +237,20 @@ def _condition(groups: Groups, side: Side, spec: str) -> NDArray[np.bool_]:
         raise InputError(msg)
     _check_size(members, side, spec)
     return members
+
+
+def _by_number(side: Side, condition: Condition, text: str) -> str:
+    """A condition on classes, which may be given by name, as one on their numbers."""
+    numbers = []
+    for part in (one.strip() for one in condition.value.split(",")):
+        if part in side.class_names:
+            numbers.append(str(side.class_names.index(part)))
+        elif re.fullmatch(r"[0-9]+(\s*-\s*[0-9]+)?", part):
+            numbers.append(part)
+        else:
+            msg = f"{text!r}: class {part!r} is not in the study; {_there(side, ['label'])}"
+            raise InputError(msg)
+    return f"label{condition.compare}{','.join(numbers)}"
 
 
 def _there(side: Side, names: Sequence[str]) -> str:

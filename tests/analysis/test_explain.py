@@ -155,12 +155,12 @@ def random_comparison(seed, count=3):
 def test_annotations_that_say_nothing_are_rarely_named():
     """Over studies of random annotations, some direction is explained in about one of twenty."""
     claimed, small = [], []
-    for seed in range(25):
+    for seed in range(15):
         found = explanations(random_comparison(seed), known(seed))
         claimed.append(any(one.q <= 0.05 for one in found))
         small += [one.p <= 0.1 for one in found if one.measure != "share"]
         assert len(found) > 100
-    assert sum(claimed) <= 5
+    assert sum(claimed) <= 4
     assert np.mean(small) == pytest.approx(0.1, abs=0.02)
 
 
@@ -182,7 +182,9 @@ def test_a_class_with_what_is_within_it_is_named():
     comparison = compared(projection, heaviest)
     found = best(comparison, examples)
     area = roc_auc_score(spiders, projection[0, 0].astype("f4"))
-    assert found[0][0]["line"] == f"spider with `web` = yes, AUROC {f'{area:.4f}'[1:5].rstrip('0')}"
+    assert (
+        found[0][0]["line"] == f"spider with `web` = true, AUROC {f'{area:.4f}'[1:5].rstrip('0')}"
+    )
     assert found[0][0]["score"] == pytest.approx(area)
     assert (found[0][0]["label"], found[0][0]["annotation"], found[0][0]["end"]) == (
         "spider",
@@ -197,7 +199,7 @@ def test_a_class_with_what_is_within_it_is_named():
     share = examples.train["web"].values.mean()
     assert (
         found[1][1]["line"]
-        == f"`web` = yes at 100% of its heaviest train units, {share:.0%} of all"
+        == f"`web` = true at 100% of its heaviest train units, {share:.0%} of all"
     )
     assert found[1][2]["line"] == ""
     ordered = [
@@ -251,7 +253,7 @@ def test_what_of_an_annotation_is_scored():
     found = {one.name: one for one in annotated(data, ["zero", "one"])}
     assert next(iter(found)) == "label"
     assert found["label"].values == ["zero", "one"]
-    assert found["yes"].values == ["yes"]
+    assert found["yes"].values == ["true"]
     assert found["few"].values == []
     assert found["kind"].values == ["b", "a"]
     assert found["kind"].known.sum() == 38
