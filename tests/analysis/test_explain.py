@@ -1,14 +1,21 @@
 """What explains a direction: figures against SciPy and scikit-learn, chance, and the line that is read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+from commands import run, run_json
+from helpers import examples
 from scipy.stats import hypergeom, mannwhitneyu, spearmanr
 from sklearn.metrics import roc_auc_score
 
+import dmstore
+from dmstore.analysis import explain
 from dmstore.analysis.comparison.annotations import annotated
 from dmstore.analysis.comparison.association import auroc, enrichment, spearman
 from dmstore.analysis.comparison.explain import best, explanations
+from dmstore.errors import InputError, NotFoundError
 from dmstore.readers.labels import Labels
 
 NONE = np.zeros(90, dtype=np.int64)
@@ -262,3 +269,42 @@ def test_what_of_an_annotation_is_scored():
     assert found["number"].values == []
     assert np.isnan(found["number"].number).sum() == 4
     assert "image" not in found
+
+
+def test_compare_and_its_page_say_it(tmp_path, monkeypatch):
+    """Of two files of scores whose examples have an annotation."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(5)
+    web = np.arange(60) % 5 == 0
+    a, b = draw.normal(size=(2, 60, 40)) * 0.2 + draw.normal(size=(60, 40))
+    a[np.ix_(web, np.arange(40) < 8)] += 4
+    np.save("a.npy", a)
+    np.save("b.npy", b)
+    label = np.arange(60) % 3
+    np.savez(
+        "e.npz",
+        train_label=np.arange(40) % 3,
+        target_label=label,
+        target_web=web,
+        target_train=np.full(60, -1),
+        class_name=np.array(["ant", "bee", "cat"]),
+    )
+    found = run_json("compare", "a.npy", "b.npy", "--examples", "e.npz", "--components", "3", "-Q")
+    best_of = found["explained_by"]
+    assert [len(row) for row in best_of] == [3, 3]
+    assert best_of[0][0]["line"] == "`web` = true, AUROC 1"
+    out, _ = run("compare", "a.npy", "b.npy", "--examples", "e.npz", "--components", "3", "-Q")
+    assert "       `web` = true, AUROC 1\n" in out
+    assert "Goes with <b>web = true, AUROC 1</b>" in Path(found["report"]).read_text()
+    bare = run_json(
+        "compare", "a.npy", "b.npy", "--components", "3", "-Q", "--orientation", "target-train"
+    )
+    assert not any(one["line"] for row in bare["explained_by"] for one in row)
+
+
+def test_a_comparison_of_a_study_is_explained(tmp_path):
+    study = dmstore.create_study(tmp_path / "s.dm", examples(), seed=1)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        explain(study, "a", "b", fdr=2)
+    with pytest.raises(NotFoundError):
+        explain(study, "a", "b")

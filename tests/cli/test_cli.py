@@ -96,6 +96,10 @@ def test_every_step_says_what_it_did(done):
     assert sum(steps["fit"]["runs"].values()) == 150
     assert -1 <= steps["evaluate"]["lds"] <= 1
     assert len(steps["compare"]["delta"]) == 2
+    lines = [[one["line"] for one in row] for row in steps["compare"]["explained_by"]]
+    explained = dmstore.analysis.explain(dmstore.open_study(_path), "a", "b")
+    assert explained["line"].values.tolist() == lines
+    assert {"label", "length of weight", "weight"} & set(explained["annotation"].values.tolist())
     assert set(steps["counterfactual"]["effect"]) == {"a", "b"}
     page = Path(steps["report"]["report"]).read_text()
     assert "T &lt;b&gt;&amp;" in page
