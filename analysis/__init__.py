@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmstore.analysis.comparison.compare import compare as compare
+    from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
+    from dmstore.analysis.comparison.explain import explain as explain
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
     from dmstore.analysis.evaluation.evaluate import evaluate as evaluate
@@ -34,10 +36,12 @@ _NAMES = {
     "benchmark": "evaluation.benchmark",
     "compare": "comparison.compare",
     "compare_scores": "pages.score_comparison",
+    "contrast": "comparison.contrast",
     "cosine": "geometry.similarity",
     "delta": "geometry.pca",
     "effect": "comparison.effect",
     "evaluate": "evaluation.evaluate",
+    "explain": "comparison.explain",
     "explained_variance": "geometry.pca",
     "learning_curve": "evaluation.learning_curve",
     "modeldiff": "comparison.modeldiff",
@@ -53,10 +57,12 @@ __all__ = [
     "benchmark",
     "compare",
     "compare_scores",
+    "contrast",
     "cosine",
     "delta",
     "effect",
     "evaluate",
+    "explain",
     "explained_variance",
     "learning_curve",
     "modeldiff",

@@ -9,7 +9,18 @@ import resource
 
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
-    *("size", "fit", "regression", "solvers", "units", "gram", "ranks", "calibration", "peers"),
+    *(
+        "size",
+        "fit",
+        "regression",
+        "solvers",
+        "units",
+        "gram",
+        "ranks",
+        "calibration",
+        "contrasts",
+        "peers",
+    ),
     *("growth", "store"),
 )
 

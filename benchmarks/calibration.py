@@ -4,6 +4,7 @@
 of the weights; their LDS over very many fresh masks is the truth. `covers` is the share of studies
 whose 95 % interval holds it, `gap_covers` that of the interval of the good one's lead, `claimed` how often two estimates of equal
 merit are said to differ (5 % is right), and `power` how often the good one is said to be ahead of the worse one.
+`contrasts` (its own module, and a benchmark by itself) are effects of groups of train units.
 `ceiling` compares the mean noise ceiling with what the truth reaches, `effects` is the coverage of mean changes of a probability.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import contrasts
 from dmstore.analysis import effect
 from dmstore.analysis.evaluation.benchmark import Method, judge
 from dmstore.analysis.evaluation.eval_runs import Truth
@@ -147,4 +149,5 @@ def run(size: str = "small") -> dict[str, Any]:
             result[f"effect_{models}_{examples}"] = min(covers)
             lines.append([models, examples, *(f"{rate:.3f}" for rate in covers)])
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    return {**result, "table": f"\n{table}"}
+    groups = contrasts.run(size)
+    return {**result, **groups, "table": f"\n{table}", "contrast_table": groups["table"]}

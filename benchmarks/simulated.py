@@ -13,9 +13,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dmstore.analysis.comparison.differences import differences
-from dmstore.analysis.comparison.groups import ALL, Groups
 from dmstore.analysis.comparison.modeldiff import modeldiff
 from dmstore.analysis.comparison.parameters import ComparisonParameters
+from dmstore.analysis.comparison.target_groups import ALL, Groups
 from dmstore.analysis.experiment.arms import Halves, arms_of
 from dmstore.core import bits
 
@@ -256,7 +256,9 @@ def claims(pair: Pair, fdr: float = 0.05) -> dict[str, float]:
         made["similarity"] + side * 1.96 * made["similarity_error"] for side in (-1.0, 1.0)
     )
     known = np.isfinite(low)
-    whole = abs(made["group_similarity"][0] - true.mean()) <= 1.96 * made["group_similarity_error"][0]
+    whole = (
+        abs(made["group_similarity"][0] - true.mean()) <= 1.96 * made["group_similarity_error"][0]
+    )
     result = {
         "direction": float(directions.any()),
         "differs": float(directions.any() or groups.any()),
@@ -278,7 +280,9 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray((a * b).sum(axis=1) / length)
 
 
-def rates(condition: Condition, studies: int, effect: float = 0.0, first: int = 0) -> dict[str, float]:
+def rates(
+    condition: Condition, studies: int, effect: float = 0.0, first: int = 0
+) -> dict[str, float]:
     """Means over simulated pairs."""
     rows = [claims(simulate(condition, first + seed, effect)) for seed in range(studies)]
     return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}

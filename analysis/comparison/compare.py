@@ -9,9 +9,9 @@ import xarray as xr
 
 from dmstore import provenance
 from dmstore.analysis.comparison.differences import differences
-from dmstore.analysis.comparison.groups import target_groups
 from dmstore.analysis.comparison.modeldiff import modeldiff, rank, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.comparison.target_groups import target_groups
 from dmstore.analysis.experiment.reading import pin, read_arms
 from dmstore.analysis.geometry.rows import sparse_rows
 from dmstore.core.progress import Progress, counting

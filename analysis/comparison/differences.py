@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.comparison.groups import Groups
 from dmstore.analysis.comparison.parameters import ComparisonParameters
+from dmstore.analysis.comparison.target_groups import Groups
 from dmstore.analysis.experiment import inference
 from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import rowdot

@@ -112,3 +112,26 @@ def matched(
     mine, theirs = linear_sum_assignment(-likeness)
     place[mine], value[mine] = theirs, likeness[mine, theirs]
     return place, value
+
+
+def two_sided(
+    estimate: Floats, error: Floats, freedom: Floats, level: float = 0.95
+) -> tuple[Floats, Floats, Floats]:
+    """P-value against 0, and interval, of estimates whose errors are estimated too (Student's t).
+
+    Parameters
+    ----------
+    estimate, error, freedom : (...) float64
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    p, low, high : (...) float64
+    """
+    from scipy.stats import t
+
+    safe = np.where(error > 0, error, 1.0)
+    p = np.where(error > 0, 2 * t.sf(np.abs(estimate) / safe, freedom), (estimate == 0) * 1.0)
+    wide = t.ppf(0.5 + level / 2, freedom) * error
+    return p, estimate - wide, estimate + wide

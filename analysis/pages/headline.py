@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, answer
-from dmstore.analysis.comparison.groups import ALL
 from dmstore.analysis.comparison.modeldiff import likeness, rank
 from dmstore.analysis.comparison.sentences import difference, ends, named, number, rate, share
+from dmstore.analysis.comparison.target_groups import ALL
 
 # Below this share of the other algorithm's, a direction is one's own.
 _LESS = 0.5

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis.comparison.answer import DirectionClaim, answer
+from dmstore.analysis.comparison.explain import best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.pages import fit_plot, plot
@@ -122,6 +123,9 @@ def _curves(curves: dict[str, dict[str, Any]]) -> list[str]:
 def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
     names = [str(name) for name in comparison["algorithm"].values]
     sides = [_side(subject.examples, comparison, row) for row in range(2)]
+    for side, explained in zip(sides, best(comparison, subject.examples), strict=True):
+        for panel in side["panels"]:
+            panel["explained_by"] = explained[panel["number"] - 1]["line"].replace("`", "")
     return {
         "title": subject.title,
         "names": names,

@@ -41,6 +41,7 @@ COMMANDS = {
     "fit": "Fit one lasso per target.",
     "evaluate": "Score a fit on runs that nothing was fitted on.",
     "compare": "Compare two fitted algorithms, or two files of scores.",
+    "contrast": "Say how much a group of train units moves groups of targets; no fit is needed.",
     "counterfactual": "Check a difference by changing the inputs.",
     "report": "Write the page that shows a comparison.",
 }

@@ -159,7 +159,7 @@ def command(
         msg = f"{len(items)} arguments; give STUDY A B, or two files of scores"
         raise click.UsageError(msg, click.get_current_context())
     progress.close()
-    result, lines = _summary(comparison)
+    result, lines = _summary(comparison, _explained(comparison, items, files["examples"]))
     if len(items) == 3:
         where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
@@ -215,7 +215,23 @@ def _of_scores(
     )
 
 
-def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
+def _explained(
+    comparison: xr.Dataset, items: tuple[str, ...], examples: str | None
+) -> list[list[dict[str, Any]]]:
+    """What explains each direction; nothing where nothing is known of the examples."""
+    from dmstore.analysis.comparison.explain import best
+    from dmstore.readers.labels import positions, read_labels
+    from dmstore.study.study import open_study
+
+    if len(items) == 3:
+        return best(comparison.load(), open_study(items[0]))
+    sizes = comparison.sizes["train"], comparison.sizes["target"]
+    return best(comparison, read_labels(examples) if examples else positions(*sizes))
+
+
+def _summary(
+    comparison: xr.Dataset, because: list[list[dict[str, Any]]]
+) -> tuple[dict[str, Any], list[str]]:
     """A comparison as a result for programs and as lines for people."""
     import numpy as np
 
@@ -254,6 +270,8 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
                 lines.append(
                     f"    {k + 1}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
                 )
+            if because[row][k]["line"]:
+                lines.append(f"       {because[row][k]['line']}")
     result = {
         "comparison": comparison.attrs["comparison"],
         "algorithms": names,
@@ -262,6 +280,7 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
         "rank": ranks,
         "explained_variance": explained.tolist(),
         "delta": delta.tolist(),
+        "explained_by": because,
         "left_out": left,
         **plain(said),
     }

@@ -26,7 +26,7 @@ class Labels:
     Attributes
     ----------
     train, targets : xarray.Dataset
-        Index coordinate ``train`` or ``target``; ``label`` and ``image`` where they are known.
+        Index coordinate ``train`` or ``target``; ``label``, ``image`` and whatever is one value an example.
     class_names : list of str
         Empty where there are no labels.
     about : dict
@@ -97,6 +97,6 @@ def _dataset(columns: dict[str, NDArray[Any]], dim: str) -> xr.Dataset:
     kept = {
         name: ((dim, *(f"{name}_axis{axis}" for axis in range(1, values.ndim))), values)
         for name, values in columns.items()
-        if name in ("label", "image")
+        if name == "image" or (values.ndim == 1 and name not in example_sets.RESERVED)
     }
     return xr.Dataset(kept, coords={dim: example_sets.coordinate(columns["id"])})

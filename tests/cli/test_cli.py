@@ -96,6 +96,10 @@ def test_every_step_says_what_it_did(done):
     assert sum(steps["fit"]["runs"].values()) == 150
     assert -1 <= steps["evaluate"]["lds"] <= 1
     assert len(steps["compare"]["delta"]) == 2
+    lines = [[one["line"] for one in row] for row in steps["compare"]["explained_by"]]
+    explained = dmstore.analysis.explain(dmstore.open_study(_path), "a", "b")
+    assert explained["line"].values.tolist() == lines
+    assert {"label", "length of weight", "weight"} & set(explained["annotation"].values.tolist())
     assert set(steps["counterfactual"]["effect"]) == {"a", "b"}
     page = Path(steps["report"]["report"]).read_text()
     assert "T &lt;b&gt;&amp;" in page
@@ -241,6 +245,7 @@ REFUSED = {
     "fit": ["nowhere", "a"],
     "evaluate": ["nowhere", "a"],
     "compare": ["nowhere", "a", "b"],
+    "contrast": ["nowhere", "a", "--by", "label"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
     "report": ["nowhere", "a", "b"],
 }
@@ -255,6 +260,7 @@ MISUSED = {
     "retract": ["s.dm", "a", "--where", "host", "--reason", "x"],
     "fit": ["s.dm", "a", "--lam-ratio", "2"],
     "compare": ["s.dm", "a"],
+    "contrast": ["s.dm", "a"],
     "vacuum": ["s.dm", "--grace", "soon"],
     "export": ["s.dm", "a", "--to", "csv", "out"],
     "torture": [".", "--writers", "0"],
