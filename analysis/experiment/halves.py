@@ -212,8 +212,10 @@ def studentised(
 ) -> tuple[Floats, Floats]:
     """Standard errors of sums over masks, and sums over errors, as normal as can be made of them.
 
-    What a mask adds is a product, and products are skewed where their mean is not 0; with few masks that carries the ratio
-    beyond the normal distribution's tails. Hall's monotone cubic transformation (1992) takes the skewness out.
+    What a mask adds is a product of two numbers, skewed where their mean is not 0, and with long tails; with few masks that
+    carries the ratio beyond the normal distribution's tails. Hall's monotone cubic transformation (1992) takes the
+    skewness out, and Student's distribution, with as many degrees of freedom as the fourth moments leave to the variance
+    (Satterthwaite), allows for its error.
 
     Parameters
     ----------
@@ -229,13 +231,33 @@ def studentised(
     error, z : (number,) float64
         z is NaN where nothing varies.
     """
+    from scipy.stats import norm, t
+
     error = np.sqrt(squares(influence, common, used))
-    third = sum(np.einsum("ij,ij,ij->j", one, one, one, dtype=np.float64) for one in influence)
-    if len(common[0]):
-        a, b = influence[0][common[0]], influence[1][common[1]]
-        third += 3 * np.einsum("ij,ij,ij->j", a, b, a + b, dtype=np.float64)
-    known = error > 0
+    parts = _together(influence, common)
+    second, third, fourth = (
+        np.asarray(sum((one**power).sum(axis=0) for one in parts)) for power in (2, 3, 4)
+    )
+    known = (error > 0) & (second > 0)
     safe = np.where(known, error, 1.0)
-    skew, t = np.asarray(third) / safe**3, value / safe
-    z = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+    skew, ratio = third / safe**3, value / safe
+    ratio = ratio + skew * ratio**2 / 3 + skew**2 * ratio**3 / 27 + skew / 6
+    # The variance is estimated too, the worse the longer the tails of what masks add are.
+    count = sum(int(there.sum()) for there in used) - len(common[0])
+    square = np.where(known, second, 1.0) ** 2
+    freedom = 2 / np.maximum(np.where(known, fourth, 1.0) / square - 1 / count, 2 / count)
+    sign = np.sign(ratio)
+    z = -sign * norm.ppf(np.maximum(t.sf(np.abs(ratio), freedom), 1e-300))
     return error, np.where(known, z, np.nan)
+
+
+def _together(
+    influence: Sequence[NDArray[Any]], common: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> list[Floats]:
+    """What each mask adds under either algorithm, those that both have under both."""
+    parts = [np.asarray(one, dtype=np.float64) for one in influence]
+    if not len(common[0]):
+        return parts
+    both = parts[0][common[0]] + parts[1][common[1]]
+    alone = [np.delete(part, bit, axis=0) for part, bit in zip(parts, common, strict=True)]
+    return [*alone, both]
