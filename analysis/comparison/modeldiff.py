@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,18 +11,24 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.comparison.room import Room, stated_nonzeros
+from dmstore.analysis.geometry.differences import residual_matrix
 from dmstore.analysis.geometry.dims import with_dims
-from dmstore.analysis.geometry.influence import relative_influence
-from dmstore.analysis.geometry.normalize import normalize
-from dmstore.analysis.geometry.pca import delta, explained_variance, pca
-from dmstore.analysis.geometry.residual import residual
-from dmstore.analysis.geometry.similarity import cosine
+from dmstore.analysis.geometry.pca import check_counts, residual_shares, signs
+from dmstore.analysis.geometry.residual import rounding_of
+from dmstore.analysis.geometry.rows import Rows, as_dense, cosines, dots, unit_rows
+from dmstore.analysis.geometry.similarity import aligned
 from dmstore.analysis.geometry.subpopulation import subpopulation
+from dmstore.analysis.geometry.subspace import leading_directions
 from dmstore.core.progress import Progress, counting
+from dmstore.core.threads import cores
 from dmstore.schema.group_specs import group_spec
 
 # Datamodels of different models on one training set may have nothing in common, but are not opposite.
 _NEGATIVE = -0.2
+# Steps of the progress, and how long the parts take in proportion: reading one algorithm, one way, halves.
+_STEPS = 1000
+_READ, _WAY, _HALVES = 8, 20, 30
 
 
 def modeldiff(
@@ -31,6 +38,8 @@ def modeldiff(
     names: tuple[str, str] = ("a", "b"),
     label: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Residuals, directions, subpopulations and similarity of two sets of datamodels, both ways.
@@ -38,7 +47,7 @@ def modeldiff(
     Parameters
     ----------
     a, b : Dataset, or (target, train) DataArray
-        ``weight`` (target, train), or these alone; coordinates ``target`` and ``train`` where they are known.
+        ``weight`` (target, train), or these alone, in memory or lazy: lazy ones are read some targets at a time; coordinates ``target`` and ``train`` where they are known.
         ``weight_half`` (half, target, train), from halves of the masks, where both have them: without,
         ``cosine_cross`` and ``cosine_ceiling`` are absent.
     names : pair of str
@@ -47,6 +56,11 @@ def modeldiff(
         Classes, to match the contrasts by; any other target serves without.
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    memory : int or str, optional
+        Bytes, or a size such as ``8GB``; most of what is free by default. Rows are kept sparse; where more
+        than a quarter of the weights is not zero they are dense, and on scratch where memory has no room.
+    threads : int, optional
+        All cores by default.
     components : int
         Directions each way (10).
     top : int
@@ -66,38 +80,38 @@ def modeldiff(
     Raises
     ------
     InputError
-        If train units or targets differ, or fewer than two targets have both datamodels.
+        If train units or targets differ, fewer than two targets have both datamodels, a weight is not
+        finite, or more memory is needed.
     """
     parameters = ComparisonParameters(**options)
     data = (a, b)
-    weight = [with_dims(one, "target", "train") for one in data]
-    unit = [normalize(one) for one in weight]
-    classes = np.zeros(weight[0].sizes["target"], dtype=np.int64) if label is None else label
-    included = ((weight[0] != 0).any("train") & (weight[1] != 0).any("train")).values
+    weight = aligned(*(with_dims(one, "target", "train") for one in data))
+    targets, train = weight[0].shape
+    classes = np.zeros(targets, dtype=np.int64) if label is None else label
+    halves = all(_has(one, "weight_half") for one in data)
+    count = min(parameters.components, targets, train)
+    room = Room(memory, targets, train, count)
+    room.check([stated_nonzeros(one) for one in data])
+    tell = _Told(progress, halves=halves)
+    rows = _read(weight, room, tell)
+    cosine = dots(*rows)
+    included = rows[0].nonzero & rows[1].nonzero
+    rounding = max(_rounding(one, row) for one, row in zip(weight, rows, strict=True))
+    way = _Ways(rows, cosine, included, classes, parameters, rounding, threads or cores())
     per: dict[str, list[NDArray[Any]]] = {}
-    steps, tell = itertools.count(1), counting(progress, "compare")
-
-    for own, other in ((0, 1), (1, 0)):
-        made = _one_way(weight[own], weight[other], unit[own], unit[other], classes, parameters)
-        direction = xr.DataArray(made["direction"], dims=("component", "train"))
-        made["explained_variance"] = np.stack(
-            [explained_variance(one[included], direction).values for one in weight], axis=1
-        )
-        tell(next(steps), 2)
-        made["direction"] = made["direction"].astype(np.float32)
-        for key, value in made.items():
+    for own in (0, 1):
+        for key, value in way.one(own, tell.part(_WAY)).items():
             per.setdefault(key, []).append(value)
-    count = min(len(value) for value in per["direction"])
-    arrays = {
-        key: np.stack([value[:count] if value.ndim else value for value in values])
-        for key, values in per.items()
-    }
-    arrays |= {"cosine": cosine(*weight).values, "included": included}
-    if all(_has(one, "weight_half") for one in data):
-        half = [[one["weight_half"].isel(half=h) for h in (0, 1)] for one in data]
-        cross = [cosine(half[0][h], half[1][1 - h]).values for h in (0, 1)]
-        arrays["cosine_cross"] = np.mean(cross, axis=0)
-        arrays["cosine_ceiling"] = np.stack([cosine(*halves).values for halves in half])
+    arrays = {key: np.stack(values) for key, values in per.items()}
+    arrays |= {"cosine": np.where(included, cosine, np.nan), "included": included}
+    del rows, way
+    if halves:
+        half = [one["weight_half"].isel(half=h) for one in data for h in (0, 1)]
+        pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
+        found = cosines(half, pairs, tell.part(_HALVES, targets))
+        arrays["cosine_cross"] = np.mean(found[:2], axis=0)
+        arrays["cosine_ceiling"] = found[2:]
+    tell.done()
     spec = group_spec("comparison").arrays
     return xr.Dataset(
         {key: (spec[key].dims, value) for key, value in arrays.items()},
@@ -172,37 +186,107 @@ def _has(data: Any, name: str) -> bool:
     return isinstance(data, xr.Dataset) and name in data
 
 
-def _one_way(
-    own: xr.DataArray,
-    other: xr.DataArray,
-    unit_own: xr.DataArray,
-    unit_other: xr.DataArray,
-    label: NDArray[np.int64],
-    parameters: ComparisonParameters,
-) -> dict[str, NDArray[Any]]:
-    """Directions of one algorithm's residuals, and what follows from each."""
-    components = pca(
-        residual(own, other),
-        components=parameters.components,
-        center=parameters.center,
-        random_state=parameters.random_state,
+def _read(weight: Sequence[xr.DataArray], room: Room, tell: _Told) -> tuple[Rows, Rows]:
+    """Unit rows of both, both sparse or both dense."""
+    first = unit_rows(
+        weight[0], dtype=room.dtype, memory=room.dense, tell=tell.part(_READ, room.targets)
     )
-    direction = components["direction"]
-    members = subpopulation(
-        components["projection"], label, top=parameters.top, random_state=parameters.random_state
+    room.check([first.stored, None])
+    second = unit_rows(
+        weight[1],
+        dtype=room.dtype,
+        memory=room.dense,
+        dense=not first.is_sparse,
+        tell=tell.part(_READ, room.targets),
     )
-    order = np.argsort(-np.abs(direction.values), axis=1, kind="stable")[:, : parameters.heavy]
-    influence = [
-        relative_influence(unit_own, unit_other, top[top >= 0]).values
-        for top in members["subpopulation"].values[:, 0]
-    ]
-    return {
-        "direction": direction.values,
-        "projection": components["projection"].values.astype(np.float32),
-        "residual_variance": components["residual_variance"].values,
-        "delta": delta(own, other, direction).values,
-        "subpopulation": members["subpopulation"].values,
-        "contrast": members["contrast"].values,
-        "heaviest": order.astype(np.int64),
-        "relative_influence": np.array(influence, dtype=np.float32),
-    }
+    if not second.is_sparse:
+        return as_dense(first, room.dense), second
+    room.check([first.stored, second.stored])
+    return first, second
+
+
+def _rounding(weight: xr.DataArray, rows: Rows) -> float:
+    """Length that residuals reach by rounding alone, of the datamodels or of their unit rows."""
+    return max(rounding_of(weight), rounding_of(xr.DataArray(np.empty(0, rows.matrix.dtype))))
+
+
+class _Told:
+    """Progress of a comparison, in thousandths."""
+
+    def __init__(self, progress: Progress | None, *, halves: bool) -> None:
+        self._tell = counting(progress, "compare")
+        self._whole = 2 * _READ + 2 * _WAY + (_HALVES if halves else 0)
+        self._before = 0
+
+    def part(self, size: int, steps: int = 1) -> Callable[[float], None]:
+        """Progress of the next part: called with the steps that are done."""
+        start, self._before = self._before, self._before + size
+
+        def tell(done: float) -> None:
+            now = (start + size * min(done / steps, 1)) / self._whole
+            self._tell(min(int(_STEPS * now), _STEPS - 1), _STEPS)
+
+        return tell
+
+    def done(self) -> None:
+        """All of it."""
+        self._tell(_STEPS, _STEPS)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Directions of either algorithm's residuals, and what follows from each."""
+
+    rows: tuple[Rows, Rows]
+    cosine: NDArray[np.float64]
+    included: NDArray[np.bool_]
+    label: NDArray[np.int64]
+    parameters: ComparisonParameters
+    rounding: float
+    threads: int
+
+    def one(self, way: int, tell: Callable[[float], None]) -> dict[str, NDArray[Any]]:
+        """The residuals of one algorithm with respect to the other."""
+        own, other = self.rows[way], self.rows[1 - way]
+        options, included = self.parameters, self.included
+        counted = check_counts(int(included.sum()), options.components)
+        matrix = residual_matrix(
+            own, other, self.cosine, included, center=options.center, threads=self.threads
+        )
+        count = min(options.components, counted, matrix.shape[1])
+        direction = leading_directions(matrix, count, options.random_state, tell)
+        mean, energy = matrix.mean, matrix.energy
+        del matrix
+        products = [row.along(direction) for row in (own, other)]
+        along = (products[0] - self.cosine[:, None] * products[1])[included]
+        sign = signs(along)
+        direction *= sign[:, None]
+        projection = np.full((count, len(included)), np.nan, dtype=np.float32)
+        projection[:, included] = (along * sign).T
+        squares = [(one[included] ** 2).mean(axis=0) for one in products]
+        explained = squares if way == 0 else squares[::-1]
+        members = subpopulation(
+            xr.DataArray(projection, dims=("component", "target")),
+            self.label,
+            top=options.top,
+            random_state=options.random_state,
+        )
+        order = np.argsort(-np.abs(direction), axis=1, kind="stable")[:, : options.heavy]
+        influence = [
+            own.influence(top[top >= 0]) - other.influence(top[top >= 0])
+            for top in members["subpopulation"].values[:, 0]
+        ]
+        tell(1)
+        return {
+            "direction": direction.astype(np.float32),
+            "projection": projection,
+            "residual_variance": residual_shares(
+                along - sign * (direction @ mean), energy, self.rounding
+            ),
+            "explained_variance": np.stack(explained, axis=1),
+            "delta": squares[0] - squares[1],
+            "subpopulation": members["subpopulation"].values,
+            "contrast": members["contrast"].values,
+            "heaviest": order.astype(np.int64),
+            "relative_influence": np.array(influence, dtype=np.float32),
+        }

@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.geometry.differences import PlainMatrix
 from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.normalize import normalize
 from dmstore.analysis.geometry.similarity import aligned
+from dmstore.analysis.geometry.subspace import leading_directions
 from dmstore.errors import InputError
-
-_EXACT = 3000
 
 
 def pca(
@@ -28,7 +28,7 @@ def pca(
         Subtract the mean residual first, as PCA does; without, a difference that is common to all
         targets can be a direction too.
     random_state : int
-        For the randomised solver, used where both dims exceed 3000.
+        Starts the search where both dims exceed 1500; directions do not depend on it beyond rounding.
 
     Returns
     -------
@@ -50,40 +50,63 @@ def pca(
     rows = with_dims(residuals["residual"], "target", "train")
     included = residuals["included"].values.astype(bool)
     values = np.asarray(rows.values, dtype=np.float64)[included]
-    if len(values) < 2 or components < 1:
-        msg = f"{len(values)} targets with non-zero datamodels and {components} components: both must be larger; take scores of more targets, or train more runs"
-        raise InputError(msg)
-    shifted = values - values.mean(axis=0) if center else values
+    check_counts(len(values), components)
+    mean = values.mean(axis=0) if center else np.zeros(values.shape[1])
+    shifted = values - mean
     count = min(components, *shifted.shape)
     directions = leading(shifted, count, random_state)
-    singular = np.linalg.norm(shifted @ directions.T, axis=0)
-    total = float((shifted**2).sum())
-    rounding = residuals.attrs.get("rounding", np.finfo(np.float64).eps) * np.sqrt(len(values))
     along = values @ directions.T
-    furthest = along[np.argmax(np.abs(along), axis=0), np.arange(count)]
-    sign = np.where(furthest < 0, -1.0, 1.0)
-    directions = directions * sign[:, None]
+    sign = signs(along)
+    rounding = residuals.attrs.get("rounding", np.finfo(np.float64).eps)
+    shares = residual_shares(along - directions @ mean, float((shifted**2).sum()), rounding)
     projection = np.full((count, len(included)), np.nan)
     projection[:, included] = (along * sign).T
     return xr.Dataset(
         {
-            "direction": (("component", "train"), directions),
+            "direction": (("component", "train"), directions * sign[:, None]),
             "projection": (("component", "target"), projection),
-            "residual_variance": (
-                "component",
-                np.where(singular > rounding, singular**2 / total, 0.0)
-                if total > 0
-                else np.zeros(count),
-            ),
+            "residual_variance": ("component", shares),
         },
         coords={name: rows.coords[name] for name in ("train", "target") if name in rows.coords},
         attrs={"center": int(center), "components": count},
     )
 
 
-def leading(
-    rows: NDArray[np.float64], count: int, random_state: int, *, exact: bool = True
+def check_counts(targets: int, components: int) -> int:
+    """Refuse fewer than two targets, or no components; the number of targets."""
+    if targets < 2 or components < 1:
+        msg = f"{targets} targets with non-zero datamodels and {components} components: both must be larger; take scores of more targets, or train more runs"
+        raise InputError(msg)
+    return targets
+
+
+def signs(along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Which way each direction points so that the target furthest along it, of (target, component), is on its positive side."""
+    furthest = along[np.argmax(np.abs(along), axis=0), np.arange(along.shape[1])]
+    return np.where(furthest < 0, -1.0, 1.0)
+
+
+def residual_shares(
+    centred: NDArray[np.float64], energy: float, rounding: float
 ) -> NDArray[np.float64]:
+    """Shares of the residuals' energy along directions; exactly 0 where rounding explains all of it.
+
+    Parameters
+    ----------
+    centred : (target, component) float64
+        Residuals along each direction, less their mean where that was taken off.
+    energy : float
+        Sum of squares of the residuals, centred alike.
+    rounding : float
+        Length that a residual reaches by rounding alone.
+    """
+    singular = np.linalg.norm(centred, axis=0)
+    beyond = singular > rounding * np.sqrt(len(centred))
+    whole = max(energy, float((singular**2).max(initial=0)))
+    return np.where(beyond, singular**2 / whole if whole > 0 else 0.0, 0.0)
+
+
+def leading(rows: NDArray[np.float64], count: int, random_state: int) -> NDArray[np.float64]:
     """Leading right singular vectors.
 
     Parameters
@@ -91,29 +114,14 @@ def leading(
     rows : (target, train) float64
     count : int
     random_state : int
-        For the randomised solver, used where both dims exceed 3000.
-    exact : bool
-        False takes the randomised solver at any size, with fewer iterations.
+        See :func:`dmstore.analysis.geometry.subspace.leading_directions`.
 
     Returns
     -------
     (component, train) float64
         Orthonormal.
     """
-    targets, train = rows.shape
-    if not exact or min(targets, train) > _EXACT:
-        from sklearn.utils.extmath import randomized_svd
-
-        directions = randomized_svd(
-            rows, count, n_iter=7 if exact else 3, random_state=random_state
-        )[2]
-        return np.asarray(directions)
-    if train <= targets:
-        return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T)
-    # The smaller Gram matrix has the same spectrum; QR restores what squaring costs in angles.
-    left = np.linalg.eigh(rows @ rows.T)[1][:, ::-1][:, :count]
-    q, r = np.linalg.qr(rows.T @ left)
-    return np.asarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T)
+    return leading_directions(PlainMatrix(rows), count, random_state)
 
 
 def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.DataArray:

@@ -12,7 +12,7 @@ from dmstore.analysis.geometry.similarity import aligned
 _ROUNDING = 64
 
 
-def _rounding(weight: xr.DataArray) -> float:
+def rounding_of(weight: xr.DataArray) -> float:
     """Length of what rounding makes of a unit row: ``stored`` says in which dtype numbers were once."""
     if "float16" in (str(weight.dtype), weight.attrs.get("stored")):
         return float(np.finfo(np.float16).eps)
@@ -46,5 +46,5 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     rest = unit_a - cosine * unit_b
     return xr.Dataset(
         {"residual": rest.transpose("target", "train"), "cosine": cosine, "included": included},
-        attrs={"excluded": int((~included).sum()), "rounding": max(_rounding(a), _rounding(b))},
+        attrs={"excluded": int((~included).sum()), "rounding": max(rounding_of(a), rounding_of(b))},
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +14,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.dims import with_dims
+from dmstore.core.memory import scratch_array
 from dmstore.errors import InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+# Share of non-zeros up to which rows are kept sparse: a dense number takes half of what a sparse one does.
+SPARSE = 0.25
+# Columns that a sparse matrix is multiplied with at once; more of them do not stay in a cache.
+COLUMNS = 16
 
 # Of a block of rows while it is read; beside it lie a mask and the places of its non-zeros.
 _BLOCK_BYTES = 1 << 26
@@ -59,6 +69,245 @@ def _block(array: xr.DataArray) -> int:
     return min(size, max(1, targets))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Unit rows of one algorithm.
+
+    Attributes
+    ----------
+    matrix : (target, train) csr_array, or array where too much is non-zero
+        float32, or float64 where that was asked for; a dense one may lie in a file on scratch.
+    nonzero : (target,) bool
+        Whether there is a datamodel.
+    """
+
+    matrix: Any
+    nonzero: NDArray[np.bool_]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether zeros are left out."""
+        return not isinstance(self.matrix, np.ndarray)
+
+    @property
+    def stored(self) -> int | None:
+        """Non-zeros of sparse rows."""
+        return int(self.matrix.nnz) if self.is_sparse else None
+
+    def parts(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The rows of a dense matrix, some at a time: (first target, values)."""
+        size = max(1, (_BLOCK_BYTES >> 1) // max(1, self.matrix[:1].nbytes))
+        for first in range(0, len(self.matrix), size):
+            yield first, np.asarray(self.matrix[first : first + size])
+            release(self.matrix)
+
+    def along(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Products with directions (component, train): (target, component) float64."""
+        result = np.empty((self.matrix.shape[0], len(directions)))
+        if self.is_sparse:
+            wide = self.matrix.astype(np.float64)
+            for low in range(0, len(directions), COLUMNS):
+                some = np.ascontiguousarray(directions[low : low + COLUMNS].T)
+                result[:, low : low + COLUMNS] = wide @ some
+            return result
+        turned = np.ascontiguousarray(directions.T, dtype=self.matrix.dtype)
+        for first, values in self.parts():
+            result[first : first + len(values)] = values @ turned
+        return result
+
+    def influence(self, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sum of the absolute weights of some targets: (train,) float64."""
+        chosen = self.matrix[targets]
+        if self.is_sparse:
+            weights = np.abs(chosen.data).astype(np.float64)
+            columns = self.matrix.shape[1]
+            return np.asarray(np.bincount(chosen.indices, weights, columns), dtype=np.float64)
+        return np.asarray(np.abs(chosen).sum(axis=0, dtype=np.float64))
+
+
+def release(matrix: NDArray[Any]) -> None:
+    """Let go of the pages of an array that lies on scratch; they count as this process's memory."""
+    if isinstance(matrix, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped: Any = matrix
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def unit_rows(
+    weight: xr.DataArray,
+    *,
+    dtype: Any = np.float32,
+    memory: int | None = None,
+    dense: bool = False,
+    tell: Callable[[int], None] | None = None,
+) -> Rows:
+    """Datamodels of unit length, read some targets at a time (paper section 3, step 1).
+
+    Parameters
+    ----------
+    weight : (target, train) float
+        In memory or lazy.
+    dtype : dtype
+        Of the rows.
+    memory : int, optional
+        Bytes that dense rows may take; more of them lie in a file on scratch.
+    dense : bool
+        Do not try a sparse matrix.
+    tell : callable, optional
+        Called with the number of targets read so far.
+
+    Returns
+    -------
+    Rows
+        All-zero rows stay zero.
+
+    Raises
+    ------
+    InputError
+        If the dims are not those, or a weight is not finite.
+    StorageError
+        If dense rows have no room on scratch.
+    """
+    weight = with_dims(weight, "target", "train")
+    most = None if dense else int(SPARSE * weight.size)
+    raw = None if dense else _sparse(weight, None, np.result_type(weight.dtype, dtype), most, tell)
+    if raw is None:
+        return _dense_rows(weight, dtype, memory, tell)
+    data, indptr = raw.data.astype(np.float64), raw.indptr
+    count = np.diff(indptr)
+    # By the largest first: squares of very large or small outputs are no numbers any more.
+    data /= np.repeat(row_reduced(np.maximum, np.abs(data), indptr), count)
+    data /= np.repeat(np.sqrt(row_reduced(np.add, data * data, indptr)), count)
+    raw.data = data.astype(dtype, copy=False)
+    return Rows(raw, count > 0)
+
+
+def _dense_rows(
+    weight: xr.DataArray, dtype: Any, memory: int | None, tell: Callable[[int], None] | None
+) -> Rows:
+    """Unit rows as an array, in memory or on scratch."""
+    size = weight.size * np.dtype(dtype).itemsize
+    fits = memory is None or size <= memory
+    unit = np.empty(weight.shape, dtype) if fits else scratch_array(None, weight.shape, dtype)
+    nonzero = np.zeros(len(unit), dtype=bool)
+    for first, values in blocks(weight):
+        rows = slice(first, first + len(values))
+        largest = np.abs(values).max(axis=1, keepdims=True, initial=0)
+        nonzero[rows] = largest[:, 0] > 0
+        scaled = np.divide(values, np.where(largest > 0, largest, 1), dtype=unit.dtype)
+        length = np.sqrt(np.einsum("tu,tu->t", scaled, scaled, dtype=np.float64))[:, None]
+        unit[rows] = scaled / np.where(length > 0, length, 1).astype(unit.dtype)
+        release(unit)
+        if tell:
+            tell(first + len(values))
+    return Rows(unit, nonzero)
+
+
+def as_dense(rows: Rows, memory: int | None) -> Rows:
+    """The same rows as an array, as where those of the other algorithm are."""
+    if not rows.is_sparse:
+        return rows
+    shape, dtype = rows.matrix.shape, rows.matrix.dtype
+    fits = memory is None or shape[0] * shape[1] * dtype.itemsize <= memory
+    values = np.empty(shape, dtype) if fits else scratch_array(None, shape, dtype)
+    size = max(1, _BLOCK_BYTES // (shape[1] * dtype.itemsize))
+    for low in range(0, shape[0], size):
+        values[low : low + size] = rows.matrix[low : low + size].toarray()
+        release(values)
+    return Rows(values, rows.nonzero)
+
+
+def row_reduced(
+    function: Any, values: NDArray[np.float64], indptr: NDArray[Any]
+) -> NDArray[np.float64]:
+    """A ufunc over the stored values of each sparse row; 0 where there are none."""
+    result = np.zeros(len(indptr) - 1)
+    filled = np.diff(indptr) > 0
+    if filled.any():
+        result[filled] = function.reduceat(values, indptr[:-1][filled])
+    return result
+
+
+def dots(a: Rows, b: Rows) -> NDArray[np.float64]:
+    """Products of the rows of each target: (target,) float64. Both sparse, or both dense."""
+    if a.is_sparse:
+        both = a.matrix.multiply(b.matrix).tocsr()
+        return row_reduced(np.add, both.data.astype(np.float64), both.indptr)
+    result = np.empty(len(a.nonzero))
+    for (first, mine), (_, theirs) in zip(a.parts(), b.parts(), strict=True):
+        result[first : first + len(mine)] = np.einsum("tu,tu->t", mine, theirs, dtype=np.float64)
+    return result
+
+
+def cosines(
+    arrays: list[xr.DataArray],
+    pairs: list[tuple[int, int]],
+    tell: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Cosine similarities of several sets of datamodels, each read once, some targets at a time.
+
+    Parameters
+    ----------
+    arrays : list of (target, train) float
+    pairs : list of (int, int)
+        Which of them to compare.
+    tell : callable, optional
+        Called with the number of targets read so far.
+
+    Returns
+    -------
+    (pair, target) float64
+        NaN where either datamodel is all zero.
+
+    Raises
+    ------
+    InputError
+        If the dims are not those, or a weight is not finite.
+    """
+    targets = arrays[0].sizes["target"]
+    result = np.full((len(pairs), targets), np.nan)
+    size = min(_block(with_dims(one, "target", "train")) for one in arrays)
+    for first in range(0, targets, size):
+        rows = slice(first, first + size)
+        unit = [unit_rows(one.isel(target=rows), dtype=np.float64) for one in arrays]
+        if any(not one.is_sparse for one in unit):
+            unit = [as_dense(one, None) for one in unit]
+        for row, (a, b) in enumerate(pairs):
+            known = unit[a].nonzero & unit[b].nonzero
+            result[row, rows] = np.where(known, dots(unit[a], unit[b]), np.nan)
+        if tell:
+            tell(first + size)
+    return result
+
+
+class Product:
+    """Products of a sparse matrix with some columns, its rows shared between threads: the same bits with any number."""
+
+    def __init__(self, matrix: csr_array, threads: int) -> None:
+        from scipy.sparse import csr_array
+
+        self.shape, self.dtype = matrix.shape, matrix.dtype
+        # By non-zeros, not by rows: train units differ in how many targets use them.
+        wanted = np.linspace(0, matrix.nnz, threads + 1)[1:-1]
+        edges = [0, *np.searchsorted(matrix.indptr, wanted).tolist(), matrix.shape[0]]
+        self._parts = []
+        for low, high in pairwise(edges):
+            start, stop = int(matrix.indptr[low]), int(matrix.indptr[high])
+            content = (
+                matrix.data[start:stop],
+                matrix.indices[start:stop],
+                matrix.indptr[low : high + 1] - matrix.indptr[low],
+            )
+            self._parts.append(csr_array(content, shape=(high - low, matrix.shape[1]), copy=False))
+
+    def __call__(self, columns: NDArray[Any]) -> NDArray[Any]:
+        """The matrix times (its columns, count)."""
+        columns = np.ascontiguousarray(columns, dtype=self.dtype)
+        if len(self._parts) == 1:
+            return np.asarray(self._parts[0] @ columns)
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            return np.concatenate(list(pool.map(lambda part: part @ columns, self._parts)))
+
+
 def sparse_rows(array: xr.DataArray, *, block: int | None = None) -> csr_array:
     """Datamodels as they are, as a sparse matrix; the dense one is never formed.
 
@@ -79,16 +328,32 @@ def sparse_rows(array: xr.DataArray, *, block: int | None = None) -> csr_array:
     InputError
         If the dims are not those, or a weight is not finite.
     """
+    array = with_dims(array, "target", "train")
+    return _sparse(array, block, np.result_type(array.dtype, np.float32), None, None)
+
+
+def _sparse(
+    array: xr.DataArray,
+    block: int | None,
+    dtype: Any,
+    most: int | None,
+    tell: Callable[[int], None] | None,
+) -> Any:
+    """A csr_array; None as soon as there are more than `most` non-zeros."""
     from scipy.sparse import csr_array
 
-    array = with_dims(array, "target", "train")
-    dtype = np.float64 if array.dtype.itemsize > 4 else np.float32
     indices, data, counts = [], [], [np.zeros(1, dtype=np.int64)]
-    for _, values in blocks(array, block):
+    nonzeros = 0
+    for first, values in blocks(array, block):
         column, number, count = _compressed(values)
+        nonzeros += len(column)
+        if most is not None and nonzeros > most:
+            return None
         indices.append(column)
         data.append(number.astype(dtype, copy=False))
         counts.append(count)
+        if tell:
+            tell(first + len(values))
     indptr = np.cumsum(np.concatenate(counts))
     # Both of one width, or scipy makes a wider copy of the larger.
     indptr = indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
