@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Unpack
 
@@ -10,6 +11,7 @@ import xarray as xr
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.comparison.where import restriction, spread
 from dmstore.core.progress import Progress
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
@@ -25,7 +27,10 @@ def compare(
     a: str,
     b: str,
     *,
+    where: Sequence[str] = (),
     progress: Progress | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Compare two algorithms of a study, and keep the result.
@@ -35,8 +40,15 @@ def compare(
     study : Study
     a, b : str
         Fitted algorithms.
+    where : sequence of str
+        Only targets that meet all of these: ``label=9``, ``type=mono`` (any column of the targets, as
+        :func:`dmstore.study.selection.select` reads conditions), or a file with one target id a line.
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    memory : int or str, optional
+        Bytes, or a size such as ``8GB``; most of what is free by default.
+    threads : int, optional
+        All cores by default.
     components : int
         Directions each way (10).
     top : int
@@ -52,12 +64,14 @@ def compare(
     -------
     xarray.Dataset
         As in ``comparison.group.json``: directions, projections, explained variance and Delta(u)
-        each way, cosine similarities with their ceiling, subpopulations and contrasts.
+        each way, cosine similarities with their ceiling, subpopulations and contrasts. With `where`, targets
+        that are left out are not ``included``, and the attributes ``where`` and ``targets`` say which there are.
 
     Raises
     ------
     InputError
-        If A is B, or they explain different outputs or targets.
+        If A is B, they explain different outputs or targets, `where` leaves fewer than two, or more
+        memory is needed.
     NotFoundError
         If one is not in the study or has no finished fit.
 
@@ -78,38 +92,51 @@ def compare(
         if mine != theirs:
             msg = f"{a!r} was fitted on {key} {mine!r}, {b!r} on {theirs!r}; fit both on the same"
             raise InputError(msg)
+    target_set = fits[0]["target_set"]
+    targets = study.target_set(target_set)
+    chosen = restriction(where, targets, study.class_names)
+    kept = asdict(parameters) | (chosen.stated if chosen else {})
     stated = {
         "fits": [fit["fit"] for fit in fits],
-        "parameters": asdict(parameters),
+        "parameters": kept,
         "study": study.uuid,
         "algorithms": [a, b],
         "format_version": FORMAT_VERSION,
     }
     name = results.name_of(stated)
-    where = f"comparisons/{name}/"
-    if not results.is_complete(study.objects, where):
+    place = f"comparisons/{name}/"
+    if not results.is_complete(study.objects, place):
         document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,
             "algorithms": [a, b],
             "fits": [fit["fit"] for fit in fits],
             "content_ids": [fit["content_id"] for fit in fits],
-            "parameters": asdict(parameters),
+            "parameters": kept,
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
-        study.objects.put_if_absent(
-            f"{where}comparison.json", dump_document("comparison", document)
-        )
+        data = [study.datamodels(x, fit["fit"]) for x, fit in zip((a, b), fits, strict=True)]
+        label = study.label(target_set)
+        if chosen:
+            data = [one.isel(target=chosen.positions) for one in data]
+            label = label[chosen.positions]
         result = modeldiff(
-            study.datamodels(a, fits[0]["fit"]).load(),
-            study.datamodels(b, fits[1]["fit"]).load(),
+            data[0],
+            data[1],
             names=(a, b),
-            label=study.label(),
+            label=label,
             progress=progress,
+            memory=memory,
+            threads=threads,
             **options,
         )
-        with results.completing(study.objects, where, "comparison") as path:
+        if chosen:
+            result = spread(result, chosen, targets["target"])
+        study.objects.put_if_absent(
+            f"{place}comparison.json", dump_document("comparison", document)
+        )
+        with results.completing(study.objects, place, "comparison") as path:
             groups.write_directory(
                 study.objects, path, group_spec("comparison"), stored_arrays(result)
             )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import likeness, rank
+from dmstore.analysis.comparison.where import left_out
 from dmstore.analysis.pages import fit_plot, plot
 from dmstore.errors import MissingDependencyError
 
@@ -146,7 +147,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
             }
             for entry in subject.effects
         ],
-        "excluded": int((~comparison["included"].values).sum()),
+        "excluded": left_out(comparison),
         "targets": comparison.sizes["target"],
         "train": comparison.sizes["train"],
         "provenance": subject.provenance,

@@ -97,6 +97,13 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.Path(),
     help="Files: folder with masks.npy and margins.npy, to measure the units with.",
 )
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION | FILE",
+    help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id a line.",
+)
+@options.memory
 @options.threads
 @options.quiet
 @options.as_json
@@ -106,6 +113,8 @@ def command(
     top: int,
     center: bool,
     random_state: int,
+    where: tuple[str, ...],
+    memory: str | None,
     threads: int | None,
     quiet: bool,
     as_json: bool,
@@ -120,14 +129,18 @@ def command(
     \b
     Examples:
       dmstore compare digits.dm plain pasted
+      dmstore compare digits.dm plain pasted --where label=9 --memory 4GB
       dmstore compare A.pt B.npy --examples digits.npz
     """
     from dmstore.core.threads import blas_threads, cores
     from dmstore.readers.scores import is_scores
 
-    progress = output.Progress("compare", quiet=quiet, delay=2)
+    progress = output.Progress("compare", quiet=quiet, delay=2, share=True)
     settings: Any = {
         "progress": progress,
+        "where": where,
+        "memory": memory,
+        "threads": threads,
         "components": components,
         "top": top,
         "center": center,
@@ -152,9 +165,9 @@ def command(
     progress.close()
     result, lines = _summary(comparison)
     if len(items) == 3:
-        where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
+        kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
-            f"  kept in {where}; write its page with:",
+            f"  kept in {kept_in}; write its page with:",
             f"dmstore report {shlex.join(items)}",
         ]
     if "sources" in comparison.attrs:
@@ -211,6 +224,7 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
     import numpy as np
 
     from dmstore.analysis.comparison.modeldiff import likeness, rank
+    from dmstore.analysis.comparison.where import left_out
 
     names = [str(name) for name in comparison["algorithm"].values]
     a, b = names
@@ -232,11 +246,12 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
             f"{name} with itself {value:.3f}" for name, value in zip(names, ceiling, strict=True)
         )
         lines.append(f"  from disjoint halves of the runs: {between:.3f} with each other, {own}")
-    left = int((~comparison["included"].values).sum())
+    left, about = left_out(comparison), comparison.attrs.get("targets", comparison.sizes["target"])
+    where = comparison.attrs.get("where")
+    if where:
+        lines.insert(0, f"of {about} of {comparison.sizes['target']} targets, where {where}:")
     if left:
-        lines.append(
-            f"  {left} of {comparison.sizes['target']} targets left out: no datamodel under one of the two"
-        )
+        lines.append(f"  {left} of {about} targets left out: no datamodel under one of the two")
     for row, name in enumerate(names):
         chance = f" (chance alone reaches a gap of {null[row]:.2%})" if checked else ""
         if ranks[row] < delta.shape[1]:
@@ -260,6 +275,8 @@ def _summary(comparison: xr.Dataset) -> tuple[dict[str, Any], list[str]]:
         "delta_out": out.tolist(),
         "delta_null": null.tolist(),
         "left_out": left,
+        "where": where,
+        "targets": about,
     }
     return result, lines
 

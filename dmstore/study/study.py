@@ -677,7 +677,8 @@ class Study(Displayed):
         Returns
         -------
         xarray.Dataset
-            As in ``comparison.group.json``, lazy.
+            As in ``comparison.group.json``, lazy; of some targets alone, the attributes ``where`` and
+            ``targets`` say which and how many.
 
         Raises
         ------
@@ -690,8 +691,14 @@ class Study(Displayed):
         result = results.opened(
             self.objects, f"comparisons/{document['comparison']}/", "comparison"
         )
-        return result.assign_coords(self.labels()).assign_attrs(
-            {"comparison": document["comparison"], "algorithms": document["algorithms"]}
+        fit = self.newest_fit(document["algorithms"][0], document["fits"][0])
+        about = {
+            key: document["parameters"][key]
+            for key in ("where", "targets")
+            if key in document["parameters"]
+        }
+        return result.assign_coords(self.labels(fit["target_set"])).assign_attrs(
+            {"comparison": document["comparison"], "algorithms": document["algorithms"], **about}
         )
 
     @property

@@ -186,7 +186,7 @@ def test_no_directions_beyond_the_rank(monkeypatch):
 
 def test_memory_that_does_not_do_is_said_before_anything_is_read():
     a, b = pair(60, 90, 0.1)
-    with pytest.raises(InputError, match=r"needs 0\.45 GB, and the memory given is 0\.10 GB"):
+    with pytest.raises(InputError, match=r"needs 0\.45 GB, and may take 0\.10 GB"):
         modeldiff(a, b, memory="100MB")
     fit = xr.Dataset(
         {"weight": a, "nonzeros": ("target", np.full(60, 2 * 10**8))},
