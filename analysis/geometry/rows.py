@@ -105,10 +105,10 @@ class Rows:
         """Products with directions (component, train): (target, component) float64."""
         result = np.empty((self.matrix.shape[0], len(directions)))
         if self.is_sparse:
-            wide = self.matrix.astype(np.float64)
             for low in range(0, len(directions), COLUMNS):
-                some = np.ascontiguousarray(directions[low : low + COLUMNS].T)
-                result[:, low : low + COLUMNS] = wide @ some
+                some = directions[low : low + COLUMNS].T
+                columns = np.ascontiguousarray(some, dtype=self.matrix.dtype)
+                result[:, low : low + COLUMNS] = self.matrix @ columns
             return result
         turned = np.ascontiguousarray(directions.T, dtype=self.matrix.dtype)
         for first, values in self.parts():
