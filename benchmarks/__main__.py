@@ -10,7 +10,7 @@ import resource
 NAMES = (
     *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
     *("size", "fit", "regression", "solvers", "units", "gram", "ranks", "calibration", "peers"),
-    *("growth", "store"),
+    *("growth", "store", "comparison"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -22,13 +22,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration: small, medium or paper",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration: small, medium or paper; comparison: small, medium, paper or living17",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     parser.add_argument("--targets", help="regression: so many targets alone")
-    parser.add_argument("--peer", help="peers: only this one")
-    parser.add_argument("--python", help="peers: an interpreter that has them installed")
+    parser.add_argument(
+        "--peer", help="peers: only this one; comparison: modeldiff at any size, or none"
+    )
+    parser.add_argument(
+        "--python", help="peers, comparison: an interpreter that has them installed"
+    )
     arguments = parser.parse_args()
     options = {
         key: value
