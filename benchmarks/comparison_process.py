@@ -26,8 +26,8 @@ def ours(folder: Path, count: int) -> Callable[[], Found]:
     import xarray as xr
 
     from dmstore.analysis import modeldiff
-    from dmstore.readers.scores import labelled, open_scores
-    from dmstore.readers.units import Units
+    from dmstore.readers.files import open_npy
+    from dmstore.readers.score_rows import ScoreRows
 
     # What is imported at the first call is imported now.
     few = np.random.default_rng(0).normal(size=(2, 10, 20))
@@ -36,11 +36,9 @@ def ours(folder: Path, count: int) -> Callable[[], Found]:
 
     def work() -> Found:
         data = [
-            labelled(
-                open_scores(folder / f"{name}.npy"),
-                orientation=("target-train", ""),
-                units=Units(),
-                lazy=True,
+            xr.DataArray(
+                ScoreRows(open_npy(folder / f"{name}.npy"), turned=False).lazy(),
+                dims=("target", "train"),
             )
             for name in "AB"
         ]
