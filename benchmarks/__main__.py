@@ -21,7 +21,7 @@ NAMES = (
         "contrasts",
         "peers",
     ),
-    *("growth", "store"),
+    *("growth", "store", "comparison"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration: small, medium or paper",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration: small, medium or paper; comparison: small, medium, paper or living17",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
@@ -44,8 +44,12 @@ def main() -> None:
         const="halves",
         help="regression: fit both halves of the masks too",
     )
-    parser.add_argument("--peer", help="peers: only this one")
-    parser.add_argument("--python", help="peers: an interpreter that has them installed")
+    parser.add_argument(
+        "--peer", help="peers: only this one; comparison: modeldiff at any size, or none"
+    )
+    parser.add_argument(
+        "--python", help="peers, comparison: an interpreter that has them installed"
+    )
     arguments = parser.parse_args()
     options = {
         key: value

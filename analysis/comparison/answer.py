@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dmstore.analysis.comparison.modeldiff import rank
+from dmstore.analysis.comparison.target_groups import ALL
 
 FDR = 0.05
 _NORMAL = 1.959964
@@ -133,9 +134,7 @@ def answer(comparison: xr.Dataset) -> Answer:
         for k in range(count)
     ]
     groups = _groups(comparison, fdr)
-    whole = next(
-        (one.similarity for one in groups if one.targets == comparison.sizes["target"]), None
-    )
+    whole = next((one.similarity for one in groups if one.group == ALL), None)
     detectable = (
         float(np.nanmax(comparison["detectable"].values)) if "detectable" in comparison else np.nan
     )
@@ -145,7 +144,7 @@ def answer(comparison: xr.Dataset) -> Answer:
         similarity=whole if whole and np.isfinite(whole.estimate) else None,
         directions=directions,
         groups=sorted(groups, key=lambda one: (not one.beyond, one.similarity.estimate)),
-        weak=int(np.isnan(comparison["similarity"].values).sum()),
+        weak=int((np.isnan(comparison["similarity"].values) & comparison["included"].values).sum()),
         detectable=detectable,
         fdr=fdr,
     )

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Unpack
 
 import xarray as xr
 
 from dmstore import provenance
-from dmstore.analysis.comparison.differences import differences
-from dmstore.analysis.comparison.modeldiff import modeldiff, rank, stored_arrays
+from dmstore.analysis.comparison.measured import runs_to_measure, with_measured
+from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
-from dmstore.analysis.comparison.target_groups import target_groups
-from dmstore.analysis.experiment.reading import pin, read_arms
-from dmstore.analysis.geometry.rows import sparse_rows
-from dmstore.core.progress import Progress, counting
-from dmstore.core.threads import cores
+from dmstore.analysis.comparison.where import restriction, spread
+from dmstore.core.given import threads_of
+from dmstore.core.progress import Progress
 from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
 from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.table import groups
 from dmstore.study import results
-from dmstore.study.results import ListedFit
 from dmstore.study.study import Study, check_opened
 
 
@@ -31,7 +29,10 @@ def compare(
     a: str,
     b: str,
     *,
+    where: Sequence[str] = (),
     progress: Progress | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Compare two algorithms of a study, and keep the result.
@@ -41,8 +42,15 @@ def compare(
     study : Study
     a, b : str
         Fitted algorithms.
+    where : sequence of str
+        Only targets that meet all of these: ``label=9``, ``type=mono`` (any column of the targets, as
+        :func:`dmstore.study.selection.select` reads conditions), or a file with one target id a line.
     progress : callable, optional
-        Called with ``compare``, steps done and steps in all.
+        Called with ``compare``, ``read`` and ``measure``, steps done and steps in all.
+    memory : int or str, optional
+        Bytes, or a size such as ``8GB``; most of what is free by default.
+    threads : int, optional
+        All cores by default.
     components : int
         Directions each way (10).
     top : int
@@ -52,18 +60,23 @@ def compare(
     center : bool
         Whether PCA subtracts the mean residual (True).
     random_state : int
-        Draws contrasts (0).
+        Draws contrasts, and the sketch of train units where there are many (0).
+    fdr : float
+        False discovery rate at which a difference is called beyond chance (0.05).
 
     Returns
     -------
     xarray.Dataset
         As in ``comparison.group.json``: directions, projections, explained variance and Delta(u)
-        each way, cosine similarities with their ceiling, subpopulations and contrasts.
+        each way, subpopulations and contrasts; where both fits have halves, what is beyond chance: ``difference``,
+        ``q``, ``similarity`` and more (:func:`dmstore.analysis.comparison.answer.answer` reads the answer off). With `where`, targets
+        that are left out are not ``included``, and the attributes ``where`` and ``targets`` say which there are.
 
     Raises
     ------
     InputError
-        If A is B, or they explain different outputs or targets.
+        If A is B, they explain different outputs or targets, `where` leaves fewer than two, or more
+        memory is needed.
     NotFoundError
         If one is not in the study or has no finished fit.
 
@@ -84,71 +97,69 @@ def compare(
         if mine != theirs:
             msg = f"{a!r} was fitted on {key} {mine!r}, {b!r} on {theirs!r}; fit both on the same"
             raise InputError(msg)
-    measured = [pin(study, name) for name in (a, b)] if _measurable(study, (a, b), fits) else []
+    target_set = fits[0]["target_set"]
+    targets = study.target_set(target_set)
+    chosen = restriction(where, targets, study.class_names)
+    kept = asdict(parameters) | (chosen.stated if chosen else {})
+    runs = runs_to_measure(study, (a, b), [fit["fit"] for fit in fits])
     stated = {
         "fits": [fit["fit"] for fit in fits],
-        "parameters": asdict(parameters),
+        "parameters": kept,
         "study": study.uuid,
         "algorithms": [a, b],
         "format_version": FORMAT_VERSION,
-        "measured": [one.content_id for one in measured],
+        "measured": [one.content_id for one in runs],
     }
     name = results.name_of(stated)
-    where = f"comparisons/{name}/"
-    if not results.is_complete(study.objects, where):
+    place = f"comparisons/{name}/"
+    if not results.is_complete(study.objects, place):
         document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,
             "algorithms": [a, b],
             "fits": [fit["fit"] for fit in fits],
             "content_ids": [fit["content_id"] for fit in fits],
-            "parameters": asdict(parameters),
+            "parameters": kept,
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
-        if measured:
-            document["measured"] = [one.content_id for one in measured]
-        study.objects.put_if_absent(
-            f"{where}comparison.json", dump_document("comparison", document)
-        )
-        data = [study.datamodels(name, fit["fit"]) for name, fit in zip((a, b), fits, strict=True)]
+        if runs:
+            document["measured"] = [one.content_id for one in runs]
+        data = [study.datamodels(x, fit["fit"]) for x, fit in zip((a, b), fits, strict=True)]
+        label = study.label(target_set)
+        if chosen:
+            data = [one.isel(target=chosen.positions) for one in data]
+            label = label[chosen.positions]
         result = modeldiff(
             data[0],
             data[1],
             names=(a, b),
-            label=study.label(),
+            label=label,
             progress=progress,
+            memory=memory,
+            threads=threads,
             **options,
         )
-        if measured:
-            output = fits[0]["output"]
-            counted = counting(progress, "read")
-            arms = read_arms(study, tuple(measured), output, threads=cores(), progress=counted)
-            halves = [
-                [sparse_rows(one["weight_half"].isel(half=h)) for h in (0, 1)] for one in data
-            ]
-            made = differences(
-                (arms[0], arms[1]),
-                (halves[0], halves[1]),
-                result["projection"].values,
-                rank(result),
-                target_groups(study.target_set(fits[0]["target_set"]), study.class_names),
+        if runs:
+            result = with_measured(
+                result,
+                study,
+                runs,
+                data,
+                fits[0]["output"],
+                target_set,
+                chosen.positions if chosen else None,
                 parameters,
-                threads=cores(),
-                progress=counting(progress, "measure"),
+                threads=threads_of(threads),
+                progress=progress,
             )
-            spec = group_spec("comparison").arrays
-            result = result.assign({key: (spec[key].dims, value) for key, value in made.items()})
-        with results.completing(study.objects, where, "comparison") as path:
+        if chosen:
+            result = spread(result, chosen, targets["target"])
+        study.objects.put_if_absent(
+            f"{place}comparison.json", dump_document("comparison", document)
+        )
+        with results.completing(study.objects, place, "comparison") as path:
             groups.write_directory(
                 study.objects, path, group_spec("comparison"), stored_arrays(result)
             )
     return study.comparison(a, b, name)
-
-
-def _measurable(study: Study, names: tuple[str, str], fits: list[ListedFit]) -> bool:
-    """Whether both fits have halves, so that what one half of the runs proposes can be measured on the other."""
-    return all(
-        "weight_half" in study.datamodels(name, fit["fit"])
-        for name, fit in zip(names, fits, strict=True)
-    )

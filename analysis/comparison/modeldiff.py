@@ -30,8 +30,8 @@ _READ, _WAY, _HALVES = 8, 20, 30
 
 
 def modeldiff(
-    a: xr.Dataset,
-    b: xr.Dataset,
+    a: xr.Dataset | xr.DataArray,
+    b: xr.Dataset | xr.DataArray,
     *,
     names: tuple[str, str] = ("a", "b"),
     label: NDArray[np.int64] | None = None,

@@ -29,7 +29,6 @@ class Room:
     """
 
     def __init__(self, memory: int | str | None, targets: int, train: int, count: int) -> None:
-        self._given = memory is not None
         self._memory = available() if memory is None else parse(memory)
         self.targets, self.train, self.count = targets, train, count
         exact = is_exact(targets, train, count)
@@ -66,12 +65,9 @@ class Room:
         # Both, their residuals and these turned, each number with its place.
         needed = self._fixed + 4 * sum(known) * (self.dtype.itemsize + 4)
         if needed > self._memory:
-            bound = (
-                f"{'the memory given' if self._given else 'what is free'} is {_said(self._memory)}"
-            )
             msg = (
                 f"comparing {self.targets} targets x {self.train} train units, {self.count} directions each way, needs "
-                f"{_said(needed)}, and {bound}; give more memory, or take fewer components or targets"
+                f"{_said(needed)}, and may take {_said(self._memory)}; give more memory, or take fewer components or targets"
             )
             raise InputError(msg)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,10 @@ def pin(study: Study, name: str) -> Pinned:
 class _Rows:
     """Rows of an algorithm's runs by half and mask."""
 
-    def __init__(self, pinned_: Pinned, output: str) -> None:
+    def __init__(
+        self, pinned_: Pinned, output: str, positions: NDArray[np.int64] | None = None
+    ) -> None:
+        self._positions = positions
         self.algorithm, self.view, self.output = pinned_.algorithm, pinned_.view, output
         mask_id = self.view.read(["mask_id"])["mask_id"]
         kept = self.algorithm.split(mask_id) != "eval"
@@ -88,7 +92,7 @@ class _Rows:
     def said(self, start: int, stop: int) -> NDArray[np.float64]:
         """Outputs of all runs on some targets, less a value near their mean; the last block is kept."""
         if self._block is None or self._block[0] != (start, stop):
-            values = self.view.tiles(self.output).read((slice(None), slice(start, stop)))
+            values = self._read(start, stop)
             used = np.zeros(len(values), dtype=bool)
             used[np.concatenate(self.rows)] = True
             name = f"{self.output} of {self.algorithm.name!r}"
@@ -96,6 +100,21 @@ class _Rows:
             shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
             self._block = ((start, stop), values.astype(np.float64) - shift)
         return self._block[1]
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        tiles = self.view.tiles(self.output)
+        if self._positions is None:
+            return tiles.read((slice(None), slice(start, stop)))
+        chosen = self._positions[start:stop]
+        width = tiles.chunk[1]
+        parts = []
+        for chunk in np.unique(chosen // width).tolist():
+            inside = chosen[chosen // width == chunk]
+            low = int(inside[0])
+            parts.append(
+                tiles.read((slice(None), slice(low, int(inside[-1]) + 1)))[:, inside - low]
+            )
+        return np.concatenate(parts, axis=1)
 
     def outputs(
         self, half: int, bit: NDArray[np.int64], size: int
@@ -121,6 +140,7 @@ def read_arms(
     output: str,
     *,
     threads: int = 1,
+    positions: NDArray[np.int64] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Halves]:
     """Runs of one or more algorithms in halves; algorithms that were trained on the same masks share them.
@@ -131,6 +151,8 @@ def read_arms(
     pinned_ : tuple of Pinned
     output : str
     threads : int
+    positions : (target,) int64, optional
+        Only these targets, ascending; all without.
     progress : callable, optional
         Called with pieces of masks read and pieces in all, of each algorithm.
 
@@ -139,7 +161,7 @@ def read_arms(
     InputError
         If a half has too few masks, or an output is not finite.
     """
-    rows = [_Rows(one, output) for one in pinned_]
+    rows = [_Rows(one, output, positions) for one in pinned_]
     # The one with most masks first: the others' may be among them.
     order = sorted(range(len(rows)), key=lambda k: -sum(map(len, rows[k].ids)))
     kept: list[tuple[_Rows, list[MaskSet]]] = []
@@ -160,6 +182,7 @@ def read_arms(
             kept.append((mine, masks))
         rate = _rate(mine.algorithm, masks)
         unit = study.target_train(mine.algorithm.target_set)
+        unit = unit if positions is None else unit[positions]
         fixed = 1.0 if mine.algorithm.planned else fixed_share(tuple(masks), rate)
         arms = tuple(_arm(mine, h, masks[h], rate, unit, fixed) for h in (0, 1))
         made[place] = (arms[0], arms[1])

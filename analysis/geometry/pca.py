@@ -137,7 +137,7 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     Returns
     -------
     (component,) or () float64
-        In the dims of `direction`, without ``train``.
+        In the dims of `direction`, without ``train``; lazy where `weight` is.
 
     Raises
     ------
@@ -155,13 +155,17 @@ def explained_variance(weight: xr.DataArray, direction: xr.DataArray) -> xr.Data
     ):
         msg = f"directions over {directions.sizes['train']} train units, datamodels over {weight.sizes['train']}: they do not have the same train ids; take both from one study"
         raise InputError(msg)
-    unit = normalize(weight).values
-    shares = explained(unit[(unit != 0).any(axis=1)], directions.values.astype(np.float64))
-    return xr.DataArray(
-        shares[0] if one else shares,
-        dims=() if one else "component",
-        name="explained_variance",
+    unit = normalize(weight)
+    # Rows that are all zero add nothing to the sum.
+    count = (unit != 0).any("train").sum("target")
+    along = xr.dot(
+        unit.drop_vars("train", errors="ignore"),
+        directions.drop_vars("train", errors="ignore").astype(np.float64),
+        dim="train",
     )
+    shares: xr.DataArray = (along**2).sum("target") / count.where(count > 0)
+    shares = shares.drop_vars(list(shares.coords)).rename("explained_variance")
+    return shares.isel(component=0) if one else shares
 
 
 def explained(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,14 +25,15 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     Parameters
     ----------
     a, b : (target, train) float
-        Datamodels of the two algorithms on the same train units and targets.
+        Datamodels of the two algorithms on the same train units and targets, in memory or lazy.
 
     Returns
     -------
     xarray.Dataset
         ``residual`` (target, train): a_i - (a_i . b_i) b_i, of length sqrt(1 - cosine^2);
         ``cosine`` (target,); ``included`` (target,): both datamodels are non-zero. The attribute
-        ``rounding`` is a length that residuals reach by the rounding of the datamodels alone.
+        ``rounding`` is a length that residuals reach by the rounding of the datamodels alone; ``excluded``
+        counts the others. Of lazy datamodels all is lazy, and nothing is counted.
 
     Raises
     ------
@@ -44,7 +45,10 @@ def residual(a: xr.DataArray, b: xr.DataArray) -> xr.Dataset:
     cosine = (unit_a * unit_b).sum("train")
     included = (unit_a != 0).any("train") & (unit_b != 0).any("train")
     rest = unit_a - cosine * unit_b
+    attrs: dict[str, float] = {"rounding": max(rounding_of(a), rounding_of(b))}
+    if included.chunks is None:
+        attrs["excluded"] = int((~included).sum())
     return xr.Dataset(
         {"residual": rest.transpose("target", "train"), "cosine": cosine, "included": included},
-        attrs={"excluded": int((~included).sum()), "rounding": max(rounding_of(a), rounding_of(b))},
+        attrs=attrs,
     )

@@ -41,7 +41,7 @@ def cosine(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     (target,) float64
-        NaN where either datamodel is all zero.
+        NaN where either datamodel is all zero. Lazy where `a` or `b` is.
 
     Raises
     ------

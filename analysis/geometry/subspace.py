@@ -14,6 +14,8 @@ EXACT = 1500
 _OVERSAMPLED = 6
 # Directions are done when they may still turn by this angle; a cosine of .9999 is one of .014.
 _ANGLE = 0.005
+# What blocks may have in common with the basis before they are made orthogonal to it once more.
+_CLEAN = 0.1
 _MOST_PER_DIRECTION, _MOST_BESIDE = 16, 400
 
 
@@ -134,7 +136,7 @@ def _lanczos(
             left = np.linalg.norm(coupling @ vectors[size - width :, :count], axis=0)
             if last or _is_settled(values, left, count):
                 return np.asarray(so_far @ vectors[:, :count].astype(matrix.dtype))
-            check = max(size + width, int(1.15 * size))
+            check = max(size + width, int(1.1 * size))
         if tell:
             # Most need some six times as many vectors as directions.
             tell(min(size / (_OVERSAMPLED * count + 8 * width), 0.95))
@@ -142,9 +144,14 @@ def _lanczos(
 
 def _continued(image: NDArray[Any], basis: NDArray[Any]) -> NDArray[Any]:
     """An orthonormal block that has nothing in common with a basis; where nothing new is left, any such block."""
+    # What the caller took off is the first time; rounding leaves no more after the second, unless the image was
+    # rounding alone.
     block = np.linalg.qr(image)[0]
     for _ in range(2):
-        block = np.linalg.qr(block - basis @ (basis.T @ block))[0]
+        shared = basis.T @ block
+        block = np.linalg.qr(block - basis @ shared)[0]
+        if np.abs(shared).max() < _CLEAN:
+            break
     return block
 
 

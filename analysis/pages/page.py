@@ -19,6 +19,7 @@ from dmstore.analysis.comparison.answer import DirectionClaim, answer
 from dmstore.analysis.comparison.explain import best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
+from dmstore.analysis.comparison.where import left_out
 from dmstore.analysis.pages import fit_plot, plot
 from dmstore.analysis.pages.headline import headline
 from dmstore.errors import MissingDependencyError
@@ -160,7 +161,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
             }
             for entry in subject.effects
         ],
-        "excluded": int((~comparison["included"].values).sum()),
+        "excluded": left_out(comparison),
         "targets": comparison.sizes["target"],
         "train": comparison.sizes["train"],
         "provenance": subject.provenance,

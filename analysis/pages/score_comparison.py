@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from dmstore import provenance
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.comparison.where import restriction, spread
 from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, distinct, printable
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.core.given import local_path
+from dmstore.core.memory import available, parse
 from dmstore.core.progress import Progress
 from dmstore.errors import CorruptionError, DmstoreError, ExistsError, InputError
 from dmstore.readers.labels import Labels, positions, read_labels
+from dmstore.readers.score_rows import float_type
 from dmstore.readers.scores import ScoreFile, decide_orientation, labelled, open_scores
 from dmstore.readers.units import Units
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
@@ -44,6 +47,8 @@ _NOTE = (
 Pair = Sequence[Any]
 # How much more alike scores must be once one is transposed to say so.
 _MORE_ALIKE = 0.3
+# Targets by which that is judged, at most.
+_SAMPLE = 512
 
 
 def compare_scores(
@@ -59,7 +64,10 @@ def compare_scores(
     units: Pair = (None, None),
     alpha: Pair = (None, None),
     runs: Pair = (None, None),
+    where: Sequence[str] = (),
     progress: Progress | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
@@ -80,8 +88,16 @@ def compare_scores(
         One value a file, None where nothing is said: what to call the algorithm (its file's name);
         the matrix in the file; TRAK's experiment; ``target-train`` or ``train-target``; ``raw`` or
         ``standardised``; the share that a run saw (.5); a folder of runs to measure the units with.
+    where : sequence of str
+        Only targets that meet all of these: ``label=9`` where the examples have labels, ``target=…`` for ids,
+        or a file with one target id a line.
     progress : callable, optional
         Called with ``compare``, steps done and steps in all.
+    memory : int or str, optional
+        Bytes, or a size such as ``8GB``; most of what is free by default. Scores that lie in one piece in
+        their file (``.npy``, ``.mmap``, ``.pt``, ``.safetensors``) are read some targets at a time.
+    threads : int, optional
+        All cores by default.
     components : int
         Directions each way (10).
     top : int
@@ -103,7 +119,8 @@ def compare_scores(
     Raises
     ------
     InputError
-        If a file cannot be used, or the two do not fit each other or the examples.
+        If a file cannot be used, the two do not fit each other or the examples, `where` leaves fewer than
+        two targets, or more memory is needed.
     ExistsError
         If there is something else at `out`.
     """
@@ -115,6 +132,8 @@ def compare_scores(
     given = read_labels(examples) if examples is not None else None
     decided = _orientations(files, orientation, given)
     labels = given or positions(*_sizes(files[0], decided[0])[::-1])
+    limit = available() if memory is None else parse(memory)
+    held = sum(_held(file, limit) for file in files)
     data = [
         labelled(
             file,
@@ -122,40 +141,51 @@ def compare_scores(
             units=_units(file, units[row], alpha[row], runs[row]),
             train=labels.train["train"].values,
             targets=labels.targets["target"].values,
+            lazy=True,
         )
         for row, file in enumerate(files)
     ]
     called = _names((a, b), files, names)
-    turned = _transposed(data[0]["weight"].values, data[1]["weight"].values, called)
+    turned = _transposed(data[0]["weight"].data, data[1]["weight"].data, called)
     # As :func:`labelled` states them.
     sources: list[Any] = [dict(one.attrs) for one in data]
     if all(sources[0][k] == sources[1][k] for k in ("sha256", "array")):
         msg = f"{a} and {b} hold the same scores; comparing them tells nothing, give two different files"
         raise InputError(msg)
+    chosen = restriction(where, labels.targets, labels.class_names)
+    kept = asdict(parameters) | (chosen.stated if chosen else {})
     stated = {
         "algorithms": called,
         "sources": sources,
         "examples": labels.about,
-        "parameters": asdict(parameters),
+        "parameters": kept,
         "format_version": FORMAT_VERSION,
     }
     name = results.name_of(stated)
     place = local_path(out) if out is not None else Path(_directory(called, name))
     if not _is_there(place, name):
+        label = labels.targets["label"].values if "label" in labels.targets else None
+        if chosen:
+            data = [one.isel(target=chosen.positions) for one in data]
+            label = None if label is None else label[chosen.positions]
         result = modeldiff(
             data[0],
             data[1],
             names=(called[0], called[1]),
-            label=labels.targets["label"].values if "label" in labels.targets else None,
+            label=label,
             progress=progress,
+            memory=max(1, limit - held),
+            threads=threads,
             **options,
         )
+        if chosen:
+            result = spread(result, chosen, labels.targets["target"])
         document: ScoreComparisonDocument = {
             "comparison": name,
             "algorithms": called,
             "sources": sources,
             "examples": labels.about,
-            "parameters": asdict(parameters),
+            "parameters": kept,
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
@@ -163,11 +193,31 @@ def compare_scores(
     return _load(place, labels).assign_attrs(transposed=turned)
 
 
-def _transposed(a: NDArray[Any], b: NDArray[Any], names: list[str]) -> str:
+def _held(file: ScoreFile, limit: int) -> int:
+    """Bytes that scores take which must be loaded whole.
+
+    Raises
+    ------
+    InputError
+        If that is more than there is.
+    """
+    if file.placed is not None:
+        return 0
+    width = float_type(file.opened.headers[file.keys["weight"]].dtype).itemsize
+    size = file.shape[0] * file.shape[1] * width
+    if 2 * size > limit:
+        msg = f"{file.path}: {file.format} is read whole, which needs {2 * size / 1e9:.2f} GB of {limit / 1e9:.2f} GB; give more memory, or save the scores as .npy"
+        raise InputError(msg)
+    return size
+
+
+def _transposed(a: Any, b: Any, names: list[str]) -> str:
     """A sentence where square scores are much more alike once one of them is transposed; empty where not."""
     if a.shape[0] != a.shape[1]:
         return ""
-    as_read, turned = (_alike(a, other) for other in (b, b.T))
+    some = np.unique(np.linspace(0, len(a) - 1, min(len(a), _SAMPLE)).astype(int))
+    mine = np.asarray(a[some])
+    as_read, turned = (_alike(mine, np.asarray(other)) for other in (b[some], b[:, some].T))
     if abs(turned) < abs(as_read) + _MORE_ALIKE:
         return ""
     return (
@@ -328,6 +378,11 @@ def _load(place: Path, labels: Labels) -> xr.Dataset:
             "path": str(place),
             "report": str(place / _PAGE),
             "sources": document["sources"],
+            **{
+                key: value
+                for key, value in document["parameters"].items()
+                if key in ("where", "targets")
+            },
         }
     )
 

@@ -104,6 +104,13 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     type=click.Path(),
     help="Files: folder with masks.npy and margins.npy, to measure the units with.",
 )
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION | FILE",
+    help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id a line.",
+)
+@options.memory
 @options.threads
 @options.quiet
 @options.as_json
@@ -114,6 +121,8 @@ def command(
     center: bool,
     random_state: int,
     fdr: float,
+    where: tuple[str, ...],
+    memory: str | None,
     threads: int | None,
     quiet: bool,
     as_json: bool,
@@ -128,14 +137,18 @@ def command(
     \b
     Examples:
       dmstore compare digits.dm plain pasted
+      dmstore compare digits.dm plain pasted --where label=9 --memory 4GB
       dmstore compare A.pt B.npy --examples digits.npz
     """
     from dmstore.core.threads import blas_threads, cores
     from dmstore.readers.scores import is_scores
 
-    progress = output.Progress("compare", quiet=quiet, delay=2)
+    progress = output.Progress("compare", quiet=quiet, delay=2, share=True)
     settings: Any = {
         "progress": progress,
+        "where": where,
+        "memory": memory,
+        "threads": threads,
         "components": components,
         "top": top,
         "center": center,
@@ -161,9 +174,9 @@ def command(
     progress.close()
     result, lines = _summary(comparison, _explained(comparison, items, files["examples"]))
     if len(items) == 3:
-        where = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
+        kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
-            f"  kept in {where}; write its page with:",
+            f"  kept in {kept_in}; write its page with:",
             f"dmstore report {shlex.join(items)}",
         ]
     if "sources" in comparison.attrs:
@@ -238,6 +251,7 @@ def _summary(
     from dmstore.analysis.comparison.answer import answer, plain
     from dmstore.analysis.comparison.modeldiff import likeness, rank
     from dmstore.analysis.comparison.sentences import direction_text, verdict
+    from dmstore.analysis.comparison.where import left_out
 
     said = answer(comparison)
     names = [str(name) for name in comparison["algorithm"].values]
@@ -252,11 +266,12 @@ def _summary(
         lines += verdict(said)
     else:
         lines.append(f"  mean cosine similarity of the datamodels {cosine:.3f}, noise included")
-    left = int((~comparison["included"].values).sum())
+    left, about = left_out(comparison), comparison.attrs.get("targets", comparison.sizes["target"])
+    where = comparison.attrs.get("where")
+    if where:
+        lines.insert(0, f"of {about} of {comparison.sizes['target']} targets, where {where}:")
     if left:
-        lines.append(
-            f"  {left} of {comparison.sizes['target']} targets left out: no datamodel under one of the two"
-        )
+        lines.append(f"  {left} of {about} targets left out: no datamodel under one of the two")
     for row, name in enumerate(names):
         rounding = ""
         if ranks[row] < delta.shape[1]:
@@ -283,5 +298,7 @@ def _summary(
         "explained_by": because,
         "left_out": left,
         **plain(said),
+        "where": where,
+        "targets": about,
     }
     return result, lines

@@ -94,12 +94,7 @@ _STATUS = {
     "(DMSTORE_DEVICE=cpu, cuda:1); fast_l1: MadryLab's package, on a GPU.",
 )
 @options.threads
-@click.option(
-    "--memory",
-    default=None,
-    metavar="SIZE",
-    help="Memory to take, such as 8GB; most of what is free by default.",
-)
+@options.memory
 @click.option(
     "--scratch",
     type=click.Path(file_okay=False),

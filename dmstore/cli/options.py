@@ -53,6 +53,12 @@ quiet = click.option("-Q", "--quiet", is_flag=True, help="No progress on stderr.
 threads = click.option(
     "--threads", type=click.IntRange(1), default=None, help="Threads; all cores by default."
 )
+memory = click.option(
+    "--memory",
+    default=None,
+    metavar="SIZE",
+    help="Memory to take, such as 8GB; most of what is free by default.",
+)
 part = click.option(
     "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
 )

@@ -20,6 +20,7 @@ from dmstore.storage.table.rows import MOST_RUNS
 
 NUMBERS, TEXTS = "biuf", "US"
 LARGEST_ROW = 1 << 30
+_MAPPED = 1 << 26
 
 
 class RowArray(Protocol):
@@ -133,8 +134,19 @@ class FileArray:
         return values
 
     def _columns(self, index: NDArray[np.int64]) -> NDArray[Any]:
-        mapped = np.memmap(self.path, self.stored, "r", self.offset, self.shape, order="F")
-        return np.ascontiguousarray(mapped[index])
+        values = np.empty((len(index), *self.shape[1:]), dtype=self.stored)
+        row = math.prod(self.shape[:-1]) * self.stored.itemsize
+        step = max(1, _MAPPED // max(1, row)) if len(self.shape) > 1 else self.shape[-1]
+        # Some at a time: pages that are mapped count as this process's memory.
+        for low in range(0, self.shape[-1], step):
+            shape = (*self.shape[:-1], min(step, self.shape[-1] - low))
+            mapped = np.memmap(
+                self.path, self.stored, "r", self.offset + low * row, shape, order="F"
+            )
+            if len(shape) == 1:
+                return np.ascontiguousarray(mapped[index])
+            values[..., low : low + shape[-1]] = mapped[index]
+        return values
 
 
 def stretches(index: NDArray[np.int64]) -> list[tuple[int, int]]:

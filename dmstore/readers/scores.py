@@ -7,6 +7,7 @@ unpickled, and nothing is guessed without being said.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dmstore.errors import InputError
 from dmstore.readers import bergson_scores, kronfluence, trak
 from dmstore.readers.files import FileArray, open_npy
 from dmstore.readers.safetensors import open_safetensors
+from dmstore.readers.score_rows import ScoreRows, float_type, not_finite
 from dmstore.readers.torch_file import TorchFile
 from dmstore.readers.units import KINDS, Stated, Units, raw_as_stated, raw_units
 
@@ -111,6 +113,12 @@ class ScoreFile:
             for key, text in self.opened.texts.items()
             if key.startswith("about/")
         }
+
+    @functools.cached_property
+    def placed(self) -> FileArray | None:
+        """The matrix where it lies in its file, to be read by rows; None where it must be loaded."""
+        place = getattr(self.opened, "placed", None)
+        return place(self.keys["weight"]) if place else None
 
     def vector(self, name: str) -> NDArray[Any] | None:
         """An array with one dim that stands beside the scores; None where there is none."""
@@ -204,6 +212,9 @@ class _Files:
 
     def load(self, name: str) -> NDArray[Any]:
         return self._arrays[name].whole()
+
+    def placed(self, name: str) -> FileArray:
+        return self._arrays[name]
 
 
 class _Npz:
@@ -331,6 +342,7 @@ def labelled(
     units: Units,
     train: NDArray[Any] | None = None,
     targets: NDArray[Any] | None = None,
+    lazy: bool = False,
 ) -> xr.Dataset:
     """Read the scores as labelled datamodels.
 
@@ -343,6 +355,9 @@ def labelled(
         What is known of the units of the weights.
     train, targets : (count,), optional
         Ids; positions without.
+    lazy : bool
+        Leave scores that lie in one piece in their file there: they are read once to check them, and
+        again, some targets at a time, where they are computed.
 
     Returns
     -------
@@ -358,11 +373,17 @@ def labelled(
     """
     import xarray as xr
 
-    weight = _floats(file.opened.load(file.keys["weight"]))
-    if orientation[0] == "train-target":
-        weight = weight.T
-    weight = np.ascontiguousarray(weight)
-    _check_finite(weight, file)
+    turned = orientation[0] == "train-target"
+    placed = file.placed if lazy else None
+    weight: Any
+    if placed is not None:
+        rows = ScoreRows(placed, turned=turned)
+        zero_rows, weight = rows.survey(file.path), rows.lazy()
+    else:
+        weight = _floats(file.opened.load(file.keys["weight"]))
+        weight = np.ascontiguousarray(weight.T if turned else weight)
+        _check_finite(weight, file)
+        zero_rows = int((~weight.any(axis=1)).sum())
     vectors = {
         name: _floats(file.opened.load(file.keys[name]))
         for name in ("bias", "lam")
@@ -385,7 +406,7 @@ def labelled(
         "dtype": str(file.opened.headers[file.keys["weight"]].dtype),
         "orientation": f"{orientation[0]}, {orientation[1]}",
         "units": said,
-        "zero_rows": int((~weight.any(axis=1)).sum()),
+        "zero_rows": zero_rows,
     }
     return xr.Dataset(
         {
@@ -418,20 +439,15 @@ def _stated(file: ScoreFile, units: Units, train: int) -> Stated | None:
 
 
 def _floats(values: NDArray[Any]) -> NDArray[Any]:
-    """float64 where the file has that or wide integers, else float32, which holds float16 exactly."""
-    wide = values.dtype.itemsize > (4 if values.dtype.kind == "f" else 2)
-    return np.asarray(values, dtype=np.float64 if wide else np.float32)
+    return np.asarray(values, dtype=float_type(values.dtype))
 
 
 def _check_finite(weight: NDArray[Any], file: ScoreFile) -> None:
     finite = np.isfinite(weight)
     if not finite.all():
         target, train = (int(place[0]) for place in np.nonzero(~finite))
-        msg = (
-            f"{file.path}: {int((~finite).sum())} scores are not finite, the first {weight[target, train]} at "
-            f"target {target}, train unit {train}; write the file again without them"
-        )
-        raise InputError(msg)
+        count, first = int((~finite).sum()), weight[target, train]
+        raise InputError(not_finite(file.path, count, first, target, train))
 
 
 def _sha256(path: Path) -> str:

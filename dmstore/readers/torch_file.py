@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,16 @@ from dmstore.core.npy import Header
 from dmstore.core.strangers import stranger
 from dmstore.errors import InputError
 from dmstore.readers import torch_pickle
+from dmstore.readers.files import FileArray
 from dmstore.readers.torch_pickle import Tensor
 
 _LEGACY = (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46", b"\x80\x02]q")
 # The pickle of a dict of tensors is some hundred bytes a tensor.
 _LARGEST_PICKLE = 4_000_000
 _LONGEST_TEXT = 1000
+# Bytes of a zip member's own header before its name, and where in it the lengths of name and extra stand.
+_HEADER, _NAME_LENGTHS = 30, 26
+_PIECE = 1 << 22
 
 
 class TorchFile:
@@ -73,6 +78,37 @@ class TorchFile:
             If its bytes are damaged.
         """
         return next(self.load_many([name]))[1]
+
+    def placed(self, name: str) -> FileArray | None:
+        """Where a tensor lies in the file, so that it can be read by rows; None where it is in no one piece.
+
+        Raises
+        ------
+        InputError
+            If its bytes are damaged: all of them are read once.
+        """
+        tensor = self._tensors[name]
+        strides = [1, *np.cumprod(tensor.shape[:0:-1]).tolist()][::-1]
+        turned = [1, *np.cumprod(tensor.shape[:-1]).tolist()]
+        if 0 in tensor.shape or list(tensor.strides) not in (strides, turned):
+            return None
+        with self._open() as archive:
+            members = self._members(archive)
+            self._check(name, tensor, members)
+            info = members[f"{self._root}data/{tensor.storage.key}"]
+            self._read_through(archive, info)
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset + _NAME_LENGTHS)
+            start = _HEADER + sum(struct.unpack("<HH", file.read(4)))
+        stored = self._dtype(tensor)
+        return FileArray(
+            self.path,
+            info.header_offset + start + tensor.offset * stored.itemsize,
+            tuple(tensor.shape),
+            stored,
+            fortran=list(tensor.strides) != strides,
+            bfloat16=tensor.storage.dtype == "bfloat16",
+        )
 
     def load_many(self, names: Sequence[str]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Tensors by name, the archive opened once for all of them; see :meth:`load`."""
@@ -168,6 +204,19 @@ class TorchFile:
     def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         try:
             return archive.read(info)
+        except Exception as error:  # noqa: BLE001 - as above
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            msg = (
+                f"{self.path}: {info.filename[:80]!r} cannot be read ({text}); the file is damaged"
+            )
+            raise InputError(msg) from None
+
+    def _read_through(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        """Hold a member against its checksum, without keeping it."""
+        try:
+            with archive.open(info) as member:
+                while member.read(_PIECE):
+                    pass
         except Exception as error:  # noqa: BLE001 - as above
             text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
             msg = (

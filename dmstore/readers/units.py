@@ -98,8 +98,8 @@ def raw_as_stated(
         msg = f"{where}: its mask_mean and mask_std are not those of masks; export the file again"
         raise InputError(msg)
     constant = deviation == 0
-    if weight[:, constant].any():
-        unit = int(np.flatnonzero(constant & weight.any(axis=0))[0])
+    if constant.any() and bool(weight[:, constant].any()):
+        unit = int(np.flatnonzero(constant & np.asarray(weight.any(axis=0)))[0])
         msg = f"{where}: mask_std of train unit {unit} is 0, but it has weights; export the file again"
         raise InputError(msg)
     raw, bias = _from_standardised(
@@ -165,7 +165,7 @@ def _from_standardised(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     raw = np.divide(weight, deviation, dtype=weight.dtype)
     if bias is not None:
-        bias = bias - (raw.astype(np.float64) * mean).sum(axis=1)
+        bias = bias - np.asarray((raw.astype(np.float64) * mean).sum(axis=1))
     return raw, bias
 
 
@@ -176,7 +176,7 @@ def _measured(
     slope, mean, deviation, count = slope_on_runs(weight, folder)
     if (deviation == 0).any():
         unit = int(np.flatnonzero(deviation == 0)[0])
-        if weight[:, deviation == 0].any():
+        if bool(weight[:, deviation == 0].any()):
             msg = f"{folder}: all or none of the {count} runs saw train unit {unit}, which has weights; give the runs that were fitted on"
             raise InputError(msg)
         deviation = np.where(deviation == 0, 1, deviation)
@@ -248,7 +248,7 @@ def slope_on_runs(
         msg = f"{folder}: {len(rows)} finished runs tell no units; give 10 or more, or say --units"
         raise InputError(msg)
     chosen = np.unique(np.linspace(0, targets - 1, min(targets, _MOST_TARGETS)).astype(int))
-    part = weight[chosen].astype(np.float64)
+    part = np.asarray(weight[chosen], dtype=np.float64)
     seen = np.zeros(train)
     predicted, outputs = [], []
     for start in range(0, len(rows), _BLOCK):

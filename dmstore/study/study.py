@@ -677,7 +677,8 @@ class Study(Displayed):
         Returns
         -------
         xarray.Dataset
-            As in ``comparison.group.json``, lazy.
+            As in ``comparison.group.json``, lazy; of some targets alone, the attributes ``where`` and
+            ``targets`` say which and how many.
 
         Raises
         ------
@@ -690,10 +691,15 @@ class Study(Displayed):
         result = results.opened(
             self.objects, f"comparisons/{document['comparison']}/", "comparison"
         )
-        stated = {key: document[key] for key in ("comparison", "algorithms")}
-        if "fdr" in document["parameters"]:
-            stated["fdr"] = document["parameters"]["fdr"]
-        return result.assign_coords(self.labels()).assign_attrs(stated)
+        fit = self.newest_fit(document["algorithms"][0], document["fits"][0])
+        about = {
+            key: document["parameters"][key]
+            for key in ("where", "targets", "fdr")
+            if key in document["parameters"]
+        }
+        return result.assign_coords(self.labels(fit["target_set"])).assign_attrs(
+            {"comparison": document["comparison"], "algorithms": document["algorithms"], **about}
+        )
 
     @property
     def tree(self) -> xr.DataTree:

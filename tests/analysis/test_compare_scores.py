@@ -645,6 +645,78 @@ def test_files_that_cannot_be_compared(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["a.npy", "b.npy", "c.npy", "e.npz"]
 
 
+# Where they stay in their file
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("dtype", ["f2", "<f4", ">f4", "f8", "i2"])
+@pytest.mark.parametrize("given", ["target-train", "train-target"])
+def test_lazy_scores_are_the_same(tmp_path, monkeypatch, given, dtype, bfloat16):
+    monkeypatch.setattr("dmstore.readers.score_rows._BLOCK_BYTES", 200)
+    monkeypatch.setattr("dmstore.readers.files._MAPPED", 64)
+    values = (scores(0) * 100).astype(dtype)
+    values[3] = 0
+    if bfloat16:
+        torch = pytest.importorskip("torch")
+        turned = torch.tensor(values.astype("f4")).to(torch.bfloat16).t()
+        paths = [tmp_path / "a.pt", tmp_path / "turned.pt"]
+        torch.save({"other": torch.ones(3), "weight": turned.t().contiguous()}, paths[0])
+        torch.save({"weight": turned.t()}, paths[1])
+    else:
+        paths = [tmp_path / "c.npy", tmp_path / "f.npy"]
+        np.save(paths[0], values)
+        np.save(paths[1], np.asfortranarray(values))
+    for path in paths:
+        file = open_scores(path)
+        assert file.placed is not None
+        for units in (Units(), Units("standardised", given=True)):
+            whole, lazy = (
+                labelled(file, orientation=(given, ""), units=units, lazy=one)
+                for one in (False, True)
+            )
+            assert lazy["weight"].chunks[0][0] < lazy.sizes["target"]
+            assert lazy["weight"].dtype == whole["weight"].dtype
+            xr.testing.assert_identical(lazy.compute(), whole)
+
+
+def test_lazy_datamodels_have_their_bias_and_units():
+    for name in ("datamodels.pt", "trak"):
+        file = open_scores(SCORES / name)
+        units = Units("standardised" if file.is_standardised_by_default else None)
+        whole, lazy = (
+            labelled(file, orientation=("train-target", ""), units=units, lazy=one)
+            for one in (False, True)
+        )
+        assert lazy["weight"].chunks
+        xr.testing.assert_identical(lazy.compute(), whole)
+
+
+def test_damage_in_a_pt_is_seen_before_it_is_read_by_rows(tmp_path):
+    raw = bytearray((SCORES / "datamodels.pt").read_bytes())
+    weight = TorchFile(SCORES / "datamodels.pt").load("weight").tobytes()
+    raw[raw.index(weight) + 5] ^= 1
+    (tmp_path / "x.pt").write_bytes(raw)
+    with pytest.raises(InputError, match="damaged"):
+        open_scores(tmp_path / "x.pt").placed  # noqa: B018 - a property that reads
+
+
+def test_some_targets_and_memory(folder):
+    label = read_labels("e.npz").targets["label"].values
+    found = compare_scores("a.npy", "b.npy", "e.npz", where=[f"label={label[0]}"])
+    assert found.attrs["targets"] == (label == label[0]).sum() == found["included"].values.sum()
+    assert found.attrs["where"] == f"label={label[0]}"
+    ids = read_labels("e.npz").targets["target"].values
+    Path("ids.txt").write_text("\n".join(map(str, ids[[1, 4, 8]])))
+    found = compare_scores("a.npy", "b.npy", "e.npz", where=["ids.txt"])
+    assert np.flatnonzero(found["included"]).tolist() == [1, 4, 8]
+    with pytest.raises(InputError, match=r"needs 0.45 GB, and may take 0.02 GB"):
+        compare_scores("a.npy", "b.npy", "e.npz", memory="20MB")
+    np.savez_compressed("a.npz", weight=scores(3))
+    with pytest.raises(InputError, match=r"a.npz: a .npz matrix is read whole, which needs"):
+        compare_scores("a.npz", "b.npy", "e.npz", memory=800)
+    assert not [p for p in folder.iterdir() if p.is_dir() and "against" in p.name][2:]
+
+
 # The command
 
 

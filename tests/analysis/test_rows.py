@@ -1,6 +1,7 @@
 """Rows of datamodels, sparse: against the dense matrix that they come from."""
 
 import dask.array as da
+import dask.callbacks
 import numpy as np
 import pytest
 import xarray as xr
@@ -186,7 +187,7 @@ def test_no_directions_beyond_the_rank(monkeypatch):
 
 def test_memory_that_does_not_do_is_said_before_anything_is_read():
     a, b = pair(60, 90, 0.1)
-    with pytest.raises(InputError, match=r"needs 0\.45 GB, and the memory given is 0\.10 GB"):
+    with pytest.raises(InputError, match=r"needs 0\.45 GB, and may take 0\.10 GB"):
         modeldiff(a, b, memory="100MB")
     fit = xr.Dataset(
         {"weight": a, "nonzeros": ("target", np.full(60, 2 * 10**8))},
@@ -216,3 +217,43 @@ def test_halves_are_compared_from_rows():
     np.testing.assert_allclose(found["cosine_cross"], np.mean(cross, axis=0), atol=1e-7)
     ceiling = [cosine(*half).values for half in halves]
     np.testing.assert_allclose(found["cosine_ceiling"], ceiling, atol=1e-7)
+
+
+def test_notebook_functions_stay_lazy_and_are_the_same(monkeypatch):
+    a, b = pair(60, 90, 0.1)
+    for one in (a, b):
+        one.coords["train"] = [f"u{i}" for i in range(90)]
+    lazy = [one.chunk(target=13, train=20) for one in (a, b)]
+    direction = pca(residual(a, b), components=3)["direction"]
+    computed = []
+    with dask.callbacks.Callback(start=computed.append):
+        found = {
+            "normalize": normalize(lazy[0]),
+            "cosine": cosine(*lazy),
+            "residual": residual(*lazy)["residual"],
+            "included": residual(*lazy)["included"],
+            "explained_variance": explained_variance(lazy[0], direction),
+            "one": explained_variance(lazy[0], direction[1]),
+            "delta": delta(*lazy, direction),
+        }
+    assert not computed
+    expected = {
+        "normalize": normalize(a),
+        "cosine": cosine(a, b),
+        "residual": residual(a, b)["residual"],
+        "included": residual(a, b)["included"],
+        "explained_variance": explained_variance(a, direction),
+        "one": explained_variance(a, direction[1]),
+        "delta": delta(a, b, direction),
+    }
+    for name, values in expected.items():
+        assert found[name].chunks is not None, name
+        assert found[name].dims == values.dims, name
+        xr.testing.assert_allclose(found[name].compute(), values, atol=1e-12)
+    assert found["normalize"].chunks == ((13, 13, 13, 13, 8), (90,))
+    bad = lazy[0].copy()
+    bad[20, 3] = np.nan
+    unit = normalize(bad)
+    with pytest.raises(InputError, match="nan at target 20, train unit 3"):
+        unit.compute()
+    assert np.isfinite(unit[30:].values).all()

@@ -385,6 +385,27 @@ def test_compare_says_where_it_is_and_what_comes_next(done):
     assert Path(run(*arguments)[0].strip()).is_file()
 
 
+def test_compare_of_some_targets_and_within_memory(done, tmp_path):
+    path, steps = done
+    arguments = ("compare", path, "a", "b", "--components", 2, "--top", 4)
+    label = dmstore.open_study(path).label()
+    found = run_json(*arguments, "--where", "label=1")
+    assert found["where"] == "label=1"
+    assert found["targets"] == (label == 1).sum() > 2
+    assert found["comparison"] != steps["compare"]["comparison"]
+    said = run(*arguments, "--where", "label=1")[0].splitlines()
+    assert said[0] == f"of {found['targets']} of {len(label)} targets, where label=1:"
+    page = Path(run("report", path, "a", "b")[0].strip()).read_text()
+    assert "where label=1" in page
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(map(str, dmstore.open_study(path).targets["target"].values[:3])))
+    assert "ids.txt (3 ids, sha256" in run_json(*arguments, "--where", ids)["where"]
+    before = sorted(Path(path, "comparisons").iterdir())
+    _, err = run(*arguments, "--where", "label=0", "--memory", "1MB", code=1)
+    assert "needs 0.45 GB, and may take 0.00 GB" in err
+    assert sorted(Path(path, "comparisons").iterdir()) == before
+
+
 def test_one_of_a_thing_is_singular(tmp_path):
     path = str(tmp_path / "s.dm")
     algorithm = dmstore.create_study(path, examples(), seed=1).add_algorithm("a", runs=2)
@@ -421,7 +442,7 @@ def test_slow_commands_tell_how_far_they_are(done, monkeypatch):
     path, _ = done
     monkeypatch.setattr(output.Progress, "__init__", shown_at_once(output.Progress.__init__))
     for what, arguments, total in (
-        ("compare", ("--components", 2, "--top", 4), 26),
+        ("compare", ("--components", 2, "--top", 4), 1000),
         ("report", (), 3),
         ("counterfactual", ("--class", 1, "--name", "n", "--rows", 0, "--columns", 0), 12),
     ):
@@ -431,7 +452,7 @@ def test_slow_commands_tell_how_far_they_are(done, monkeypatch):
 
 
 def shown_at_once(init):
-    return lambda self, what, *, quiet=False, delay=0.0: init(self, what, quiet=quiet)
+    return lambda self, what, *, quiet=False, delay=0.0, share=False: init(self, what, quiet=quiet)
 
 
 def test_a_misspelt_task_adds_nothing(tmp_path):

@@ -1,0 +1,89 @@
+"""What the runs of a study say of a comparison of two of its fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dmstore.analysis.comparison.differences import differences
+from dmstore.analysis.comparison.modeldiff import rank
+from dmstore.analysis.comparison.parameters import ComparisonParameters
+from dmstore.analysis.comparison.target_groups import target_groups
+from dmstore.analysis.experiment.reading import Pinned, pin, read_arms
+from dmstore.analysis.geometry.rows import sparse_rows
+from dmstore.core.progress import Progress, counting
+from dmstore.schema.group_specs import group_spec
+from dmstore.study.study import Study
+
+_HALVES = "weight_half"
+
+
+def runs_to_measure(study: Study, algorithms: tuple[str, str], fits: list[str]) -> list[Pinned]:
+    """The runs of both algorithms, pinned; none where a fit has no halves, which find what runs then measure."""
+    data = (study.datamodels(name, fit) for name, fit in zip(algorithms, fits, strict=True))
+    if not all(_HALVES in one for one in data):
+        return []
+    return [pin(study, name) for name in algorithms]
+
+
+def with_measured(
+    result: xr.Dataset,
+    study: Study,
+    runs: list[Pinned],
+    data: list[xr.Dataset],
+    output: str,
+    target_set: str,
+    positions: NDArray[np.int64] | None,
+    parameters: ComparisonParameters,
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Add to a comparison what is beyond chance in it.
+
+    Parameters
+    ----------
+    result : Dataset
+        From :func:`dmstore.analysis.modeldiff`.
+    study : Study
+    runs : list of Pinned
+        Of both algorithms.
+    data : list of Dataset
+        Their datamodels, of the targets that are compared.
+    output, target_set : str
+    positions : (target,) int64, optional
+        Those of the compared targets in their set; all without.
+    parameters : ComparisonParameters
+    threads : int
+    progress : callable, optional
+        Called with ``read`` and ``measure``, steps done and steps in all.
+    """
+    arms = read_arms(
+        study,
+        tuple(runs),
+        output,
+        threads=threads,
+        positions=positions,
+        progress=counting(progress, "read"),
+    )
+    fits: list[list[Any]] = [
+        [sparse_rows(one[_HALVES].isel(half=h)) for h in (0, 1)] for one in data
+    ]
+    targets = study.target_set(target_set)
+    if positions is not None:
+        targets = targets.isel(target=positions)
+    made = differences(
+        (arms[0], arms[1]),
+        (fits[0], fits[1]),
+        result["projection"].values,
+        rank(result),
+        target_groups(targets, study.class_names),
+        parameters,
+        threads=threads,
+        progress=counting(progress, "measure"),
+    )
+    spec = group_spec("comparison").arrays
+    return result.assign({key: (spec[key].dims, value) for key, value in made.items()})
