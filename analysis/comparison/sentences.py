@@ -94,14 +94,12 @@ def group_text(one: GroupClaim) -> str:
 
 def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:
     """What the runs say of a direction."""
-    parts = [
-        f"{share(e)} of {name}'s datamodels" for e, name in zip(one.energy, names, strict=True)
-    ]
+    parts = [f"{share(e)} of {name}'s" for e, name in zip(one.energy, names, strict=True)]
     beyond = "beyond chance" if one.beyond else "not beyond chance"
     if not np.isfinite(one.estimate):
         return "not found on either half of the runs"
     return (
-        f"{', '.join(parts)}; difference {one.estimate:+.3f} with a standard error of {one.standard_error:.3f}, "
+        f"{' and '.join(parts)} datamodels; difference {one.estimate:+.3f} with a standard error of {one.standard_error:.3f}, "
         f"{rate(one.q)}, {beyond}"
     )
 

@@ -72,8 +72,15 @@ class Half:
         self._column_sums = np.ones(1) if columns is None else columns.sum(axis=0, dtype=np.float64)
         self.z, self.zg = [], []
         self._shared = arms[0].masks is arms[1].masks
+        same = self._shared and np.array_equal(arms[0].spread, arms[1].spread)
+        z, zg = self._projected(arms[0])
         for i, arm in enumerate(arms):
-            z, zg = self._projected(arm)
+            if i and same and np.array_equal(*self.used):
+                self.z.append(self.z[0])
+                self.zg.append(self.zg[0])
+                continue
+            if i and not same:
+                z, zg = self._projected(arm)
             self.z.append(self.centred(i, z))
             self.zg.append(self.centred(i, zg))
         ids = [arm.masks.mask_id[arm.used] for arm in arms]
@@ -141,7 +148,7 @@ class Half:
             runs = np.maximum(runs - 1, 1.0)
             self.runs.append(runs)
             spread = arm.spread
-            flat = float(spread.max(initial=0.0)) - float(spread.min(initial=0.0)) < 1e-9
+            flat = bool(np.ptp(spread) < 1e-9)
             scaled = said
             if not flat:
                 scaled = [
