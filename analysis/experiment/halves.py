@@ -70,7 +70,8 @@ class Half:
         self.direction = np.asarray(direction, dtype=np.float32)
         self._sums = self.direction.sum(axis=1, dtype=np.float64)
         self._column_sums = np.ones(1) if columns is None else columns.sum(axis=0, dtype=np.float64)
-        self.z, self.zg = [], []
+        self.z: list[Singles] = []
+        self.zg: list[Singles] = []
         self._shared = arms[0].masks is arms[1].masks
         same = self._shared and np.array_equal(arms[0].spread, arms[1].spread)
         z, zg = self._projected(arms[0])
