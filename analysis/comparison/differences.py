@@ -19,6 +19,8 @@ from dmstore.analysis.geometry.rows import Rows, dots
 from dmstore.core.progress import Count
 
 Floats = NDArray[np.float64]
+# Squared errors that a claim of one direction among some tens takes, with 80 % power.
+_CLAIMED = (3.2 + 0.84) ** 2
 # Length of a residual of float32 rows that is rounding alone.
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
@@ -84,6 +86,7 @@ def differences(
         "similarity": similarity.cosine,
         "similarity_error": similarity.error,
         "unlike_z": measured.target_z.mean(axis=0),
+        "detectable": np.full(2, _detectable(arms, proposed, measured)),
         "strength": similarity.square,
         "strength_error": similarity.square_error,
         "group": np.array(groups.name, dtype=object),
@@ -93,6 +96,29 @@ def differences(
         "group_p": group_p,
         "group_q": q_groups,
     }
+
+
+def _detectable(
+    arms: tuple[Halves, Halves], proposed: Sequence[Proposal], measured: Measured
+) -> float:
+    """Share of datamodels along a direction that would be found and claimed in four of five studies like this one.
+
+    Noise of variance s per coordinate in target x train numbers hides directions of less energy than
+    s sqrt(train / targets) from any principal component (Baik, Ben Arous and Péché 2005); a direction that is found is
+    claimed once its energy is beyond that of (3.2 + .84) errors, in units of s / targets. The larger of the two counts;
+    ``python -m benchmarks calibration`` holds it against simulated studies.
+    """
+    targets, train = proposed[0].weight.shape[1], arms[0][0].masks.train
+    noise = []
+    for half, directions in zip(proposed, measured.directions, strict=True):
+        square = (half.weight**2).sum(axis=1)
+        there = (square > 0) & (directions.scale > 0)
+        effective = np.abs(half.weight).sum(axis=1)[there] ** 2 / square[there]
+        noise.append((directions.error * directions.scale)[there] ** 2 * effective)
+    values = np.concatenate(noise)
+    if not len(values):
+        return float("nan")
+    return float(np.median(values) * max(np.sqrt(train / targets), _CLAIMED / targets))
 
 
 def propose(

@@ -76,7 +76,7 @@ class Half:
         same = self._shared and np.array_equal(arms[0].spread, arms[1].spread)
         z, zg = self._projected(arms[0])
         for i, arm in enumerate(arms):
-            if i and same and np.array_equal(*self.used):
+            if i and same and np.array_equal(self.used[0], self.used[1]):
                 self.z.append(self.z[0])
                 self.zg.append(self.zg[0])
                 continue
