@@ -233,6 +233,7 @@ def _compile() -> None:
 def _analyse(study: Study, started: float, report: Report) -> Found:
     from dmstore.analysis import compare
     from dmstore.analysis import report as write_report
+    from dmstore.analysis.comparison.answer import answer, plain
     from dmstore.analysis.evaluation.evaluate import figures
     from dmstore.counterfactual import check
     from dmstore.regression import fit
@@ -283,6 +284,7 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
         "holdout_r2": {name: quality[name]["holdout_r2"] for name in (A, B)},
         "lds": {name: quality[name]["lds"] for name in (A, B)},
         "worst_kkt": max(fits[name].summary["worst_kkt"] for name in (A, B)),
+        **plain(answer(comparison)),
         "auc": best["auc"],
         "auc_in_class": best["auc_in_class"],
         "direction": best["direction"],
@@ -339,7 +341,9 @@ def _lines(
     effect: Mapping[str, Sequence[float]],
     result: dict[str, Any],
 ) -> list[str]:
-    explained = comparison["explained_variance"].values
+    from dmstore.analysis.comparison.answer import answer
+    from dmstore.analysis.comparison.sentences import verdict
+
     marked = int(study.targets["marked"].values.sum())
     share = float(study.train["marked"].values.mean())
     lines = [
@@ -354,12 +358,7 @@ def _lines(
     lines.append(
         f"certificates: worst KKT violation {result['worst_kkt']:.1e} lam over {2 * fits[A].summary['targets']} targets"
     )
-    for row, name in enumerate((A, B)):
-        parts = [
-            f"{k + 1}: {explained[row, k, 0]:.2%} of {A}, {explained[row, k, 1]:.2%} of {B}"
-            for k in range(3)
-        ]
-        lines.append(f"directions of {name} (variance explained): {'; '.join(parts)}")
+    lines += [line.strip() for line in verdict(answer(comparison))]
     lines += [
         f"direction {best['direction']} of {A} ranks the {marked} marked targets with AUC {best['auc']:.3f} "
         f"({best['auc_in_class']:.3f} among the nines)",

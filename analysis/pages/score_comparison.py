@@ -40,7 +40,7 @@ from dmstore.study import results
 
 _DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
 _NOTE = (
-    "no runs behind the scores: ceiling, gap out of sample and chance level are not known; directions and "
+    "no runs behind the scores: nothing says how much of them is noise; directions and "
     "similarities do not depend on a uniform factor in the scores, bias and magnitudes do"
 )
 
@@ -72,9 +72,8 @@ def compare_scores(
 ) -> xr.Dataset:
     """Compare two files of attribution scores, and keep the result with its report.
 
-    The same call again finds its own result. Without runs there are no halves and quarters of the
-    masks: ``cosine_ceiling``, ``cosine_cross``, ``delta_out``, ``delta_null`` and ``found_again``
-    are absent, so that nothing is told from chance.
+    The same call again finds its own result. Without runs nothing is measured: what
+    :func:`dmstore.analysis.comparison.answer.answer` reads is absent, and nothing is told from chance.
 
     Parameters
     ----------
@@ -402,7 +401,7 @@ def _subject(document: ScoreComparisonDocument, labels: Labels) -> Subject:
                     ("kind", source["format"]),
                     ("units", source["units"].partition(" (")[0]),
                     ("all-zero datamodels", str(source["zero_rows"])),
-                    ("LDS, ceiling", "not known without runs"),
+                    ("LDS", "not known without runs"),
                 ],
             }
         )
