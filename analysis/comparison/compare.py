@@ -151,6 +151,7 @@ def compare(
                 chosen.positions if chosen else None,
                 parameters,
                 threads=threads_of(threads),
+                memory=memory,
                 progress=progress,
             )
         if chosen:

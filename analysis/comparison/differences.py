@@ -34,6 +34,7 @@ def differences(
     parameters: ComparisonParameters,
     *,
     threads: int = 1,
+    memory: int | None = None,
     progress: Count | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What runs say of the directions of a comparison, of its targets and of groups of these.
@@ -51,6 +52,8 @@ def differences(
     groups : Groups
     parameters : ComparisonParameters
     threads : int
+    memory : int, optional
+        Bytes that may be taken beside what is given.
     progress : callable, optional
         Called with targets done and targets in all.
 
@@ -68,6 +71,7 @@ def differences(
         groups.member,
         threads=threads,
         random_state=parameters.random_state,
+        memory=memory,
         progress=progress,
     )
     ways = [_one_way(row, projection[row], proposed, measured) for row in (0, 1)]

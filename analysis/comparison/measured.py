@@ -14,11 +14,14 @@ from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.analysis.comparison.target_groups import target_groups
 from dmstore.analysis.experiment.reading import Pinned, pin, read_arms
 from dmstore.analysis.geometry.rows import sparse_rows
+from dmstore.core.memory import available, parse
 from dmstore.core.progress import Progress, counting
 from dmstore.schema.group_specs import group_spec
 from dmstore.study.study import Study
 
 _HALVES = "weight_half"
+# The process with what it imports.
+_BASE = 450_000_000
 
 
 def runs_to_measure(study: Study, algorithms: tuple[str, str], fits: list[str]) -> list[Pinned]:
@@ -40,6 +43,7 @@ def with_measured(
     parameters: ComparisonParameters,
     *,
     threads: int,
+    memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Add to a comparison what is beyond chance in it.
@@ -58,6 +62,8 @@ def with_measured(
         Those of the compared targets in their set; all without.
     parameters : ComparisonParameters
     threads : int
+    memory : int or str, optional
+        Bytes that the process may take; most of what is free by default.
     progress : callable, optional
         Called with ``read`` and ``measure``, steps done and steps in all.
     """
@@ -72,6 +78,10 @@ def with_measured(
     fits: list[list[Any]] = [
         [sparse_rows(one[_HALVES].isel(half=h)) for h in (0, 1)] for one in data
     ]
+    taken = _BASE + sum(one.data.nbytes + one.indices.nbytes for pair in fits for one in pair)
+    words = {id(arm.masks): arm.masks.words.nbytes for halves in arms for arm in halves}
+    taken += sum(words.values())
+    left = available() if memory is None else parse(memory) - taken
     targets = study.target_set(target_set)
     if positions is not None:
         targets = targets.isel(target=positions)
@@ -83,6 +93,7 @@ def with_measured(
         target_groups(targets, study.class_names),
         parameters,
         threads=threads,
+        memory=left,
         progress=counting(progress, "measure"),
     )
     spec = group_spec("comparison").arrays

@@ -18,10 +18,14 @@ from dmstore.analysis.experiment.arms import Arm, Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
+from dmstore.errors import InputError
 
 Floats = NDArray[np.float64]
 # Targets at a time.
 _BLOCK = 256
+_SMALLEST = 16
+# Arrays of a number for each mask and target that are in memory at once.
+_ARRAYS = 16
 # Columns of a sketch of the train units.
 _SKETCH = 512
 
@@ -114,6 +118,7 @@ def measure(
     *,
     threads: int = 1,
     random_state: int = 0,
+    memory: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Measure what each half of the runs proposes on the other half.
@@ -131,22 +136,30 @@ def measure(
     threads : int
     random_state : int
         Draws the sketch of train units, where there are many.
+    memory : int, optional
+        Bytes that may be taken beside what is given: blocks of targets are made smaller for it.
     progress : callable, optional
         Called with targets done and targets in all.
 
     Returns
     -------
     Measured
+
+    Raises
+    ------
+    InputError
+        If that is too little.
     """
     targets = fits[0][0].shape[0]
+    block = _block(arms, len(proposals[0].direction), memory)
     columns = sketch(arms[0][0].masks.train, _SKETCH, random_state)
     halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction) for m in (0, 1)]
     count = len(proposals[0].direction)
     sums = [_empty(half, count, groups.shape[1]) for half in halves]
     target_z = np.full((2, targets), np.nan)
     similarity = Similarity.empty(targets, groups.shape[1], halves)
-    for start in range(0, targets, _BLOCK):
-        part = slice(start, min(start + _BLOCK, targets))
+    for start in range(0, targets, block):
+        part = slice(start, min(start + block, targets))
         for m, half in enumerate(halves):
             own = [one[1 - m][part] for one in fits]
             half.load(part, own, threads)
@@ -166,6 +179,22 @@ def measure(
     return Measured(
         (made[0], made[1]), similarity.finish(halves), target_z[::-1], np.array(group_z[::-1])
     )
+
+
+def _block(arms: tuple[Halves, Halves], count: int, memory: int | None) -> int:
+    """Targets that are taken at a time."""
+    train = arms[0][0].masks.train
+    bits = sum(len(arm.used) for halves in arms for arm in halves)
+    width = train if train <= 2 * _SKETCH else _SKETCH
+    fixed = 4 * (bits * (width + 5 * count) + train * (width + 4 * count))
+    if memory is None:
+        return _BLOCK
+    block = int((memory - fixed) // (_ARRAYS * 4 * bits))
+    if block < _SMALLEST:
+        needed = fixed + _SMALLEST * _ARRAYS * 4 * bits
+        msg = f"measuring {count} directions on {bits // 2} masks of {train} train units needs {needed / 1e9:.2f} GB beside masks and fits, and {max(memory, 0) / 1e9:.2f} GB are left; give more memory, or take fewer components"
+        raise InputError(msg)
+    return min(_BLOCK, block)
 
 
 def _empty(half: Half, count: int, groups: int) -> _Sums:
