@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import contrasts
+from benchmarks import contrasts, differences
 from dmstore.analysis import effect
 from dmstore.analysis.evaluation.benchmark import Method, judge
 from dmstore.analysis.evaluation.eval_runs import Truth
@@ -149,5 +149,12 @@ def run(size: str = "small") -> dict[str, Any]:
             result[f"effect_{models}_{examples}"] = min(covers)
             lines.append([models, examples, *(f"{rate:.3f}" for rate in covers)])
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    groups = contrasts.run(size)
-    return {**result, **groups, "table": f"\n{table}", "contrast_table": groups["table"]}
+    groups, whole = contrasts.run(size), differences.run(size)
+    return {
+        **result,
+        **groups,
+        **whole,
+        "table": f"\n{table}",
+        "contrast_table": groups["table"],
+        "difference_table": whole["table"],
+    }

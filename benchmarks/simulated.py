@@ -272,6 +272,10 @@ def claims(pair: Pair, fdr: float = 0.05) -> dict[str, float]:
         like = np.abs(made["direction"] @ pair.planted) > 0.5
         assert pair.marked is not None
         result["found"] = float((directions & like).any())
+        uses = (pair.truth[0] - pair.truth[1]) @ pair.planted
+        length = np.linalg.norm(pair.truth[1], axis=1)
+        result["energy"] = float(((uses / length) ** 2).mean())
+        result["detectable"] = float(made["detectable"][0])
     return result
 
 
