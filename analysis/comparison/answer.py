@@ -175,13 +175,13 @@ def plain(said: Answer) -> dict[str, Any]:
     from dataclasses import asdict
 
     made = asdict(said)
-    return {key: _finite(value) for key, value in made.items()}
+    return {key: finite(value) for key, value in made.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Numbers that JSON has, None for those that it has not."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

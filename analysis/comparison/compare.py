@@ -9,6 +9,7 @@ from typing import Unpack
 import xarray as xr
 
 from dmstore import provenance
+from dmstore.analysis.comparison.answer import answer, finite
 from dmstore.analysis.comparison.measured import runs_to_measure, with_measured
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
@@ -159,7 +160,11 @@ def compare(
         study.objects.put_if_absent(
             f"{place}comparison.json", dump_document("comparison", document)
         )
-        with results.completing(study.objects, place, "comparison") as path:
+        said = answer(result.assign_attrs(fdr=parameters.fdr))
+        summary = {"differs": said.differs, "detectable": finite(said.detectable)}
+        with results.completing(
+            study.objects, place, "comparison", lambda: summary if said.measured else {}
+        ) as path:
             groups.write_directory(
                 study.objects, path, group_spec("comparison"), stored_arrays(result)
             )

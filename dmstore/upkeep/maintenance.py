@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dmstore.core.progress import Progress, counting
 from dmstore.errors import CorruptionError
 from dmstore.schema.documents import load_document
+from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import Compaction
 from dmstore.storage.acts.compact import compact as compact_table
@@ -47,7 +48,8 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     -------
     dict
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
-        names), ``bytes``, ``comparisons``, and ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
+        names), ``bytes``, ``comparisons`` (with ``differs``, and ``detectable``: the share of datamodels along a
+        direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
@@ -85,11 +87,22 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         "algorithms": algorithms,
         "removed": study.removed if algorithm is None else {},
         "comparisons": [
-            {"comparison": c["comparison"], "algorithms": c["algorithms"]}
+            {
+                "comparison": c["comparison"],
+                "algorithms": c["algorithms"],
+                **_said(study, c),
+            }
             for c in study.comparisons
             if algorithm is None or algorithm in c["algorithms"]
         ],
     }
+
+
+def _said(study: Study, comparison: ComparisonDocument) -> dict[str, Any]:
+    """Whether two algorithms differ, and what their runs would have shown, where a comparison kept it."""
+    where = f"comparisons/{comparison['comparison']}/complete.json"
+    kept = load_document("complete", study.objects.get(where), where).get("summary", {})
+    return {key: kept.get(key) for key in ("differs", "detectable")}
 
 
 def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
