@@ -203,6 +203,14 @@ def _read(weight: Sequence[xr.DataArray], room: Room, tell: _Told) -> tuple[Rows
     return first, second
 
 
+def _heaviest(size: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Positions of the largest, largest first; of equal ones the first."""
+    count = min(count, len(size))
+    least = np.partition(size, len(size) - count)[len(size) - count]
+    some = np.flatnonzero(size >= least)
+    return some[np.argsort(-size[some], kind="stable")][:count]
+
+
 def _rounding(weight: xr.DataArray, rows: Rows) -> float:
     """Length that residuals reach by rounding alone, of the datamodels or of their unit rows."""
     return max(rounding_of(weight), rounding_of(xr.DataArray(np.empty(0, rows.matrix.dtype))))
@@ -268,7 +276,7 @@ class _Ways:
             top=options.top,
             random_state=options.random_state,
         )
-        order = np.argsort(-np.abs(direction), axis=1, kind="stable")[:, : options.heavy]
+        order = np.stack([_heaviest(np.abs(one), options.heavy) for one in direction])
         influence = [
             own.influence(top[top >= 0]) - other.influence(top[top >= 0])
             for top in members["subpopulation"].values[:, 0]

@@ -65,7 +65,9 @@ def _matched(
 ) -> NDArray[np.int64]:
     """For each member a random other target of its class, none twice; -1 where there is none left."""
     matches = np.full(len(members), -1, dtype=np.int64)
-    outside = np.setdiff1d(valid, members)
+    left = np.zeros(len(label), dtype=bool)
+    left[valid], left[members] = True, False
+    outside = np.flatnonzero(left)
     for value in np.unique(label[members]):
         pool = draw.permutation(outside[label[outside] == value])
         places = np.flatnonzero(label[members] == value)[: len(pool)]

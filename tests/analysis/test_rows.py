@@ -86,6 +86,8 @@ def in_memory(a, b, parameters):
         )
         own[way]["subpopulation"] = members["subpopulation"].values
         own[way]["contrast"] = members["contrast"].values
+        order = np.argsort(-np.abs(made["direction"].values), axis=1, kind="stable")
+        own[way]["heaviest"] = order[:, :50]
         own[way]["relative_influence"] = np.array(
             [
                 relative_influence(normalize(mine), normalize(theirs), top[top >= 0]).values
@@ -127,6 +129,8 @@ def test_modeldiff_is_the_same_from_rows_sparse_and_dense_lazy_or_not(
     for given in ((a, b), lazy):
         found = modeldiff(*given, threads=2, **parameters)
         for name, values in expected.items():
+            if name == "heaviest" and not exact:
+                continue
             tolerance = 1e-6 if exact else 2e-3 if name in ("direction", "projection") else 1e-4
             np.testing.assert_allclose(
                 found[name].values, values, atol=tolerance, rtol=0, err_msg=name
