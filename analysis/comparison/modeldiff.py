@@ -15,7 +15,7 @@ from dmstore.analysis.comparison.room import Room, stated_nonzeros
 from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.residual import rounding_of
-from dmstore.analysis.geometry.rows import Rows, as_dense, cosines, dots, unit_rows
+from dmstore.analysis.geometry.rows import Rows, as_dense, dots, unit_rows
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.analysis.geometry.subpopulation import subpopulation
 from dmstore.core.progress import Progress, counting
@@ -24,9 +24,9 @@ from dmstore.schema.group_specs import group_spec
 
 # Datamodels of different models on one training set may have nothing in common, but are not opposite.
 _NEGATIVE = -0.2
-# Steps of the progress, and how long the parts take in proportion: reading one algorithm, one way, halves.
+# Steps of the progress, and how long the parts take in proportion: reading one algorithm, one way.
 _STEPS = 1000
-_READ, _WAY, _HALVES = 8, 20, 30
+_READ, _WAY = 8, 20
 
 
 def modeldiff(
@@ -46,8 +46,6 @@ def modeldiff(
     ----------
     a, b : Dataset, or (target, train) DataArray
         ``weight`` (target, train), or these alone, in memory or lazy: lazy ones are read some targets at a time; coordinates ``target`` and ``train`` where they are known.
-        ``weight_half`` (half, target, train), from halves of the masks, where both have them: without,
-        ``cosine_cross`` and ``cosine_ceiling`` are absent.
     names : pair of str
         What to call the algorithms (``a`` and ``b``).
     label : (target,) int, optional
@@ -86,11 +84,10 @@ def modeldiff(
     weight = aligned(*(with_dims(one, "target", "train") for one in data))
     targets, train = weight[0].shape
     classes = np.zeros(targets, dtype=np.int64) if label is None else label
-    halves = all(_has(one, "weight_half") for one in data)
     count = min(parameters.components, targets, train)
     room = Room(memory, targets, train, count)
     room.check([stated_nonzeros(one) for one in data])
-    tell = _Told(progress, halves=halves)
+    tell = _Told(progress)
     rows = _read(weight, room, tell)
     cosine = dots(*rows)
     included = rows[0].nonzero & rows[1].nonzero
@@ -103,12 +100,6 @@ def modeldiff(
     arrays = {key: np.stack(values) for key, values in per.items()}
     arrays |= {"cosine": np.where(included, cosine, np.nan), "included": included}
     del rows, way
-    if halves:
-        half = [one["weight_half"].isel(half=h) for one in data for h in (0, 1)]
-        pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
-        found = cosines(half, pairs, tell.part(_HALVES, targets))
-        arrays["cosine_cross"] = np.mean(found[:2], axis=0)
-        arrays["cosine_ceiling"] = found[2:]
     tell.done()
     spec = group_spec("comparison").arrays
     return xr.Dataset(
@@ -179,11 +170,6 @@ def stored_arrays(comparison: xr.Dataset) -> dict[str, NDArray[Any]]:
     }
 
 
-def _has(data: Any, name: str) -> bool:
-    """Whether there are fits of parts of the masks; an array alone has none."""
-    return isinstance(data, xr.Dataset) and name in data
-
-
 def _read(weight: Sequence[xr.DataArray], room: Room, tell: _Told) -> tuple[Rows, Rows]:
     """Unit rows of both, both sparse or both dense."""
     first = unit_rows(
@@ -219,9 +205,9 @@ def _rounding(weight: xr.DataArray, rows: Rows) -> float:
 class _Told:
     """Progress of a comparison, in thousandths."""
 
-    def __init__(self, progress: Progress | None, *, halves: bool) -> None:
+    def __init__(self, progress: Progress | None) -> None:
         self._tell = counting(progress, "compare")
-        self._whole = 2 * _READ + 2 * _WAY + (_HALVES if halves else 0)
+        self._whole = 2 * _READ + 2 * _WAY
         self._before = 0
 
     def part(self, size: int, steps: int = 1) -> Callable[[float], None]:

@@ -246,47 +246,6 @@ def dots(a: Rows, b: Rows) -> NDArray[np.float64]:
     return result
 
 
-def cosines(
-    arrays: list[xr.DataArray],
-    pairs: list[tuple[int, int]],
-    tell: Callable[[int], None] | None = None,
-) -> NDArray[np.float64]:
-    """Cosine similarities of several sets of datamodels, each read once, some targets at a time.
-
-    Parameters
-    ----------
-    arrays : list of (target, train) float
-    pairs : list of (int, int)
-        Which of them to compare.
-    tell : callable, optional
-        Called with the number of targets read so far.
-
-    Returns
-    -------
-    (pair, target) float64
-        NaN where either datamodel is all zero.
-
-    Raises
-    ------
-    InputError
-        If the dims are not those, or a weight is not finite.
-    """
-    targets = arrays[0].sizes["target"]
-    result = np.full((len(pairs), targets), np.nan)
-    size = min(_block(with_dims(one, "target", "train")) for one in arrays)
-    for first in range(0, targets, size):
-        rows = slice(first, first + size)
-        unit = [unit_rows(one.isel(target=rows), dtype=np.float64) for one in arrays]
-        if any(not one.is_sparse for one in unit):
-            unit = [as_dense(one, None) for one in unit]
-        for row, (a, b) in enumerate(pairs):
-            known = unit[a].nonzero & unit[b].nonzero
-            result[row, rows] = np.where(known, dots(unit[a], unit[b]), np.nan)
-        if tell:
-            tell(first + size)
-    return result
-
-
 class Product:
     """Products of a sparse matrix with some columns, its rows shared between threads: the same bits with any number."""
 

@@ -418,7 +418,7 @@ def test_comparison_is_the_papers(folder):
         assert np.array_equal(found.subpopulation.values[row, 0, 0], ranked)
     assert found.attrs["sources"][0]["zero_rows"] == 1
     assert found.attrs["sources"][1]["zero_rows"] == 2
-    for absent in ("delta_out", "delta_null", "found_again", "cosine_ceiling", "cosine_cross"):
+    for absent in ("difference", "q", "similarity", "group"):
         assert absent not in found
 
 
@@ -727,7 +727,7 @@ def test_command(folder):
         "a: a.npy, a .npy matrix; 9 targets, 14 train units (target-train, by the sizes); units: not stated"
         in out
     )
-    assert "no ceiling and no chance level without runs" in out
+    assert "without the runs behind them nothing says" in out
     assert "chance alone" not in out
     assert Path(out.splitlines()[-1]).is_file()
     found = run_json("compare", "a.npy", "b.npy", "--examples", "e.npz", "--top", 3)

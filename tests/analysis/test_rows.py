@@ -209,20 +209,6 @@ def test_progress_is_told_and_ends():
     assert said[-1] == ("compare", 1000, 1000)
 
 
-def test_halves_are_compared_from_rows():
-    a, b = pair(60, 90, 0.1)
-    halves = [xr.concat([one, one.roll(train=1)], "half").chunk(target=16) for one in (a, b)]
-    data = [
-        xr.Dataset({"weight": one, "weight_half": half})
-        for one, half in zip((a, b), halves, strict=True)
-    ]
-    found = modeldiff(*data)
-    cross = [cosine(halves[0][h], halves[1][1 - h]).values for h in (0, 1)]
-    np.testing.assert_allclose(found["cosine_cross"], np.mean(cross, axis=0), atol=1e-7)
-    ceiling = [cosine(*half).values for half in halves]
-    np.testing.assert_allclose(found["cosine_ceiling"], ceiling, atol=1e-7)
-
-
 def test_notebook_functions_stay_lazy_and_are_the_same(monkeypatch):
     a, b = pair(60, 90, 0.1)
     for one in (a, b):
