@@ -67,6 +67,8 @@ def modeldiff(
         Whether PCA subtracts the mean residual (True).
     random_state : int
         Draws contrasts (0).
+    fdr : float
+        Kept with the result; nothing is claimed without runs (0.05).
 
     Returns
     -------

@@ -107,6 +107,8 @@ def compare_scores(
         Whether PCA subtracts the mean residual (True).
     random_state : int
         Draws contrasts (0).
+    fdr : float
+        Kept with the result; nothing is claimed without runs (0.05).
 
     Returns
     -------

@@ -438,10 +438,20 @@ class Algorithm(Displayed):
         return plan.quarter_of(self._seed, mask_ids) // 2
 
     def shares_masks(self, other: Algorithm) -> bool:
-        """Whether a mask id means the same mask in another algorithm of the study."""
+        """Whether a mask id means the same mask in another algorithm of the study.
+
+        Parameters
+        ----------
+        other : Algorithm
+
+        Returns
+        -------
+        bool
+            True where both are planned on shared masks with one alpha, or both have masks that were made elsewhere, whose
+            ids are hashes of them.
+        """
         if self.planned and other.planned:
             return (self._key, self.alpha) == (other._key, other.alpha)
-        # Ids of masks that were made elsewhere are their hashes.
         return not self.planned and not other.planned
 
     def fold(self, mask_ids: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
