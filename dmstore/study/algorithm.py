@@ -449,6 +449,11 @@ class Algorithm(Displayed):
         bool
             True where both are planned on shared masks with one alpha, or both have masks that were made elsewhere, whose
             ids are hashes of them.
+
+        Raises
+        ------
+        AttributeError
+            If it is no algorithm.
         """
         if self.planned and other.planned:
             return (self._key, self.alpha) == (other._key, other.alpha)
