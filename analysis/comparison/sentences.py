@@ -34,7 +34,9 @@ def rate(q: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share of datamodels in per cent; noise can make it negative, which says that it is 0."""
+    """A share of datamodels in per cent; noise can make it negative, which says that it is 0, or beyond all."""
+    if not value <= 1:
+        return "an unknown share"
     return f"{max(100 * value, 0.0):.1f} %"
 
 

@@ -283,7 +283,7 @@ def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
         error,
         z,
         scale,
-        sums.energy / np.maximum(similarity.total, 1e-300)[:, None],
+        sums.energy / np.where(similarity.total > 0, similarity.total, np.nan)[:, None],
         sums.effect / total,
         np.array(effect_error) / total,
     )

@@ -36,12 +36,13 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
     for name, reason in state["removed"].items():
         yield f"  {name}: removed{f' ({reason})' if reason else ''}"
     for entry in state["comparisons"]:
-        shown = entry["detectable"]
-        seen = (
-            f"; these runs would have shown a direction of {shown:.1%} of the datamodels, half of it with twice the runs"
-            if shown
-            else ""
-        )
+        seen = ""
+        if (shown := entry["detectable"]) is not None:
+            seen = (
+                f"; these runs would have shown a direction of {shown:.1%} of the datamodels, twice as many one of half that size"
+                if shown < 1
+                else "; these runs are too few to show any direction"
+            )
         yield f"  compared: {' and '.join(entry['algorithms'])}{seen}"
     if not state["algorithms"]:
         yield "  no algorithms yet; add one with 'dmstore add'"
