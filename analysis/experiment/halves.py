@@ -110,10 +110,22 @@ class Half:
             return np.zeros_like(cosine)
         return np.asarray(np.maximum(1 - cosine**2, 0.0) / np.sqrt(self.columns.shape[1]))
 
-    def coordinate_noise(self, i: int) -> Floats:
-        """Variance of one coordinate of an algorithm's datamodels, as this half measures it: (target,) float64."""
-        total = np.einsum("ij,ij->j", self.rest[i], self.rest[i], dtype=np.float64)
-        return np.asarray(total / self.runs[i] ** 2 * float(self.arms[i].spread.mean()))
+    def coordinate_noise(self) -> Floats:
+        """Covariance under A and B of one coordinate of their datamodels, as this half measures it: (2, 2, target) float64."""
+        made = np.empty((2, 2, len(self.inverse)))
+        scale = [
+            np.sqrt(float(arm.spread.mean())) / runs
+            for arm, runs in zip(self.arms, self.runs, strict=True)
+        ]
+        a, b = (rest[common] for rest, common in zip(self.rest, self.common, strict=True))
+        for i, j, x, y in (
+            (0, 0, self.rest[0], self.rest[0]),
+            (1, 1, self.rest[1], self.rest[1]),
+            (0, 1, a, b),
+        ):
+            total = np.einsum("ij,ij->j", x, y, dtype=np.float64)
+            made[i, j] = made[j, i] = total * scale[i] * scale[j]
+        return made
 
     def load(self, part: slice, fits: Sequence[Any], threads: int) -> None:
         """Take up a block of targets, with the fits (target, train) of the other half."""
