@@ -413,7 +413,7 @@ def ridge(mask, said, by):
     return np.linalg.solve(gram, seen.T @ (said - said.mean(axis=0))).T
 
 
-def similarities(cosine, studies=60, runs=160, train=24, targets=20):
+def similarities(cosine, shrunk=20.0, studies=60, runs=160, train=24, targets=20):
     """Of A with little noise and B with much: cosines of targets, and of all, over studies."""
     draw = np.random.default_rng(int(100 * cosine))
     kept = []
@@ -431,20 +431,21 @@ def similarities(cosine, studies=60, runs=160, train=24, targets=20):
             said = mask @ theta.T + noise * draw.normal(size=(runs, targets))
             arms.append(arms_of(mask, said, half, rate=0.5))
             # What finds may be anything: heavily shrunk here.
-            fits.append([fit_of(ridge(mask[half == h], said[half == h], 20.0)) for h in (0, 1)])
+            fits.append([fit_of(ridge(mask[half == h], said[half == h], shrunk)) for h in (0, 1)])
         made = measured(tuple(arms), tuple(fits), np.eye(train)[:1], np.ones(targets)).similarity
         kept.append((np.nanmean(made.cosine), made.group[0], made.group_error[0]))
     return np.array(kept).T
 
 
-@pytest.mark.parametrize("cosine", [0.6, 1.0])
-def test_similarity_without_noise_is_not_moved_by_noise(cosine):
-    targets, group, error = similarities(cosine)
+# Fits that say next to nothing leave A and B what they have in common: misfit on the same masks.
+@pytest.mark.parametrize(("cosine", "shrunk"), [(0.6, 20.0), (1.0, 20.0), (1.0, 1e6)])
+def test_similarity_without_noise_is_not_moved_by_noise(cosine, shrunk):
+    targets, group, error = similarities(cosine, shrunk)
     assert np.mean(group) == pytest.approx(cosine, abs=0.012)
     assert np.mean(targets) == pytest.approx(cosine, abs=0.03)
     inside = np.abs(group - cosine) < 1.96 * error
-    assert inside.mean() >= 0.86
-    assert np.mean(error) == pytest.approx(np.std(group), rel=0.35)
+    assert inside.mean() >= 0.88
+    assert np.mean(error) == pytest.approx(np.std(group), rel=0.25)
 
 
 def test_targets_that_are_too_weak_are_not_measured():
