@@ -413,7 +413,7 @@ def ridge(mask, said, by):
     return np.linalg.solve(gram, seen.T @ (said - said.mean(axis=0))).T
 
 
-def similarities(cosine, shrunk=20.0, studies=60, runs=160, train=24, targets=20):
+def similarities(cosine, shrunk=20.0, studies=80, runs=160, train=24, targets=20):
     """Of A with little noise and B with much: cosines of targets, and of all, over studies."""
     draw = np.random.default_rng(int(100 * cosine))
     kept = []
@@ -445,7 +445,7 @@ def test_similarity_without_noise_is_not_moved_by_noise(cosine, shrunk):
     assert np.mean(targets) == pytest.approx(cosine, abs=0.03)
     inside = np.abs(group - cosine) < 1.96 * error
     assert inside.mean() >= 0.88
-    assert np.mean(error) == pytest.approx(np.std(group), rel=0.25)
+    assert 0.8 < np.mean(error) / np.std(group) < 1.35
 
 
 def test_targets_that_are_too_weak_are_not_measured():
