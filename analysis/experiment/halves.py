@@ -14,6 +14,10 @@ from dmstore.core import bits
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+# Of the variance that two algorithms have each by itself, what is left at least where they cancel: less is rounding.
+_LEAST = 1e-4
+# Length of the difference of two unit rows of float32 that is rounding alone.
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
 
 class Half:
@@ -40,7 +44,8 @@ class Half:
     runs : pair of (target,) float64
         Masks that count, less one.
     zv, zu : pair of (bit, target) float32
-        As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits.
+        As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits; u is 0 where they
+        differ by rounding alone.
     along : pair of (target, component) float64
         Unbiased coordinates of A's and B's datamodels on the directions.
     sketch : pair of (target, number) float64
@@ -113,10 +118,22 @@ class Half:
             return np.zeros_like(cosine)
         return np.asarray(np.maximum(1 - cosine**2, 0.0) / np.sqrt(self.columns.shape[1]))
 
-    def coordinate_noise(self, i: int) -> Floats:
-        """Variance of one coordinate of an algorithm's datamodels, as this half measures it: (target,) float64."""
-        total = np.einsum("ij,ij->j", self.rest[i], self.rest[i], dtype=np.float64)
-        return np.asarray(total / self.runs[i] ** 2 * float(self.arms[i].spread.mean()))
+    def coordinate_noise(self) -> Floats:
+        """Covariance under A and B of one coordinate of their datamodels, as this half measures it: (2, 2, target) float64."""
+        made = np.empty((2, 2, len(self.inverse)))
+        scale = [
+            np.sqrt(float(arm.spread.mean())) / runs
+            for arm, runs in zip(self.arms, self.runs, strict=True)
+        ]
+        a, b = (rest[common] for rest, common in zip(self.rest, self.common, strict=True))
+        for i, j, x, y in (
+            (0, 0, self.rest[0], self.rest[0]),
+            (1, 1, self.rest[1], self.rest[1]),
+            (0, 1, a, b),
+        ):
+            total = np.einsum("ij,ij->j", x, y, dtype=np.float64)
+            made[i, j] = made[j, i] = total * scale[i] * scale[j]
+        return made
 
     def load(self, part: slice, fits: Sequence[Any], threads: int) -> None:
         """Take up a block of targets, with the fits (target, train) of the other half."""
@@ -128,7 +145,9 @@ class Half:
         unit = [np.where(n > 0, 1 / np.maximum(n, 1e-300), 0.0) for n in norm]
         cosine = np.clip(inner * unit[0] * unit[1], -1, 1)
         length = np.sqrt(np.maximum(2 + 2 * cosine, 1e-6))
-        weights = {"v": [one / length for one in unit], "u": [unit[0], -unit[1]]}
+        # Fits that are the same up to a scale have no difference but rounding, which would seem highly certain.
+        apart = 2 - 2 * cosine > _ROUNDING**2
+        weights = {"v": [one / length for one in unit], "u": [unit[0] * apart, -unit[1] * apart]}
         self.inverse = inverse
         self.rest, self.runs, self.zv, self.zu = [], [], [], []
         self.along, self.sketch, self.reference, self.apart = [], [], [], []
@@ -203,13 +222,15 @@ def squares(
     (number,) float64
     """
     total = np.zeros(influence[0].shape[1])
-    for one, there in zip(influence, used, strict=True):
-        count = int(there.sum())
-        total += np.einsum("ij,ij->j", one, one, dtype=np.float64) * count / max(count - 1, 1)
+    counts = [int(there.sum()) for there in used]
+    more = [count / max(count - 1, 1) for count in counts]
+    for one, factor in zip(influence, more, strict=True):
+        total += np.einsum("ij,ij->j", one, one, dtype=np.float64) * factor
+    least = _LEAST * total
     if common is not None and len(influence) == 2 and len(common[0]):
         a, b = influence[0][common[0]], influence[1][common[1]]
-        total += 2 * np.einsum("ij,ij->j", a, b, dtype=np.float64)
-    return np.maximum(total, 0.0)
+        total += 2 * np.einsum("ij,ij->j", a, b, dtype=np.float64) * np.sqrt(more[0] * more[1])
+    return np.maximum(total, least)
 
 
 def studentised(

@@ -69,7 +69,7 @@ class Similarity:
             np.zeros(2),
             np.zeros((5, groups)),
             made,
-            np.zeros((3, groups)),
+            np.zeros((3, 3, groups)),
         )
 
     def finish(self, halves: Sequence[Half]) -> Similarity:
@@ -92,12 +92,25 @@ class Similarity:
                 for i, (over, length) in enumerate(kept)
             ]
             variance += squares(parts, half.common, half.used)
-        twice = self._twice[0] + slope[0] ** 2 * self._twice[1] + slope[1] ** 2 * self._twice[2]
+        form = np.stack([np.ones(len(value)), *slope])
+        twice = np.einsum("ig,jg,ijg->g", form, form, self._twice)
         variance = np.maximum(variance - twice / whole**2, 0.25 * variance)
         self.group = np.where(valid, value, np.nan)
         variance += halves[0].sketch_error(value) ** 2
         self.group_error = np.where(valid, np.sqrt(variance), np.nan)
         return self
+
+
+def _twice(halves: Sequence[Half]) -> Floats:
+    """What variances and covariances of the inner product and of both squared lengths count twice: (3, 3, target) float64.
+
+    Each is e0 . M e1 with the noise e of A and of B in either half. Both halves' influence has the products of the two,
+    whose covariance is the trace of M S1 N S0, with S the covariance of one coordinate under A and B.
+    """
+    forms = np.array([[[0.0, 0.5], [0.5, 0.0]], [[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    s = [half.coordinate_noise() for half in halves]
+    train = halves[0].arms[0].masks.train
+    return np.asarray(train * np.einsum("xab,bct,ycd,dat->xyt", forms, s[1], forms, s[0]))
 
 
 @dataclass(frozen=True)
@@ -122,20 +135,14 @@ def block_similarity(
     square = np.array([(s[0][i] * s[1][i]).sum(axis=1) for i in (0, 1)])
     inner = ((s[0][0] * s[1][1]).sum(axis=1) + (s[1][0] * s[0][1]).sum(axis=1)) / 2
     adds = [[_adds(half, s[1 - m], i) for i in (0, 1)] for m, half in enumerate(halves)]
-    # Products of the noise of both halves, which the influence of either half counts.
-    noise = np.array([[half.coordinate_noise(i) for i in (0, 1)] for half in halves])
-    train = halves[0].arms[0].masks.train
-    twice = [
-        0.25 * train * (noise[1, 0] * noise[0, 1] + noise[0, 0] * noise[1, 1]),
-        *(train * noise[1, i] * noise[0, i] for i in (0, 1)),
-    ]
+    twice = _twice(halves)
     variance = np.array(
         [
             sum(squares([adds[m][i].square], None, [half.used[i]]) for m, half in enumerate(halves))
             for i in (0, 1)
         ]
     )
-    variance = np.maximum(variance - np.array(twice[1:]), 0.25 * variance)
+    variance = np.maximum(variance - twice[[1, 2], [1, 2]], 0.25 * variance)
     error = np.sqrt(variance)
     strong = (square > _FLOOR * error).all(axis=0)
     held = np.maximum(square, _FLOOR * error)
@@ -156,13 +163,10 @@ def block_similarity(
             result._influence[m][i][1] += own @ member
         spread += squares(parts, half.common, half.used)
         bias += _curvature(adds[m], half, inner, square, strong)
-    both = scale**2 * twice[0] + slope[0] ** 2 * twice[1] + slope[1] ** 2 * twice[2]
+    form = np.stack([scale, *slope])
+    both = np.einsum("it,jt,ijt->t", form, form, twice)
     spread = np.maximum(spread - both, 0.25 * spread)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        safe = np.where(strong, square, 1.0)
-        bias -= np.where(
-            strong, 0.375 * value * (twice[1] / safe[0] ** 2 + twice[2] / safe[1] ** 2), 0
-        )
+    bias -= np.where(strong, _moved(square, inner, strong, twice), 0.0)
     value = np.where(strong, value - bias, value)
     result.square[:, part], result.square_error[:, part] = square, error
     result.inner[part] = inner
@@ -176,9 +180,9 @@ def block_similarity(
         *(np.where(strong, 0.0, one * scale) for one in (inner, *square)),
     ]
     result._sums += np.stack(rows) @ groups
-    result._twice[0] += both @ groups
-    weak = np.where(strong, 0.0, scale**2)
-    result._twice[1:] += np.stack([weak * twice[1], weak * twice[2]]) @ groups
+    weak = twice * np.where(strong, 0.0, scale**2)
+    weak[0, 0] = both
+    result._twice += weak @ groups
     return np.asarray(lam)
 
 
@@ -194,18 +198,27 @@ def _curvature(
     adds: list[_Adds], half: Half, inner: Floats, square: Floats, strong: NDArray[np.bool_]
 ) -> Floats:
     """By how much noise in the lengths moves a cosine on average, to second order: (target,) float64."""
-    a, b = np.where(strong, square[0], 1.0), np.where(strong, square[1], 1.0)
-    inverse = 1 / np.sqrt(a * b)
-    value = inner * inverse
 
     def covariance(x: Singles, y: Singles) -> Floats:
         return np.asarray(np.einsum("ij,ij->j", x, y, dtype=np.float64))
 
     (na, da), (nb, db) = ((one.inner, one.square) for one in adds)
     ia, ib = half.common
-    total = 0.375 * value * (covariance(da, da) / a**2 + covariance(db, db) / b**2)
-    total -= 0.5 * inverse * (covariance(na, da) / a + covariance(nb, db) / b)
-    if len(ia):
-        total += 0.25 * value * covariance(da[ia], db[ib]) / (a * b)
-        total -= 0.5 * inverse * (covariance(nb[ib], da[ia]) / a + covariance(na[ia], db[ib]) / b)
-    return np.asarray(np.where(strong, total, 0.0))
+    made = np.zeros((3, 3, len(inner)))
+    made[1, 1], made[2, 2] = covariance(da, da), covariance(db, db)
+    made[0, 1] = covariance(na, da) + covariance(nb[ib], da[ia])
+    made[0, 2] = covariance(nb, db) + covariance(na[ia], db[ib])
+    made[1, 2] = covariance(da[ia], db[ib])
+    return np.where(strong, _moved(square, inner, strong, made), 0.0)
+
+
+def _moved(square: Floats, inner: Floats, strong: NDArray[np.bool_], covariance: Floats) -> Floats:
+    """What covariances of the inner product and both squared lengths move a cosine by, to second order: (target,) float64."""
+    a, b = (np.where(strong, one, 1.0) for one in square)
+    inverse = 1 / np.sqrt(a * b)
+    value = inner * inverse
+    return np.asarray(
+        0.375 * value * (covariance[1, 1] / a**2 + covariance[2, 2] / b**2)
+        - 0.5 * inverse * (covariance[0, 1] / a + covariance[0, 2] / b)
+        + 0.25 * value * covariance[1, 2] / (a * b)
+    )

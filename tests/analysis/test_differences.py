@@ -1,0 +1,418 @@
+"""What a comparison says of runs: how they are read, what is claimed, on the page and by the command."""
+
+import json
+import re
+import tarfile
+
+import numpy as np
+import pytest
+import xarray as xr
+from commands import run, run_json
+from helpers import files
+from paths import ARCHIVES
+
+import dmstore
+from benchmarks import simulated
+from dmstore.analysis import compare
+from dmstore.analysis.comparison.answer import answer, plain
+from dmstore.analysis.comparison.target_groups import ALL, target_groups
+from dmstore.analysis.experiment.reading import pin, read_arms
+from dmstore.core import bits
+from dmstore.errors import InputError
+from dmstore.regression import fit
+from dmstore.storage.table.rows import Rows
+from dmstore.upkeep.maintenance import compact
+
+TRAIN, TARGET = 40, 60
+UNIT = np.where(np.arange(TARGET) % 4 == 0, np.arange(TARGET) % TRAIN, -1)
+HOSTILE = '<b>"&'
+MARKED = np.arange(TARGET) % 5 == 0
+
+
+def weights(more=0.0):
+    """Each class of targets has its units; marked targets use five more, by `more`."""
+    draw = np.random.default_rng(6)
+    weight = draw.normal(0, 0.1, (TARGET, TRAIN))
+    for target in range(TARGET):
+        weight[target, 10 * (target % 3) : 10 * (target % 3) + 8] += draw.uniform(0.5, 1.5)
+    weight[MARKED, 34:39] += more
+    return weight
+
+
+def store(algorithm, ids, weight, masks=None, noise=1.0):
+    ids = np.asarray(ids)
+    draw = np.random.default_rng([len(ids), *algorithm.name.encode()])
+    mask = masks if masks is not None else np.array([r.mask for r in algorithm.describe(ids)])
+    margin = mask @ weight.T + noise * draw.normal(size=(len(ids), TARGET))
+    fixed = {"time": ids, "host": np.full(len(ids), "h")}
+    rows = Rows(ids, {"mask": mask, "margin": margin}, fixed)
+    algorithm.table.append(algorithm.complete(rows, "test"))
+
+
+def data(**more):
+    return {
+        "train_label": np.arange(TRAIN) % 3,
+        "target_label": np.arange(TARGET) % 3,
+        "class_name": np.array(["zero", HOSTILE, "two"]),
+        "target_marked": MARKED,
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Algorithms of one study: a and b differ on marked targets, a and same do not."""
+    study = dmstore.create_study(tmp_path_factory.mktemp("differences") / "s.dm", data(), seed=1)
+    outputs = ["margin"]
+    more = {"a": 0.0, "same": 0.0, "b": 2.5, "bare": 0.0}
+    for name, by in more.items():
+        store(study.add_algorithm(name, runs=400, outputs=outputs), range(400), weights(by))
+    store(study.add_algorithm("few", runs=240, outputs=outputs), range(240), weights())
+    other = study.add_algorithm("alpha", runs=200, alpha=0.3, outputs=outputs)
+    store(other, range(200), weights())
+    twice = study.add_algorithm("twice", runs=300, repeats=2, outputs=outputs)
+    store(twice, range(300), weights())
+    for name, size in (("bernoulli", None), ("of one size", 12)):
+        draw = np.random.default_rng(7).random((200, TRAIN))
+        masks = draw < 0.6 if size is None else draw.argsort(axis=1).argsort(axis=1) < size
+        foreign = study.add_algorithm(
+            name.replace(" ", "-"), alpha=None, sampling="foreign", outputs=outputs
+        )
+        store(foreign, range(200), weights(), masks)
+    compact(study)
+    for name in more:
+        fit(study, name, lams=12, halves=name != "bare")
+    return study
+
+
+# Runs as arms.
+
+
+def unpacked(arm):
+    return bits.unpack_runs(arm.masks.words, len(arm.used))
+
+
+def test_runs_are_read_by_half_and_mask(made):
+    first, second = read_arms(made, (pin(made, "few"), pin(made, "a")), "margin")
+    algorithm, runs = made.algorithm("few"), made.runs("few")
+    mask_id = runs["mask_id"].values
+    kept = algorithm.split(mask_id) != "eval"
+    assert not kept.all()
+    for h in (0, 1):
+        arm = first[h]
+        ids = arm.masks.mask_id[arm.used]
+        rows = np.flatnonzero(kept & (algorithm.half(mask_id) == h))
+        assert sorted(ids.tolist()) == sorted(mask_id[rows].tolist())
+        # The runs of one are among those of the other, so that its masks are read once.
+        assert arm.masks is second[h].masks
+        assert arm.count < second[h].count
+        assert np.array_equal(unpacked(arm)[arm.used], algorithm.masks(ids))
+        assert arm.rate.tolist() == [0.5] * TRAIN
+        assert arm.fixed == 1
+        said = arm.outputs(10, 30)
+        assert not said[~arm.used].any()
+        row = {m: r for r, m in enumerate(mask_id.tolist())}
+        expected = runs["margin"].values[[row[m] for m in ids.tolist()], 10:30]
+        # Up to a constant of each target.
+        away = said[arm.used] - expected
+        assert np.ptp(away, axis=0).max() < 1e-5
+        assert np.abs(said[arm.used].mean(axis=0)).max() < 1
+    assert read_arms(made, (pin(made, "few"),), "margin")[0][0].count == first[0].count
+
+
+def test_repeats_of_a_mask_are_their_mean(made):
+    (arms,) = read_arms(made, (pin(made, "twice"),), "margin")
+    runs = made.runs("twice")
+    for arm in arms:
+        for bit in np.flatnonzero(arm.used)[:20]:
+            rows = np.flatnonzero(runs["mask_id"].values == arm.masks.mask_id[bit])
+            assert len(rows) == 2
+            mean = runs["margin"].values[rows].mean(axis=0, dtype=float)
+            first = arm.outputs(0, TARGET)
+            assert np.allclose(
+                np.diff(first[bit] - mean),
+                np.diff(first[arm.used][0] - _mean(runs, arm)),
+                atol=1e-5,
+            )
+
+
+def _mean(runs, arm):
+    rows = runs["mask_id"].values == arm.masks.mask_id[arm.used][0]
+    return runs["margin"].values[rows].mean(axis=0, dtype=float)
+
+
+def test_other_masks_are_other_sets(made):
+    a, alpha = read_arms(made, (pin(made, "a"), pin(made, "alpha")), "margin")
+    assert a[0].masks is not alpha[0].masks
+    assert alpha[0].rate.tolist() == [12 / 40] * TRAIN
+    assert alpha[0].fixed == 1
+    assert np.array_equal(
+        unpacked(alpha[1])[alpha[1].used],
+        made.algorithm("alpha").masks(alpha[1].masks.mask_id[alpha[1].used]),
+    )
+
+
+def test_of_masks_from_elsewhere_rates_are_counted(made):
+    for name, fixed in (("bernoulli", 0.0), ("of-one-size", 1.0)):
+        (arms,) = read_arms(made, (pin(made, name),), "margin")
+        mask = np.concatenate([unpacked(arm)[arm.used] for arm in arms])
+        assert np.allclose(arms[0].rate, mask.mean(axis=0))
+        assert arms[0].fixed == pytest.approx(fixed, abs=0.2)
+
+
+def test_some_targets_and_targets_that_are_train_units(tmp_path):
+    study = dmstore.create_study(tmp_path / "s.dm", data(target_train=UNIT), seed=1)
+    algorithm = study.add_algorithm("a", runs=100, outputs=["margin"])
+    store(algorithm, range(100), weights())
+    positions = np.array([0, 3, 8, 59])
+    whole, some = (
+        read_arms(study, (pin(study, "a"),), "margin", positions=p)[0][1] for p in (None, positions)
+    )
+    assert some.unit.tolist() == UNIT[positions].tolist() == [0, -1, 8, -1]
+    assert np.allclose(some.outputs(1, 4), whole.outputs(0, TARGET)[:, positions[1:]])
+    saw = unpacked(some)
+    there = np.broadcast_to(some.there(0, 4), (len(some.used), 4))
+    for place, unit in enumerate([0, -1, 8, -1]):
+        expected = some.used if unit < 0 else some.used & ~saw[:, unit]
+        assert np.array_equal(there[:, place], expected)
+    assert some.there(1, 2).shape[1] == 1
+
+
+def test_too_few_runs_in_a_half_are_refused(tmp_path):
+    study = dmstore.create_study(tmp_path / "s.dm", data(), seed=1)
+    store(study.add_algorithm("a", runs=20, outputs=["margin"]), range(20), weights())
+    with pytest.raises(InputError, match=r"'a' has [0-9] masks in one half of its runs"):
+        read_arms(study, (pin(study, "a"),), "margin")
+
+
+# Groups of targets.
+
+
+def columns(**values):
+    return xr.Dataset({name: ("target", np.asarray(one)) for name, one in values.items()})
+
+
+def test_groups_of_targets_are_classes_and_values():
+    n = np.arange(60)
+    targets = columns(
+        label=n % 3,
+        web=n % 4 == 0,
+        site=np.where(n < 20, "here", np.where(n < 40, "", "there")),
+        again=np.where(n % 3 == 0, "x", "y"),
+        rare=np.where(n < 4, "rare", "common"),
+        each=n.astype(str),
+        same=np.ones(60, dtype=int),
+        age=n / 7,
+        kind=np.array(["p", None] * 30, dtype=object),
+    )
+    targets["image"] = (("target", "row"), np.zeros((60, 2)))
+    groups = target_groups(targets, ["zero", "one", "two"])
+    assert groups.name == [
+        ALL,
+        "class zero",
+        "class one",
+        "class two",
+        # x is class zero, y the rest.
+        "again=y",
+        "kind=p",
+        "rare=common",
+        "site=here",
+        "site=there",
+        "web=False",
+        "web=True",
+    ]
+    assert groups.member.sum(axis=0).tolist() == [60, 20, 20, 20, 40, 30, 56, 20, 20, 45, 15]
+    assert np.array_equal(groups.member[:, 2], n % 3 == 1)
+    assert target_groups(columns(label=np.zeros(9, dtype=int)), ["0"]).name == [ALL]
+
+
+# The answer.
+
+
+def test_a_difference_on_some_targets_is_claimed_there(made):
+    said = answer(compare(made, "a", "b", components=3))
+    assert said.measured
+    assert said.differs
+    first = said.groups[0]
+    assert (first.group, first.targets, first.beyond) == ("marked=True", 12, True)
+    weight = [one - one.mean(axis=1, keepdims=True) for one in (weights(), weights(2.5))]
+    cosine = (weight[0] * weight[1]).sum(axis=1) / np.prod(
+        [np.linalg.norm(one, axis=1) for one in weight], axis=0
+    )
+    for one, true in ((first, cosine[MARKED].mean()), (said, cosine.mean())):
+        value = one.similarity
+        assert abs(value.estimate - true) < 2 * (value.high - value.low) / 3.92 * 1.5
+        assert value.low < value.estimate < value.high
+    best = min(said.directions, key=lambda one: one.q)
+    assert (best.algorithm, best.component, best.beyond) == ("b", 0, True)
+    # Five of b's 34 to 38 on a fifth of the targets, which a does not use, less their mean as masks of one size have it.
+    for mine, energy in zip(weight, best.energy, strict=True):
+        along = (mine[:, 34:39].sum(axis=1) ** 2 / 5 / (mine**2).sum(axis=1)).mean()
+        assert energy == pytest.approx(along, rel=0.35, abs=0.01)
+    assert best.estimate > 5 * best.standard_error > 0
+    assert [one.component for one in said.directions] == [0, 1, 2] * 2
+
+
+def test_the_same_algorithm_does_not_differ(made):
+    comparison = compare(made, "a", "same", components=3)
+    said = answer(comparison)
+    assert not said.differs
+    assert said.similarity.estimate == pytest.approx(1, abs=0.02)
+    assert all(not one.beyond for one in [*said.directions, *said.groups])
+    assert np.nanmean(comparison["cosine"]) < 0.99
+    page = _page(made, "a", "same")
+    assert "No difference is beyond chance at a false discovery rate of 5 %" in page
+
+
+def _page(study, a, b):
+    """The text of the page, without markup."""
+    from pathlib import Path
+
+    text = Path(run("report", study.path, a, b)[0].strip()).read_text(encoding="utf-8")
+    assert '<b>"' not in text
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+
+
+def test_without_halves_it_says_that_nothing_was_measured(made):
+    comparison = compare(made, "a", "bare", components=2)
+    said = plain(answer(comparison))
+    assert (said["measured"], said["differs"], said["similarity"]) == (False, False, None)
+    assert said["directions"] == []
+    assert "q" not in comparison
+    found = run_json("compare", made.path, "a", "bare", "--components", 2)
+    assert (found["measured"], found["differs"]) == (False, False)
+    assert "noise included" in run("compare", made.path, "a", "bare", "--components", 2)[0]
+    page = _page(made, "a", "bare")
+    assert page.count("nothing was measured on runs") == 1
+    assert "dmstore fit --halves" in page
+
+
+def test_the_command_says_it_in_json_and_in_lines(made):
+    found = run_json("compare", made.path, "a", "b", "--components", 3)
+    assert found["differs"] is True
+    assert found["fdr"] == 0.05
+    assert (
+        found["similarity"]["low"] < found["similarity"]["estimate"] < found["similarity"]["high"]
+    )
+    assert len(found["directions"]) == 6
+    for one in found["directions"]:
+        assert {"algorithm", "component", "estimate", "standard_error", "q"} <= one.keys()
+        assert one["q"] is None or 0 <= one["q"] <= 1
+    # No NaN: JSON has none.
+    out, _ = run("compare", made.path, "a", "b", "--components", 3, "--json")
+    json.loads(out, parse_constant=lambda text: pytest.fail(text))
+    lines = run("compare", made.path, "a", "b", "--components", 3)[0]
+    assert "They differ: " in lines
+    assert "targets with marked = True: similarity " in lines
+    assert "similarity without noise " in lines
+    page = _page(made, "a", "b")
+    assert "a and b differ most on targets with marked = True" in page
+
+
+def test_comparing_again_finds_the_same_until_there_are_more_runs(tmp_path):
+    study = dmstore.create_study(tmp_path / "s.dm", data(), seed=1)
+    for name in ("a", "b"):
+        store(study.add_algorithm(name, runs=150, outputs=["margin"]), range(100), weights())
+        compact(study)
+        fit(study, name, lams=8)
+    first = compare(study, "a", "b", components=2)
+    before = files(study.objects.path(""))
+    again = compare(study, "a", "b", components=2)
+    assert files(study.objects.path("")) == before
+    assert again.identical(first)
+    store(study.algorithm("a"), range(100, 150), weights())
+    compact(study)
+    more = compare(study, "a", "b", components=2)
+    assert more.attrs["comparison"] != first.attrs["comparison"]
+    # The fits are the same, what is measured is not.
+    assert np.array_equal(more["direction"], first["direction"])
+    assert not np.array_equal(more["similarity"], first["similarity"], equal_nan=True)
+    assert study.comparison("a", "b").attrs["comparison"] == more.attrs["comparison"]
+
+
+def test_a_comparison_of_some_targets_measures_these(made):
+    found = compare(made, "a", "b", components=2, where=["marked=True"])
+    assert found["group"].values.tolist() == [ALL]
+    assert found["group_size"].values.tolist() == [12]
+    assert (
+        np.flatnonzero(np.isfinite(found["similarity"])).tolist() == np.flatnonzero(MARKED).tolist()
+    )
+    whole = compare(made, "a", "b", components=3)
+    place = whole["group"].values.tolist().index("marked=True")
+    for name in ("group_similarity", "group_similarity_error"):
+        assert float(found[name][0]) == pytest.approx(float(whole[name][place]), rel=1e-3)
+    found = compare(made, "a", "b", components=2, where=["label!=0"])
+    assert found["group"].values.tolist() == [
+        ALL,
+        f"class {HOSTILE}",
+        "class two",
+        "marked=False",
+        "marked=True",
+    ]
+
+
+@pytest.mark.parametrize("fdr", [0, 1, -0.1, 2, float("nan"), "x"])
+def test_a_rate_that_is_none_is_refused_in_one_line(made, fdr):
+    with pytest.raises(InputError, match="give a rate between 0 and 1") as error:
+        compare(made, "a", "b", fdr=fdr)
+    assert "\n" not in str(error.value)
+    # click takes NaN for a number within any range.
+    code = 2 if fdr == fdr else 1
+    assert "fdr" in run("compare", made.path, "a", "b", "--fdr", fdr, code=code)[1]
+
+
+def test_the_rate_decides_what_is_claimed(made):
+    loose, strict = (answer(compare(made, "a", "b", components=3, fdr=f)) for f in (0.9, 1e-12))
+    assert strict.fdr == 1e-12
+    counts = [
+        sum(one.beyond for one in [*said.directions, *said.groups]) for said in (loose, strict)
+    ]
+    assert counts[0] > counts[1]
+    assert [one.q for one in loose.directions] == [one.q for one in strict.directions]
+
+
+def test_comparisons_of_earlier_versions_are_shown(tmp_path):
+    with tarfile.open(ARCHIVES / "v1.0" / "stores.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    study = dmstore.open_study(tmp_path / "local")
+    said = answer(study.comparison("plain", "other"))
+    assert not said.measured
+    page = _page(study, "plain", "other")
+    assert "nothing was measured on runs" in page
+    assert "nan" not in page.lower().split()
+
+
+# Calibration, in short; `python -m benchmarks calibration` is the long one.
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, value in {"TARGETS": 60, "_STEPS": 12, "_LAMS": 8}.items():
+        monkeypatch.setattr(simulated, name, value)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_nothing_is_claimed_of_one_truth(small, times):
+    one, other = (simulated.Setting(runs=500, noise=by * simulated.NOISE) for by in (1, times))
+    pairs = [simulated.simulate(simulated.Condition(one, other), seed) for seed in range(8)]
+    made = [simulated.compared(pair, components=5) for pair in pairs]
+    z = np.concatenate([one["half_z"].ravel() for one in made])
+    z = z[np.isfinite(z)]
+    assert len(z) == 8 * 2 * 5 * 2
+    assert abs(z.mean()) < 0.4
+    assert 0.6 < z.std() < 1.3
+    assert (z > 3.3).sum() == 0
+    assert sum((one["q"] <= 0.05).any() for one in made) <= 2
+    whole = np.array([one["group_similarity"][0] for one in made])
+    error = np.array([one["group_similarity_error"][0] for one in made])
+    assert (np.abs(whole - 1) < 3.5 * error).all()
+
+
+def test_a_planted_direction_is_claimed(small):
+    pair = simulated.simulate(simulated.Condition(), 1, 0.4)
+    made = simulated.compared(pair, components=5)
+    like = np.abs(made["direction"] @ pair.planted)
+    assert like[0].max() > 0.5
+    assert made["q"][0, like[0].argmax()] < 0.01
+    assert made["difference"][0, like[0].argmax()] > 0
+    assert made["energy"][0, like[0].argmax(), 0] > 2 * made["energy"][0, like[0].argmax(), 1]
