@@ -108,6 +108,8 @@ def compare_scores(
         Whether PCA subtracts the mean residual (True).
     random_state : int
         Draws contrasts (0).
+    fdr : float
+        For comparisons that measure on runs; here there are none (0.05).
 
     Returns
     -------

@@ -438,7 +438,16 @@ class Algorithm(Displayed):
         return plan.quarter_of(self._seed, mask_ids) // 2
 
     def shares_masks(self, other: Algorithm) -> bool:
-        """Whether a mask id means the same mask in another algorithm of the study."""
+        """Whether a mask id means the same mask in another algorithm of the study.
+
+        Parameters
+        ----------
+        other : Algorithm
+
+        Returns
+        -------
+        bool
+        """
         if self.planned and other.planned:
             return (self._key, self.alpha) == (other._key, other.alpha)
         # Ids of masks that were made elsewhere are their hashes.
