@@ -447,6 +447,11 @@ class Algorithm(Displayed):
         Returns
         -------
         bool
+
+        Raises
+        ------
+        AttributeError
+            If it is no algorithm.
         """
         if self.planned and other.planned:
             return (self._key, self.alpha) == (other._key, other.alpha)
