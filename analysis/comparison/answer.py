@@ -74,7 +74,7 @@ class Answer:
     measured : bool
         Whether anything was measured on runs; without, all else is empty.
     differs : bool
-        Whether any direction or group of targets is beyond chance.
+        Whether any direction or group of targets is beyond chance, or the one algorithm is the other's opposite.
     similarity : Estimate or None
         Over all targets, without noise; None where datamodels are too weak to be measured.
     directions : list of DirectionClaim
@@ -140,7 +140,9 @@ def answer(comparison: xr.Dataset) -> Answer:
     )
     return Answer(
         measured=True,
-        differs=any(one.beyond for one in directions) or any(one.beyond for one in groups),
+        differs=any(one.beyond for one in directions)
+        or any(one.beyond for one in groups)
+        or (whole is not None and whole.high < 0),
         similarity=whole if whole and np.isfinite(whole.estimate) else None,
         directions=directions,
         groups=sorted(groups, key=lambda one: (not one.beyond, one.similarity.estimate)),

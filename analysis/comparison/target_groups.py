@@ -52,9 +52,16 @@ def target_groups(targets: xr.Dataset, class_names: Sequence[str]) -> Groups:
     names, members = [ALL], [np.ones(count, dtype=bool)]
     for name in sorted(map(str, targets.variables), key=lambda one: (one != "label", one)):
         values = targets[name]
-        if name == "target" or values.dims != ("target",) or values.dtype.kind not in "biuUTO":
+        # The train unit that a target is names no group.
+        if (
+            name in ("target", "train")
+            or values.dims != ("target",)
+            or values.dtype.kind not in "biuUTO"
+        ):
             continue
         column = np.asarray(values.values).astype(str)
+        if values.dtype.kind == "b":
+            column = np.char.lower(column)
         distinct, where = np.unique(column, return_inverse=True)
         if not 2 <= len(distinct) <= _MOST:
             continue

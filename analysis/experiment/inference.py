@@ -92,7 +92,7 @@ def matched(
     Parameters
     ----------
     whole, half : (component, target) float
-        Projections; NaN counts as 0.
+        Projections; NaN where a target has none.
 
     Returns
     -------
@@ -103,8 +103,17 @@ def matched(
     """
     from scipy.optimize import linear_sum_assignment
 
-    rows = [np.nan_to_num(np.asarray(one, dtype=np.float64)) for one in (whole, half)]
-    rows = [one - one.mean(axis=1, keepdims=True) for one in rows]
+    rows = [np.asarray(one, dtype=np.float64) for one in (whole, half)]
+    known = [~np.isnan(one) for one in rows]
+    rows = [np.where(there, one, 0.0) for one, there in zip(rows, known, strict=True)]
+    means = [
+        one.sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        for one, there in zip(rows, known, strict=True)
+    ]
+    rows = [
+        np.where(there, one - mean, 0.0)
+        for one, there, mean in zip(rows, known, means, strict=True)
+    ]
     unit = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-300) for one in rows]
     likeness = np.abs(unit[0] @ unit[1].T)
     place = np.full(len(whole), -1, dtype=np.int64)

@@ -727,13 +727,16 @@ def test_command(folder):
         "a: a.npy, a .npy matrix; 9 targets, 14 train units (target-train, by the sizes); units: not stated"
         in out
     )
-    assert "without the runs behind them nothing says" in out
+    assert (
+        "from scores alone: without the runs behind them nothing says how much of this is noise"
+        in out
+    )
     assert "chance alone" not in out
     assert Path(out.splitlines()[-1]).is_file()
     found = run_json("compare", "a.npy", "b.npy", "--examples", "e.npz", "--top", 3)
     assert found["report"] == out.splitlines()[-1]
-    said = (found["measured"], found["differs"], found["similarity"])
-    assert said == (False, False, None)
+    assert (found["measured"], found["differs"], found["similarity"]) == (False, False, None)
+    assert found["directions"] == []
     assert found["sources"][0]["file"] == "a.npy"
 
 
