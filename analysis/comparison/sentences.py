@@ -63,6 +63,8 @@ def difference(said: Answer) -> str:
     level = f"at a false discovery rate of {100 * said.fdr:g} %"
     if not said.differs:
         return f"No difference is beyond chance {level}. {sensitivity(said)}".rstrip()
+    if not directions + groups:
+        return "They are opposite: the similarity of their datamodels is below 0."
     counts = [
         f"{number} {what}{'s' if number > 1 else ''}"
         for number, what in ((directions, "direction"), (groups, "group of targets"))
@@ -82,7 +84,7 @@ def sensitivity(said: Answer) -> str:
 
 
 def named(one: GroupClaim) -> str:
-    """A group of targets as a sentence has it: ``targets of class nine``, ``targets with marked = True``."""
+    """A group of targets as a sentence has it: ``targets of class nine``, ``targets with marked = true``."""
     name, equals, value = one.group.partition("=")
     if one.group.startswith("class "):
         return f"targets of {one.group}"

@@ -236,7 +236,7 @@ def test_a_difference_on_some_targets_is_claimed_there(made):
     assert said.measured
     assert said.differs
     first = said.groups[0]
-    assert (first.group, first.targets, first.beyond) == ("marked=True", 12, True)
+    assert (first.group, first.targets, first.beyond) == ("marked=true", 12, True)
     weight = [one - one.mean(axis=1, keepdims=True) for one in (weights(), weights(2.5))]
     cosine = (weight[0] * weight[1]).sum(axis=1) / np.prod(
         [np.linalg.norm(one, axis=1) for one in weight], axis=0
@@ -303,10 +303,10 @@ def test_the_command_says_it_in_json_and_in_lines(made):
         assert one["q"] is None or 0 <= one["q"] <= 1
     lines = run("compare", made.path, "a", "b", "--components", 3)[0]
     assert "They differ: " in lines
-    assert "targets with marked = True: similarity " in lines
+    assert "targets with marked = true: similarity " in lines
     assert "similarity without noise " in lines
     page = _page(made, "a", "b")
-    assert "a and b differ most on targets with marked = True" in page
+    assert "a and b differ most on targets with marked = true" in page
 
 
 def test_comparing_again_finds_the_same_until_there_are_more_runs(made, tmp_path):
@@ -334,7 +334,7 @@ def test_a_comparison_of_some_targets_measures_these(made):
         np.flatnonzero(np.isfinite(found["similarity"])).tolist() == np.flatnonzero(MARKED).tolist()
     )
     whole = compare(made, "a", "b", components=3)
-    place = whole["group"].values.tolist().index("marked=True")
+    place = whole["group"].values.tolist().index("marked=true")
     for name in ("group_similarity", "group_similarity_error"):
         assert float(found[name][0]) == pytest.approx(float(whole[name][place]), rel=1e-3)
 
