@@ -220,8 +220,8 @@ def test_groups_of_targets_are_classes_and_values():
         "rare=common",
         "site=here",
         "site=there",
-        "web=False",
-        "web=True",
+        "web=false",
+        "web=true",
     ]
     assert groups.member.sum(axis=0).tolist() == [60, 20, 20, 20, 40, 30, 56, 20, 20, 45, 15]
     assert np.array_equal(groups.member[:, 2], n % 3 == 1)
