@@ -50,7 +50,11 @@ def verdict(said: Answer) -> list[str]:
     else:
         lines.append("  the datamodels are too weak to be measured with these runs")
     if said.weak:
-        lines.append(f"  {said.weak} targets are too weak to be measured by themselves")
+        lines.append(
+            "  1 target is too weak to be measured by itself"
+            if said.weak == 1
+            else f"  {said.weak} targets are too weak to be measured by themselves"
+        )
     lines.append(f"  {difference(said)}")
     lines += [f"    {group_text(one)}" for one in _least_alike(said)]
     return lines
@@ -62,7 +66,9 @@ def difference(said: Answer) -> str:
     groups = sum(one.beyond for one in said.groups)
     level = f"at a false discovery rate of {100 * said.fdr:g} %"
     if not said.differs:
-        return f"No difference is beyond chance {level}. {sensitivity(said)}".rstrip()
+        but_sign = said.similarity is not None and said.similarity.high < 0
+        what = "Apart from their sign, no difference" if but_sign else "No difference"
+        return f"{what} is beyond chance {level}. {sensitivity(said)}".rstrip()
     counts = [
         f"{number} {what}{'s' if number > 1 else ''}"
         for number, what in ((directions, "direction"), (groups, "group of targets"))
