@@ -76,7 +76,8 @@ class Answer:
     differs : bool
         Whether any direction or group of targets is beyond chance, or the one algorithm is the other's opposite.
     similarity : Estimate or None
-        Over all targets, without noise; None where datamodels are too weak to be measured.
+        Over all targets, without noise; None where datamodels are too weak to be measured, so that its interval holds all
+        from -1 to 1.
     directions : list of DirectionClaim
         Those that are more than rounding.
     groups : list of GroupClaim
@@ -135,21 +136,35 @@ def answer(comparison: xr.Dataset) -> Answer:
     ]
     groups = _groups(comparison, fdr)
     whole = next((one.similarity for one in groups if one.group == ALL), None)
-    detectable = (
-        float(np.nanmax(comparison["detectable"].values)) if "detectable" in comparison else np.nan
+    # Of neither algorithm where nothing varies.
+    shown = (
+        np.asarray(comparison["detectable"].values) if "detectable" in comparison else np.array([])
     )
+    detectable = float(np.max(shown[~np.isnan(shown)], initial=-np.inf))
     return Answer(
         measured=True,
         differs=any(one.beyond for one in directions)
         or any(one.beyond for one in groups)
         or (whole is not None and whole.high < 0),
-        similarity=whole if whole and np.isfinite(whole.estimate) else None,
+        similarity=whole if whole and _says(whole) else None,
         directions=directions,
-        groups=sorted(groups, key=lambda one: (not one.beyond, one.similarity.estimate)),
+        groups=sorted(groups, key=_place),
         weak=int((np.isnan(comparison["similarity"].values) & comparison["included"].values).sum()),
-        detectable=detectable,
+        detectable=detectable if np.isfinite(detectable) else np.nan,
         fdr=fdr,
     )
+
+
+def _says(value: Estimate) -> bool:
+    """Whether an interval leaves out anything that a cosine may be."""
+    return bool(value.low > -1 or value.high < 1)
+
+
+def _place(one: GroupClaim) -> tuple[bool, bool, float]:
+    """Claimed ones first, then the least alike; NaN, which has no order, last."""
+    estimate = one.similarity.estimate
+    unknown = bool(np.isnan(estimate))
+    return not one.beyond, unknown, 0.0 if unknown else estimate
 
 
 def _groups(comparison: xr.Dataset, fdr: float) -> list[GroupClaim]:

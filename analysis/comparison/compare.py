@@ -13,6 +13,7 @@ from dmstore.analysis.comparison.answer import answer, finite
 from dmstore.analysis.comparison.measured import runs_to_measure, with_measured
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
+from dmstore.analysis.comparison.target_groups import target_groups
 from dmstore.analysis.comparison.where import restriction, spread
 from dmstore.core.given import threads_of
 from dmstore.core.progress import Progress
@@ -20,6 +21,7 @@ from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
 from dmstore.schema.typed_documents import ComparisonDocument
+from dmstore.storage.published.published import refuse_read_only
 from dmstore.storage.table import groups
 from dmstore.study import results
 from dmstore.study.study import Study, check_opened
@@ -80,6 +82,8 @@ def compare(
         memory is needed.
     NotFoundError
         If one is not in the study or has no finished fit.
+    StorageError
+        If the study is a published copy, which is read-only, and they were not compared in this way.
 
     References
     ----------
@@ -111,9 +115,13 @@ def compare(
         "format_version": FORMAT_VERSION,
         "measured": [one.content_id for one in runs],
     }
+    if runs:
+        # Annotations that came since make more groups of targets to measure.
+        stated["groups"] = target_groups(targets, study.class_names).name
     name = results.name_of(stated)
     place = f"comparisons/{name}/"
     if not results.is_complete(study.objects, place):
+        refuse_read_only(study.objects)
         document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,

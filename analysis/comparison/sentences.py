@@ -50,7 +50,11 @@ def verdict(said: Answer) -> list[str]:
     else:
         lines.append("  the datamodels are too weak to be measured with these runs")
     if said.weak:
-        lines.append(f"  {said.weak} targets are too weak to be measured by themselves")
+        lines.append(
+            "  1 target is too weak to be measured by itself"
+            if said.weak == 1
+            else f"  {said.weak} targets are too weak to be measured by themselves"
+        )
     lines.append(f"  {difference(said)}")
     lines += [f"    {group_text(one)}" for one in _least_alike(said)]
     return lines

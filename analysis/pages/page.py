@@ -244,7 +244,9 @@ def _outside(claim: DirectionClaim | None) -> dict[str, Any]:
     known = np.isfinite(claim.estimate)
     return {
         "energy": [share(one) for one in claim.energy] if known else None,
-        "difference": f"{claim.estimate:+.3f} ± {claim.standard_error:.3f}" if known else "",
+        "difference": f"{claim.estimate:+.3f} (standard error {claim.standard_error:.3f})"
+        if known
+        else "",
         "rate": rate(claim.q),
         "beyond": claim.beyond,
     }

@@ -15,20 +15,30 @@ from dmstore.errors import InputError
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.objects.local import LocalObjects
+from dmstore.storage.published.published import refuse_read_only
 from dmstore.storage.table import groups
 from dmstore.study import results
 from dmstore.study.study import Study, check_opened
 from dmstore.upkeep.retraction import retracted_since, retracted_text
 
 
-def report(study: Study, a: str, b: str, *, progress: Progress | None = None) -> str:
-    """Write the report of the newest comparison of two algorithms.
+def report(
+    study: Study,
+    a: str,
+    b: str,
+    *,
+    comparison: str | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Write the report of a comparison of two algorithms.
 
     Parameters
     ----------
     study : Study
     a, b : str
         Compared algorithms, in either order.
+    comparison : str, optional
+        Its name; the newest by default.
     progress : callable, optional
         Called with ``report``, steps done and steps in all.
 
@@ -45,11 +55,12 @@ def report(study: Study, a: str, b: str, *, progress: Progress | None = None) ->
         Without the extra ``analysis``.
     """
     check_opened(study)
-    comparison = study.comparison(a, b).load()
-    where = f"comparisons/{comparison.attrs['comparison']}/"
+    refuse_read_only(study.objects)
+    shown = study.comparison(a, b, comparison).load()
+    where = f"comparisons/{shown.attrs['comparison']}/"
     tell = counting(progress, "report")
-    subject = _subject(study, comparison, where, tell)
-    html = render(comparison, subject)
+    subject = _subject(study, shown, where, tell)
+    html = render(shown, subject)
     tell(3, 3)
     objects = study.objects
     objects.replace(f"{where}report.html", html.encode())
@@ -60,9 +71,9 @@ def report(study: Study, a: str, b: str, *, progress: Progress | None = None) ->
     )
 
 
-def rests_on_retracted(study: Study, a: str, b: str) -> list[str]:
-    """A line for each fit of the newest comparison whose runs were retracted since."""
-    document = results.newest_comparison(study.objects, a, b)
+def rests_on_retracted(study: Study, a: str, b: str, comparison: str | None = None) -> list[str]:
+    """A line for each fit of a comparison, the newest by default, whose runs were retracted since."""
+    document = results.newest_comparison(study.objects, a, b, comparison)
     return [
         f"{name}: {text}"
         for name, fit in zip(document["algorithms"], document["fits"], strict=True)

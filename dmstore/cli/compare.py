@@ -177,7 +177,7 @@ def command(
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {kept_in}; write its page with:",
-            f"dmstore report {shlex.join(items)}",
+            f"dmstore report {shlex.join(items)}{_among_others(items, result['comparison'])}",
         ]
     if "sources" in comparison.attrs:
         kept = ("path", "report", "sources", "transposed")
@@ -197,6 +197,15 @@ def command(
             comparison.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)
+
+
+def _among_others(items: tuple[str, ...], comparison: str) -> str:
+    """What tells `report` which comparison is meant, where it is not the newest of the two."""
+    from dmstore.study.results import newest_comparison
+    from dmstore.study.study import open_study
+
+    newest = newest_comparison(open_study(items[0]).objects, *items[1:])["comparison"]
+    return "" if comparison == newest else f" --comparison {comparison}"
 
 
 def _of_study(items: tuple[str, ...], settings: dict[str, Any]) -> xr.Dataset:

@@ -164,6 +164,11 @@ def _pairs(found: xr.Dataset) -> list[tuple[int, int]]:
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
+def _small(p: float) -> str:
+    """A probability; none is 0, though numbers of the computer end."""
+    return "< 1e-300" if p < 1e-300 else f"{p:.2g}"
+
+
 def _lines(found: xr.Dataset) -> list[str]:
     attrs = found.attrs
     names = [str(name) for name in found["of"].values]
@@ -184,7 +189,7 @@ def _lines(found: xr.Dataset) -> list[str]:
             effect, _, low, high, p, q = (float(one[key].values[i]) for key in _FIGURES)
             star = " *" if one["beyond_chance"].values[i] else ""
             lines.append(
-                f"    {name:{width}}  {effect:+.4g} (95 % {low:+.4g} to {high:+.4g}), p {p:.2g}, q {q:.2g}{star}"
+                f"    {name:{width}}  {effect:+.4g} (95 % {low:+.4g} to {high:+.4g}), p {_small(p)}, q {_small(q)}{star}"
             )
     if len(pairs) > _SHOWN:
         lines.append(f"  and {len(pairs) - _SHOWN} further pairs, less sure; --json has them all")

@@ -11,18 +11,19 @@ from dmstore.cli import options, output
 @options.study
 @click.argument("a")
 @click.argument("b")
+@click.option("--comparison", metavar="ID", help="A comparison by its name; the newest by default.")
 @options.quiet
 @options.as_json
-def command(path: str, a: str, b: str, quiet: bool, as_json: bool) -> None:
-    """Write the page that shows the newest comparison of A and B: one HTML file."""
+def command(path: str, a: str, b: str, comparison: str | None, quiet: bool, as_json: bool) -> None:
+    """Write the page that shows a comparison of A and B: one HTML file."""
     from dmstore.analysis.pages.report import report, rests_on_retracted
     from dmstore.study.study import open_study
 
     study = open_study(path)
     progress = output.Progress("report", quiet=quiet, delay=2)
-    page = report(study, a, b, progress=progress)
+    page = report(study, a, b, comparison=comparison, progress=progress)
     progress.close()
-    warnings = rests_on_retracted(study, a, b)
+    warnings = rests_on_retracted(study, a, b, comparison)
     for line in warnings:
         click.echo(f"warning: {line}", err=True)
     output.emit({"report": page, "warnings": warnings}, [page], as_json=as_json)

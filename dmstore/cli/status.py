@@ -35,7 +35,8 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield from _algorithm_lines(name, entry)
     for name, reason in state["removed"].items():
         yield f"  {name}: removed{f' ({reason})' if reason else ''}"
-    for entry in state["comparisons"]:
+    newest = {(frozenset(c["algorithms"]), c["where"]): c for c in state["comparisons"]}
+    for entry in newest.values():
         seen = ""
         if (shown := entry["detectable"]) is not None:
             seen = (
@@ -43,7 +44,8 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
                 if shown < 1
                 else "; these runs are too few to show any direction"
             )
-        yield f"  compared: {' and '.join(entry['algorithms'])}{seen}"
+        where = f" where {entry['where']}" if entry["where"] else ""
+        yield f"  compared: {' and '.join(entry['algorithms'])}{where}{seen}"
     if not state["algorithms"]:
         yield "  no algorithms yet; add one with 'dmstore add'"
 

@@ -163,6 +163,9 @@ def newest_comparison(
         for entry in comparisons(objects)
         if set(entry["algorithms"]) == {a, b} and comparison in (None, entry["comparison"])
     ]
+    if not candidates and comparison is not None:
+        msg = f"{a!r} and {b!r} have no comparison {comparison!r}; 'dmstore status {objects.url} --json' names those that there are"
+        raise NotFoundError(msg)
     if not candidates:
         msg = f"{a!r} and {b!r} have not been compared; run 'dmstore compare {objects.url} {a} {b}' first"
         raise NotFoundError(msg)

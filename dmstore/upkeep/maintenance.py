@@ -48,7 +48,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     -------
     dict
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
-        names), ``bytes``, ``comparisons`` (with ``differs``, and ``detectable``: the share of datamodels along a
+        names), ``bytes``, ``comparisons`` (oldest first, with ``where``, ``differs``, and ``detectable``: the share of datamodels along a
         direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), segments not yet compacted, conflicts, ``unreferenced``
@@ -90,6 +90,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
             {
                 "comparison": c["comparison"],
                 "algorithms": c["algorithms"],
+                "where": c["parameters"].get("where"),
                 **_said(study, c),
             }
             for c in study.comparisons

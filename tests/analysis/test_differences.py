@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import xarray as xr
-from commands import run
+from commands import run, run_json
 from helpers import files
 from paths import ARCHIVES
 
@@ -324,6 +324,10 @@ def test_comparing_again_finds_the_same_until_there_are_more_runs(made, tmp_path
     assert np.array_equal(more["direction"], first["direction"])
     assert not np.array_equal(more["similarity"], first["similarity"], equal_nan=True)
     assert study.comparison("a", "b").attrs["comparison"] == more.attrs["comparison"]
+    # An annotation that came since makes groups.
+    study.annotate("test", side=np.where(np.arange(TARGET) % 2, "left", "right"))
+    noted = compare(study, "a", "b", components=2)
+    assert set(noted["group"].values) - set(more["group"].values) == {"side=left", "side=right"}
 
 
 def test_a_comparison_of_some_targets_measures_these(made):
@@ -369,6 +373,106 @@ def test_comparisons_of_earlier_versions_are_shown(tmp_path):
     page = _page(study, "plain", "other")
     assert "nothing was measured on runs" in page
     assert "nan" not in page.lower().split()
+
+
+def test_the_page_of_an_earlier_comparison_is_written_by_its_name(made, monkeypatch):
+    from dmstore.analysis.pages import report
+
+    monkeypatch.setattr(report, "_subject", lambda *_: None)
+    monkeypatch.setattr(report, "render", lambda *_: "")
+    first = compare(made, "a", "same", components=1)
+    newest = compare(made, "a", "same", components=1, where=["marked=True"])
+    again = run("compare", made.path, "a", "same", "--components", 1)[0].splitlines()[-1]
+    name, other = (one.attrs["comparison"] for one in (first, newest))
+    assert again.endswith(f"a same --comparison {name}")
+    page = run_json("report", made.path, "a", "same", "--comparison", name)["report"]
+    assert f"/{name}/" in page
+    assert f"/{other}/" in run_json("report", made.path, "a", "same")["report"]
+    found = run_json("status", made.path)["comparisons"]
+    where = {one["comparison"]: one["where"] for one in found}
+    assert (where[name], where[other]) == (None, "marked=True")
+    lines = run("compare", made.path, "a", "same", "--components", 1, "--where", "marked=True")[0]
+    assert lines.splitlines()[-1].endswith("a same")
+    error = run("report", made.path, "a", "same", "--comparison", "none", code=1)[1]
+    assert "have no comparison 'none'" in error
+
+
+def test_status_has_the_newest_comparison_of_each_question():
+    from dmstore.cli.status import _lines
+
+    made = [
+        {"algorithms": list(pair), "where": where, "detectable": shown}
+        for pair, where, shown in (("ab", None, 0.5), ("ba", None, 0.25), ("ab", "label=9", 2.0))
+    ]
+    nothing = {"study": "s", "targets": {}, "train": 9, "bytes": 9, "annotations": {}}
+    state = {**nothing, "algorithms": {}, "removed": {}, "comparisons": made}
+    lines = [one for one in _lines(state) if "compared" in one]
+    assert ["b and a; " in lines[0], "25.0%" in lines[0]] == [True, True]
+    assert lines[1:] == [
+        "  compared: a and b where label=9; these runs are too few to show any direction"
+    ]
+
+
+def test_a_published_copy_is_refused_before_the_work(made, monkeypatch):
+    import importlib
+
+    from dmstore.errors import StorageError
+    from dmstore.storage.published.published import PublishedDirectory
+
+    compare(made, "a", "same", components=1)
+    copy = dmstore.open_study(made.path)
+    monkeypatch.setattr(copy, "objects", PublishedDirectory(made.path))
+    assert compare(copy, "a", "same", components=1).attrs["algorithms"] == ["a", "same"]
+    for module, work in (("comparison.compare", "modeldiff"), ("pages.report", "_subject")):
+        place = importlib.import_module(f"dmstore.analysis.{module}")
+        monkeypatch.setattr(place, work, lambda *_, **__: pytest.fail("worked first"))
+    with pytest.raises(StorageError, match="read-only"):
+        compare(copy, "a", "same", components=1, random_state=7)
+    with pytest.raises(StorageError, match="read-only"):
+        dmstore.analysis.report(copy, "a", "same")
+
+
+def _claims(**values):
+    """A comparison of nothing but groups."""
+    count = len(values["similarity"])
+    group = {"group_similarity": values["similarity"], "group_similarity_error": values["error"]}
+    group |= {"group_p": values["q"], "group_q": values["q"], "group_size": [9] * count}
+    arrays = {key: ("group", np.asarray(one)) for key, one in group.items()}
+    direction = ("algorithm", "component")
+    for key in ("difference", "difference_error", "p", "q", "energy", "residual_variance"):
+        arrays[key] = (direction, np.zeros((2, 1)))
+    arrays["detectable"] = ("algorithm", np.full(2, values["detectable"]))
+    arrays["similarity"] = ("target", np.ones(2))
+    arrays["included"] = ("target", np.ones(2, dtype=bool))
+    coords = {"algorithm": ["a", "b"], "group": [ALL, *"wxyz"[: count - 1]]}
+    return answer(xr.Dataset(arrays, coords=coords))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_known_has_no_place_and_no_warning():
+    said = _claims(
+        similarity=[0.9, np.nan, 0.8, np.nan, 0.2],
+        error=[0.01] * 5,
+        q=[0.5, 0.01, 0.01, 0.5, 0.01],
+        detectable=np.nan,
+    )
+    assert [one.group for one in said.groups] == ["z", "x", "w", ALL, "y"]
+    assert np.isnan(said.detectable)
+    assert said.similarity.estimate == 0.9
+
+
+def test_an_interval_of_all_that_a_cosine_may_be_is_no_similarity():
+    from dmstore.analysis.comparison.sentences import difference, verdict
+
+    nothing, negative = (
+        _claims(similarity=[value], error=[error], q=[0.9], detectable=0.1)
+        for value, error in ((-0.27, 1.4), (-1.02, 0.02))
+    )
+    assert nothing.similarity is None
+    assert "too weak to be measured" in verdict(nothing)[0]
+    assert difference(nothing).startswith("No difference is beyond chance")
+    assert negative.similarity.low < -1
+    assert difference(negative).startswith("Apart from their sign, no difference is beyond chance")
 
 
 # Calibration, in short; `python -m benchmarks calibration` is the long one.

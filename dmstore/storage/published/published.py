@@ -68,6 +68,17 @@ class ReadOnly:
         raise self._refused()
 
 
+def refuse_read_only(objects: object) -> None:
+    """Refuse a published study before work that would end in writing to it.
+
+    Raises
+    ------
+    StorageError
+    """
+    if isinstance(objects, ReadOnly):
+        raise objects._refused()
+
+
 class PublishedDirectory(ReadOnly, LocalObjects):
     """A published study in a directory."""
 
