@@ -472,7 +472,8 @@ def test_an_interval_of_all_that_a_cosine_may_be_is_no_similarity():
     assert "too weak to be measured" in verdict(nothing)[0]
     assert difference(nothing).startswith("No difference is beyond chance")
     assert negative.similarity.low < -1
-    assert negative.differs and difference(negative).startswith("They are opposite")
+    assert negative.differs
+    assert difference(negative).startswith("They are opposite")
 
 
 # Calibration, in short; `python -m benchmarks calibration` is the long one.
