@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dmstore.analysis.comparison.differences import differences
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.analysis.comparison.target_groups import target_groups
+from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.reading import Pinned, pin, read_arms
 from dmstore.analysis.geometry.rows import sparse_rows
 from dmstore.core.memory import available, parse
@@ -30,6 +32,29 @@ def runs_to_measure(study: Study, algorithms: tuple[str, str], fits: list[str]) 
     if not all(_HALVES in one for one in data):
         return []
     return [pin(study, name) for name in algorithms]
+
+
+def on_varied_units(
+    arms: tuple[Halves, Halves], fits: list[list[Any]]
+) -> tuple[tuple[Halves, Halves], list[list[Any]]]:
+    """Both algorithms on the units that masks of both vary.
+
+    What a unit does that all or none of the runs of one algorithm saw is not known of that algorithm, so that it
+    must not count as a difference.
+    """
+    from scipy.sparse import diags_array
+
+    varied = np.logical_and(*(halves[0].spread > 0 for halves in arms))
+    if varied.all():
+        return arms, fits
+    a, b = (
+        tuple(replace(arm, rate=np.where(varied, arm.rate, 1.0)) for arm in halves)
+        for halves in arms
+    )
+    kept = [
+        [(one @ diags_array(varied.astype(one.dtype))).tocsr() for one in pair] for pair in fits
+    ]
+    return ((a[0], a[1]), (b[0], b[1])), kept
 
 
 def with_measured(
@@ -81,12 +106,13 @@ def with_measured(
     taken = _BASE + sum(one.data.nbytes + one.indices.nbytes for pair in fits for one in pair)
     words = {id(arm.masks): arm.masks.words.nbytes for halves in arms for arm in halves}
     taken += sum(words.values())
+    halves, fits = on_varied_units((arms[0], arms[1]), fits)
     left = available() if memory is None else parse(memory) - taken
     targets = study.target_set(target_set)
     if positions is not None:
         targets = targets.isel(target=positions)
     made = differences(
-        (arms[0], arms[1]),
+        halves,
         (fits[0], fits[1]),
         result["projection"].values,
         rank(result),

@@ -476,6 +476,35 @@ def test_an_interval_of_all_that_a_cosine_may_be_is_no_similarity():
     assert difference(negative).startswith("They are opposite")
 
 
+def test_units_that_one_algorithm_always_saw_are_no_difference():
+    from scipy.sparse import csr_array
+
+    from dmstore.analysis.comparison.measured import on_varied_units
+    from dmstore.analysis.experiment.arms import arms_of
+    from dmstore.analysis.experiment.measure import Proposal, measure
+
+    draw = np.random.default_rng(3)
+    weight = draw.normal(size=(8, 20))
+    weight[:, :3] += 3
+    arms, half = [], np.arange(400) % 2
+    for always in (0, 3):
+        mask = draw.random((400, 20)) < 0.5
+        mask[:, :always] = True
+        arms.append(arms_of(mask, mask @ weight.T + draw.normal(size=(400, 8)), half))
+    # No fit weighs what all runs saw.
+    own = (weight, weight * (np.arange(20) >= 3))
+    fits = [[csr_array(one.astype(np.float32))] * 2 for one in own]
+    nothing = Proposal(np.zeros((1, 20), np.float32), np.zeros((1, 8)))
+    whole = []
+    for given in ((tuple(arms), fits), on_varied_units(tuple(arms), fits)):
+        found = measure(*given, (nothing, nothing), np.ones((8, 1), dtype=bool))
+        whole.append(found.similarity.group[0])
+    assert whole[0] < 0.8
+    assert whole[1] == pytest.approx(1, abs=0.02)
+    same = on_varied_units((arms[0], arms[0]), fits)
+    assert same[1] is fits
+
+
 # Calibration, in short; `python -m benchmarks calibration` is the long one.
 
 
