@@ -78,7 +78,11 @@ class Arm:
         return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
 
     def expected(
-        self, product: NDArray[np.float64], left: NDArray[Any], right: NDArray[Any]
+        self,
+        product: NDArray[np.float64],
+        left: NDArray[Any],
+        right: NDArray[Any],
+        fixed: float | None = None,
     ) -> NDArray[np.float64]:
         """What an effect f, measured along u without noise, comes to: f . u, as masks of one size see it.
 
@@ -88,8 +92,10 @@ class Arm:
             f . u.
         left, right : float64
             Sums over train units of f and of u, shaped as the product or so that they spread to it.
+        fixed : float, optional
+            In the place of its own; 1 where u is measured less its mean.
         """
-        share = self.fixed / max(self.masks.train - 1, 1)
+        share = (self.fixed if fixed is None else fixed) / max(self.masks.train - 1, 1)
         return np.asarray((1 + share) * product - share * left * right)
 
     def there(self, start: int, stop: int) -> NDArray[np.bool_]:

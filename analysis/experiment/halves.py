@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 # Of the variance that two algorithms have each by itself, what is left at least where they cancel: less is rounding.
 _LEAST = 1e-4
+# Difference of two shares of masks that are of one size that counts as none.
+_ALIKE = 0.05
 # Length of the difference of two unit rows of float32 that is rounding alone.
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
@@ -78,15 +80,20 @@ class Half:
         self.z: list[Singles] = []
         self.zg: list[Singles] = []
         self._shared = arms[0].masks is arms[1].masks
+        # Masks of one size do not see what all units have in common, so others must not count it beside them.
+        self._level = abs(arms[0].fixed - arms[1].fixed) > _ALIKE
+        self._sizes: list[Singles] = []
         same = self._shared and np.array_equal(arms[0].spread, arms[1].spread)
-        z, zg = self._projected(arms[0])
+        z, zg, size = self._projected(arms[0])
         for i, arm in enumerate(arms):
             if i and same and np.array_equal(self.used[0], self.used[1]):
                 self.z.append(self.z[0])
                 self.zg.append(self.zg[0])
+                self._sizes.append(self._sizes[0])
                 continue
             if i and not same:
-                z, zg = self._projected(arm)
+                z, zg, size = self._projected(arm)
+            self._sizes.append(size)
             self.z.append(self.centred(i, z))
             self.zg.append(self.centred(i, zg))
         ids = [arm.masks.mask_id[arm.used] for arm in arms]
@@ -94,19 +101,38 @@ class Half:
         _, x, y = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
         self.common = bit[0][x], bit[1][y]
 
-    def _projected(self, arm: Arm) -> tuple[Singles, Singles]:
+    def _projected(self, arm: Arm) -> tuple[Singles, Singles, Singles]:
+        """Products of masks with directions and columns, and of (bit, 1) with ones, where they are to be level."""
         spread = arm.spread.astype(np.float32)
         words, count = arm.masks.words, len(self.direction)
+        one = np.ones((1, len(spread)), dtype=np.float32)
         if self.columns is None:
             seen = bits.unpack_runs(words, len(arm.used)).astype(np.float32)
-            return seen @ (self.direction * spread).T, seen * spread
-        columns = np.concatenate([self.direction, self.columns.T]) * spread
-        sums = dense_products(words, np.ascontiguousarray(columns.T))
-        return sums[:, :count].copy(), sums[:, count:].copy()
+            size = seen @ (one * spread).T
+            z, zg = seen @ (self.direction * spread).T, seen * spread
+        else:
+            columns = np.concatenate([one, self.direction, self.columns.T]) * spread
+            sums = dense_products(words, np.ascontiguousarray(columns.T))
+            size, z = sums[:, :1].copy(), sums[:, 1 : 1 + count].copy()
+            zg = sums[:, 1 + count :].copy()
+        size = self.centred_by(arm.used, size)
+        if self._level:
+            train = len(spread)
+            z = z - size * (self._sums / train).astype(np.float32)
+            zg = zg - size * (self._column_sums / train).astype(np.float32)
+        return z, zg, size
+
+    def _expected(self, i: int, product: Any, left: Any, right: Any) -> Floats:
+        """What fits come to along a vector, as masks see it."""
+        return self.arms[i].expected(product, left, right, fixed=1.0 if self._level else None)
 
     def centred(self, i: int, values: Any) -> Any:
         """Values of an algorithm's bits less their mean over those that are used; 0 for the others."""
-        used = self.used[i]
+        return self.centred_by(self.used[i], values)
+
+    @staticmethod
+    def centred_by(used: NDArray[np.bool_], values: Any) -> Any:
+        """The same with the bits that are used."""
         mean = values[used].mean(axis=0, dtype=np.float64).astype(values.dtype)
         values = values - mean
         values[~used] = 0
@@ -181,20 +207,24 @@ class Half:
                 z = self.centred(
                     i, scaled[0] * x.astype(np.float32) + scaled[1] * y.astype(np.float32)
                 )
+                if self._level:
+                    own = sums[0] * weights[name][0] + sums[1] * weights[name][1]
+                    z -= self._sizes[i] * (own / arm.masks.train).astype(np.float32)
                 kept.append(z)
-                known = arm.expected(
+                known = self._expected(
+                    i,
                     products[i, 0] * weights[name][0] + products[i, 1] * weights[name][1],
                     sums[i],
                     sums[0] * weights[name][0] + sums[1] * weights[name][1],
                 )
                 into.append((z * rest).sum(axis=0, dtype=np.float64) / runs + known)
             own = sums[i][:, None]
-            known = arm.expected(fits[i] @ self.direction.T, own, self._sums)
+            known = self._expected(i, fits[i] @ self.direction.T, own, self._sums)
             self.along.append((rest.T @ self.z[i]) / runs[:, None] + known)
             if self.columns is None:
-                known = arm.expected(fits[i].toarray(), own, np.ones(1))
+                known = self._expected(i, fits[i].toarray(), own, np.ones(1))
             else:
-                known = arm.expected(fits[i] @ self.columns, own, self._column_sums)
+                known = self._expected(i, fits[i] @ self.columns, own, self._column_sums)
             self.sketch.append((rest.T @ self.zg[i]) / runs[:, None] + known)
 
 

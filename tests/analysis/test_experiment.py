@@ -528,3 +528,24 @@ def test_half_of_too_few_masks_is_refused():
     arms = arms_of(mask, np.zeros((19, 1)), np.arange(19) % 2)
     with pytest.raises(InputError, match="'plain' has 9 masks in one half"):
         check_enough(arms, "plain")
+
+
+def test_masks_of_one_size_and_others_are_measured_alike():
+    """Of the same truth, whose units have much in common, which masks of one size do not see."""
+    draw = np.random.default_rng(0)
+    weight = 0.5 * draw.normal(size=(12, 40)) + 1.0
+    sized = draw.random((800, 40)).argsort(axis=1).argsort(axis=1) < 20
+    free = draw.random((800, 40)) < 0.5
+    half = np.arange(800) % 2
+    arms = [
+        arms_of(mask, mask @ weight.T + draw.normal(size=(800, 12)), half, rate=0.5)
+        for mask in (sized, free)
+    ]
+    assert arms[0][0].fixed == 1.0
+    assert arms[1][0].fixed < 0.2
+    fits = [csr_array((0.3 * weight).astype(np.float32))] * 2
+    nothing = Proposal(np.zeros((1, 40), dtype=np.float32), np.zeros((1, 12)))
+    found = measure(
+        (arms[0], arms[1]), (fits, fits), (nothing, nothing), np.ones((12, 1), dtype=bool)
+    ).similarity
+    assert abs(found.group[0] - 1) < 3 * found.group_error[0] < 0.1
