@@ -13,7 +13,7 @@ from dmstore.analysis.experiment.halves import Half, squares
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 # A squared length below so many of its errors is too weak to divide by.
-_FLOOR = 4.0
+_FLOOR = 6.0
 # Sums over the targets of a group: cosines of strong targets and how many they are; of weak ones, each over the product
 # of its two lengths, the inner product and both squared lengths.
 _COSINES, _STRONG, _INNER, _SQUARE_A, _SQUARE_B = range(5)
@@ -147,7 +147,13 @@ def block_similarity(
     strong = (square > _FLOOR * error).all(axis=0)
     held = np.maximum(square, _FLOOR * error)
     lam = np.sqrt(np.where(held > 0, held, np.inf))
-    scale = 1 / (lam[0] * lam[1])
+    # Weak targets count by their signal over their noise, under either algorithm alike: lengths that are divided by what is
+    # known of one algorithm alone would spread differently over targets, and that looks like a difference.
+    noise = np.mean([half.coordinate_noise()[[0, 1], [0, 1]] for half in halves], axis=0)
+    least = _FLOOR * np.sqrt(halves[0].arms[0].masks.train) * noise
+    over = np.divide(1.0, least, out=np.zeros_like(least), where=least > 0)
+    both_over = np.sqrt(over[0] * over[1])
+    scale = np.where(strong, 1 / (lam[0] * lam[1]), both_over)
     value = inner * scale
     slope = [np.where(strong, -0.5 * value / np.where(strong, one, 1.0), 0.0) for one in square]
     spread, bias = np.zeros(inner.shape), np.zeros(inner.shape)
@@ -159,7 +165,7 @@ def block_similarity(
             moved = one.inner * scale.astype(np.float32) + one.square * slope[i].astype(np.float32)
             parts.append(moved)
             result._influence[m][i][0] += moved @ member
-            own = one.square * np.where(strong, 0.0, scale).astype(np.float32)
+            own = one.square * np.where(strong, 0.0, over[i]).astype(np.float32)
             result._influence[m][i][1] += own @ member
         spread += squares(parts, half.common, half.used)
         bias += _curvature(adds[m], half, inner, square, strong)
@@ -177,10 +183,14 @@ def block_similarity(
     rows = [
         np.where(strong, value, 0.0),
         strong.astype(np.float64),
-        *(np.where(strong, 0.0, one * scale) for one in (inner, *square)),
+        *(
+            np.where(strong, 0.0, one * by)
+            for one, by in zip((inner, *square), (both_over, *over), strict=True)
+        ),
     ]
     result._sums += np.stack(rows) @ groups
-    weak = twice * np.where(strong, 0.0, scale**2)
+    by = np.where(strong, 0.0, np.stack([both_over, *over]))
+    weak = twice * by[:, None] * by[None]
     weak[0, 0] = both
     result._twice += weak @ groups
     return np.asarray(lam)
