@@ -433,7 +433,9 @@ def similarities(cosine, shrunk=20.0, studies=80, runs=160, train=24, targets=20
             # What finds may be anything: heavily shrunk here.
             fits.append([fit_of(ridge(mask[half == h], said[half == h], shrunk)) for h in (0, 1)])
         made = measured(tuple(arms), tuple(fits), np.eye(train)[:1], np.ones(targets)).similarity
-        kept.append((np.nanmean(made.cosine), made.group[0], made.group_error[0]))
+        strong = made.cosine[np.isfinite(made.cosine)]
+        mean = strong.mean() if len(strong) else np.nan
+        kept.append((mean, made.group[0], made.group_error[0]))
     return np.array(kept).T
 
 
@@ -442,7 +444,10 @@ def similarities(cosine, shrunk=20.0, studies=80, runs=160, train=24, targets=20
 def test_similarity_without_noise_is_not_moved_by_noise(cosine, shrunk):
     targets, group, error = similarities(cosine, shrunk)
     assert np.mean(group) == pytest.approx(cosine, abs=0.012)
-    assert np.mean(targets) == pytest.approx(cosine, abs=0.03)
+    # Without a fit to take off, no target is strong enough to be measured by itself.
+    known = targets[np.isfinite(targets)]
+    assert len(known) == (0 if shrunk > 1e3 else len(targets))
+    assert not len(known) or known.mean() == pytest.approx(cosine, abs=0.03)
     inside = np.abs(group - cosine) < 1.96 * error
     assert inside.mean() >= 0.88
     assert 0.8 < np.mean(error) / np.std(group) < 1.35
