@@ -147,13 +147,13 @@ def block_similarity(
     strong = (square > _FLOOR * error).all(axis=0)
     held = np.maximum(square, _FLOOR * error)
     lam = np.sqrt(np.where(held > 0, held, np.inf))
-    # Weak targets count by their signal over their noise, under either algorithm alike: lengths that are divided by what is
-    # known of one algorithm alone would spread differently over targets, and that looks like a difference.
+    scale = 1 / (lam[0] * lam[1])
+    # Lengths of weak targets are brought to one scale under both by their noise, which has the scale of the outputs too:
+    # divided by what is known of one algorithm alone they would spread differently over targets, as if they differed.
     noise = np.mean([half.coordinate_noise()[[0, 1], [0, 1]] for half in halves], axis=0)
-    least = _FLOOR * np.sqrt(halves[0].arms[0].masks.train) * noise
-    over = np.divide(1.0, least, out=np.zeros_like(least), where=least > 0)
-    both_over = np.sqrt(over[0] * over[1])
-    scale = np.where(strong, 1 / (lam[0] * lam[1]), both_over)
+    known = (noise > 0).all(axis=0)
+    ratio = np.sqrt(np.where(known, noise[1], 1.0) / np.where(known, noise[0], 1.0))
+    over = np.stack([scale * ratio, scale / ratio])
     value = inner * scale
     slope = [np.where(strong, -0.5 * value / np.where(strong, one, 1.0), 0.0) for one in square]
     spread, bias = np.zeros(inner.shape), np.zeros(inner.shape)
@@ -185,11 +185,11 @@ def block_similarity(
         strong.astype(np.float64),
         *(
             np.where(strong, 0.0, one * by)
-            for one, by in zip((inner, *square), (both_over, *over), strict=True)
+            for one, by in zip((inner, *square), (scale, *over), strict=True)
         ),
     ]
     result._sums += np.stack(rows) @ groups
-    by = np.where(strong, 0.0, np.stack([both_over, *over]))
+    by = np.where(strong, 0.0, np.stack([scale, *over]))
     weak = twice * by[:, None] * by[None]
     weak[0, 0] = both
     result._twice += weak @ groups
