@@ -30,11 +30,11 @@ class Examples(Protocol):
 
     @property
     def train(self) -> xr.Dataset:
-        """Dim ``train``."""
+        """Dim ``train``; ``label`` and ``image`` where they are known."""
 
     @property
     def targets(self) -> xr.Dataset:
-        """Dim ``target``."""
+        """The same with dim ``target``."""
 
     @property
     def class_names(self) -> list[str]:

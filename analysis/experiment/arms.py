@@ -112,6 +112,14 @@ class Arm:
 Halves = tuple[Arm, Arm]
 
 
+def common_bits(a: Arm, b: Arm) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bits of two arms that are one mask: (mask,) int64 each."""
+    bit = [np.flatnonzero(arm.used) for arm in (a, b)]
+    ids = [arm.masks.mask_id[place] for arm, place in zip((a, b), bit, strict=True)]
+    _, x, y = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
+    return bit[0][x], bit[1][y]
+
+
 def check_enough(arms: Halves, name: str) -> None:
     """Refuse halves of so few masks that no variance can be told.
 

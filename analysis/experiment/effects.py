@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm, Halves
+from dmstore.analysis.experiment.arms import Arm, Halves, common_bits
 from dmstore.analysis.experiment.cells import Cells
 from dmstore.analysis.experiment.draws import Draws, centred, drawn_together
 from dmstore.analysis.experiment.projections import dense_products, sparse_products
@@ -153,7 +153,7 @@ def effects(
                 parts[i] = centred(part, sums[i].arm.used) * sums[i].inflation
                 variance[i, group] += (parts[i] ** 2).sum(axis=0)
             if many == 2:
-                a, b = _common(sums[0].arm, sums[1].arm)
+                a, b = common_bits(sums[0].arm, sums[1].arm)
                 variance[2, group] -= 2 * (parts[0][a] * parts[1][b]).sum(axis=0)
     free = [sum(arm.count for arm in halves) - 2.0 for halves in arms]
     freedom = [np.full(estimate.shape[1:], one) for one in free]
@@ -168,14 +168,6 @@ def effects(
         )
     fitted = tuple(one is not None for one in taken)
     return Effects(estimate, np.sqrt(variance), np.array(freedom), together, fitted)
-
-
-def _common(a: Arm, b: Arm) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Bits of two arms that are one mask."""
-    bit = [np.flatnonzero(arm.used) for arm in (a, b)]
-    ids = [arm.masks.mask_id[place] for arm, place in zip((a, b), bit, strict=True)]
-    _, x, y = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
-    return bit[0][x], bit[1][y]
 
 
 def _read(

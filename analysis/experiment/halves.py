@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm
+from dmstore.analysis.experiment.arms import Arm, common_bits
 from dmstore.analysis.experiment.projections import dense_products, sparse_products
 from dmstore.core import bits
 
@@ -96,10 +96,7 @@ class Half:
             self._sizes.append(size)
             self.z.append(self.centred(i, z))
             self.zg.append(self.centred(i, zg))
-        ids = [arm.masks.mask_id[arm.used] for arm in arms]
-        bit = [np.flatnonzero(arm.used) for arm in arms]
-        _, x, y = np.intersect1d(ids[0], ids[1], assume_unique=True, return_indices=True)
-        self.common = bit[0][x], bit[1][y]
+        self.common = common_bits(arms[0], arms[1])
 
     def _projected(self, arm: Arm) -> tuple[Singles, Singles, Singles]:
         """Products of masks with directions and columns, and of (bit, 1) with ones, where they are to be level."""

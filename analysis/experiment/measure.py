@@ -8,13 +8,13 @@ part is added again, so that estimates are unbiased whatever the fits are worth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm, Halves
+from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
@@ -104,10 +104,10 @@ class _Sums:
     energy: Floats
     effect: Floats
     total: Floats
-    influence: list[Floats] = field(default_factory=list)
-    effects: list[Floats] = field(default_factory=list)
-    groups: Floats = field(default_factory=lambda: np.zeros(0))
-    group_influence: list[Floats] = field(default_factory=list)
+    influence: list[Floats]
+    effects: list[Floats]
+    groups: Floats
+    group_influence: list[Floats]
 
 
 def measure(
@@ -183,12 +183,12 @@ def measure(
 
 def _block(arms: tuple[Halves, Halves], count: int, memory: int | None) -> int:
     """Targets that are taken at a time."""
+    if memory is None:
+        return _BLOCK
     train = arms[0][0].masks.train
     bits = sum(len(arm.used) for halves in arms for arm in halves)
     width = train if train <= 2 * _SKETCH else _SKETCH
     fixed = 4 * (bits * (width + 5 * count) + train * (width + 4 * count))
-    if memory is None:
-        return _BLOCK
     block = int((memory - fixed) // (_ARRAYS * 4 * bits))
     if block < _SMALLEST:
         needed = fixed + _SMALLEST * _ARRAYS * 4 * bits
@@ -287,6 +287,3 @@ def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
         sums.effect / total,
         np.array(effect_error) / total,
     )
-
-
-__all__ = ["Arm", "Directions", "Measured", "Proposal", "measure"]

@@ -101,16 +101,15 @@ class Similarity:
         return self
 
 
-def _twice(halves: Sequence[Half]) -> Floats:
+def _twice(noise: Sequence[Floats], train: int) -> Floats:
     """What variances and covariances of the inner product and of both squared lengths count twice: (3, 3, target) float64.
 
     Each is e0 . M e1 with the noise e of A and of B in either half. Both halves' influence has the products of the two,
     whose covariance is the trace of M S1 N S0, with S the covariance of one coordinate under A and B.
     """
     forms = np.array([[[0.0, 0.5], [0.5, 0.0]], [[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
-    s = [half.coordinate_noise() for half in halves]
-    train = halves[0].arms[0].masks.train
-    return np.asarray(train * np.einsum("xab,bct,ycd,dat->xyt", forms, s[1], forms, s[0]))
+    traces = np.einsum("xab,bct,ycd,dat->xyt", forms, noise[1], forms, noise[0])
+    return np.asarray(train * traces)
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,8 @@ def block_similarity(
     square = np.array([(s[0][i] * s[1][i]).sum(axis=1) for i in (0, 1)])
     inner = ((s[0][0] * s[1][1]).sum(axis=1) + (s[1][0] * s[0][1]).sum(axis=1)) / 2
     adds = [[_adds(half, s[1 - m], i) for i in (0, 1)] for m, half in enumerate(halves)]
-    twice = _twice(halves)
+    covariance = [half.coordinate_noise() for half in halves]
+    twice = _twice(covariance, halves[0].arms[0].masks.train)
     variance = np.array(
         [
             sum(squares([adds[m][i].square], None, [half.used[i]]) for m, half in enumerate(halves))
@@ -150,7 +150,7 @@ def block_similarity(
     scale = 1 / (lam[0] * lam[1])
     # Lengths of weak targets are brought to one scale under both by their noise, which has the scale of the outputs too:
     # divided by what is known of one algorithm alone they would spread differently over targets, as if they differed.
-    noise = np.mean([half.coordinate_noise()[[0, 1], [0, 1]] for half in halves], axis=0)
+    noise = np.mean([one[[0, 1], [0, 1]] for one in covariance], axis=0)
     known = (noise > 0).all(axis=0)
     ratio = np.sqrt(np.where(known, noise[1], 1.0) / np.where(known, noise[0], 1.0))
     over = np.stack([scale * ratio, scale / ratio])

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis.comparison.answer import DirectionClaim, answer
-from dmstore.analysis.comparison.explain import best
+from dmstore.analysis.comparison.explain import Examples, best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.comparison.where import left_out
@@ -29,22 +29,6 @@ _SHOWN = 3
 _MOST = 64
 _HEAVY = 24
 _THUMBNAIL = 96
-
-
-class Examples(Protocol):
-    """What is known of the examples; a study is one, and so is :class:`dmstore.readers.labels.Labels`."""
-
-    @property
-    def train(self) -> xr.Dataset:
-        """Dim ``train``; ``label`` and ``image`` where they are known."""
-
-    @property
-    def targets(self) -> xr.Dataset:
-        """The same with dim ``target``."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes that labels count."""
 
 
 @dataclass(frozen=True)
