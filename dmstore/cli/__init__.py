@@ -20,6 +20,7 @@ COMMANDS = {
     "init": "Create a study from an examples file.",
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
+    "recipes": "List the learning algorithms that come with dmstore.",
     "add": "Add a learning algorithm to a study.",
     "remove": "Take an algorithm that was added by mistake out of a study.",
     "extend": "Plan more runs of an algorithm.",
@@ -57,6 +58,7 @@ _EXTRAS = {
     "matplotlib": "analysis",
     "jinja2": "analysis",
     "PIL": "analysis",
+    "torch": "torch",
 }
 
 
