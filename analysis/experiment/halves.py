@@ -28,9 +28,10 @@ class Half:
     Parameters
     ----------
     arms : pair of Arm
-    columns : (train, number) float32, optional
+    columns : (train, number) csr_array, optional
         On which inner products over train units are taken; on all units without.
     direction : (component, train) float
+    threads : int
 
     Attributes
     ----------
@@ -69,14 +70,16 @@ class Half:
     inverse: Floats
 
     def __init__(
-        self, arms: tuple[Arm, Arm], columns: Singles | None, direction: NDArray[Any]
+        self, arms: tuple[Arm, Arm], columns: Any, direction: NDArray[Any], threads: int = 1
     ) -> None:
         self.arms = arms
         self.used = [arm.used for arm in arms]
         self.columns = columns
         self.direction = np.asarray(direction, dtype=np.float32)
         self._sums = self.direction.sum(axis=1, dtype=np.float64)
-        self._column_sums = np.ones(1) if columns is None else columns.sum(axis=0, dtype=np.float64)
+        self._column_sums = np.ones(1)
+        if columns is not None:
+            self._column_sums = np.asarray(columns.sum(axis=0, dtype=np.float64)).ravel()
         self.z: list[Singles] = []
         self.zg: list[Singles] = []
         self._shared = arms[0].masks is arms[1].masks
@@ -84,7 +87,7 @@ class Half:
         self._level = abs(arms[0].fixed - arms[1].fixed) > _ALIKE
         self._sizes: list[Singles] = []
         same = self._shared and np.array_equal(arms[0].spread, arms[1].spread)
-        z, zg, size = self._projected(arms[0])
+        z, zg, size = self._projected(arms[0], threads)
         for i, arm in enumerate(arms):
             if i and same and np.array_equal(self.used[0], self.used[1]):
                 self.z.append(self.z[0])
@@ -92,26 +95,25 @@ class Half:
                 self._sizes.append(self._sizes[0])
                 continue
             if i and not same:
-                z, zg, size = self._projected(arm)
+                z, zg, size = self._projected(arm, threads)
             self._sizes.append(size)
             self.z.append(self.centred(i, z))
             self.zg.append(self.centred(i, zg))
         self.common = common_bits(arms[0], arms[1])
 
-    def _projected(self, arm: Arm) -> tuple[Singles, Singles, Singles]:
+    def _projected(self, arm: Arm, threads: int) -> tuple[Singles, Singles, Singles]:
         """Products of masks with directions and columns, and of (bit, 1) with ones, where they are to be level."""
         spread = arm.spread.astype(np.float32)
-        words, count = arm.masks.words, len(self.direction)
+        words = arm.masks.words
         one = np.ones((1, len(spread)), dtype=np.float32)
         if self.columns is None:
             seen = bits.unpack_runs(words, len(arm.used)).astype(np.float32)
             size = seen @ (one * spread).T
             z, zg = seen @ (self.direction * spread).T, seen * spread
         else:
-            columns = np.concatenate([one, self.direction, self.columns.T]) * spread
-            sums = dense_products(words, np.ascontiguousarray(columns.T))
-            size, z = sums[:, :1].copy(), sums[:, 1 : 1 + count].copy()
-            zg = sums[:, 1 + count :].copy()
+            sums = dense_products(words, (np.concatenate([one, self.direction]) * spread).T)
+            size, z = sums[:, :1].copy(), sums[:, 1:].copy()
+            zg = sparse_products(words, self.columns.multiply(spread[:, None]).T.tocsr(), threads)
         size = self.centred_by(arm.used, size)
         if self._level:
             train = len(spread)
@@ -221,7 +223,9 @@ class Half:
             if self.columns is None:
                 known = self._expected(i, fits[i].toarray(), own, np.ones(1))
             else:
-                known = self._expected(i, fits[i] @ self.columns, own, self._column_sums)
+                known = self._expected(
+                    i, (fits[i] @ self.columns).toarray(), own, self._column_sums
+                )
             self.sketch.append((rest.T @ self.zg[i]) / runs[:, None] + known)
 
 

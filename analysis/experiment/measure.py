@@ -153,7 +153,7 @@ def measure(
     targets = fits[0][0].shape[0]
     block = _block(arms, len(proposals[0].direction), memory)
     columns = sketch(arms[0][0].masks.train, _SKETCH, random_state)
-    halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction) for m in (0, 1)]
+    halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction, threads) for m in (0, 1)]
     count = len(proposals[0].direction)
     sums = [_empty(half, count, groups.shape[1]) for half in halves]
     target_z = np.full((2, targets), np.nan)
