@@ -74,7 +74,7 @@ def test_dense_products_go_through_words_in_parts(monkeypatch):
     draw = np.random.default_rng(0)
     mask = draw.random((2000, 9)) < 0.4
     columns = draw.normal(size=(9, 2)).astype(np.float32)
-    monkeypatch.setattr(projections, "_PANEL_BYTES", 5 * 4 * 64 * 9)
+    monkeypatch.setattr(projections, "_PANEL", (5, 4))
     made = dense_products(padded(bits.pack_runs(mask)), columns)
     assert np.allclose(made[:2000], mask @ columns, atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_coordinates_are_exact_for_any_fit(mask, fitted, columned):
     direction = draw.normal(size=(3, 8))
     columns = fit_of(draw.normal(size=(8, 5))) if columned else None
     half = Half((arms[0][0], arms[1][0]), columns, direction)
-    half.load(slice(0, TARGETS), [fit_of(one) for one in f], 1)
+    half.load(slice(0, TARGETS), [fit_of(one) for one in f])
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in f]
     v = unit[0] + unit[1]
     v /= np.linalg.norm(v, axis=1, keepdims=True)
@@ -353,7 +353,7 @@ def test_squares_are_the_variance_of_a_mean():
     draw = np.random.default_rng(0)
     x, y = draw.exponential(size=(2, 50, 3))
     y += x
-    a, b = ((one - one.mean(axis=0)) / 50 for one in (x, y))
+    a, b = ((one - one.mean(axis=0)).T / 50 for one in (x, y))
     used = np.ones(50, dtype=bool)
     none = np.zeros(0, dtype=np.int64)
     assert np.allclose(squares([a], None, [used]), x.var(axis=0, ddof=1) / 50)
@@ -368,7 +368,7 @@ def test_squares_are_the_variance_of_a_mean():
     assert np.allclose(paired, 49 * np.var(left, axis=0))
     # In another order, among bits that stand for nothing.
     order = draw.permutation(50)
-    wide = np.concatenate([-b[order], np.zeros((14, 3))])
+    wide = np.concatenate([-b[:, order], np.zeros((3, 14))], axis=1)
     there = np.arange(64) < 50
     assert np.allclose(squares([a, wide], (order, every), [used, there]), paired)
     # What says the same under both cancels, but for what rounding may be.
@@ -382,7 +382,7 @@ def z_of_means(samples):
     value = samples.mean(axis=0)
     used = [np.ones(n, dtype=bool), np.zeros(n, dtype=bool)]
     none = np.zeros(0, dtype=np.int64)
-    influence = [(samples - value) / n, np.zeros(samples.shape)]
+    influence = [(samples - value).T / n, np.zeros(samples.T.shape)]
     return value, *studentised(value, influence, (none, none), used)
 
 
