@@ -226,6 +226,7 @@ REFUSED = {
     "annotate": ["nowhere", "train", "none.csv"],
     "targets": ["nowhere", "later", "none.npz"],
     "add": ["nowhere", "a"],
+    "recipes": ["nowhere"],
     "extend": ["nowhere", "a", "--total", "3"],
     "train": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
