@@ -124,7 +124,19 @@ def _detectable(
     values = np.concatenate(noise)
     if not len(values):
         return float("nan")
-    return float(np.median(values) * max(_FOUND * np.sqrt(train / targets), _CLAIMED / targets))
+    return direction_share(float(np.median(values)), targets, train)
+
+
+def direction_share(noise: float, targets: int, train: int) -> float:
+    """Share of datamodels along a direction that is both found and claimed.
+
+    Parameters
+    ----------
+    noise : float
+        Variance of one coordinate of the difference of two unit datamodels, as a half of the runs measures it.
+    targets, train : int
+    """
+    return float(noise * max(_FOUND * np.sqrt(train / targets), _CLAIMED / targets))
 
 
 def propose(

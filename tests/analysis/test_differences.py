@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import dmstore
 from benchmarks import simulated
 from dmstore.analysis import compare
 from dmstore.analysis.comparison.answer import answer, plain
+from dmstore.analysis.comparison.enough import Enough, coordinate_noise, enough, enough_text
 from dmstore.analysis.comparison.target_groups import ALL, target_groups
 from dmstore.analysis.experiment.reading import pin, read_arms
 from dmstore.analysis.pages.headline import headline
@@ -540,3 +542,43 @@ def test_a_planted_direction_is_claimed(small):
     assert made["q"][0, like[0].argmax()] < 0.01
     assert made["difference"][0, like[0].argmax()] > 0
     assert made["energy"][0, like[0].argmax(), 0] > 2 * made["energy"][0, like[0].argmax(), 1]
+
+
+# One algorithm alone.
+
+
+def test_one_algorithm_says_what_a_comparison_would_show(made):
+    said = run_json("evaluate", made.path, "a", "--no-baselines", "--resamples", 20, "-Q")
+    compared = answer(compare(made, "a", "same"))
+    # Two algorithms that share their masks have some noise in common, so the one alone says no less.
+    assert 0.9 * compared.detectable < said["detectable"] < 3 * compared.detectable
+    assert said["runs_stored"] == 400
+    assert said["runs_for_1_percent"] == pytest.approx(40_000 * said["detectable"], rel=0.1)
+    few = enough(made, "bare", made.newest_fit("bare")["fit"])
+    assert few.detectable is None
+    assert "halves" in few.unknown
+
+
+def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
+    pair = simulated.simulate(simulated.NULLS["B: half of the runs"], 0)
+    a, b = (
+        coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True)
+    )
+    assert 1.5 < b / a < 5
+    larger = [
+        replace(arm, outputs=lambda start, stop, one=arm: 8 * one.outputs(start, stop))
+        for arm in pair.arms[0]
+    ]
+    scaled = coordinate_noise((larger[0], larger[1]), [8 * one for one in pair.halves[0]])
+    assert scaled == pytest.approx(a, rel=1e-3)
+    # Outputs that have nothing to do with the masks have no length to measure noise by.
+    draw = np.random.default_rng(0)
+    noise = [replace(arm, outputs=_noise(draw, arm)) for arm in pair.arms[0]]
+    assert np.isnan(coordinate_noise((noise[0], noise[1]), pair.halves[0]))
+    assert enough_text(Enough(None, 9, None, "w")).endswith("is not known: w.")
+    assert "no direction; one of 1%" in enough_text(Enough(2.0, 9, 1800))
+
+
+def _noise(draw, arm):
+    said = draw.normal(size=(len(arm.used), simulated.TARGETS)) * arm.used[:, None]
+    return lambda start, stop: said[:, start:stop]
