@@ -215,28 +215,31 @@ def _empty(half: Half, count: int, groups: int) -> _Sums:
 
 def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> None:
     """Add a block of targets to the statistics of the directions; `weight` is (target, component)."""
-    a, b = half.along
-    p, q = half.reference
+    # B turned to where A points, so that the opposite of an algorithm is no difference.
+    turn = (np.ones_like(half.turn), half.turn)
+    a, b = half.along[0], half.along[1] * half.turn[:, None]
+    p, q = half.reference[0], half.reference[1] * half.turn
     omega = weight * half.inverse[:, None]
     sums.statistic += (omega * (a * q[:, None] - b * p[:, None])).sum(axis=0)
     sums.scale += (np.abs(omega) * (p * q)[:, None]).sum(axis=0)
     sums.total += np.abs(weight).sum(axis=0)
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
         z, rest, zv = half.z[i], half.rest[i], half.zv[i]
-        each = 1 / half.runs[i]
+        each = turn[i] / half.runs[i]
         sums.influence[i] += sign * (
             z * (rest @ (omega * (other * each)[:, None]).astype(np.float32))
             - (zv * rest) @ (omega * across * each[:, None]).astype(np.float32)
         )
         scaled = weight / lam[i][:, None]
-        sums.effect[i] += (scaled * half.along[i]).sum(axis=0)
+        sums.effect[i] += (scaled * (a, b)[i]).sum(axis=0)
         sums.effects[i] += z * (rest @ (scaled * each[:, None]).astype(np.float32))
         noise = ((z**2).T @ rest**2).T * (each**2)[:, None]
         sums.energy[i] += ((half.along[i] ** 2 - noise) / lam[i][:, None] ** 2).sum(axis=0)
     ia, ib = half.common
     if len(ia):
         both = half.rest[0][ia] * half.rest[1][ib]
-        scale = (omega / (half.runs[0] * half.runs[1])[:, None]).astype(np.float32)
+        scale = omega * (half.turn / (half.runs[0] * half.runs[1]))[:, None]
+        scale = scale.astype(np.float32)
         sums.own += (
             half.z[0][ia] * ((half.zv[1][ib] * both) @ scale)
             - half.z[1][ib] * ((half.zv[0][ia] * both) @ scale)
@@ -245,8 +248,9 @@ def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> Non
 
 def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> Floats:
     """The determinant of each target of a block over its error; adds those of the groups."""
+    # B is turned to where A points, as for directions.
     (a, b), (p, q) = half.apart, half.reference
-    scale = half.inverse
+    scale = half.inverse * half.turn
     value = scale * (a * q - b * p)
     parts = []
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):

@@ -12,6 +12,7 @@ import xarray as xr
 from commands import run, run_json
 from helpers import files
 from paths import ARCHIVES
+from scipy.sparse import diags_array
 
 import dmstore
 from benchmarks import simulated
@@ -582,3 +583,54 @@ def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
 def _noise(draw, arm):
     said = draw.normal(size=(len(arm.used), simulated.TARGETS)) * arm.used[:, None]
     return lambda start, stop: said[:, start:stop]
+
+
+# One algorithm that is the other's opposite.
+
+
+def _turned(pair, which):
+    """The pair with outputs and fits of B turned on some targets."""
+    sign = np.where(which, -1.0, 1.0)
+    sets = [(diags_array(sign) @ one).tocsr().astype(np.float32) for one in pair.halves[1]]
+    arms = [
+        replace(arm, outputs=lambda low, high, one=arm: one.outputs(low, high) * sign[low:high])
+        for arm in pair.arms[1]
+    ]
+    weight = (pair.weight[1] * sign[:, None]).astype(np.float32)
+    return replace(
+        pair,
+        arms=(pair.arms[0], (arms[0], arms[1])),
+        halves=(pair.halves[0], sets),
+        weight=(pair.weight[0], weight),
+    )
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.5])
+def test_the_opposite_of_an_algorithm_differs_by_its_sign_alone(small, effect):
+    pair = simulated.simulate(simulated.NULLS["the same"], 3, effect)
+    plain_ = simulated.compared(pair)
+    every = np.ones(simulated.TARGETS, dtype=bool)
+    opposite = simulated.compared(_turned(pair, every))
+    assert opposite["group_similarity"] == pytest.approx(-plain_["group_similarity"], abs=1e-6)
+    assert opposite["group_similarity_error"][0] < 0.05
+    # What is measured of directions is the same, but for the sign of the algorithms' own coordinates.
+    for key in ("p", "difference", "difference_error", "detectable", "unlike_z"):
+        assert opposite[key] == pytest.approx(plain_[key], abs=1e-4, nan_ok=True), key
+    assert (opposite["q"] <= 0.05).any() == (effect > 0)
+    # All groups are beyond chance, since the sign is.
+    assert (opposite["group_q"] < 1e-6).all()
+    if not effect:
+        # Exact copies too: nothing but the sign, and no number that rounding made.
+        copy = replace(pair, arms=(pair.arms[0],) * 2, halves=(pair.halves[0],) * 2)
+        copy = replace(copy, weight=(pair.weight[0],) * 2)
+        exact = simulated.compared(_turned(copy, every))
+        assert exact["group_similarity"][0] == pytest.approx(-1, abs=0.02)
+        assert not (exact["q"] <= 0.05).any()
+        assert np.nanmax(np.abs(exact["difference"]), initial=0) < 1e-4
+
+
+def test_a_class_that_is_turned_is_a_difference_there(small):
+    pair = simulated.simulate(simulated.NULLS["the same"], 3)
+    made = simulated.compared(_turned(pair, pair.label == 1))
+    assert (made["group_q"][1:] <= 0.05).tolist() == [k == 1 for k in range(simulated.CLASSES)]
+    assert made["group_similarity"][2] < -0.9
