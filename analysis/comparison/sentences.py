@@ -107,7 +107,7 @@ def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:
     parts = [f"{share(e)} of {name}'s" for e, name in zip(one.energy, names, strict=True)]
     beyond = "beyond chance" if one.beyond else "not beyond chance"
     if not np.isfinite(one.estimate):
-        return "not found on either half of the runs"
+        return "nothing can be told of it with these runs"
     return (
         f"{' and '.join(parts)} datamodels; difference {one.estimate:+.3f} with a standard error of {one.standard_error:.3f}, "
         f"{rate(one.q)}, {beyond}"

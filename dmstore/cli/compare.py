@@ -285,8 +285,13 @@ def _summary(
         rounding = ""
         if ranks[row] < delta.shape[1]:
             rounding = f" ({ranks[row]} of {delta.shape[1]}; the others are rounding alone)"
-        lines.append(f"  directions of {name}'s residuals{rounding}:")
         claims = [one for one in said.directions if one.algorithm == name]
+        if claims and not any(np.isfinite(one.estimate) for one in claims):
+            lines.append(
+                f"  no direction of {name}'s residuals is shown: with these runs nothing tells them from noise"
+            )
+            continue
+        lines.append(f"  directions of {name}'s residuals{rounding}:")
         for k in range(min(3, ranks[row])):
             if said.measured:
                 lines.append(f"    {k + 1}: {direction_text(claims[k], names)}")
@@ -294,7 +299,8 @@ def _summary(
                 lines.append(
                     f"    {k + 1}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
                 )
-            if because[row][k]["line"]:
+            told = not said.measured or np.isfinite(claims[k].estimate)
+            if told and because[row][k]["line"]:
                 lines.append(f"       {because[row][k]['line']}")
     result = {
         "comparison": comparison.attrs["comparison"],

@@ -480,6 +480,31 @@ def test_an_interval_of_all_that_a_cosine_may_be_is_no_similarity():
     assert difference(negative).startswith("They are opposite")
 
 
+def test_directions_of_noise_have_no_numbers(made):
+    from dmstore.cli.compare import _summary
+
+    comparison = compare(made, "a", "same", components=2).load()
+    because = [[{"line": "explained"}] * 2] * 2
+    shown, lines = _summary(comparison, because)
+    assert any("difference +" in line or "difference -" in line for line in lines)
+    noisy = comparison.copy(deep=True)
+    noisy["difference_error"][:] = [[9.0, 0.0], [0.1, 9.0]]
+    noisy["q"][:] = 0.9
+    result, lines = _summary(noisy, because)
+    told = [one["estimate"] is not None for one in result["directions"]]
+    assert told == [False, False, True, False]
+    assert [one["energy"] == [None, None] for one in result["directions"]] == [not t for t in told]
+    assert result["directions"][0]["q"] == 0.9
+    assert (
+        "  no direction of a's residuals is shown: with these runs nothing tells them from noise"
+        in lines
+    )
+    assert sum("explained" in line for line in lines) == 1
+    # What is claimed keeps its numbers.
+    noisy["q"][0, 0] = 0.01
+    assert answer(noisy).directions[0].standard_error == 9.0
+
+
 def test_units_that_one_algorithm_always_saw_are_no_difference():
     from scipy.sparse import csr_array
 
@@ -562,9 +587,7 @@ def test_one_algorithm_says_what_a_comparison_would_show(made):
 
 def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
     pair = simulated.simulate(simulated.NULLS["B: half of the runs"], 0)
-    a, b = (
-        coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True)
-    )
+    a, b = (coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True))
     assert 1.5 < b / a < 5
     larger = [
         replace(arm, outputs=lambda start, stop, one=arm: 8 * one.outputs(start, stop))
