@@ -126,8 +126,8 @@ def _half_noise(arm: Arm, fit: Any, proposed: Proposal, threads: int) -> float:
     spread = arm.spread
     fit = fit.multiply((spread > 0).astype(fit.dtype)[None]).tocsr()
     direction = np.asarray(proposed.direction, dtype=np.float32)
-    z = dense_products(arm.masks.words, np.ascontiguousarray((direction * spread).T, np.float32))
-    z = _centred(z, arm.used)
+    columns = np.ascontiguousarray((direction * spread).T, np.float32)
+    z = _centred(dense_products(arm.masks.words, columns), arm.used)
     size = np.zeros(len(direction))
     each = np.zeros((len(arm.used), len(direction)))
     mean, lengths = 0.0, np.zeros((len(arm.used), 1))
@@ -196,5 +196,5 @@ def enough_text(said: Enough) -> str:
 
 def _two_digits(value: float) -> int:
     """Rounded up to two digits."""
-    step = 10 ** max(int(np.floor(np.log10(max(value, 1)))) - 1, 0)
+    step: int = 10 ** max(int(np.floor(np.log10(max(value, 1)))) - 1, 0)
     return int(np.ceil(value / step)) * step

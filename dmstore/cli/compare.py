@@ -173,7 +173,11 @@ def command(
         raise click.UsageError(msg, click.get_current_context())
     progress.close()
     result, lines = _summary(comparison, _explained(comparison, items, files["examples"]))
-    if len(items) == 3:
+    if len(items) == 3 and not comparison.attrs.get("kept", True):
+        lines.append(
+            "  not kept: a published study is read-only; 'dmstore pull' makes a copy that keeps comparisons and writes their pages"
+        )
+    elif len(items) == 3:
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {kept_in}; write its page with:",
@@ -315,5 +319,6 @@ def _summary(
         **plain(said),
         "where": where,
         "targets": about,
+        "kept": bool(comparison.attrs.get("kept", True)),
     }
     return result, lines

@@ -417,21 +417,29 @@ def test_status_has_the_newest_comparison_of_each_question():
     ]
 
 
-def test_a_published_copy_is_refused_before_the_work(made, monkeypatch):
+def test_a_published_copy_is_compared_and_keeps_nothing(made, monkeypatch):
     import importlib
 
     from dmstore.errors import StorageError
     from dmstore.storage.published.published import PublishedDirectory
 
-    compare(made, "a", "same", components=1)
+    options = {"components": 1, "random_state": 7}
     copy = dmstore.open_study(made.path)
     monkeypatch.setattr(copy, "objects", PublishedDirectory(made.path))
-    assert compare(copy, "a", "same", components=1).attrs["algorithms"] == ["a", "same"]
-    for module, work in (("comparison.compare", "modeldiff"), ("pages.report", "_subject")):
-        place = importlib.import_module(f"dmstore.analysis.{module}")
-        monkeypatch.setattr(place, work, lambda *_, **__: pytest.fail("worked first"))
-    with pytest.raises(StorageError, match="read-only"):
-        compare(copy, "a", "same", components=1, random_state=7)
+    before = len(made.comparisons)
+    told = compare(copy, "a", "same", where=["marked=true"], **options)
+    assert len(made.comparisons) == before
+    assert told.attrs["kept"] is False
+    kept = compare(made, "a", "same", where=["marked=true"], **options)
+    assert "kept" not in kept.attrs
+    assert told.attrs["comparison"] == kept.attrs["comparison"]
+    assert told.attrs.items() >= kept.attrs.items()
+    xr.testing.assert_equal(
+        told[sorted(kept.data_vars)].load(), kept[sorted(kept.data_vars)].load()
+    )
+    # Its page would be written there.
+    place = importlib.import_module("dmstore.analysis.pages.report")
+    monkeypatch.setattr(place, "_subject", lambda *_, **__: pytest.fail("worked first"))
     with pytest.raises(StorageError, match="read-only"):
         dmstore.analysis.report(copy, "a", "same")
 
@@ -485,7 +493,7 @@ def test_directions_of_noise_have_no_numbers(made):
 
     comparison = compare(made, "a", "same", components=2).load()
     because = [[{"line": "explained"}] * 2] * 2
-    shown, lines = _summary(comparison, because)
+    lines = _summary(comparison, because)[1]
     assert any("difference +" in line or "difference -" in line for line in lines)
     noisy = comparison.copy(deep=True)
     noisy["difference_error"][:] = [[9.0, 0.0], [0.1, 9.0]]
