@@ -18,6 +18,7 @@ from paths import ROOT
 import dmstore
 from dmstore import cli, counterfactual, readers
 from dmstore.cli import output
+from dmstore.core import meter
 from dmstore.errors import IncompleteError
 from dmstore.training.task import make_task
 
@@ -425,7 +426,7 @@ def test_one_of_a_thing_is_singular(tmp_path):
 
 def test_progress_is_shown_of_what_takes_long(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(meter.time, "monotonic", lambda: now[0])
     progress = output.Progress("compare", delay=2)
     for done in range(1, 5):
         progress("compare", done, 20)
