@@ -61,7 +61,7 @@ _DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs", "split"
     multiple=True,
     default=("margin",),
     show_default=True,
-    help="Declared output: margin, prediction, loss, logit; NAME:float16 for another dtype. May be repeated.",
+    help="Declared output: margin, log_odds, loss, probability, prediction, logit; NAME:float16 for another dtype. May be repeated.",
 )
 @click.option(
     "--task",
