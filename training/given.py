@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,12 +49,7 @@ def sort_given(
     """
     declared = {spec.name: spec for spec in specs}
     arrays = {name: np.array(to_numpy(v, f"{where}: {name}")) for name, v in values.items()}
-    faults = [f"no {name!r}" for name in declared if name not in arrays]
-    for name, array in arrays.items():
-        if name in declared:
-            faults += shape_fault(declared[name], array.shape, sizes, count)
-        else:
-            faults += _column_fault(name, array.shape, count, declared)
+    faults = given_faults({n: a.shape for n, a in arrays.items()}, declared, sizes, count)
     if faults:
         msg = f"{where}: {'; '.join(faults)}"
         raise InputError(msg)
@@ -63,7 +59,26 @@ def sort_given(
     return outputs, arrays
 
 
-def shape_fault(
+def given_faults(
+    shapes: Mapping[str, tuple[int, ...]],
+    declared: Mapping[str, ArraySpec],
+    sizes: Mapping[str, int],
+    count: int | None,
+) -> list[str]:
+    """What is missing or has another shape than it should, each in a few words."""
+    faults = []
+    for name in declared.keys() - shapes.keys():
+        near = difflib.get_close_matches(name, shapes.keys() - declared.keys(), 1)
+        faults.append(f"no {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
+    for name, shape in shapes.items():
+        if name in declared:
+            faults += _output_fault(declared[name], shape, sizes, count)
+        else:
+            faults += _column_fault(name, shape, count, declared)
+    return sorted(faults)
+
+
+def _output_fault(
     spec: ArraySpec, shape: tuple[int, ...], sizes: Mapping[str, int], count: int | None
 ) -> list[str]:
     """What is wrong with the shape of an output, and a guess at why; nothing if it is right."""

@@ -100,7 +100,7 @@ def command(
         _refuse_missing(task, later=later)
     if task and later:
         made = study.algorithm(algorithm)
-        made.give_task(task, _read(config))
+        made.give_task(task, read_config(config))
     else:
         made = study.add_algorithm(
             algorithm,
@@ -111,7 +111,7 @@ def command(
             masks=masks,
             outputs=list(outputs),
             task=task,
-            config=_read(config),
+            config=read_config(config),
             split=split,
         )
     if task:
@@ -169,7 +169,8 @@ def _try_task(study: Any, algorithm: Any) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def _read(path: str | None) -> dict[str, Any]:
+def read_config(path: str | None) -> dict[str, Any]:
+    """A task's config from its file; empty without one."""
     from dmstore.core import strictjson
     from dmstore.errors import InputError
 
