@@ -233,6 +233,9 @@ class RunWriter:
         StorageError
             If the file system refuses; the runs are taken, and wait like the others.
         """
+        if isinstance(runs, Run):
+            msg = f"run {runs.id}: append_many takes a list of runs; give one run to append"
+            raise InputError(msg)
         if len(runs):
             self._take(runs, mask, values, count=len(runs))
 
@@ -242,7 +245,8 @@ class RunWriter:
         """Check and add runs; without a `count` it is one, and its values have no axis for it."""
         for run in runs:
             if not isinstance(run, Run | numbers.Integral):
-                msg = f"run {run!r} is no run of pending() and no integer id"
+                many = "; append_many takes batches" if isinstance(run, Sequence) else ""
+                msg = f"run {run!r} is no run of pending() and no integer id{many}"
                 raise InputError(msg)
         ids = [run.id if isinstance(run, Run) else int(run) for run in runs]
         where = f"run {ids[0]}" if len(ids) == 1 else f"runs {ids[0]} to {ids[-1]}"

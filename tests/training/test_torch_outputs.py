@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from dmstore.errors import InputError
 from dmstore.training import RunWriter, log_odds, loss, margin, prediction, probability
+from dmstore.training.standalone.dmstore_writer import Writer
 
 FUNCTIONS = [log_odds, loss, margin, prediction, probability]
 DRAW = torch.Generator().manual_seed(0)
@@ -125,3 +126,20 @@ def test_tensors_that_are_refused(study, algorithm):
         ):
             with pytest.raises(InputError, match=words):
                 writer.append(run, margin=bad, prediction=good.int())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.tensor(x, dtype=torch.bfloat16, requires_grad=True),
+        lambda x: torch.tensor(x).to(torch.float8_e5m2),
+        lambda x: list(torch.tensor(x, requires_grad=True)),
+        lambda x: x.astype(pytest.importorskip("ml_dtypes").bfloat16),
+    ],
+)
+def test_the_one_file_writer_takes_them_too(tmp_path, make):
+    values = np.array([0.5, -2.0, 16.0], np.float32)
+    with Writer(tmp_path / "runs") as writer:
+        writer.append(0, mask=[True, False], margin=make(values))
+    (file,) = (tmp_path / "runs").glob("*.npz")
+    assert np.array_equal(np.load(file)["margin"], [values])

@@ -512,6 +512,10 @@ def test_what_is_wrong_with_a_batch_is_named(study, algorithm, values, words):
         batch = next(writer.pending(batch=2))
         with pytest.raises(InputError, match="runs 0 to 1: ") as error:
             writer.append_many(batch, prediction=GOOD.astype(int), **values)
+        with pytest.raises(InputError, match="append_many takes batches"):
+            writer.append(batch, margin=GOOD)
+        with pytest.raises(InputError, match="give one run to append"):
+            writer.append_many(batch[0], margin=GOOD)
         assert re.search(words, str(error.value))
         writer.append_many(batch, margin=GOOD, prediction=GOOD.astype(int))
     assert stored(study) == [0, 1]
