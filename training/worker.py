@@ -50,7 +50,6 @@ def train(
     """
     opened = study.algorithm(algorithm)
     task = make_task(study, opened.task, opened.config, list(opened.outputs))
-    outputs = {spec.name for spec in opened.table.spec.outputs()}
     total = len(plan.planned_runs(opened.blocks, part))
     trained, tell = 0, counting(progress, "train")
     with blas_threads(threads), RunWriter(study, algorithm, part=part) as writer:
@@ -62,11 +61,7 @@ def train(
                 break
             runs = writer.describe(pending[start : start + task.batch])
             made = task.train(runs)
-            writer.append_many(
-                runs,
-                {name: made[name] for name in outputs if name in made},
-                {name: value for name, value in made.items() if name not in outputs},
-            )
+            writer.append_many(runs, **made)
             trained += len(runs)
             tell(stored + trained, total)
     return trained

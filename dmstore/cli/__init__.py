@@ -24,6 +24,7 @@ COMMANDS = {
     "add": "Add a learning algorithm to a study.",
     "remove": "Take an algorithm that was added by mistake out of a study.",
     "extend": "Plan more runs of an algorithm.",
+    "task": "Try a training task on three runs and say what is wrong with it.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
     "ingest": "Store runs from workers' files, or from what other tools have.",
     "retract": "Take runs of a faulty host out of every later view.",
