@@ -43,6 +43,13 @@ class _Part(click.ParamType["Part"]):
             self.fail(str(error), parameter, context)
 
 
+class _PartOrNext(_Part):
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Part | str:  # type: ignore[override]
+        return "next" if value == "next" else super().convert(value, parameter, context)
+
+
 DURATION = _Duration()
 SEED = click.IntRange(0, 2**63 - 1)
 study = click.argument("path", metavar="STUDY", type=click.Path())
@@ -61,6 +68,38 @@ memory = click.option(
 )
 part = click.option(
     "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
+)
+part_or_next = click.option(
+    "--part",
+    type=_PartOrNext(),
+    metavar="I/N|next",
+    default=None,
+    help="Only part I of N, counted from 1; or next: what is still undone, shared with all others that do the same.",
+)
+retry_failed = click.option(
+    "--retry-failed", is_flag=True, help="Try runs that failed before once more."
+)
+checkpoint_every = click.option(
+    "--checkpoint-every",
+    type=DURATION,
+    default=None,
+    metavar="DURATION",
+    help="Save runs that are not finished so often, such as 10m, so that they go on after a kill.",
+)
+checkpoints = click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Where to keep them; STUDY.checkpoints by default.",
+)
+claims_expire = click.option(
+    "--claims-expire",
+    type=DURATION,
+    default="5m",
+    show_default=True,
+    metavar="DURATION",
+    help="With --part next: when the runs of a worker that was killed are free for others.",
 )
 
 

@@ -10,6 +10,10 @@ import click
 from dmstore.cli import options, output
 
 
+# Failures that are shown, and how much of each.
+_MOST_FAILURES, _WIDEST = 5, 160
+
+
 @click.command("status")
 @options.study
 @options.maybe_algorithm
@@ -72,6 +76,10 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    if entry["failed"]:
+        yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train STUDY {name} --retry-failed' tries again"
+        for one in entry["failures"][:_MOST_FAILURES]:
+            yield f"      run {one['run']} on {one['host']}: {one['error'][:_WIDEST]}"
     if entry["unreferenced"]:
         yield f"    {output.counted(len(entry['unreferenced']), 'base')} that no log entry names: an ingest or a copy was interrupted; 'dmstore verify' tells more"
     # An older fit has been replaced, so only the newest of an output is worth a warning.
@@ -82,7 +90,8 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     blocks = entry["blocks"]
     for block in blocks if len(blocks) > 1 or any(b["repeats"] > 1 for b in blocks) else []:
         repeats = f", {block['repeats']} a mask" if block["repeats"] > 1 else ""
-        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending"
+        bad = f", {block['failed']} failed" if block["failed"] else ""
+        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending{bad}"
     for target_set, on in entry["outputs_on"].items():
         more = [f"{on['pending']} pending"] if on["pending"] else ["complete"]
         more += _tidiness(on)
