@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.errors import InputError
@@ -204,6 +205,23 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
             for path in self._place.glob(f".{run.id:019d}-*.part"):
                 path.unlink(missing_ok=True)
+        self._close()
+
+    def tidy(self, missing: NDArray[np.int64]) -> None:
+        """Delete what a worker that was killed left of runs that are stored.
+
+        Parameters
+        ----------
+        missing : (run,) int64
+            Runs that are not stored.
+        """
+        wanted = set(missing.tolist())
+        for path in self._place.glob("*-*.checkpoint"):
+            if (run := path.name.partition("-")[0]).isdigit() and int(run) not in wanted:
+                path.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
         for directory in (self._place, self._place.parent):
             with contextlib.suppress(OSError):
                 # Only if nothing is left in it.

@@ -27,12 +27,12 @@ class Ending:
 
     Parameters
     ----------
-    patience : float
-        Seconds.
+    patience : float, optional
+        Seconds; 20 by default.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, patience: float | None = None) -> None:
+        self._patience = PATIENCE if patience is None else patience
         self._asked = False
         self._timer: threading.Timer | None = None
         self._handlers: dict[int, Any] = {}

@@ -87,6 +87,7 @@ def train(
     if checkpoint_every is not None:
         _require_resumable(task, opened.task)
         saved = Checkpoints(opened, checkpoints or default_place(study), checkpoint_every, stop)
+        saved.tidy(opened.pending())
     outputs = {spec.name for spec in opened.table.spec.outputs()}
     fixed = part if isinstance(part, Part) else None
     total = len(plan.planned_runs(opened.blocks, fixed))
