@@ -15,6 +15,10 @@ _SIGNALS = tuple(
 )
 
 
+# In the environment of a process that is to end when its standard input does: a worker of ours.
+WITH_PARENT = "DMSTORE_ENDS_WITH_STDIN"
+
+
 class Ended(BaseException):
     """Training is given up in the middle: no error, and nothing that a task should catch."""
 
@@ -45,6 +49,8 @@ class Ending:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._handlers[number] = signal.signal(number, self._on_signal)
+            if os.environ.get(WITH_PARENT):
+                threading.Thread(target=_end_with_stdin, name="dmstore-parent", daemon=True).start()
         return self
 
     def __exit__(
@@ -65,3 +71,10 @@ class Ending:
         self._timer = threading.Timer(self._patience, os.kill, (os.getpid(), number))
         self._timer.daemon = True
         self._timer.start()
+
+
+def _end_with_stdin() -> None:
+    # Not by sys.stdin, whose lock would be held at exit.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -110,6 +110,24 @@ def find_tasks_here() -> None:
         sys.path.insert(0, here)
 
 
+def worker_arguments(
+    *,
+    retry_failed: bool,
+    checkpoint_every: float | None,
+    checkpoints: Path | None,
+    claims_expire: float,
+) -> list[str]:
+    """The options of a worker, as the command line of another process takes them."""
+    arguments = ["--claims-expire", f"{claims_expire:f}s"]
+    if retry_failed:
+        arguments.append("--retry-failed")
+    if checkpoint_every is not None:
+        arguments += ["--checkpoint-every", f"{checkpoint_every:f}s"]
+    if checkpoints is not None:
+        arguments += ["--checkpoints", str(checkpoints.absolute())]
+    return arguments
+
+
 def given(name: str) -> bool:
     """Whether a parameter of the command that runs stands on its command line."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -17,12 +17,35 @@ _MOST_FAILURES, _WIDEST = 5, 160
 @click.command("status")
 @options.study
 @options.maybe_algorithm
+@click.option(
+    "--watch", is_flag=True, help="Go on saying how training goes, until all is done or Ctrl-C."
+)
+@click.option(
+    "--every",
+    type=options.DURATION,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="With --watch: how often to look.",
+)
 @options.as_json
-def command(path: str, algorithm: str | None, as_json: bool) -> None:
-    """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do."""
+def command(path: str, algorithm: str | None, watch: bool, every: float, as_json: bool) -> None:
+    """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do.
+
+    With --watch: runs an hour of the last 15 minutes, the hosts that they came from, failures, and when all
+    will be there; with --json one object a look.
+    """
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import status
 
+    if watch:
+        from dmstore.cli import watching
+
+        watching.watch(open_study(path), algorithm, every, as_json=as_json)
+        return
+    if options.given("every"):
+        msg = "--every says how often --watch looks; give --watch too"
+        raise click.UsageError(msg)
     state = status(open_study(path), algorithm)
     output.emit(state, list(_lines(state)), as_json=as_json)
 

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import Done, examples
+from helpers import Done, dying, examples
 
 import dmstore
+from dmstore import provenance
 from dmstore.errors import InputError
+from dmstore.study import failures
 from dmstore.study.claims import Claims, workers
 from dmstore.study.plan import Part
 from dmstore.training import RunWriter, checkpoint, ending, worker
@@ -276,3 +279,41 @@ def test_a_full_disk_keeps_what_was_stored(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(study.runs("a").run) == 6
     assert Done("train", study.path, "a", "-Q").returncode == 0
+
+
+def test_status_watch_says_how_training_goes(tmp_path, monkeypatch):
+    study = make(tmp_path / "s.dm", tmp_path / "log", batch=2)
+    worker.train(study, "a", part=Part(1, 2))
+    algorithm = study.algorithm("a")
+    Claims(study.objects, algorithm.prefix, algorithm.uuid, 2).claim(0, 1, [1])
+    failures.record(study.objects, algorithm.prefix, algorithm.uuid, 3, "RuntimeError: bad")
+    host = provenance.host()
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 1:
+            worker.train(dmstore.open_study(study.path), "a", part="next", claims_expire=0.01)
+
+    monkeypatch.setattr("dmstore.cli.watching.time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
+    ended = Done("status", study.path, "--watch", "--every", "7s")
+    assert (ended.returncode, looks) == (0, [7.0])
+    lines = ended.stdout.splitlines()
+    assert "a: 6 runs stored of 12, 5 pending, 1 failed, " in lines[0]
+    assert " an hour, " in lines[0]
+    assert lines[1].startswith(f"  {host}: 6 runs lately, the last ")
+    assert lines[1].endswith("1 worker at work")
+    assert lines[2] == f"  last failure: run 3 on {host}: RuntimeError: bad"
+    assert "a: 11 runs stored of 12, 1 failed, " in lines[3]
+    ended = Done("status", study.path, "a", "--watch", "--json")
+    look = json.loads(ended.stdout)["algorithms"]["a"]
+    assert (look["stored"], look["pending"], look["failed"]) == (11, 0, 1)
+    assert look["hosts"][host]["runs"] == 11
+    assert look["seconds_left"] == 0
+    assert Done("status", study.path, "--every", "7s").returncode == 2
+
+
+def test_ctrl_c_ends_the_watch(tmp_path, monkeypatch):
+    study = make(tmp_path / "s.dm", tmp_path / "log", batch=2)
+    monkeypatch.setattr("dmstore.cli.watching.activity", dying(lambda *a: None, 1)[0])
+    assert Done("status", study.path, "--watch").returncode == 0
