@@ -127,7 +127,6 @@ class Checkpoint:
         if self._stop():
             raise Ended
 
-
     def _write(self, part: Path, data: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:

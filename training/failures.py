@@ -93,7 +93,7 @@ class Isolation:
         """
         try:
             made = self._train(runs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a task may raise anything, and then this run is recorded
             _raise_if_of_all(error)
             if len(runs) > 1:
                 return sum(self.do([run]) for run in runs)

@@ -96,13 +96,13 @@ def environments(
     -------
     list of dict
     """
-    places = list(devices) or [None]
-    count = workers if workers is not None else (per_device or 1) * len(places)
+    among = max(1, len(devices))
+    count = workers if workers is not None else (per_device or 1) * among
     most = str(threads or max(1, cores() // count))
     return [
         {
             **dict.fromkeys(_THREADS, most),
-            **({"CUDA_VISIBLE_DEVICES": places[number % len(places)]} if devices else {}),
+            **({"CUDA_VISIBLE_DEVICES": devices[number % among]} if devices else {}),
         }
         for number in range(count)
     ]

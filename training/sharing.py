@@ -158,7 +158,7 @@ class SharedWork:
         near = free[: _CHOICE * (len(taken) + 1)]
         random.shuffle(near)
         for slot in near:
-            runs = todo[slots == slot]
+            runs: NDArray[np.int64] = todo[slots == slot]
             claim = self._claims.claim(slot, generations.get(slot, 0) + 1, runs.tolist())
             if claim is None:
                 continue

@@ -141,7 +141,9 @@ def _minutes(text: str) -> int:
     """Minutes of a time as sbatch takes it: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
     match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", text)
     if not match:
-        msg = f"--slurm time={text}: is no time; write minutes, or hours as in 04:00:00 or 1-12:00:00"
+        msg = (
+            f"--slurm time={text}: is no time; write minutes, or hours as in 04:00:00 or 1-12:00:00"
+        )
         raise InputError(msg)
     days, first, second, third = (int(part) if part else 0 for part in match.groups())
     if match[1]:
@@ -234,7 +236,7 @@ def text(
     executor = _executor(study, logs, jobs, slurm, local=False, name=name, dry=True)
     if jobs > 1:
         executor.parameters["map_count"] = jobs
-    return str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))  # noqa: SLF001
+    return str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
 
 
 def _executor(
@@ -265,7 +267,7 @@ def _executor(
         )
         return executor
 
-    class Slurm(SlurmExecutor):  # type: ignore[misc, no-any-unimported]
+    class Slurm(SlurmExecutor):  # type: ignore[misc]
         """One that writes its file also where SLURM is not."""
 
         @classmethod
@@ -277,12 +279,10 @@ def _executor(
         raise InputError(msg)
     kind = Slurm if dry else SlurmExecutor
     executor = kind(logs, max_num_timeout=_REQUEUES)
-    known = kind._valid_parameters()  # noqa: SLF001
+    known = kind._valid_parameters()
     own = {key: value for key, value in options.items() if key in known}
     further = {key: value for key, value in options.items() if key not in known}
     own.setdefault("job_name", name)
     own.setdefault("array_parallelism", jobs)
-    executor._internal_update_parameters(  # noqa: SLF001
-        **own, additional_parameters={"requeue": True, **further}
-    )
+    executor._internal_update_parameters(**own, additional_parameters={"requeue": True, **further})
     return executor

@@ -43,11 +43,13 @@ class _Part(click.ParamType["Part"]):
             self.fail(str(error), parameter, context)
 
 
-class _PartOrNext(_Part):
+class _PartOrNext(click.ParamType["Part | str"]):
+    name = "part"
+
     def convert(
         self, value: object, parameter: click.Parameter | None, context: click.Context | None
-    ) -> Part | str:  # type: ignore[override]
-        return "next" if value == "next" else super().convert(value, parameter, context)
+    ) -> Part | str:
+        return "next" if value == "next" else _Part().convert(value, parameter, context)
 
 
 DURATION = _Duration()

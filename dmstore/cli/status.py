@@ -9,7 +9,6 @@ import click
 
 from dmstore.cli import options, output
 
-
 # Failures that are shown, and how much of each.
 _MOST_FAILURES, _WIDEST = 5, 160
 

@@ -81,7 +81,9 @@ def command(
             msg = "--workers counts all workers, --per-device those of each device; give one of the two"
             raise click.UsageError(msg)
         if part not in (None, "next"):
-            msg = "several workers share what is undone, so they have no fixed part; leave --part out"
+            msg = (
+                "several workers share what is undone, so they have no fixed part; leave --part out"
+            )
             raise click.UsageError(msg)
         given = options.worker_arguments(
             retry_failed=retry_failed,
@@ -89,9 +91,7 @@ def command(
             checkpoints=checkpoints,
             claims_expire=claims_expire,
         )
-        trained = _run_workers(
-            study, algorithm, given, workers, per_device, threads, quiet=quiet
-        )
+        trained = _run_workers(study, algorithm, given, workers, per_device, threads, quiet=quiet)
         _end(study, algorithm, "next", trained, as_json=as_json)
         return
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
@@ -133,7 +133,9 @@ def _run_workers(
         progress("train", opened.planned_count - len(opened.pending()), opened.planned_count)
 
     devices = processes.cuda_devices()
-    places = processes.environments(devices, workers=workers, per_device=per_device, threads=threads)
+    places = processes.environments(
+        devices, workers=workers, per_device=per_device, threads=threads
+    )
     click.echo(
         f"{output.counted(len(places), 'worker')} on {', '.join(f'GPU {d}' for d in devices) or 'the CPU'}",
         err=True,
@@ -153,7 +155,12 @@ def _run_workers(
 
 
 def _end(
-    study: Study, algorithm: str, part: Part | Literal["next"] | None, trained: int, *, as_json: bool
+    study: Study,
+    algorithm: str,
+    part: Part | Literal["next"] | None,
+    trained: int,
+    *,
+    as_json: bool,
 ) -> None:
     """Say what was done and what is left, and exit with the code for it."""
     from dmstore.study import failures

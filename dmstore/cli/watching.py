@@ -39,7 +39,9 @@ def watch(study: Study, algorithm: str | None, every: float, *, as_json: bool) -
             names = [algorithm] if algorithm else study.algorithms
             looks = {name: activity(study, name) for name in names}
             if as_json:
-                output.emit({"time": int(time.time() * 1000), "algorithms": looks}, [], as_json=True)
+                output.emit(
+                    {"time": int(time.time() * 1000), "algorithms": looks}, [], as_json=True
+                )
             else:
                 lines = [line for name, look in looks.items() for line in said(name, look)]
                 if shown:
@@ -87,7 +89,9 @@ def said(name: str, look: Mapping[str, Any]) -> Iterator[str]:
         words = []
         if seen["runs"]:
             ago = max(0.0, time.time() - seen["time"] / 1000)
-            words.append(f"{output.counted(seen['runs'], 'run')} lately, the last {_duration(ago)} ago")
+            words.append(
+                f"{output.counted(seen['runs'], 'run')} lately, the last {_duration(ago)} ago"
+            )
         if seen["claims"]:
             words.append(f"{output.counted(seen['claims'], 'worker')} at work")
         yield f"  {host}: {', '.join(words)}"

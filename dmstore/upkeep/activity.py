@@ -66,7 +66,7 @@ def activity(study: Study, algorithm: str, *, window: float = WINDOW) -> dict[st
             }
             for host in sorted({*hosts.tolist(), *holding})
         },
-        "last_failure": {k: last[0][k] for k in ("run", "error", "time", "host")} if last else None,  # type: ignore[literal-required]
+        "last_failure": {k: last[0][k] for k in ("run", "error", "time", "host")} if last else None,
     }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Slow:
 
     def train(self, runs):
         for run in runs:
-            with open(self.config["log"], "a") as log:
+            with Path(self.config["log"]).open("a") as log:
                 log.write(f"{run.id} {os.getpid()}\n")
             time.sleep(self.config.get("seconds", 0))
         return {"margin": np.array([self.output(run) for run in runs])}
@@ -33,8 +34,8 @@ class Faulty(Slow):
     """``faults`` in the file of the config say what goes wrong with which run."""
 
     def train(self, runs):
-        with open(self.config["faults"]) as file:
-            faults = {int(run): what for run, what in json.load(file).items()}
+        said = json.loads(Path(self.config["faults"]).read_text())
+        faults = {int(run): what for run, what in said.items()}
         margin = super().train(runs)["margin"]
         what = {faults.get(run.id, faults.get(-1)) for run in runs}
         if "raise" in what:
@@ -71,7 +72,7 @@ class Resumable(Slow):
                 "has_uint32": said["has_uint32"],
                 "uinteger": said["uinteger"],
             }
-        with open(self.config["log"], "a") as log:
+        with Path(self.config["log"]).open("a") as log:
             log.write(f"{runs[0].id} {step}\n")
         draw = np.random.Generator(generator)
         while step < 20:

@@ -144,7 +144,7 @@ def test_verify_vacuum_publish_and_remove_know_the_records(make, tmp_path):
 
 
 def test_an_algorithm_with_failures_alone_needs_no_reason_to_be_removed(make):
-    study = make({run: "raise" for run in range(9)})
+    study = make(dict.fromkeys(range(9), "raise"))
     study.algorithm("a").extend(1)
     worker.train(study, "a", part=None)
     study.add_algorithm("b", runs=2, task="slow_task:Slow")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,8 +112,7 @@ def test_a_part_that_has_no_runs_is_refused(tmp_path):
 
 def start(study, *arguments):
     command = [sys.executable, "-m", "dmstore", "train", study.path, "a", "--json", "-Q"]
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([os.path.join(here, "..", "support"), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parent.parent / "support"), *sys.path])
     return subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,
@@ -177,7 +177,7 @@ def test_a_run_goes_on_where_its_checkpoint_was_bit_for_bit(tmp_path, how):
                 worker.train(study, "a", checkpoint_every=1e-9)
         assert place.is_dir()
         assert len(study.algorithm("a").pending()) == runs - death
-    assert not [path for path in (tmp_path / "s.dm").rglob("*checkpoint*")]
+    assert not list((tmp_path / "s.dm").rglob("*checkpoint*"))
     worker.train(study, "a", checkpoint_every=1e-9)
     assert np.array_equal(study.runs("a").margin.values, whole.runs("a").margin.values[:runs])
     assert not place.parent.exists()
@@ -295,7 +295,9 @@ def test_status_watch_says_how_training_goes(tmp_path, monkeypatch):
         if len(looks) == 1:
             worker.train(dmstore.open_study(study.path), "a", part="next", claims_expire=0.01)
 
-    monkeypatch.setattr("dmstore.cli.watching.time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
+    monkeypatch.setattr(
+        "dmstore.cli.watching.time", SimpleNamespace(**vars(time) | {"sleep": sleep})
+    )
     ended = Done("status", study.path, "--watch", "--every", "7s")
     assert (ended.returncode, looks) == (0, [7.0])
     lines = ended.stdout.splitlines()
