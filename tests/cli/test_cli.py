@@ -228,6 +228,7 @@ REFUSED = {
     "add": ["nowhere", "a"],
     "extend": ["nowhere", "a", "--total", "3"],
     "train": ["nowhere", "a"],
+    "submit": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
     "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
     "remove": ["nowhere", "a"],
