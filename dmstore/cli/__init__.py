@@ -26,6 +26,7 @@ COMMANDS = {
     "extend": "Plan more runs of an algorithm.",
     "task": "Try a training task on three runs and say what is wrong with it.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
+    "submit": "Submit workers to a cluster, through submitit.",
     "ingest": "Store runs from workers' files, or from what other tools have.",
     "retract": "Take runs of a faulty host out of every later view.",
     "writer": "Print the one-file writer, for workers that cannot install dmstore.",
@@ -53,6 +54,7 @@ COMMANDS = {
 _EXTRAS = {
     "numba": "fit",
     "distributed": "cluster",
+    "submitit": "submit",
     "llvmlite": "fit",
     "scipy": "analysis",
     "sklearn": "analysis",
@@ -102,7 +104,7 @@ def group(verbose: int) -> None:
     Start with:
       dmstore demo
     Exit codes: 0 done; 1 the input is bad, or something was refused or found wrong; 2 not a command
-    that --help allows; 3 not complete yet.
+    that --help allows; 3 not complete yet; 4 complete but for runs that failed (train).
     """
     # The one log handler, on stderr; the library itself never installs any.
     if verbose:

@@ -231,6 +231,7 @@ REFUSED = {
     "extend": ["nowhere", "a", "--total", "3"],
     "task": ["nowhere", "a"],
     "train": ["nowhere", "a"],
+    "submit": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
     "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
     "remove": ["nowhere", "a"],
