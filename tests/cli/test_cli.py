@@ -225,6 +225,7 @@ REFUSED = {
     "init": ["new", "--examples", "none.npz"],
     "annotate": ["nowhere", "train", "none.csv"],
     "targets": ["nowhere", "later", "none.npz"],
+    "beton": ["nowhere"],
     "add": ["nowhere", "a"],
     "extend": ["nowhere", "a", "--total", "3"],
     "train": ["nowhere", "a"],
