@@ -69,6 +69,17 @@ _DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs", "split"
     help="package.module:function that makes the training task, such as dmstore.training.tasks:dense.",
 )
 @click.option("--config", type=click.Path(), default=None, help="JSON file passed to the task.")
+@click.option(
+    "--recipe",
+    default=None,
+    help="A learning algorithm that comes with dmstore; see 'dmstore recipes'.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    help="KEY=VALUE: another value of the recipe or of the config. May be repeated.",
+)
 @options.as_json
 def command(
     path: str,
@@ -82,17 +93,21 @@ def command(
     outputs: tuple[str, ...],
     task: str | None,
     config: str | None,
+    recipe: str | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Add ALGORITHM to STUDY. One that is there without a task is given one with --task alone.
 
     \b
     Example:
+      dmstore add cifar.dm low-noise --recipe cifar10-low-noise --set epochs=50 --runs 10000
       dmstore add cifar.dm plain --runs 10000 --task dmstore.training.tasks:dense --config plain.json
     """
     from dmstore.study.study import open_study
 
     study = open_study(path)
+    task, values = _asked(task, config, recipe, settings)
     if task:
         options.find_tasks_here()
     later = algorithm in study.algorithms and not any(map(options.given, _DECLARED))
@@ -100,7 +115,7 @@ def command(
         _refuse_missing(task, later=later)
     if task and later:
         made = study.algorithm(algorithm)
-        made.give_task(task, _read(config))
+        made.give_task(task, values)
     else:
         made = study.add_algorithm(
             algorithm,
@@ -111,7 +126,7 @@ def command(
             masks=masks,
             outputs=list(outputs),
             task=task,
-            config=_read(config),
+            config=values,
             split=split,
         )
     if task:
@@ -134,6 +149,25 @@ def command(
         ],
         as_json=as_json,
     )
+
+
+def _asked(
+    task: str | None, config: str | None, recipe: str | None, settings: tuple[str, ...]
+) -> tuple[str | None, dict[str, Any]]:
+    """Task and config that the options come to."""
+    from dmstore.errors import InputError
+    from dmstore.training import recipe as known
+
+    changes = known.settings(settings)
+    if recipe is None:
+        if changes and not task:
+            msg = "--set changes values of a recipe or of a task's config; give --recipe or --task"
+            raise InputError(msg)
+        return task, {**_read(config), **changes}
+    if task:
+        msg = f"--recipe {recipe} names its task; leave --task out"
+        raise InputError(msg)
+    return known.TASK, known.resolve(recipe, {**_read(config), **changes})
 
 
 def _refuse_missing(task: str, *, later: bool) -> None:

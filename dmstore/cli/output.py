@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,8 +16,10 @@ from dmstore.study.display import counted as counted
 from dmstore.study.display import size as size
 
 
-def emit(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
-    """Print a result: as lines for people, or as one JSON object."""
+def emit(
+    result: Mapping[str, Any] | Sequence[Mapping[str, Any]], lines: list[str], *, as_json: bool
+) -> None:
+    """Print a result: as lines for people, or as one JSON value."""
     if as_json:
         click.echo(json.dumps(_clean(result), allow_nan=False))
     else:

@@ -26,6 +26,13 @@ HEAVY = {
 # Rooms that are made of a heavy package; everywhere else it is imported inside functions.
 MAY_IMPORT = {
     "dmstore.regression.kernels": {"numba"},
+    "dmstore.training.loaders.tensors": {"torch"},
+    "dmstore.training.loaders.make": {"torch"},
+    **{f"dmstore.training.loop.{part}": {"torch"} for part in ("fit", "precision")},
+    **{
+        f"dmstore.training.models.{part}": {"torch"}
+        for part in ("fastnet", "make", "resnet9", "small")
+    },
     **{
         f"dmstore.regression.solvers.torch_{part}": {"torch"}
         for part in ("design", "steps", "solver")

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from dmstore.training.tasks.dense import dense
+from dmstore.training.tasks.recipe import recipe
 
-__all__ = ["dense"]
+__all__ = ["dense", "recipe"]

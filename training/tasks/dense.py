@@ -6,13 +6,14 @@ A run's result follows from its own seed and mask alone, whatever runs share its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import InputError
+from dmstore.training.config import parse
 from dmstore.training.task import Classifier, Models
 
 if TYPE_CHECKING:
@@ -63,23 +64,7 @@ class DenseConfig:
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> DenseConfig:
         """Read a config; InputError for an unknown key or a wrong type."""
-        known = {field.name: field for field in fields(cls)}
-        values: dict[str, Any] = {}
-        for name, value in config.items():
-            if name not in known:
-                msg = f"task config has no {name!r}; it knows {', '.join(known)}"
-                raise InputError(msg)
-            default = known[name].default
-            wanted = (int, float) if isinstance(default, float) else type(default)
-            if isinstance(default, tuple):
-                value = tuple(value) if isinstance(value, list | tuple) else value
-            if not isinstance(value, wanted) or (
-                isinstance(value, bool) and not isinstance(default, bool)
-            ):
-                msg = f"task config {name!r} is {value!r}, expected {type(default).__name__}"
-                raise InputError(msg)
-            values[name] = value
-        made = cls(**values)
+        made = parse(cls, config)
         if min(made.hidden, made.epochs, made.batch_size, made.models) < 1 or not (
             0 <= made.paste_share <= 1 and 0 <= made.paste_value <= 255
         ):

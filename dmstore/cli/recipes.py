@@ -1,0 +1,44 @@
+"""``dmstore recipes``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dmstore.cli import options, output
+
+
+@click.command("recipes")
+@click.argument("name", required=False)
+@options.as_json
+def command(name: str | None, as_json: bool) -> None:
+    """List the learning algorithms that come with dmstore, or show NAME with all its values.
+
+    \b
+    Example:
+      dmstore recipes cifar10-low-noise
+      dmstore add cifar.dm low-noise --recipe cifar10-low-noise --set epochs=50 --runs 1000
+    """
+    from dmstore.training.recipe import find, recipes
+
+    if name is None:
+        known = [recipe.document() for recipe in recipes()]
+        width = max(len(one["name"]) for one in known)
+        output.emit(
+            known,
+            [f"{one['name']:{width}}  {one['model']:8}  {one['title']}" for one in known],
+            as_json=as_json,
+        )
+        return
+    shown = find(name).document()
+    output.emit(
+        shown,
+        [
+            f"{name}, version {shown['version']}: {shown['title']}",
+            shown["source"],
+            *([shown["note"]] if shown["note"] else []),
+            *(f"  {key} = {json.dumps(value)}" for key, value in shown["config"].items()),
+        ],
+        as_json=as_json,
+    )
