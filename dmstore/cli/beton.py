@@ -27,7 +27,10 @@ from dmstore.cli import options, output
     help="The file to write; STUDY with .beton by default.",
 )
 @click.option(
-    "--max-size", type=click.IntRange(8, 65535), default=None, help="Longest side of an image, in px."
+    "--max-size",
+    type=click.IntRange(8, 65535),
+    default=None,
+    help="Longest side of an image, in px.",
 )
 @click.option(
     "--jpeg-quality",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @options.study
 @options.algorithm
 @options.part
+@options.data
 @click.option(
     "--threads",
     type=click.IntRange(1),

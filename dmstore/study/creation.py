@@ -26,8 +26,8 @@ from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import is_url
 from dmstore.study import annotation
-from dmstore.study import target_sets as later_sets
 from dmstore.study import examples as example_sets
+from dmstore.study import target_sets as later_sets
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, open_study
 

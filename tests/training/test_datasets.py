@@ -22,7 +22,7 @@ from miniatures import (
 import dmstore
 from dmstore.errors import InputError
 from dmstore.readers import torch_pickle
-from dmstore.training.datasets import DATASETS, make_study, pixels, pictures
+from dmstore.training.datasets import DATASETS, make_study, pictures, pixels
 from dmstore.training.datasets.living17_classes import SUPERCLASSES
 
 
@@ -189,7 +189,11 @@ def test_a_limit_is_by_class_and_set(tmp_path):
 def test_by_the_command(tmp_path, monkeypatch):
     waterbirds(tmp_path)
     said = run_json("init", tmp_path / "s.dm", "--dataset", "waterbirds", "--root", tmp_path, "-Q")
-    assert (said["train"], said["targets"], said["target_sets"]) == (8, 8, {"test": 8, "validation": 8})
+    assert (said["train"], said["targets"], said["target_sets"]) == (
+        8,
+        8,
+        {"test": 8, "validation": 8},
+    )
     assert "place" in said["columns"]["train"]
     out, err = run("init", tmp_path / "t.dm", "--dataset", "waterbirds", "--root", tmp_path)
     assert "target set validation: 8 targets" in out
@@ -232,7 +236,11 @@ FAULTS = {
         lambda root: (cifar_py(root), (root / "cifar-10-batches-py/data_batch_4").unlink()),
         r"data_batch_4: not there",
     ),
-    "no waterbirds": ("waterbirds", lambda root: root.mkdir(), r"metadata\.csv there; get it from https"),
+    "no waterbirds": (
+        "waterbirds",
+        lambda root: root.mkdir(),
+        r"metadata\.csv there; get it from https",
+    ),
     "waterbirds lacks images": (
         "waterbirds",
         lambda root: (waterbirds(root), shutil.rmtree(root / WATERBIRDS / "002.Laysan_Albatross")),
@@ -242,7 +250,9 @@ FAULTS = {
         "waterbirds",
         lambda root: (
             waterbirds(root),
-            (root / WATERBIRDS / "metadata.csv").write_text("img_filename,y,split,place\na.jpg,0,7,0\n"),
+            (root / WATERBIRDS / "metadata.csv").write_text(
+                "img_filename,y,split,place\na.jpg,0,7,0\n"
+            ),
         ),
         r"metadata\.csv, line 2: split is '7', expected 0 to 2",
     ),
@@ -250,7 +260,9 @@ FAULTS = {
         "waterbirds",
         lambda root: (
             waterbirds(root),
-            (root / WATERBIRDS / "metadata.csv").write_text("img_filename,y,split,place\n../a.jpg,0,0,0\n"),
+            (root / WATERBIRDS / "metadata.csv").write_text(
+                "img_filename,y,split,place\n../a.jpg,0,0,0\n"
+            ),
         ),
         r"line 2: img_filename '\.\./a\.jpg' is no path inside",
     ),
@@ -327,7 +339,9 @@ def test_images_found_again_are_those_of_the_study(tmp_path, monkeypatch):
     monkeypatch.delenv("DMSTORE_DATA", raising=False)
     folders(tmp_path / "d")
     study, _ = made(tmp_path, "imagefolder", tmp_path / "d")
-    with pytest.raises(InputError, match=r"6 images of 'train' are files elsewhere; name their folder with --data"):
+    with pytest.raises(
+        InputError, match=r"6 images of 'train' are files elsewhere; name their folder with --data"
+    ):
         pixels.check(study, "train")
     with pytest.raises(InputError, match="no such folder"):
         pixels.check(study, "train", tmp_path / "nowhere")
@@ -340,7 +354,9 @@ def test_images_found_again_are_those_of_the_study(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cat/2\.jpg: not the file .* \(1 of 6"):
         pixels.check(study, "train", tmp_path / "d")
     (tmp_path / "d/train/cat/2.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of the 6 images of 'train' are not there, such as train/cat/2\.jpg"):
+    with pytest.raises(
+        InputError, match=r"1 of the 6 images of 'train' are not there, such as train/cat/2\.jpg"
+    ):
         pixels.check(study, "train", tmp_path / "d")
 
 

@@ -14,11 +14,11 @@ from dmstore.training.datasets import make_study, pictures
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-from dmstore.training.augmentation import Augmentation  # noqa: E402
-from dmstore.training.loaders import beton  # noqa: E402
-from dmstore.training.loaders.ffcv import FfcvLoader  # noqa: E402
-from dmstore.training.loaders.tensors import TensorLoader  # noqa: E402
-from dmstore.training.loaders.torchvision import TorchvisionLoader  # noqa: E402
+from dmstore.training.augmentation import Augmentation
+from dmstore.training.loaders import beton
+from dmstore.training.loaders.ffcv import FfcvLoader
+from dmstore.training.loaders.tensors import TensorLoader
+from dmstore.training.loaders.torchvision import TorchvisionLoader
 
 CPU = torch.device("cpu")
 MEAN, DEVIATION = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.25, 0.3])
@@ -63,7 +63,9 @@ def make(name, study, size=0, data=None, **more):
     if name == "tensors":
         return TensorLoader(study, "image", MEAN, DEVIATION, size, CPU)
     if name == "torchvision":
-        return TorchvisionLoader(study, MEAN, DEVIATION, size, CPU, data=data, **{"workers": 0, **more})
+        return TorchvisionLoader(
+            study, MEAN, DEVIATION, size, CPU, data=data, **{"workers": 0, **more}
+        )
     return FfcvLoader(study, MEAN, DEVIATION, size, CPU, **more)
 
 
@@ -76,7 +78,9 @@ NONE = Augmentation()
 def test_images_of_a_study_are_those_of_the_tensors(small, name):
     ours, theirs = make("tensors", small), make(name, small)
     assert theirs.shape == ours.shape == (3, 16, 16)
-    for one, other in zip(ours.epoch(BATCHES, NONE, 1), theirs.epoch(BATCHES, NONE, 1), strict=True):
+    for one, other in zip(
+        ours.epoch(BATCHES, NONE, 1), theirs.epoch(BATCHES, NONE, 1), strict=True
+    ):
         assert one.shape == other.shape
         assert other.dtype == torch.float32
         assert torch.equal(one, other)
@@ -109,7 +113,11 @@ def test_flips_and_shifts_follow_the_seed(small, name):
             for top in range(5)
             for left in range(5)
         ]
-        near = [(abs(moved - turned) < 0.02).all() for place in places for turned in (place, place.flip(2))]
+        near = [
+            (abs(moved - turned) < 0.02).all()
+            for place in places
+            for turned in (place, place.flip(2))
+        ]
         assert sum(map(bool, near)) == 1
     # Mirrored in every second epoch, whatever way it was drawn to begin.
     turning = Augmentation(flip="alternating")
@@ -208,7 +216,9 @@ def test_the_number_of_workers_changes_nothing(large):
     alone = make("torchvision", study, 32, data=data)
     two = make("torchvision", study, 32, data=data, workers=2)
     for number in (0, 1):
-        pairs = zip(alone.epoch(order, crops, 1, number), two.epoch(order, crops, 1, number), strict=True)
+        pairs = zip(
+            alone.epoch(order, crops, 1, number), two.epoch(order, crops, 1, number), strict=True
+        )
         assert all(torch.equal(one, other) for one, other in pairs)
 
 
@@ -224,14 +234,14 @@ def test_the_generator_of_the_process_is_left_alone(small):
 @fast
 def test_ffcv_leaves_torch_as_it_was(small):
     before = torch.get_num_threads()
-    state = np.random.get_state()[1].copy()
+    state = np.random.mtrand._rand.get_state()[1].copy()
     loader = make("ffcv", small)
     one = list(loader.epoch(BATCHES, NONE, 1))
     kept = [batch.clone() for batch in one]
     list(loader.epoch([np.arange(37)] * 9, NONE, 1))
     assert all(torch.equal(batch, copy) for batch, copy in zip(one, kept, strict=True))
     assert torch.get_num_threads() == before
-    assert (np.random.get_state()[1] == state).all()
+    assert (np.random.mtrand._rand.get_state()[1] == state).all()
     # A batch is given up half-way, as an epoch that is cut short does.
     next(iter(loader.epoch([np.arange(9)] * 4, NONE, 1)))
     assert len(list(loader.epoch(BATCHES, NONE, 1))) == 3
@@ -239,7 +249,9 @@ def test_ffcv_leaves_torch_as_it_was(small):
 
 def test_a_beton_file_is_known_again(small, large, tmp_path):
     study, data = large
-    said = run_json("beton", study.path, "--data", data, "-o", tmp_path / "x.beton", "--max-size", 100)
+    said = run_json(
+        "beton", study.path, "--data", data, "-o", tmp_path / "x.beton", "--max-size", 100
+    )
     assert said["images"] == 16
     places = beton.check(tmp_path / "x.beton", study)
     assert places["train"].tolist() == list(range(8))
@@ -248,14 +260,16 @@ def test_a_beton_file_is_known_again(small, large, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.beton"]
     with pytest.raises(InputError, match="its images are not those of"):
         beton.check(tmp_path / "x.beton", small)
-    with pytest.raises(InputError, match=r"nothing\.beton: not there; write it with 'dmstore beton"):
+    with pytest.raises(
+        InputError, match=r"nothing\.beton: not there; write it with 'dmstore beton"
+    ):
         beton.check(tmp_path / "nothing.beton", study)
     raw = (tmp_path / "x.beton").read_bytes()
     put(tmp_path / "x.beton", raw[:-24])
     with pytest.raises(InputError, match="or it is cut"):
         beton.check(tmp_path / "x.beton", study)
     put(tmp_path / "x.beton", b"x" * 9)
-    with pytest.raises(InputError, match="cannot be read as a .beton file"):
+    with pytest.raises(InputError, match="cannot be read as a"):
         beton.check(tmp_path / "x.beton", study)
 
 
@@ -296,7 +310,7 @@ def test_targets_that_came_after_the_beton_file_are_asked_for(small, tmp_path):
 @pytest.mark.parametrize(("name", "package"), [("torchvision", "torchvision"), ("ffcv", "ffcv")])
 def test_a_loader_that_is_not_installed_says_how_it_is(small, monkeypatch, name, package):
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"pip install 'dmstore\["):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'dmstore\["):
         make(name, small)
 
 

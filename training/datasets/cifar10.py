@@ -20,9 +20,7 @@ from dmstore.readers.torch_numpy import Array
 from dmstore.training.datasets.dataset import Columns, Examples, by_prefix, first_of_each
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CLASSES = (
-    "airplane automobile bird cat deer dog frog horse ship truck".split()
-)
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST = ("test_batch",)
 _SIDE = 32
@@ -37,9 +35,7 @@ _NAMES = (
 )
 
 
-def examples(
-    root: Path, *, limit: int | None = None, progress: Progress | None = None
-) -> Examples:
+def examples(root: Path, *, limit: int | None = None, progress: Progress | None = None) -> Examples:
     """Read CIFAR-10. Ids are an image's own place, such as ``test_batch/17`` (of an ``.npz``: ``test/17``).
 
     Columns: ``label``, ``image``, and ``filename`` where the data set tells it (the Python version).
@@ -118,12 +114,21 @@ def _pickled(path: Path) -> Columns:
     labels = said.get("labels") if isinstance(said, dict) else None
     values = data.values if isinstance(data, Array) else None
     whole = isinstance(labels, list) and all(type(label) is int for label in labels)
-    if values is None or not whole or values.dtype != np.uint8 or values.shape != (len(labels), _PIXELS):
+    if (
+        values is None
+        or not whole
+        or values.dtype != np.uint8
+        or values.shape != (len(labels), _PIXELS)
+    ):
         msg = f"{path}: holds no data (image, {_PIXELS}) uint8 with a label each, as a batch of CIFAR-10 does; get {SOURCE} again"
         raise InputError(msg)
     columns: Columns = {"image": _planes(values), "label": np.array(labels, dtype=np.int64)}
     names = said.get("filenames")
-    if isinstance(names, list) and len(names) == len(labels) and all(isinstance(n, str) for n in names):
+    if (
+        isinstance(names, list)
+        and len(names) == len(labels)
+        and all(isinstance(n, str) for n in names)
+    ):
         columns["filename"] = np.array(names)
     return columns
 
@@ -135,7 +140,9 @@ def _planes(rows: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _check_labels(labels: NDArray[Any], where: Path) -> None:
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not labels.size:
-        msg = f"{where}: labels are {labels.dtype} {labels.shape}, expected one whole number an image"
+        msg = (
+            f"{where}: labels are {labels.dtype} {labels.shape}, expected one whole number an image"
+        )
         raise InputError(msg)
     if labels.min() < 0 or labels.max() >= len(CLASSES):
         place = int(np.flatnonzero((labels < 0) | (labels >= len(CLASSES)))[0])
@@ -161,7 +168,11 @@ def _of_arrays(
     for set_name, at in (("train", 0), ("test", 2)):
         image, label = arrays[at], arrays[at + 1].squeeze()
         shapes = ((_SIDE, _SIDE, 3), (3, _SIDE, _SIDE), (_PIXELS,))
-        if image.dtype != np.uint8 or image.shape[1:] not in shapes or label.shape != image.shape[:1]:
+        if (
+            image.dtype != np.uint8
+            or image.shape[1:] not in shapes
+            or label.shape != image.shape[:1]
+        ):
             msg = f"{path}: {names[at]} is {image.dtype} {image.shape} with {names[at + 1]} {arrays[at + 1].shape}; CIFAR-10's are uint8 (image, 32, 32, 3) with a label each"
             raise InputError(msg)
         _check_labels(label, path)

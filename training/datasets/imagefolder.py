@@ -16,9 +16,7 @@ _TEST = ("test",)
 _VALIDATION = ("val", "validation", "valid")
 
 
-def examples(
-    root: Path, *, limit: int | None = None, progress: Progress | None = None
-) -> Examples:
+def examples(root: Path, *, limit: int | None = None, progress: Progress | None = None) -> Examples:
     """Read the folder: classes are the folders of ``train``, in the order of their names.
 
     Where there is both ``test`` and ``val``, ``val`` becomes the target set ``validation``. Small images of one size

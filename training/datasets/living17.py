@@ -30,9 +30,7 @@ _CLASS = re.compile(r"\bn\d{8}\b")
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 
-def examples(
-    root: Path, *, limit: int | None = None, progress: Progress | None = None
-) -> Examples:
+def examples(root: Path, *, limit: int | None = None, progress: Progress | None = None) -> Examples:
     """Read the folder: ``train/nXXXXXXXX/*.JPEG``, and ``val`` by class or flat with a list of classes.
 
     Columns: ``label`` (the kind), ``subclass`` (the ImageNet class) and ``wnid`` (its WordNet id). Ids are

@@ -158,7 +158,7 @@ def _first(
         path = folder / place
         if path.parent not in listings:
             try:
-                listings[path.parent] = set(os.listdir(path.parent))
+                listings[path.parent] = {entry.name for entry in path.parent.iterdir()}
             except OSError:
                 listings[path.parent] = set()
         if path.name in listings[path.parent]:

@@ -24,9 +24,7 @@ _NEEDED = ("img_filename", "y", "split", "place")
 _WHOLE = {"train": 4795, "validation": 1199, "test": 5794}
 
 
-def examples(
-    root: Path, *, limit: int | None = None, progress: Progress | None = None
-) -> Examples:
+def examples(root: Path, *, limit: int | None = None, progress: Progress | None = None) -> Examples:
     """Read the folder: split 0 is train, 2 the targets, 1 the target set ``validation``.
 
     Columns: ``label`` (landbird, waterbird), ``place`` (land, water), ``group`` (both), ``bird`` (the species, from its
@@ -129,6 +127,8 @@ def _rows(where: Path) -> list[dict[str, Any]]:
 
 def _number(text: str | None, most: int, where: str) -> int:
     if text is None or not text.strip().isdecimal() or int(text) > most:
-        msg = f"{where} is {plain(str(text))!r}, expected 0 to {most}; restore the file from {SOURCE}"
+        msg = (
+            f"{where} is {plain(str(text))!r}, expected 0 to {most}; restore the file from {SOURCE}"
+        )
         raise InputError(msg)
     return int(text)

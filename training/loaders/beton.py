@@ -24,6 +24,7 @@ from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import cores
 from dmstore.errors import InputError, StorageError
 from dmstore.training.datasets.pictures import decode, read_file
+from dmstore.training.datasets.pixels import folder_of
 from dmstore.training.loaders.sources import Source, source_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,16 @@ def place_of(study: Study, place: str | Path | None) -> Path:
         msg = f"{study.path}: its .beton file cannot lie beside it; name a path"
         raise InputError(msg)
     return said.with_name(name)
+
+
+def find(study: Study, data: str | Path | None) -> Path:
+    """The file of a study to read: the one given, else that in the folder of its images, else that beside the study."""
+    folder = folder_of(data)
+    if folder is not None:
+        inside = place_of(study, folder)
+        if inside.is_file() or folder.suffix == ".beton":
+            return inside
+    return place_of(study, None)
 
 
 def sets_of(study: Study) -> list[str]:
@@ -137,7 +148,10 @@ def write(
 
 
 def _write(
-    file: BinaryIO, keys: NDArray[np.int64], encoded: Iterator[tuple[int, int, int, bytes]], tell: Any
+    file: BinaryIO,
+    keys: NDArray[np.int64],
+    encoded: Iterator[tuple[int, int, int, bytes]],
+    tell: Any,
 ) -> None:
     samples = np.zeros(len(keys), dtype=_SAMPLE)
     samples["key"] = keys
@@ -188,7 +202,9 @@ def _one(
 ) -> tuple[int, int, int, bytes]:
     if source.values is not None:
         image = source.values[position]
-        rgb = np.ascontiguousarray(np.broadcast_to(image.reshape(*image.shape[:2], -1), (*image.shape[:2], 3)))
+        rgb = np.ascontiguousarray(
+            np.broadcast_to(image.reshape(*image.shape[:2], -1), (*image.shape[:2], 3))
+        )
         return _RAW, rgb.shape[1], rgb.shape[0], rgb.tobytes()
     assert source.files is not None
     path = source.files[position]

@@ -67,13 +67,13 @@ class FfcvLoader:
         except (ImportError, OSError) as error:
             msg = f"this loader needs ffcv ({error}); install libopencv-dev, libturbojpeg0-dev and pkg-config, then pip install 'dmstore[ffcv]'"
             raise MissingDependencyError(msg) from error
-        self._file = beton.place_of(study, data)
+        self._file = beton.find(study, data)
         self._places = beton.check(self._file, study)
         self._study = study
         self._mean, self._deviation, self._device = mean, deviation, device
         self._workers = workers or torch.get_num_threads()
         self._grey = len(mean) == 1
-        self._readers: dict[tuple[Any, ...], Any] = {}
+        self._readers: dict[Any, Any] = {}
         own = beton.one_size(self._file)
         self._side = (image_size, image_size) if image_size else own or (224, 224)
         # Files of any shape are cropped while they are decoded; images of the study are taken whole.
@@ -160,8 +160,9 @@ class FfcvLoader:
         self, samples: NDArray[np.uint64], batch_size: int, scale: Any
     ) -> Iterator[torch.Tensor]:
         """Images as ffcv's threads give them; each is copied, since their buffers are used again."""
-        reader = self._reader(batch_size, scale)
-        # One reader for all epochs: to compile one takes seconds.
+        reader = self._reader(scale)
+        # One reader for all epochs and sizes of batches: to compile one takes seconds.
+        reader.batch_size = batch_size
         reader.traversal_order.indices = reader.first_traversal_order = samples
         iterator = iter(reader)
         try:
@@ -180,9 +181,8 @@ class FfcvLoader:
         finally:
             iterator.close()
 
-    def _reader(self, batch_size: int, scale: Any) -> Any:
-        key = (batch_size, scale)
-        if key not in self._readers:
+    def _reader(self, scale: Any) -> Any:
+        if scale not in self._readers:
             from ffcv.fields.decoders import SimpleRGBImageDecoder
             from ffcv.loader import Loader, OrderOption
             from ffcv.transforms import ToTensor
@@ -195,16 +195,16 @@ class FfcvLoader:
                 decoder = centre(self._side)
             else:
                 decoder = SimpleRGBImageDecoder()
-            self._readers[key] = Loader(
+            self._readers[scale] = Loader(
                 str(self._file),
-                batch_size=batch_size,
+                batch_size=1,
                 num_workers=self._workers,
                 order=OrderOption.SEQUENTIAL,
                 drop_last=False,
                 seed=0,
                 pipelines={"image": [decoder, ToTensor()], "key": None},
             )
-        return self._readers[key]
+        return self._readers[scale]
 
 
 def pixels_of(images: torch.Tensor, side: int, device: torch.device) -> torch.Tensor:

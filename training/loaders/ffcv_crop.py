@@ -52,8 +52,8 @@ class _SeededCrop(ResizedCropRGBImageDecoder):  # type: ignore[misc]
             for attempt in range(_TRIES):
                 size = height * width * (low + (high - low) * uniform(seed, 4 * attempt))
                 shape = math.exp(narrow + (wide - narrow) * uniform(seed, 4 * attempt + 1))
-                w = int(round(math.sqrt(size * shape)))
-                h = int(round(math.sqrt(size / shape)))
+                w = round(math.sqrt(size * shape))
+                h = round(math.sqrt(size / shape))
                 if 0 < w <= width and 0 < h <= height:
                     top = int(uniform(seed, 4 * attempt + 2) * (height - h + 1))
                     left = int(uniform(seed, 4 * attempt + 3) * (width - w + 1))
@@ -63,6 +63,8 @@ class _SeededCrop(ResizedCropRGBImageDecoder):  # type: ignore[misc]
             return (height - h) // 2, (width - w) // 2, h, w
 
         draw = Compiler.compile(area)
+        # Whether the decoder itself mirrors, and turns.
+        no = False
 
         def cropped(batch_indices, storage, metadata, state):  # type: ignore[no-untyped-def]
             images, scratch = storage
@@ -73,7 +75,7 @@ class _SeededCrop(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                 height, width = np.uint32(field["height"]), np.uint32(field["width"])
                 if field["mode"] == _JPEG:
                     room = scratch[place]
-                    decode(stored, room, height, width, height, width, 0, 0, 1, 1, False, False)
+                    decode(stored, room, height, width, height, width, 0, 0, 1, 1, no, no)
                     whole = room.reshape(-1)[: 3 * height * width].reshape(height, width, 3)
                 else:
                     whole = stored.reshape(height, width, 3)

@@ -134,7 +134,9 @@ class TorchvisionLoader:
 
     def _made(self, part: str, augmentation: Augmentation, order: _Batches) -> Any:
         source = self._source(part)
-        data = _Images(source, augmentation, self._side, tuple(np.rint(255 * self._mean).astype(int).tolist()))
+        data = _Images(
+            source, augmentation, self._side, tuple(np.rint(255 * self._mean).astype(int).tolist())
+        )
         return torch.utils.data.DataLoader(
             data,
             batch_sampler=order,
