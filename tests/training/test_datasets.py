@@ -373,3 +373,16 @@ def test_paths_of_a_study_stay_in_the_folder_that_was_named(tmp_path):
     )
     with pytest.raises(InputError, match="2 of the 2 images"):
         pixels.files(study, "train", tmp_path / "data")
+
+
+def test_what_is_published_without_ids_names_no_files(tmp_path):
+    waterbirds(tmp_path)
+    study, _ = made(tmp_path, "waterbirds", tmp_path)
+    run("publish", study.path, tmp_path / "out", "--no-ids")
+    published = dmstore.open_study(tmp_path / "out")
+    for columns in (published.train, published.targets, published.target_set("validation")):
+        assert {"bird", "place", "label"} <= set(columns)
+        assert not {"file", "digest"} & set(columns)
+    run("publish", study.path, tmp_path / "whole", "--no-images")
+    whole = dmstore.open_study(tmp_path / "whole")
+    assert len(pixels.check(whole, "validation", tmp_path)) == 8

@@ -1,6 +1,7 @@
 """Loaders: the same images from tensors, torchvision's workers and ffcv, augmented by the seed."""
 
 import functools
+import gc
 import importlib.util
 
 import numpy as np
@@ -72,6 +73,14 @@ def make(name, study, size=0, data=None, **more):
             study, MEAN, DEVIATION, size, CPU, data=data, **{"workers": 0, **more}
         )
     return FfcvLoader(study, MEAN, DEVIATION, size, CPU, **more)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def thrown_away_here():
+    """Compiled code goes while the mark above still holds."""
+    yield
+    make.cache_clear()
+    gc.collect()
 
 
 BOTH = [pytest.param("torchvision", marks=vision), pytest.param("ffcv", marks=fast)]

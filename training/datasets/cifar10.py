@@ -110,25 +110,21 @@ def _binary(path: Path) -> Columns:
 def _pickled(path: Path) -> Columns:
     """A batch of the Python version, read without unpickling."""
     said = torch_pickle.parse(path.read_bytes(), str(path), arrays=True, python2=True)
-    data = said.get("data") if isinstance(said, dict) else None
-    labels = said.get("labels") if isinstance(said, dict) else None
-    values = data.values if isinstance(data, Array) else None
-    whole = isinstance(labels, list) and all(type(label) is int for label in labels)
+    batch = said if isinstance(said, dict) else {}
+    data, labels, names = (batch.get(key) for key in ("data", "labels", "filenames"))
     if (
-        values is None
-        or not whole
-        or values.dtype != np.uint8
-        or values.shape != (len(labels), _PIXELS)
+        not isinstance(data, Array)
+        or data.values is None
+        or not isinstance(labels, list)
+        or not all(type(label) is int for label in labels)
+        or data.values.dtype != np.uint8
+        or data.values.shape != (len(labels), _PIXELS)
     ):
         msg = f"{path}: holds no data (image, {_PIXELS}) uint8 with a label each, as a batch of CIFAR-10 does; get {SOURCE} again"
         raise InputError(msg)
-    columns: Columns = {"image": _planes(values), "label": np.array(labels, dtype=np.int64)}
-    names = said.get("filenames")
-    if (
-        isinstance(names, list)
-        and len(names) == len(labels)
-        and all(isinstance(n, str) for n in names)
-    ):
+    columns: Columns = {"image": _planes(data.values), "label": np.array(labels, dtype=np.int64)}
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if named and len(names) == len(labels):
         columns["filename"] = np.array(names)
     return columns
 

@@ -98,8 +98,8 @@ def _bird(file: str) -> str:
 
 def _rows(where: Path) -> list[dict[str, Any]]:
     try:
-        with where.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with where.open(newline="", encoding="utf-8") as table:
+            reader = csv.DictReader(table)
             rows = list(reader)
             header = reader.fieldnames or []
     except (OSError, UnicodeError, csv.Error) as error:

@@ -226,7 +226,7 @@ def _three(raw: bytes) -> bool:
     from PIL import Image
 
     with Image.open(io.BytesIO(raw)) as image:
-        return image.mode == "RGB"
+        return bool(image.mode == "RGB")
 
 
 def _within(raw: bytes, path: Path) -> bytes:

@@ -78,7 +78,7 @@ class FfcvLoader:
         self._side = (image_size, image_size) if image_size else own or (224, 224)
         # Files of any shape are cropped while they are decoded; images of the study are taken whole.
         self._cropped = own is None or "file" in study.train
-        self.shape = (1 if self._grey else 3, *self._side)
+        self.shape: tuple[int, ...] = (1 if self._grey else 3, *self._side)
 
     def epoch(
         self,

@@ -75,7 +75,7 @@ class TorchvisionLoader:
         train = self._source("train")
         size = (image_size, image_size) if image_size else train.size
         self._side = size or (224, 224)
-        self.shape = (train.channels, *self._side)
+        self.shape: tuple[int, ...] = (train.channels, *self._side)
         self._kept: tuple[Augmentation, _Batches, Any] | None = None
 
     def _source(self, part: str) -> Source:
@@ -143,6 +143,8 @@ class TorchvisionLoader:
             num_workers=self._workers,
             persistent_workers=self._workers > 0 and part == "train",
             pin_memory=self._device.type == "cuda",
+            # Else a number is drawn of the process's own generator each time.
+            generator=torch.Generator(),
         )
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
