@@ -7,11 +7,13 @@ import importlib.util
 import numpy as np
 import pytest
 from commands import run, run_json
-from miniatures import folders, photo, put
+from miniatures import folders, put
 
 import dmstore
 from dmstore.errors import InputError, MissingDependencyError
+from dmstore.training.config import TrainingConfig
 from dmstore.training.datasets import make_study, pictures
+from dmstore.training.datasets.pixels import files
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
@@ -19,6 +21,7 @@ pytest.importorskip("PIL")
 from dmstore.training.augmentation import Augmentation
 from dmstore.training.loaders import beton
 from dmstore.training.loaders.ffcv import FfcvLoader
+from dmstore.training.loaders.make import _of_sample, make_loader
 from dmstore.training.loaders.tensors import TensorLoader
 from dmstore.training.loaders.torchvision import TorchvisionLoader
 
@@ -326,5 +329,66 @@ def test_a_loader_that_is_not_installed_says_how_it_is(small, monkeypatch, name,
         kind(small, MEAN, DEVIATION, 0, CPU)
 
 
-def test_photos_differ():
-    assert photo(1) != photo(2)
+@pytest.mark.parametrize("name", BOTH)
+def test_grey_images_have_one_channel(tmp_path, name):
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (5, 12, 10)).astype(np.uint8)
+    arrays = {"train_image": image, "train_label": np.zeros(5, int)}
+    study = dmstore.create_study(
+        tmp_path / "s.dm", arrays | {"target_image": image[:2], "target_label": np.zeros(2, int)}
+    )
+    run("beton", study.path, "-Q")
+    kinds = {"torchvision": TorchvisionLoader, "ffcv": FfcvLoader}
+    grey = np.array([0.5]), np.array([0.2])
+    theirs = kinds[name](study, *grey, 0, CPU)
+    ours = TensorLoader(study, "image", *grey, 0, CPU)
+    assert theirs.shape == ours.shape == (1, 12, 10)
+    assert torch.equal(next(theirs.evaluate("train", 9)), next(ours.evaluate("train", 9)))
+
+
+def test_thumbnails_are_not_trained_on(large, monkeypatch):
+    study, data = large
+    monkeypatch.delenv("DMSTORE_DATA", raising=False)
+    with pytest.raises(
+        InputError, match="holds thumbnails of its images, for pages; take the loader"
+    ):
+        make_loader(TrainingConfig(loader="tensors"), study, CPU)
+    with pytest.raises(InputError, match="images of 'train' are files elsewhere"):
+        make_loader(TrainingConfig(loader="torchvision"), study, CPU)
+    monkeypatch.setenv("DMSTORE_DATA", str(data))
+    mean, deviation = _of_sample(study)
+    pixels = [
+        np.asarray(pictures.decode(path.read_bytes(), path)) for path in files(study, "train")
+    ]
+    wanted = np.array([one.reshape(-1, 3).mean(axis=0) / 255 for one in pixels])
+    assert np.allclose(mean, wanted.mean(axis=0))
+    assert (deviation > 0.05).all()
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_recipe_trains_on_image_files(tmp_path, large, name, monkeypatch):
+    _, data = large
+    # Given by --data and heard by the workers; taken back after the test.
+    monkeypatch.setenv("DMSTORE_DATA", "")
+    path = tmp_path / "s.dm"
+    run("init", path, "--dataset", "imagefolder", "--root", data, "--seed", 0, "-Q")
+    run("beton", path, "--data", data, "-Q")
+    settings = [
+        "epochs=1",
+        "batch_size=3",
+        "image_size=32",
+        "width=2",
+        f"loader={name}",
+        "workers=0",
+    ]
+    settings += ["crop=resized"]
+    for algorithm in ("a", "b"):
+        given = [part for setting in settings for part in ("--set", setting)]
+        given += ["--set", "order_seed=1", "--set", "init_seed=1", "--set", "augmentation_seed=1"]
+        run("add", path, algorithm, "--runs", 1, "--recipe", "small-cnn", *given)
+        run("train", path, algorithm, "--data", data, "-Q")
+    study = dmstore.open_study(path)
+    one, again = (study.runs(algorithm).margin.values for algorithm in ("a", "b"))
+    assert one.shape == (1, 8)
+    assert np.isfinite(one).all()
+    assert np.array_equal(one, again)

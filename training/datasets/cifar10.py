@@ -123,9 +123,8 @@ def _pickled(path: Path) -> Columns:
         msg = f"{path}: holds no data (image, {_PIXELS}) uint8 with a label each, as a batch of CIFAR-10 does; get {SOURCE} again"
         raise InputError(msg)
     columns: Columns = {"image": _planes(data.values), "label": np.array(labels, dtype=np.int64)}
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if named and len(names) == len(labels):
-        columns["filename"] = np.array(names)
+    if isinstance(names, list) and len(names) == len(labels):
+        columns["filename"] = np.array([str(name) for name in names])
     return columns
 
 
