@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
@@ -79,7 +80,7 @@ def _fitted(one: Field[Any], value: Any) -> tuple[Any, str]:
             return value, f"one of {', '.join(among)}" if among else "a text"
         return value, ""
     whole = isinstance(default, int)
-    if not _is_number(value) or (whole and int(value) != value) or value != value:
+    if not _is_number(value) or not math.isfinite(value) or (whole and int(value) != value):
         return value, "a whole number" if whole else "a number"
     if (least is not None and value < least) or (most is not None and value > most):
         span = f"{least} to {most}" if None not in (least, most) else f"at least {least}"

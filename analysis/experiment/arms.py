@@ -51,7 +51,8 @@ class Arm:
     rate : (train,) float64
         How often each unit is seen: alpha where masks are planned, counted where they are not.
     outputs : callable
-        Given first and last target, what was said: (bit, target) float64, 0 where not `used`.
+        Given first and last target, what was said, less about its mean: (bit, target) float, 0 where not `used`; best
+        contiguous for each target.
     unit : (target,) int64
         The train unit that each target is, -1 for none.
     fixed : float
@@ -62,7 +63,7 @@ class Arm:
     masks: MaskSet
     used: NDArray[np.bool_]
     rate: NDArray[np.float64]
-    outputs: Callable[[int, int], NDArray[np.float64]]
+    outputs: Callable[[int, int], NDArray[np.floating]]
     unit: NDArray[np.int64]
     fixed: float = 1.0
 

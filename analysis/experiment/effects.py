@@ -208,7 +208,7 @@ class _Sums:
     def add(self, start: int, stop: int, fit: Any) -> None:
         """Add a block of targets, with the fits of the other half."""
         weight = self.cells.weight(start, stop)
-        values = self.arm.outputs(start, stop)
+        values = self.arm.outputs(start, stop).astype(np.float64)
         counted = weight.any(axis=1)
         own = self.cells.unit[start:stop] >= 0
         plain = np.flatnonzero(counted & ~own)

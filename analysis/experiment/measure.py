@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.analysis.experiment import kernels
 from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import sketch
@@ -21,6 +22,7 @@ from dmstore.analysis.experiment.similarity import Similarity, block_similarity
 from dmstore.errors import InputError
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 # Targets at a time.
 _BLOCK = 256
 _SMALLEST = 16
@@ -96,16 +98,22 @@ class Measured:
 
 @dataclass
 class _Sums:
-    """What is added up over blocks of targets for one half that measures."""
+    """What is added up over blocks of targets for one half that measures.
+
+    What masks say about directions is the same for all blocks, so it is multiplied in at the end: `plain`, `effects` and
+    `noise` are per bit, `own` per mask that A and B share (none where its terms cancel).
+    """
 
     statistic: Floats
-    own: Floats
     scale: Floats
     energy: Floats
     effect: Floats
     total: Floats
-    influence: list[Floats]
-    effects: list[Floats]
+    plain: list[Singles]
+    crossed: list[Singles]
+    effects: list[Singles]
+    noise: list[Floats]
+    own: list[Singles]
     groups: Floats
     group_influence: list[Floats]
 
@@ -153,7 +161,9 @@ def measure(
     targets = fits[0][0].shape[0]
     block = _block(arms, len(proposals[0].direction), memory)
     columns = sketch(arms[0][0].masks.train, _SKETCH, random_state)
-    halves = [Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction) for m in (0, 1)]
+    halves = [
+        Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction, threads) for m in (0, 1)
+    ]
     count = len(proposals[0].direction)
     sums = [_empty(half, count, groups.shape[1]) for half in halves]
     target_z = np.full((2, targets), np.nan)
@@ -162,7 +172,7 @@ def measure(
         part = slice(start, min(start + block, targets))
         for m, half in enumerate(halves):
             own = [one[1 - m][part] for one in fits]
-            half.load(part, own, threads)
+            half.load(part, own)
         lam = block_similarity(similarity, halves, part, groups[part])
         for m, half in enumerate(halves):
             weight = np.nan_to_num(proposals[1 - m].weight[:, part].astype(np.float64)).T
@@ -172,7 +182,7 @@ def measure(
             progress(part.stop, targets)
     made = tuple(_finish(sums[1 - h], halves[1 - h], similarity) for h in (0, 1))
     group_z = [
-        studentised(one.groups, one.group_influence, half.common, half.used)[1]
+        studentised(one.groups, one.group_influence, half.common, half.used, threads)[1]
         for one, half in zip(sums, halves, strict=True)
     ]
     # Rows are the half that proposed, as in `directions`.
@@ -198,18 +208,25 @@ def _block(arms: tuple[Halves, Halves], count: int, memory: int | None) -> int:
 
 
 def _empty(half: Half, count: int, groups: int) -> _Sums:
-    sizes = [len(arm.used) for arm in half.arms]
+    sizes = [len(used) for used in half.used]
+
+    def by_bit() -> list[Singles]:
+        return [np.zeros((count, size), dtype=np.float32) for size in sizes]
+
+    shared = 0 if half.alike else len(half.common[0])
     return _Sums(
         np.zeros(count),
         np.zeros(count),
-        np.zeros(count),
         np.zeros((2, count)),
         np.zeros((2, count)),
         np.zeros(count),
-        [np.zeros((size, count)) for size in sizes],
-        [np.zeros((size, count)) for size in sizes],
+        by_bit(),
+        by_bit(),
+        by_bit(),
+        [np.zeros(size) for size in sizes],
+        [np.zeros((count, shared), dtype=np.float32) for _ in sizes],
         np.zeros(groups),
-        [np.zeros((size, groups)) for size in sizes],
+        [np.zeros((groups, size)) for size in sizes],
     )
 
 
@@ -222,25 +239,27 @@ def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> Non
     sums.scale += (np.abs(omega) * (p * q)[:, None]).sum(axis=0)
     sums.total += np.abs(weight).sum(axis=0)
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
-        z, rest, zv = half.z[i], half.rest[i], half.zv[i]
-        each = 1 / half.runs[i]
-        sums.influence[i] += sign * (
-            z * (rest @ (omega * (other * each)[:, None]).astype(np.float32))
-            - (zv * rest) @ (omega * across * each[:, None]).astype(np.float32)
-        )
+        rest, each = half.rest[i], 1 / half.runs[i]
         scaled = weight / lam[i][:, None]
         sums.effect[i] += (scaled * half.along[i]).sum(axis=0)
-        sums.effects[i] += z * (rest @ (scaled * each[:, None]).astype(np.float32))
-        noise = ((z**2).T @ rest**2).T * (each**2)[:, None]
-        sums.energy[i] += ((half.along[i] ** 2 - noise) / lam[i][:, None] ** 2).sum(axis=0)
-    ia, ib = half.common
-    if len(ia):
-        both = half.rest[0][ia] * half.rest[1][ib]
-        scale = (omega / (half.runs[0] * half.runs[1])[:, None]).astype(np.float32)
-        sums.own += (
-            half.z[0][ia] * ((half.zv[1][ib] * both) @ scale)
-            - half.z[1][ib] * ((half.zv[0][ia] * both) @ scale)
-        ).sum(axis=0, dtype=np.float64)
+        sums.energy[i] += (half.along[i] ** 2 / lam[i][:, None] ** 2).sum(axis=0)
+        sums.plain[i] += _rows(sign * omega * (other * each)[:, None]) @ rest
+        sums.effects[i] += _rows(scaled * each[:, None]) @ rest
+        product = half.zv[i] * rest
+        sums.crossed[i] += _rows(sign * omega * across * each[:, None]) @ product
+        np.multiply(rest, rest, out=product)
+        sums.noise[i] += ((each / lam[i]) ** 2).astype(np.float32) @ product
+    if sums.own[0].size:
+        ia, ib = half.common
+        both = half.rest[0][:, ia] * half.rest[1][:, ib]
+        scale = _rows(omega / (half.runs[0] * half.runs[1])[:, None])
+        sums.own[0] += scale @ (half.zv[1][:, ib] * both)
+        sums.own[1] += scale @ (half.zv[0][:, ia] * both)
+
+
+def _rows(weight: Floats) -> Singles:
+    """(target, component) weights as a product takes them."""
+    return np.ascontiguousarray(weight.T, dtype=np.float32)
 
 
 def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> Floats:
@@ -251,39 +270,48 @@ def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> Floats:
     parts = []
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
         each = sign * scale / half.runs[i]
-        part = half.rest[i] * (
-            half.zu[i] * (each * other).astype(np.float32)
-            - half.zv[i] * (each * across).astype(np.float32)
+        weight = np.stack([each * other, -each * across]).astype(np.float32)
+        part, z = np.empty_like(half.rest[i]), (half.zu[i], half.zv[i])
+        kernels.on_rows(
+            half.threads, kernels.weighed, half.rest[i], *z, weight, half.counts[i], part
         )
-        parts.append(half.centred(i, part))
-    ia, ib = half.common
-    if len(ia):
-        both = half.rest[0][ia] * half.rest[1][ib]
-        own = (half.zu[0][ia] * half.zv[1][ib] - half.zu[1][ib] * half.zv[0][ia]) * both
-        value = value - scale * own.sum(axis=0, dtype=np.float64) / (half.runs[0] * half.runs[1])
-    member = groups.astype(np.float32)
+        parts.append(part)
+    if sums.own[0].size:
+        ia, ib = half.common
+        both = half.rest[0][:, ia] * half.rest[1][:, ib]
+        own = half.zu[0][:, ia] * half.zv[1][:, ib] - half.zu[1][:, ib] * half.zv[0][:, ia]
+        own = (own * both).sum(axis=1, dtype=np.float64)
+        value = value - scale * own / (half.runs[0] * half.runs[1])
+    member = groups.T.astype(np.float32)
     for i, part in enumerate(parts):
-        sums.group_influence[i] += part @ member
+        sums.group_influence[i] += member @ part
     sums.groups += value @ groups
-    return studentised(value, parts, half.common, half.used)[1]
+    return studentised(value, parts, half.common, half.used, half.threads)[1]
 
 
 def _finish(sums: _Sums, half: Half, similarity: Similarity) -> Directions:
     total = np.maximum(sums.total, 1e-300)
     scale = np.where(sums.scale > 0, 1 / np.maximum(sums.scale, 1e-300), 0.0)
-    effect_error = [
-        np.sqrt(squares([half.centred(i, one)], None, [half.used[i]]))
-        for i, one in enumerate(sums.effects)
-    ]
-    influence = [half.centred(i, one) for i, one in enumerate(sums.influence)]
-    statistic = sums.statistic - sums.own
-    error, z = studentised(statistic, influence, half.common, half.used)
+    effect_error, influence = [], []
+    for i, z in enumerate(half.z):
+        effects = half.centred(i, z * sums.effects[i])
+        effect_error.append(np.sqrt(squares([effects], None, [half.used[i]], half.threads)))
+        influence.append(half.centred(i, z * sums.plain[i] - sums.crossed[i]))
+    noise = [np.einsum("kb,kb,b->k", z, z, one) for z, one in zip(half.z, sums.noise, strict=True)]
+    statistic = sums.statistic
+    if sums.own[0].size:
+        a, b = (
+            np.einsum("kb,kb->k", z[:, bit], one, dtype=np.float64)
+            for z, bit, one in zip(half.z, half.common, sums.own, strict=True)
+        )
+        statistic = statistic - (a - b)
+    error, ratio = studentised(statistic, influence, half.common, half.used, half.threads)
     return Directions(
         statistic,
         error,
-        z,
+        ratio,
         scale,
-        sums.energy / np.where(similarity.total > 0, similarity.total, np.nan)[:, None],
+        (sums.energy - noise) / np.where(similarity.total > 0, similarity.total, np.nan)[:, None],
         sums.effect / total,
         np.array(effect_error) / total,
     )

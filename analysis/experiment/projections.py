@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from dmstore.core import bits
 from dmstore.regression.problem.packing import Words
 
-# Words of runs that are unpacked at a time, within so many bytes of float32.
-_PANEL_BYTES = 1 << 26
+# Words of runs, and train units, that are unpacked at a time.
+_PANEL = (32, 2048)
+# Columns of a sketch that a train unit is in.
+_SIGNS = 8
 
 
 def sparse_products(words: Words, rows: Any, threads: int = 1) -> NDArray[np.float32]:
@@ -27,6 +29,7 @@ def sparse_products(words: Words, rows: Any, threads: int = 1) -> NDArray[np.flo
     Returns
     -------
     (bit, target) float32
+        Contiguous for each target.
     """
     from dmstore.regression.kernels.prediction import predict
 
@@ -60,33 +63,56 @@ def dense_products(words: Words, columns: NDArray[np.float32]) -> NDArray[np.flo
     Returns
     -------
     (bit, number) float32
+        Contiguous for each number.
     """
-    sums = np.empty((words.shape[1] * bits.WORD, columns.shape[1]), dtype=np.float32)
-    step = max(1, _PANEL_BYTES // (4 * bits.WORD * max(1, len(words))))
-    for start in range(0, words.shape[1], step):
-        part = np.ascontiguousarray(words[:, start : start + step])
-        seen = bits.unpack_runs(part, part.shape[1] * bits.WORD).astype(np.float32)
-        sums[start * bits.WORD : start * bits.WORD + len(seen)] = seen @ columns
-    return sums
+    rows = np.ascontiguousarray(columns.T)
+    sums = np.zeros((len(rows), words.shape[1] * bits.WORD), dtype=np.float32)
+    wide, high = _PANEL
+    for start in range(0, words.shape[1], wide):
+        into = sums[:, start * bits.WORD : (start + wide) * bits.WORD]
+        for low in range(0, len(words), high):
+            part = np.ascontiguousarray(words[low : low + high, start : start + wide])
+            seen = bits.unpack_runs(part, into.shape[1]).T.astype(np.float32)
+            into += rows[:, low : low + high] @ seen
+    return sums.T
 
 
-def sketch(train: int, size: int, random_state: int = 0) -> NDArray[np.float32] | None:
+def sparse_times(rows: Any, columns: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
+    """Sparse rows times C-contiguous columns: (row, train) csr_array and (train, number) to (row, number)."""
+    from dmstore.analysis.experiment import kernels
+
+    made = np.empty((rows.shape[0], columns.shape[1]), dtype=np.float32)
+    place = [np.asarray(one, dtype=np.int64) for one in (rows.indptr, rows.indices)]
+    value = np.asarray(rows.data, dtype=np.float32)
+    kernels.on_rows(threads, kernels.sparse_times, *place, value, columns, made)
+    return made
+
+
+def sketch(train: int, size: int, random_state: int = 0) -> Any:
     """Columns on which inner products over train units are taken; None where these are few enough to be exact.
 
     Parameters
     ----------
     train : int
     size : int
-        Random signs so many, each over its square root: the cosine of two vectors keeps an error of
-        (1 - cosine^2) / sqrt(size).
+        Columns so many, a multiple of 8: the cosine of two vectors keeps an error of (1 - cosine^2) / sqrt(size).
     random_state : int
 
     Returns
     -------
-    (train, size) float32 or None
+    (train, size) csr_array of float32 or None
+        Each unit has a random sign in one random column of each eighth, over sqrt(8). Rows of dense signs are no
+        better: those of two units have an inner product of 0 on average and of 1 / size in the square either way.
     """
+    from scipy.sparse import csr_array
+
     if train <= 2 * size:
         return None
     draw = np.random.default_rng(random_state)
-    signs = draw.integers(0, 2, (train, size), dtype=np.int8)
-    return np.asarray((2 * signs - 1) / np.float32(np.sqrt(size)), dtype=np.float32)
+    wide = size // _SIGNS
+    place = draw.integers(0, wide, (train, _SIGNS), dtype=np.int32)
+    place += wide * np.arange(_SIGNS, dtype=np.int32)
+    sign = 2 * draw.integers(0, 2, (train, _SIGNS), dtype=np.int8) - 1
+    value = sign / np.float32(np.sqrt(_SIGNS))
+    start = np.arange(0, _SIGNS * train + 1, _SIGNS)
+    return csr_array((value.ravel(), place.ravel(), start), shape=(train, size))

@@ -118,18 +118,18 @@ class _Rows:
 
     def outputs(
         self, half: int, bit: NDArray[np.int64], size: int
-    ) -> Callable[[int, int], NDArray[np.float64]]:
+    ) -> Callable[[int, int], NDArray[np.floating]]:
         """Means over the runs of each mask, at the mask's bit."""
         runs, starts = self.runs[half], self.starts[half]
         count = np.diff([*starts, len(runs)])[:, None]
 
-        def read(start: int, stop: int) -> NDArray[np.float64]:
+        def read(start: int, stop: int) -> NDArray[np.floating]:
             values = self.said(start, stop)[runs]
             if len(starts) != len(runs):
                 values = np.add.reduceat(values, starts, axis=0) / count
-            placed = np.zeros((size, stop - start))
-            placed[bit] = values
-            return placed
+            placed = np.zeros((stop - start, size), dtype=np.float32)
+            placed[:, bit] = values.T
+            return placed.T
 
         return read
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.halves import Half, squares
+from dmstore.analysis.experiment import kernels
+from dmstore.analysis.experiment.halves import Half, covariances, squares, variance_of
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -55,7 +56,7 @@ class Similarity:
     def empty(cls, targets: int, groups: int, halves: Sequence[Half]) -> Similarity:
         """Before any block is added."""
         made = [
-            [[np.zeros((len(used), groups)) for _ in range(2)] for used in half.used]
+            [[np.zeros((groups, len(used))) for _ in range(2)] for used in half.used]
             for half in halves
         ]
         return cls(
@@ -88,7 +89,7 @@ class Similarity:
         variance = np.zeros(len(value))
         for half, kept in zip(halves, self._influence, strict=True):
             parts = [
-                half.centred(i, (over + slope[i] * length) / whole)
+                half.centred(i, (over + slope[i][:, None] * length) / whole[:, None])
                 for i, (over, length) in enumerate(kept)
             ]
             variance += squares(parts, half.common, half.used)
@@ -112,14 +113,6 @@ def _twice(noise: Sequence[Floats], train: int) -> Floats:
     return np.asarray(train * traces)
 
 
-@dataclass(frozen=True)
-class _Adds:
-    """What each mask of one half and one algorithm adds: to the inner products, and to its own squared lengths."""
-
-    inner: Singles
-    square: Singles
-
-
 def block_similarity(
     result: Similarity, halves: Sequence[Half], part: slice, groups: NDArray[np.bool_]
 ) -> Floats:
@@ -133,13 +126,18 @@ def block_similarity(
     s = [[half.sketch[i] for i in (0, 1)] for half in halves]
     square = np.array([(s[0][i] * s[1][i]).sum(axis=1) for i in (0, 1)])
     inner = ((s[0][0] * s[1][1]).sum(axis=1) + (s[1][0] * s[0][1]).sum(axis=1)) / 2
-    adds = [[_adds(half, s[1 - m], i) for i in (0, 1)] for m, half in enumerate(halves)]
-    covariance = [half.coordinate_noise() for half in halves]
-    twice = _twice(covariance, halves[0].arms[0].masks.train)
+    adds = [_adds(half, s[1 - m]) for m, half in enumerate(halves)]
+    # Of A's inner products and squares, then B's.
+    moved = [
+        covariances(one[0], one[1], half.common, half.threads)
+        for one, half in zip(adds, halves, strict=True)
+    ]
+    coordinate = [half.coordinate_noise() for half in halves]
+    twice = _twice(coordinate, halves[0].arms[0].masks.train)
     variance = np.array(
         [
-            sum(squares([adds[m][i].square], None, [half.used[i]]) for m, half in enumerate(halves))
-            for i in (0, 1)
+            sum(variance_of([moved[m][k, k]], 0.0, [half.used[i]]) for m, half in enumerate(halves))
+            for i, k in ((0, 1), (1, 3))
         ]
     )
     variance = np.maximum(variance - twice[[1, 2], [1, 2]], 0.25 * variance)
@@ -150,25 +148,28 @@ def block_similarity(
     scale = 1 / (lam[0] * lam[1])
     # Lengths of weak targets are brought to one scale under both by their noise, which has the scale of the outputs too:
     # divided by what is known of one algorithm alone they would spread differently over targets, as if they differed.
-    noise = np.mean([one[[0, 1], [0, 1]] for one in covariance], axis=0)
+    noise = np.mean([one[[0, 1], [0, 1]] for one in coordinate], axis=0)
     known = (noise > 0).all(axis=0)
     ratio = np.sqrt(np.where(known, noise[1], 1.0) / np.where(known, noise[0], 1.0))
     over = np.stack([scale * ratio, scale / ratio])
     value = inner * scale
     slope = [np.where(strong, -0.5 * value / np.where(strong, one, 1.0), 0.0) for one in square]
     spread, bias = np.zeros(inner.shape), np.zeros(inner.shape)
-    member = groups.astype(np.float32)
+    member = groups.T.astype(np.float32)
     for m, half in enumerate(halves):
-        parts = []
-        for i in (0, 1):
-            one = adds[m][i]
-            moved = one.inner * scale.astype(np.float32) + one.square * slope[i].astype(np.float32)
-            parts.append(moved)
-            result._influence[m][i][0] += moved @ member
-            own = one.square * np.where(strong, 0.0, over[i]).astype(np.float32)
-            result._influence[m][i][1] += own @ member
-        spread += squares(parts, half.common, half.used)
-        bias += _curvature(adds[m], half, inner, square, strong)
+        forms = [np.stack([scale, one]) for one in slope]
+        own = [
+            np.einsum("it,jt,ijt->t", form, form, moved[m][place, place])
+            for form, place in zip(forms, (slice(0, 2), slice(2, 4)), strict=True)
+        ]
+        across = np.einsum("it,jt,ijt->t", *forms, moved[m][:2, 2:])
+        spread += variance_of(own, across, half.used)
+        bias += _curvature(moved[m], inner, square, strong)
+        for i, (on_inner, on_square) in enumerate(adds[m]):
+            over_both, length = result._influence[m][i]
+            over_both += (member * scale.astype(np.float32)) @ on_inner
+            over_both += (member * slope[i].astype(np.float32)) @ on_square
+            length += (member * np.where(strong, 0.0, over[i]).astype(np.float32)) @ on_square
     form = np.stack([scale, *slope])
     both = np.einsum("it,jt,ijt->t", form, form, twice)
     spread = np.maximum(spread - both, 0.25 * spread)
@@ -196,29 +197,37 @@ def block_similarity(
     return np.asarray(lam)
 
 
-def _adds(half: Half, others: list[Floats], i: int) -> _Adds:
-    """What one half's masks of one algorithm add, given what the other half says."""
-    rest = half.rest[i] / half.runs[i].astype(np.float32)
-    inner = 0.5 * rest * (half.zg[i] @ others[1 - i].T.astype(np.float32))
-    square = rest * (half.zg[i] @ others[i].T.astype(np.float32))
-    return _Adds(half.centred(i, inner), half.centred(i, square))
+def _adds(half: Half, others: list[Floats]) -> list[Singles]:
+    """What each of a half's masks adds to the inner products, and to its own squared lengths, given what the other half says.
+
+    Returns
+    -------
+    pair of (2, target, bit) float32
+        Under A and under B.
+    """
+    said: list[Singles] = []
+    made = []
+    for i in (0, 1):
+        if i == 0 or not half.alike:
+            said = [one.astype(np.float32) @ half.zg[i] for one in others]
+        rest, each = half.rest[i], 1 / half.runs[i]
+        adds = np.empty((2, *rest.shape), dtype=np.float32)
+        for out, x, by in ((adds[0], said[1 - i], 0.5), (adds[1], said[i], 1.0)):
+            weight = np.stack([by * each, np.zeros_like(each)]).astype(np.float32)
+            kernels.on_rows(half.threads, kernels.weighed, rest, x, x, weight, half.counts[i], out)
+        made.append(adds)
+    return made
 
 
-def _curvature(
-    adds: list[_Adds], half: Half, inner: Floats, square: Floats, strong: NDArray[np.bool_]
-) -> Floats:
-    """By how much noise in the lengths moves a cosine on average, to second order: (target,) float64."""
+def _curvature(moved: Floats, inner: Floats, square: Floats, strong: NDArray[np.bool_]) -> Floats:
+    """By how much noise in the lengths moves a cosine on average, to second order: (target,) float64.
 
-    def covariance(x: Singles, y: Singles) -> Floats:
-        return np.asarray(np.einsum("ij,ij->j", x, y, dtype=np.float64))
-
-    (na, da), (nb, db) = ((one.inner, one.square) for one in adds)
-    ia, ib = half.common
+    `moved` has the covariances of A's inner products and squares and of B's.
+    """
     made = np.zeros((3, 3, len(inner)))
-    made[1, 1], made[2, 2] = covariance(da, da), covariance(db, db)
-    made[0, 1] = covariance(na, da) + covariance(nb[ib], da[ia])
-    made[0, 2] = covariance(nb, db) + covariance(na[ia], db[ib])
-    made[1, 2] = covariance(da[ia], db[ib])
+    made[1, 1], made[2, 2], made[1, 2] = moved[1, 1], moved[3, 3], moved[1, 3]
+    made[0, 1] = moved[0, 1] + moved[2, 1]
+    made[0, 2] = moved[2, 3] + moved[0, 3]
     return np.where(strong, _moved(square, inner, strong, made), 0.0)
 
 

@@ -227,6 +227,7 @@ REFUSED = {
     "targets": ["nowhere", "later", "none.npz"],
     "beton": ["nowhere"],
     "add": ["nowhere", "a"],
+    "recipes": ["nowhere"],
     "extend": ["nowhere", "a", "--total", "3"],
     "train": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],

@@ -65,6 +65,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         for p in (ROOT / "store_schemas").iterdir()
         if p.suffix in (".py", ".json")
     }
+    expected |= {
+        f"dmstore/training/recipes/{path.name}"
+        for path in (ROOT / "training" / "recipes").glob("*.json")
+    }
     assert inside == expected
 
 
