@@ -17,9 +17,10 @@ import click
 
 COMMANDS = {
     "demo": "The main job on real images: train, store, fit, compare, report.",
-    "init": "Create a study from an examples file.",
+    "init": "Create a study from an examples file, or from a data set on disk.",
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
+    "beton": "Write a study's images as one file for the loader ffcv.",
     "recipes": "List the learning algorithms that come with dmstore.",
     "add": "Add a learning algorithm to a study.",
     "remove": "Take an algorithm that was added by mistake out of a study.",
@@ -60,8 +61,10 @@ _EXTRAS = {
     "sklearn": "analysis",
     "matplotlib": "analysis",
     "jinja2": "analysis",
-    "PIL": "analysis",
+    "PIL": "vision",
     "torch": "torch",
+    "torchvision": "vision",
+    "ffcv": "ffcv",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from dmstore.study.plan import Part
 
+# Where image files are: said on the command line or in the environment, heard by workers' processes too.
+DATA = "DMSTORE_DATA"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -59,6 +62,15 @@ algorithm = click.argument("algorithm")
 maybe_algorithm = click.argument("algorithm", required=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet = click.option("-Q", "--quiet", is_flag=True, help="No progress on stderr.")
+data = click.option(
+    "--data",
+    type=click.Path(),
+    envvar=DATA,
+    default=None,
+    expose_value=False,
+    callback=lambda context, parameter, value: os.environ.update({DATA: value} if value else {}),
+    help=f"Folder of the study's image files, where it holds thumbnails; {DATA} by default.",
+)
 threads = click.option(
     "--threads", type=click.IntRange(1), default=None, help="Threads; all cores by default."
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.study
 @options.algorithm
 @options.part_or_next
+@options.data
 @click.option(
     "--threads",
     type=click.IntRange(1),

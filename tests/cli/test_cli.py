@@ -226,6 +226,7 @@ REFUSED = {
     "init": ["new", "--examples", "none.npz"],
     "annotate": ["nowhere", "train", "none.csv"],
     "targets": ["nowhere", "later", "none.npz"],
+    "beton": ["nowhere"],
     "add": ["nowhere", "a"],
     "recipes": ["nowhere"],
     "extend": ["nowhere", "a", "--total", "3"],

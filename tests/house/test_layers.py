@@ -29,6 +29,9 @@ MAY_IMPORT = {
     "dmstore.regression.kernels": {"numba"},
     "dmstore.training.loaders.tensors": {"torch"},
     "dmstore.training.loaders.make": {"torch"},
+    "dmstore.training.loaders.torchvision": {"torch"},
+    "dmstore.training.loaders.ffcv": {"torch"},
+    "dmstore.training.loaders.ffcv_crop": {"ffcv"},
     **{f"dmstore.training.loop.{part}": {"torch"} for part in ("fit", "precision")},
     **{
         f"dmstore.training.models.{part}": {"torch"}
