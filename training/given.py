@@ -67,15 +67,15 @@ def given_faults(
 ) -> list[str]:
     """What is missing or has another shape than it should, each in a few words."""
     faults = []
-    for name in declared.keys() - shapes.keys():
+    for name in [name for name in declared if name not in shapes]:
         near = difflib.get_close_matches(name, shapes.keys() - declared.keys(), 1)
-        faults.append(f"no {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
+        faults.append(f"no {name!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
     for name, shape in shapes.items():
         if name in declared:
             faults += _output_fault(declared[name], shape, sizes, count)
         else:
             faults += _column_fault(name, shape, count, declared)
-    return sorted(faults)
+    return faults
 
 
 def _output_fault(

@@ -46,7 +46,7 @@ def test_all_faults_are_said_at_once(study):
     said = "\n".join(sorted(found.faults))
     assert len(found.faults) == 6
     for words in (
-        "no 'margin'; is 'margins' meant?",
+        "no 'margin' (is 'margins' meant?)",
         "'margins' has shape (2, 23): it is no declared output (loss, margin, prediction)",
         "prediction has shape (2, 22), expected (2, 23) (run, target)",
         "loss of run 0 is NaN in 23 of 23 values",

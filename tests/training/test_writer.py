@@ -499,7 +499,10 @@ GOOD = np.zeros((2, 23))
         ({"margin": np.zeros((2, 23, 3))}, "value a class; dmstore.training.margin makes"),
         ({"margin": GOOD[..., None]}, r"take its \[..., 0\]"),
         ({"margin": GOOD[0], "accuracy": 0.5}, r"\(23,\).*; 'accuracy' has shape \(\).*list of 2"),
-        ({"margins": GOOD}, r"no 'margin'; 'margins' has shape.*no declared output \(margin, pred"),
+        (
+            {"margins": GOOD},
+            r"no 'margin' \(is 'margins' meant\?\); 'margins' has shape.*\(margin, pred",
+        ),
         (
             {"margin": [[0.0] * 23, [0.0] * 22]},
             "runs 0 to 1: margin: no array can be made of this l",
