@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import DmstoreError
+from dmstore.errors import DmstoreError, InputError
 from dmstore.study import failures, plan
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.claims import EXPIRES, Claim, Claims
@@ -74,6 +74,11 @@ class SharedWork:
     expires : float
         See :class:`dmstore.study.claims.Claims`.
 
+    Raises
+    ------
+    InputError
+        If `expires` is not positive.
+
     Attributes
     ----------
     left : int
@@ -90,6 +95,9 @@ class SharedWork:
         flush: Callable[[], object],
         expires: float = EXPIRES,
     ) -> None:
+        if not expires > 0:
+            msg = f"claims that expire after {expires} s: give more than 0 seconds, longer than hosts' clocks and listings are apart"
+            raise InputError(msg)
         self._algorithm = algorithm
         self._claims = Claims(
             algorithm.objects, algorithm.prefix, algorithm.uuid, max(1, width), expires

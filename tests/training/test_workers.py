@@ -62,30 +62,36 @@ def test_three_workers_train_each_run_once(tmp_path, place):
     assert not list(study.objects.entries("algorithms/a/claims/"))
 
 
-def test_claims_of_a_killed_worker_expire(tmp_path):
+def test_claims_of_a_killed_worker_expire(tmp_path, monkeypatch):
     study = make(tmp_path / "s.dm", tmp_path / "log", batch=5)
     algorithm = study.algorithm("a")
     dead = Claims(study.objects, algorithm.prefix, algorithm.uuid, 5)
     assert dead.claim(1, 1, [5, 6]) is not None
     assert dead.claim(1, 1, [5, 6]) is None
     assert workers(study.objects, algorithm.prefix) != {}
-    at = time.monotonic()
-    assert worker.train(study, "a", part="next", claims_expire=1.0) == 12
-    assert time.monotonic() - at >= 0.5
-    lines = [int(line.split()[0]) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(lines[-5:]) == [5, 6, 7, 8, 9]
+    monkeypatch.setattr("dmstore.training.sharing._WAIT", -1.0)
+    assert worker.train(study, "a", part="next") == 7
+    assert study.algorithm("a").pending().tolist() == [5, 6, 7, 8, 9]
+    (mine,) = study.objects.entries("algorithms/a/claims/")
+    os.utime(tmp_path / "s.dm" / mine.name, (time.time() - 301,) * 2)
+    assert worker.train(study, "a", part="next") == 5
+    assert set(trained(tmp_path / "log").values()) == {1}
     (left,) = study.objects.entries("algorithms/a/claims/")
     assert vacuum(study, grace=0)["a"].removed == ()
     os.utime(tmp_path / "s.dm" / left.name, (0, 0))
     assert vacuum(study)["a"].removed == (left.name,)
 
 
-def test_a_worker_does_not_wait_for_ever_for_one_that_lives(tmp_path, monkeypatch):
+def test_a_worker_waits_for_what_others_leave(tmp_path, monkeypatch):
     study = make(tmp_path / "s.dm", tmp_path / "log", batch=5)
-    monkeypatch.setattr("dmstore.training.sharing._WAIT", 0.2)
-    monkeypatch.setattr(Claims, "taken", lambda self: ({0}, {0: 1}))
-    assert worker.train(study, "a", part="next", claims_expire=1.0) == 7
-    assert study.algorithm("a").pending().tolist() == [0, 1, 2, 3, 4]
+    looks = []
+
+    def taken(self):
+        looks.append(1)
+        return ({0}, {0: 1}) if len(looks) < 6 else (set(), {0: 1})
+
+    monkeypatch.setattr(Claims, "taken", taken)
+    assert worker.train(study, "a", part="next", claims_expire=0.5) == 12
 
 
 def test_two_workers_on_one_part_store_each_run_once(tmp_path):
@@ -246,6 +252,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run(tmp_path, monkeypat
     [
         (["--checkpoint-every", "10m"], "has no 'train_resumable'"),
         (["--part", "third"], "I/N"),
+        (["--part", "next", "--claims-expire", "0"], "more than 0 seconds"),
         (["--part", "4/3"], "count from 1"),
     ],
 )
