@@ -231,7 +231,7 @@ class Study(Displayed):
         NotFoundError
             If there is no such set.
         """
-        return self._sets[name]
+        return self._sets[target_sets.canonical(name)]
 
     def label(self, name: str = "test", /) -> NDArray[np.int64]:
         """Class of each example of a set.
@@ -356,7 +356,7 @@ class Study(Displayed):
         Parameters
         ----------
         name : str
-            Letters, digits, ``.`` and ``_``.
+            Letters, digits, ``.`` and ``_``; a ``-`` is stored, and found again, as ``_``.
         examples : path or mapping
             An ``.npz`` file or arrays: ``label`` (target,) integers; optional ``image``, ``id``,
             ``train`` (the train unit that a target is, or -1) and further columns, each with or
@@ -374,6 +374,7 @@ class Study(Displayed):
         ExistsError
             If there is another set of that name.
         """
+        name = target_sets.canonical(name)
         if isinstance(examples, Mapping):
             return target_sets.add(self.objects, self.document, name, examples, "examples")
         arrays = read_npz(examples)
@@ -524,6 +525,7 @@ class Study(Displayed):
             If there is no such algorithm or set.
         """
         opened = self.algorithm(algorithm)
+        target_set = None if target_set is None else target_sets.canonical(target_set)
         own = target_set in (None, opened.target_set)
         outputs = None if own else self.target_outputs(algorithm, str(target_set))
         shown = opened.target_set if own else str(target_set)
@@ -553,6 +555,7 @@ class Study(Displayed):
             If outputs on the set are part of the runs themselves.
         """
         opened = self.algorithm(algorithm)
+        target_set = target_sets.canonical(target_set)
         if target_set == opened.target_set:
             msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"
             raise InputError(msg)
