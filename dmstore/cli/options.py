@@ -112,3 +112,30 @@ where = click.option(
     metavar="CONDITION",
     help="These targets alone: label=9, place!=water, target=17,23, or a file of ids; repeat for several.",
 )
+full = click.option(
+    "--full",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="Train N models on all data instead (the paper: 500), for counterfactual checks.",
+)
+no_keep = click.option(
+    "--keep/--no-keep",
+    "keep",
+    default=None,
+    help="With --full: keep the models, or their outputs alone; kept by default where the task can.",
+)
+
+
+def texts(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """A list of names with commas between; empty where none is given."""
+    return [item.strip() for item in (value or "").split(",") if item.strip()]
+
+
+full_targets = click.option(
+    "--targets",
+    callback=texts,
+    default=None,
+    metavar="SET,SET,…",
+    help="With --full: store what the kept models say on these target sets too.",
+)

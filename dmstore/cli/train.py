@@ -23,12 +23,25 @@ if TYPE_CHECKING:
     show_default=True,
     help="BLAS threads of this worker; many workers of one thread each are faster.",
 )
+@options.full
+@options.no_keep
+@options.full_targets
 @options.quiet
 @options.as_json
 def command(
-    path: str, algorithm: str, part: Part | None, threads: int, quiet: bool, as_json: bool
+    path: str,
+    algorithm: str,
+    part: Part | None,
+    threads: int,
+    full: int | None,
+    keep: bool | None,
+    targets: list[str],
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
+
+    With --full N, train N models on all data instead, for counterfactual checks, and keep them.
 
     Run as many workers as you like, each with its own part; run one again after a kill.
 
@@ -41,6 +54,15 @@ def command(
 
     options.find_tasks_here()
     study = open_study(path)
+    if full is not None:
+        from dmstore.cli.full import train_full_models
+
+        train_full_models(
+            study, algorithm, full, keep, targets, part, threads, quiet=quiet, as_json=as_json
+        )
+        return
+    if keep is not None or targets:
+        raise click.UsageError("--keep, --no-keep and --targets go with --full")
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
     trained = train(study, algorithm, part=part, threads=threads, progress=progress)
     progress.close()

@@ -17,9 +17,7 @@ from dmstore.cli import options, output
     metavar="X,Y,…",
     help="0 to 1: of patches the share of the shorter side, of patterns the opacity. The usual ones by default.",
 )
-@click.option(
-    "--sheet", type=click.Path(), required=True, help="File to draw: .png, .pdf or .svg."
-)
+@click.option("--sheet", type=click.Path(), required=True, help="File to draw: .png, .pdf or .svg.")
 @click.option("--targets", "of", default="test", show_default=True, help="Target set.")
 @options.of_class
 @options.where

@@ -30,6 +30,7 @@ from dmstore.study.algorithms import add_algorithm, open_algorithm
 from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
+from dmstore.study.full import MODELS, FullModels
 from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
 from dmstore.study.target import Target
@@ -231,7 +232,7 @@ class Study(Displayed):
         NotFoundError
             If there is no such set.
         """
-        return self._sets[target_sets.canonical(name)]
+        return self._sets[name]
 
     def label(self, name: str = "test", /) -> NDArray[np.int64]:
         """Class of each example of a set.
@@ -535,13 +536,42 @@ class Study(Displayed):
         """Coordinates of a view on a target set."""
         return {**self.labels(target_set), "class": self.class_names}
 
-    def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
+    def full_models(self, algorithm: str, count: int = MODELS) -> FullModels:
+        """The models of an algorithm that were trained on all data, for counterfactual checks.
+
+        They are no runs of the algorithm: nothing is fitted on them.
+
+        Parameters
+        ----------
+        algorithm : str
+        count : int
+            How many there are to be.
+
+        Returns
+        -------
+        FullModels
+
+        Raises
+        ------
+        NotFoundError
+            If the study has no algorithm of this name.
+        InputError
+            If the number is not positive.
+        """
+        opened = self.algorithm(algorithm)
+        return FullModels(self.objects, self.document, opened.document, count)
+
+    def target_outputs(
+        self, algorithm: str, target_set: str, *, full: bool = False
+    ) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
 
         Parameters
         ----------
         algorithm : str
         target_set : str
+        full : bool
+            Of its models trained on all data instead of its runs.
 
         Returns
         -------
@@ -554,7 +584,7 @@ class Study(Displayed):
         InputError
             If outputs on the set are part of the runs themselves.
         """
-        opened = self.algorithm(algorithm)
+        opened = self.full_models(algorithm) if full else self.algorithm(algorithm)
         target_set = target_sets.canonical(target_set)
         if target_set == opened.target_set:
             msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"

@@ -58,7 +58,9 @@ def _file(path: Path) -> Images:
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > _LARGEST:
-                msg = f"{path}: {opened.width} x {opened.height} pixels are too many; make it smaller"
+                msg = (
+                    f"{path}: {opened.width} x {opened.height} pixels are too many; make it smaller"
+                )
                 raise InputError(msg)
             return np.asarray(opened.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -91,7 +91,9 @@ def choose(
         raise InputError(msg)
     if text == "face-patch":
         if bank is None:
-            msg = "face-patch needs pictures of faces; give a folder of images or an .npz with --bank"
+            msg = (
+                "face-patch needs pictures of faces; give a folder of images or an .npz with --bank"
+            )
             raise InputError(msg)
         options["bank"] = read_bank(bank)
     if text in _PATCHES:

@@ -62,16 +62,17 @@ def places(height: int, width: int, size: int, place: str, seed: Seed, examples:
         raise InputError(msg)
     room = np.array([height - size, width - size])
     if place == "center":
-        return np.tile(np.floor(room / 2), (examples, 1))
+        return np.asarray(np.tile(np.floor(room / 2), (examples, 1)))
     share = uniform(seed, examples, 2)
     if place == "corner":
-        return np.floor(share * 2) * room
-    return np.floor(share * (room + 1))
+        return np.asarray(np.floor(share * 2) * room)
+    return np.asarray(np.floor(share * (room + 1)))
 
 
 def side(images: Images, intensity: float) -> int:
     """Pixels of a square patch of an intensity: its share of the shorter side, one pixel at least."""
-    return max(1, round(intensity * min(images.shape[1:3])))
+    height, width = images.shape[1:3]
+    return int(max(1, round(float(intensity) * min(height, width))))
 
 
 def coloured(colour: Floats, images: Images) -> Floats:
@@ -102,7 +103,9 @@ def drawn(size: int, shade: Callable[[Floats, Floats], Floats]) -> Floats:
 
 def resized(picture: Images, height: int, width: int) -> Floats:
     """A picture (height, width, 3) in another size, each pixel the mean of what it covers: float64."""
-    rows, columns = (_weights(old, new) for old, new in zip(picture.shape, (height, width), strict=False))
+    rows, columns = (
+        _weights(old, new) for old, new in zip(picture.shape, (height, width), strict=False)
+    )
     return np.asarray(np.einsum("ab,bcd,ec->aed", rows, picture.astype(np.float64), columns))
 
 

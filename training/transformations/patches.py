@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -114,15 +115,17 @@ def picture(
         raise InputError(msg)
     share = uniform(seed, len(images), 3)[:, 2]
     which = np.minimum((share * len(bank)).astype(np.int64), len(bank) - 1)
-    changed = images
+    changed = images.copy()
     for one in np.unique(which):
         rows = np.flatnonzero(which == one)
         own = seed if isinstance(seed, int) else np.asarray(seed)[rows]
-        changed = changed.copy() if changed is images else changed
-        changed[rows] = _patched(
-            images[rows], intensity, own, place, lambda k, one=one: resized(bank[one], k, k)
-        )
+        square = functools.partial(_square, bank[int(one)])
+        changed[rows] = _patched(images[rows], intensity, own, place, square)
     return changed
+
+
+def _square(one: Images, size: int) -> Floats:
+    return resized(one, size, size)
 
 
 def _patched(

@@ -74,7 +74,11 @@ def polka_dots(images: Images, intensity: float, seed: Seed = 0) -> Images:
 
 
 def _laid(
-    images: Images, intensity: float, seed: Seed, pattern: Callable[[int, int], Floats], colour: tuple[float, ...]
+    images: Images,
+    intensity: float,
+    seed: Seed,
+    pattern: Callable[[int, int], Floats],
+    colour: tuple[float, ...],
 ) -> Images:
     """Images moved towards a colour where a part of the pattern covers them."""
     check(images, intensity)
@@ -93,7 +97,8 @@ def _laid(
 def _grid(height: int, width: int) -> tuple[Floats, Floats, int]:
     """Rows and columns of a canvas that is a shorter side larger than the image, and that side."""
     side = min(height, width)
-    return np.arange(height + side)[:, None] + 0.5, np.arange(width + side)[None, :] + 0.5, side
+    rows = np.arange(height + side, dtype=np.float64)[:, None] + 0.5
+    return rows, np.arange(width + side, dtype=np.float64)[None, :] + 0.5, side
 
 
 @functools.lru_cache(maxsize=4)
@@ -130,7 +135,7 @@ def _threads(down: Floats, across: Floats, side: int, turned: float) -> Floats:
     ring = np.abs(turn - np.rint(turn)) * gap
     ring[turn < 0.5] = np.inf
     thickness = max(1.0, side / 110)
-    return np.clip(0.5 + thickness / 2 - np.minimum(spoke, ring), 0, 1)
+    return np.asarray(np.clip(0.5 + thickness / 2 - np.minimum(spoke, ring), 0, 1))
 
 
 @functools.lru_cache(maxsize=4)
