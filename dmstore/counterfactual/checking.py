@@ -84,6 +84,10 @@ def check(
     from dmstore.training.transformations import Transformation, apply
 
     check_name(name.replace(" ", "_").replace(":", "_"), "transformation")
+    algorithms = [a, b, *more]
+    if len(set(algorithms)) < len(algorithms):
+        msg = f"{', '.join(algorithms)}: give two algorithms or more, each once"
+        raise InputError(msg)
     numbers = check_classes(study, label)
     if on not in ON:
         msg = f"on {on!r} is not allowed; give {', '.join(ON)}"
@@ -102,7 +106,6 @@ def check(
     needed = np.unique(np.concatenate(rows))
     images = study.targets["image"].isel(target=positions[needed]).values
     ids = study.ids("test")[positions[needed]]
-    algorithms = [a, b, *more]
     steps, tell = itertools.count(1), counting(progress, "counterfactual")
 
     def changed(given: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
