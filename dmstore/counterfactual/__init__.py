@@ -4,6 +4,7 @@
 ``confidence`` says what an output tells of a class; ``keeping`` writes and reads results.
 
 Imports: analysis, training and below; it stands above both because it needs both.
+To add an output that tells of a class, ``confidence.py``.
 """
 
 from __future__ import annotations

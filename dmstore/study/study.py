@@ -536,7 +536,7 @@ class Study(Displayed):
         """Coordinates of a view on a target set."""
         return {**self.labels(target_set), "class": self.class_names}
 
-    def full_models(self, algorithm: str, count: int = MODELS) -> FullModels:
+    def full_models(self, algorithm: str, count: int | None = None) -> FullModels:
         """The models of an algorithm that were trained on all data, for counterfactual checks.
 
         They are no runs of the algorithm: nothing is fitted on them.
@@ -544,8 +544,8 @@ class Study(Displayed):
         Parameters
         ----------
         algorithm : str
-        count : int
-            How many there are to be.
+        count : int, optional
+            How many there are to be; the paper's 500 by default.
 
         Returns
         -------
@@ -559,7 +559,8 @@ class Study(Displayed):
             If the number is not positive.
         """
         opened = self.algorithm(algorithm)
-        return FullModels(self.objects, self.document, opened.document, count)
+        wanted = MODELS if count is None else count
+        return FullModels(self.objects, self.document, opened.document, wanted)
 
     def target_outputs(
         self, algorithm: str, target_set: str, *, full: bool = False
