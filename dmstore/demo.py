@@ -275,7 +275,8 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
     )
     effect = {
         name: [
-            float(effects[key].values[row, -1]) for key in ("effect", "effect_low", "effect_high")
+            float(effects[key].values[row, -1, 0])
+            for key in ("effect", "effect_low", "effect_high")
         ]
         for row, name in enumerate((A, B))
     }

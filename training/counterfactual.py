@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dmstore.core.threads import blas_threads
 from dmstore.study.study import Study
-from dmstore.training.worker import full_models
+from dmstore.training.full import kept
 
 Transformation = Callable[[NDArray[np.uint8], float], NDArray[np.uint8]]
 
@@ -21,12 +21,12 @@ def probabilities(
     images: NDArray[np.uint8],
     transformation: Transformation,
     intensities: Sequence[float],
-    label: int,
+    labels: Sequence[int],
     *,
     models: int = 100,
     advance: Callable[[], None] = lambda: None,
-) -> NDArray[np.float64]:
-    """Softmax confidence in a class at each intensity (Definition 2, with L the confidence).
+) -> NDArray[np.float32]:
+    """Softmax confidence in classes at each intensity (Definition 2, with L the confidence).
 
     Parameters
     ----------
@@ -36,27 +36,34 @@ def probabilities(
     transformation : callable
         Of images and an intensity.
     intensities : sequence of float
-    label : int
-        The class.
+    labels : sequence of int
+        The classes.
     models : int
-        Models to train on all data, if there are none yet.
+        Models to train on all data, if there are fewer.
     advance : callable
         Called when the models are there, and after each intensity.
 
     Returns
     -------
-    (intensity, model, example) float64
+    (intensity, model, example, class) float32
+
+    Raises
+    ------
+    InputError
+        If the task cannot keep its models.
     """
-    task, made = full_models(study, algorithm, models)
-    advance()
-    per_model = []
-    with blas_threads(1):
-        for intensity in intensities:
-            logit: NDArray[Any] = task.logits(made, transformation(images, intensity)).astype(
-                np.float64
-            )
+    changed = [transformation(images, intensity) for intensity in intensities]
+    parts: list[list[NDArray[np.float32]]] = [[] for _ in intensities]
+    for number, (task, made) in enumerate(kept(study, algorithm, models)):
+        if not number:
+            advance()
+        for step, inputs in enumerate(changed):
+            with blas_threads(1):
+                logit: NDArray[Any] = task.logits(made, inputs).astype(np.float64)
             logit -= logit.max(axis=2, keepdims=True)
             weight = np.exp(logit)
-            per_model.append(weight[..., label] / weight.sum(axis=2))
-            advance()
-    return np.array(per_model)
+            share = weight[..., list(labels)] / weight.sum(axis=2, keepdims=True)
+            parts[step].append(share.astype(np.float32))
+            if not number:
+                advance()
+    return np.array([np.concatenate(part) for part in parts])

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
-from dmstore.schema.group_specs import group_spec
-from dmstore.storage.table import groups
-from dmstore.storage.table.rows import MAX_RUN
 from dmstore.study import plan
 from dmstore.study.algorithm import Run
 from dmstore.study.claims import EXPIRES
@@ -25,7 +22,7 @@ from dmstore.training.checkpoint import Checkpoints, default_place
 from dmstore.training.ending import Ended
 from dmstore.training.failures import Isolation
 from dmstore.training.sharing import SharedWork, untried
-from dmstore.training.task import Models, ModelTask, Task, make_task
+from dmstore.training.task import Task, make_task
 from dmstore.training.writer import RunWriter
 
 
@@ -167,53 +164,3 @@ def _require_resumable(task: Task, name: str | None) -> None:
     if not callable(getattr(task, "train_resumable", None)):
         msg = f"task {name!r} has no 'train_resumable', so its runs cannot be saved half-way; leave --checkpoint-every out"
         raise InputError(msg)
-
-
-def full_models(study: Study, algorithm: str, count: int = 100) -> tuple[ModelTask, Models]:
-    """Models trained on all data, for counterfactual checks: trained once, then kept.
-
-    Parameters
-    ----------
-    study : Study
-    algorithm : str
-    count : int
-        How many, if they are not there yet.
-
-    Returns
-    -------
-    task : ModelTask
-    models : dict
-        Parameters, the model as first axis.
-
-    Raises
-    ------
-    InputError
-        If the task cannot keep its models.
-    """
-    opened = study.algorithm(algorithm)
-    task = make_task(study, opened.task, opened.config, list(opened.outputs))
-    if not isinstance(task, ModelTask):
-        msg = f"task {opened.document['task']!r} has no 'models' and 'logits', so no counterfactual can be computed"
-        raise InputError(msg)
-    name = f"{opened.prefix}full/models.zarr.zip"
-    if not study.objects.exists(name):
-        # Seeds of runs that no plan reaches, so that no stored run shares one.
-        seeds = [
-            plan.training_seed(study.seed, opened.name, MAX_RUN + number) for number in range(count)
-        ]
-        with blas_threads(1):
-            made = task.models(np.ones((count, opened.train), dtype=bool), seeds)
-        arrays = {
-            "seed": np.array(seeds, dtype=np.uint64),
-            **{f"parameter_{k}": v for k, v in made.items()},
-        }
-        dims = {
-            key: ("model", *(f"{key}_{axis}" for axis in range(1, value.ndim)))
-            for key, value in arrays.items()
-            if key != "seed"
-        }
-        groups.write_zip(study.objects, name, group_spec("models"), arrays, dims=dims)
-    arrays = groups.read(study.objects, name)
-    return task, {
-        key.removeprefix("parameter_"): value for key, value in arrays.items() if key != "seed"
-    }

@@ -25,6 +25,7 @@ from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
 from dmstore.study import plan
 from dmstore.study.algorithm import Algorithm, Run
+from dmstore.study.full import MODELS
 from dmstore.study.plan import Part
 from dmstore.study.study import Study, open_study
 from dmstore.study.target_outputs import TargetOutputs
@@ -56,6 +57,9 @@ class RunWriter:
     target_set : str, optional
         A target set that was added later: pending are then the stored runs that have no outputs on it
         yet, and what is appended are their outputs on it, from kept checkpoints.
+    full : bool or int
+        The runs are models trained on all data, for counterfactual checks: so many, or the paper's 500. They are no
+        runs of the algorithm, their masks are all ones, and ``logit`` is among their outputs where there are classes.
     flush_runs : int
         Write when this many runs wait.
     flush_seconds : float
@@ -75,13 +79,18 @@ class RunWriter:
         *,
         part: str | Part | None = None,
         target_set: str | None = None,
+        full: bool | int = False,
         flush_runs: int = FLUSH_RUNS,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         opened = study if isinstance(study, Study) else open_study(study)
         self.algorithm: Algorithm = opened.algorithm(algorithm)
+        if full:
+            self.algorithm = opened.full_models(algorithm, MODELS if full is True else full)
         # Where rows go: the runs themselves, or outputs of runs that are stored already.
-        self._outputs = opened.target_outputs(algorithm, target_set) if target_set else None
+        self._outputs = (
+            opened.target_outputs(algorithm, target_set, full=bool(full)) if target_set else None
+        )
         self._sink: Algorithm | TargetOutputs = self._outputs or self.algorithm
         self.part = Part.parse(part) if isinstance(part, str) else part
         if flush_runs < 1 or not flush_seconds > 0:

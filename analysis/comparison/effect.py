@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -42,9 +43,7 @@ def effect(
     InputError
         If shapes do not fit, or the first intensity is not 0.
     """
-    if not len(intensity) or intensity[0] != 0:
-        msg = f"intensities {list(intensity)} must start with 0, which leaves the input as it is"
-        raise InputError(msg)
+    check_intensities(intensity)
     shape = (len(probability), len(intensity))
     mean, half = np.zeros(shape), np.zeros(shape)
     for row, values in enumerate(probability.values()):
@@ -62,6 +61,151 @@ def effect(
         coords={"algorithm": list(probability), "intensity": np.asarray(intensity, dtype=float)},
         attrs={"level": level},
     )
+
+
+class Effects:
+    """Effects of a transformation under algorithms, filled in one class and intensity after the other.
+
+    Parameters
+    ----------
+    algorithms : sequence of str
+    intensity : sequence of float
+        From 0.
+    classes : sequence of str
+    level : float
+        Coverage of the intervals.
+    """
+
+    def __init__(
+        self,
+        algorithms: Sequence[str],
+        intensity: Sequence[float],
+        classes: Sequence[str],
+        level: float = 0.95,
+    ) -> None:
+        check_intensities(intensity)
+        self.algorithms = list(algorithms)
+        self.intensity = np.asarray(intensity, dtype=np.float64)
+        self.classes = list(classes)
+        self.level = level
+        shape = (len(self.algorithms), len(self.intensity), len(self.classes))
+        self._mean, self._half = np.full(shape, np.nan), np.full(shape, np.nan)
+        self._models = np.zeros(len(self.algorithms), dtype=np.int64)
+        self._examples = np.zeros(len(self.classes), dtype=np.int64)
+
+    def add(self, algorithm: str, step: int, column: int, change: NDArray[Any]) -> None:
+        """Fill in what one intensity does to one class.
+
+        Parameters
+        ----------
+        algorithm : str
+        step, column : int
+            Positions of the intensity and the class.
+        change : (model, example) float
+
+        Raises
+        ------
+        ValueError
+            If there is no such algorithm.
+        """
+        row = self.algorithms.index(algorithm)
+        values = np.asarray(change, dtype=np.float64)
+        self._mean[row, step, column] = values.mean()
+        self._half[row, step, column] = _half_width(values, self.level)
+        self._models[row], self._examples[column] = values.shape
+
+    def dataset(self, numbers: Sequence[int], *, clip: bool) -> xr.Dataset:
+        """All effects, and what they say by Definition 2.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Of the classes.
+        clip : bool
+            Whether effects are of probabilities, which change by 1 at most.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``effect``, ``effect_low``, ``effect_high``, ``delta`` and ``epsilon`` (algorithm, intensity, class); see
+            :func:`distinguishing`.
+
+        Raises
+        ------
+        ValueError
+            If there is not one number a class.
+        """
+        dims = ("algorithm", "intensity", "class")
+        most = 1.0 if clip else np.inf
+        low, high = self._mean - self._half, self._mean + self._half
+        return distinguishing(
+            xr.Dataset(
+                {
+                    "effect": (dims, self._mean),
+                    "effect_low": (dims, np.maximum(low, -most)),
+                    "effect_high": (dims, np.minimum(high, most)),
+                    "models": ("algorithm", self._models),
+                    "examples": ("class", self._examples),
+                },
+                coords={
+                    "algorithm": self.algorithms,
+                    "intensity": self.intensity,
+                    "class": self.classes,
+                    "number": ("class", np.asarray(numbers, dtype=np.int64)),
+                },
+                attrs={"level": self.level},
+            )
+        )
+
+
+def distinguishing(effects: xr.Dataset) -> xr.Dataset:
+    """What effects say by Definition 2: the largest delta and the smallest epsilon that hold.
+
+    A transformation is (epsilon, delta)-distinguishing of an algorithm with respect to another if its effect under the first
+    is delta at least, and under the other epsilon at most. With intervals of 95 %, an effect lies below its lower end, or
+    above its upper end, in 2.5 % of studies, so that both statements hold with 95 %. It distinguishes where ``delta`` is
+    above ``epsilon``.
+
+    Parameters
+    ----------
+    effects : xarray.Dataset
+        ``effect_low`` and ``effect_high`` with the dim ``algorithm``.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same with ``delta`` (the lower end) and ``epsilon`` (the largest upper end of the other algorithms).
+
+    Raises
+    ------
+    KeyError
+        If there are no intervals.
+    """
+    high = effects["effect_high"]
+    rows = []
+    for row in range(effects.sizes["algorithm"]):
+        others = [other for other in range(effects.sizes["algorithm"]) if other != row]
+        # Of one model nothing is known: NaN goes through.
+        rows.append(high.values[others].max(axis=0, initial=-np.inf))
+    epsilon = np.where(np.isneginf(rows), np.nan, rows)
+    return effects.assign(delta=effects["effect_low"], epsilon=(high.dims, epsilon))
+
+
+def check_intensities(intensity: Sequence[float]) -> None:
+    """Refuse intensities that do not begin with the untouched input.
+
+    Parameters
+    ----------
+    intensity : sequence of float
+
+    Raises
+    ------
+    InputError
+        If the first is not 0.
+    """
+    if not len(intensity) or intensity[0] != 0:
+        msg = f"intensities {list(intensity)} must start with 0, which leaves the input as it is"
+        raise InputError(msg)
 
 
 def _half_width(change: NDArray[np.float64], level: float) -> float:

@@ -64,12 +64,49 @@ def restriction(
         If a condition has another form, there is no such column or id, a file cannot be read, or fewer
         than two targets are left.
     """
-    conditions = listed.texts(where, "where")
-    if not conditions:
+    if not listed.texts(where, "where"):
         return None
+    chosen, name = _chosen(where, targets, class_names)
+    if chosen.sum() < 2:
+        msg = f"where {name}: {int(chosen.sum())} of {len(chosen)} targets; a comparison needs two or more"
+        raise InputError(msg)
+    return Restriction(np.flatnonzero(chosen), name)
+
+
+def positions(
+    where: Sequence[str], targets: xr.Dataset, class_names: Sequence[str] = ()
+) -> NDArray[np.int64]:
+    """Positions of the targets that meet all conditions, one at least; all of them without conditions.
+
+    Parameters
+    ----------
+    where, targets, class_names
+        As of :func:`restriction`.
+
+    Returns
+    -------
+    (chosen,) int64
+        Ascending.
+
+    Raises
+    ------
+    InputError
+        If a condition cannot be used, or no target is left.
+    """
+    chosen, name = _chosen(where, targets, class_names)
+    if not chosen.any():
+        msg = f"where {name}: no target of {len(chosen)}"
+        raise InputError(msg)
+    return np.flatnonzero(chosen)
+
+
+def _chosen(
+    where: Sequence[str], targets: xr.Dataset, class_names: Sequence[str]
+) -> tuple[NDArray[np.bool_], str]:
+    """Which targets meet all conditions, and what was asked for."""
     ids = targets["target"].values
     chosen, said = np.ones(len(ids), dtype=bool), []
-    for text in conditions:
+    for text in listed.texts(where, "where"):
         try:
             condition = Condition.parse(text)
         except InputError:
@@ -82,11 +119,7 @@ def restriction(
             text = _numbered(condition, class_names)
         chosen &= meets(values, text)
         said.append(f"{condition.column}{condition.compare}{condition.value}")
-    name = ", ".join(said)
-    if chosen.sum() < 2:
-        msg = f"where {name}: {int(chosen.sum())} of {len(ids)} targets; a comparison needs two or more"
-        raise InputError(msg)
-    return Restriction(np.flatnonzero(chosen), name)
+    return chosen, ", ".join(said)
 
 
 def spread(comparison: xr.Dataset, chosen: Restriction, target: xr.DataArray) -> xr.Dataset:

@@ -141,6 +141,6 @@ def _in_sample(comparison: xr.Dataset, row: int, names: list[str], about: dict[s
 
 def _effect(effect: dict[str, Any]) -> str:
     changes = " and by ".join(
-        f"{row['effect']:+.1f} points under {row['algorithm']}" for row in effect["rows"]
+        f"{row['effect']:+.1f}{effect['unit']} under {row['algorithm']}" for row in effect["rows"]
     )
-    return f"Adding the {effect['name']} changes P({effect['class']}) by {changes}."
+    return f"{effect['name'].capitalize()} changes the {effect['what']} by {changes}."

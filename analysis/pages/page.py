@@ -21,6 +21,7 @@ from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.comparison.where import left_out
 from dmstore.analysis.pages import fit_plot, plot
+from dmstore.analysis.pages.effect_plot import effect_axes
 from dmstore.analysis.pages.headline import headline
 from dmstore.errors import MissingDependencyError
 
@@ -139,9 +140,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "effects": [
             {
                 **entry,
-                "figure": plot.svg(
-                    partial(plot.counterfactual, entry["result"], label=entry["class"])
-                ),
+                "figure": plot.svg(partial(effect_axes, entry["result"], label=entry["class"])),
             }
             for entry in subject.effects
         ],

@@ -122,29 +122,6 @@ def similarity(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def counterfactual(
-    result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class"
-) -> Axes:
-    """Effect of a transformation over its intensities, with 95 % intervals (Figure 4)."""
-    axes = axes if axes is not None else figure()[1]
-    x = result["intensity"].values
-    entries: Entries = []
-    for row, name in enumerate(result["algorithm"].values):
-        low, high = result["effect_low"].values[row] * 100, result["effect_high"].values[row] * 100
-        axes.fill_between(x, low, high, color=COLORS[row % 2], alpha=0.18, linewidth=0)
-        values = result["effect"].values[row] * 100
-        entries += zip(
-            axes.plot(x, values, color=COLORS[row % 2], marker="o", markersize=4),
-            [str(name)],
-            strict=True,
-        )
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.set_xlabel("intensity of the transformation")
-    axes.set_ylabel(f"change of P({label}), points", **PLAIN)
-    legend(axes, entries, fontsize=9, loc="upper left")
-    return axes
-
-
 def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = None) -> Axes:
     """LDS over the number of runs that datamodels are fitted on, with 95 % intervals.
 

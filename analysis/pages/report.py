@@ -9,6 +9,7 @@ import xarray as xr
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.evaluate import figures
 from dmstore.analysis.pages.fit_plot import NEEDED
+from dmstore.analysis.pages.kept_effects import kept_effects
 from dmstore.analysis.pages.page import Subject, render
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError
@@ -16,7 +17,6 @@ from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.published.published import refuse_read_only
-from dmstore.storage.table import groups
 from dmstore.study import results
 from dmstore.study.study import Study, check_opened
 from dmstore.upkeep.retraction import retracted_since, retracted_text
@@ -115,7 +115,7 @@ def _subject(
         examples=study,
         cards=cards,
         provenance=_provenance(study, document, names),
-        effects=counterfactuals(study, where),
+        effects=kept_effects(study, where),
         curves=curves,
         fits={
             name: study.datamodels(name, fit)[list(NEEDED)].load()
@@ -152,40 +152,6 @@ def _card(study: Study, name: str, fit: str) -> dict[str, Any]:
             ),
         ]
     return {"title": f"Can {name} be trusted?", "rows": rows}
-
-
-def counterfactuals(study: Study, where: str) -> list[dict[str, Any]]:
-    """Counterfactual checks kept beside a comparison."""
-    checks = []
-    for child in study.objects.children(where):
-        if child.startswith("counterfactual-") and child.endswith(".zarr.zip"):
-            arrays = groups.read(study.objects, f"{where}{child}")
-            dims = ("algorithm", "intensity")
-            result = xr.Dataset(
-                {k: (dims, arrays[k]) for k in ("effect", "effect_low", "effect_high")},
-                coords={"algorithm": arrays["algorithm"], "intensity": arrays["intensity"]},
-            )
-            name, _, label = (
-                child.removeprefix("counterfactual-").removesuffix(".zarr.zip").partition("-on-")
-            )
-            number = int(label) if label.isdigit() and int(label) < len(study.class_names) else None
-            checks.append(
-                {
-                    "name": name.replace("_", " "),
-                    "class": study.class_names[number] if number is not None else label,
-                    "result": result,
-                    "rows": [
-                        {
-                            "algorithm": str(a),
-                            "effect": float(result["effect"][i, -1]) * 100,
-                            "low": float(result["effect_low"][i, -1]) * 100,
-                            "high": float(result["effect_high"][i, -1]) * 100,
-                        }
-                        for i, a in enumerate(result["algorithm"].values)
-                    ],
-                }
-            )
-    return checks
 
 
 def _provenance(

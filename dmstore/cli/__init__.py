@@ -46,6 +46,7 @@ COMMANDS = {
     "evaluate": "Score a fit on runs that nothing was fitted on.",
     "compare": "Compare two fitted algorithms, or two files of scores.",
     "contrast": "Say how much a group of train units moves groups of targets; no fit is needed.",
+    "transform": "Draw targets before and after a transformation.",
     "counterfactual": "Check a difference by changing the inputs.",
     "report": "Write the page that shows a comparison.",
 }

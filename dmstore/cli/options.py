@@ -145,3 +145,68 @@ def worker_arguments(
 def given(name: str) -> bool:
     """Whether a parameter of the command that runs stands on its command line."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[float]:
+    """A list of numbers with commas between; empty where none is given."""
+    if value is None:
+        return []
+    try:
+        return [float(item) for item in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 0,0.5,1") from None
+
+
+bank = click.option(
+    "--bank",
+    type=click.Path(),
+    metavar="DIR|NPZ",
+    help="Pictures for face-patch: a folder of images, or an .npz.",
+)
+place = click.option(
+    "--place",
+    type=click.Choice(["random", "corner", "center"]),
+    default=None,
+    help="Where patches go; random by default, pictures of a bank into corners.",
+)
+transformation_seed = click.option(
+    "--seed",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="Seed of places and pictures; each example has its own, which follows from its id.",
+)
+of_class = click.option("--class", "label", default=None, help="Targets of this class alone.")
+where = click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="These targets alone: label=9, place!=water, target=17,23, or a file of ids; repeat for several.",
+)
+full = click.option(
+    "--full",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="Train N models on all data instead (the paper: 500), for counterfactual checks.",
+)
+no_keep = click.option(
+    "--keep/--no-keep",
+    "keep",
+    default=None,
+    help="With --full: keep the models, or their outputs alone; kept by default where the task can.",
+)
+
+
+def texts(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """A list of names with commas between; empty where none is given."""
+    return [item.strip() for item in (value or "").split(",") if item.strip()]
+
+
+full_targets = click.option(
+    "--targets",
+    callback=texts,
+    default=None,
+    metavar="SET,SET,…",
+    help="With --full: store what the kept models say on these target sets too.",
+)

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @options.checkpoint_every
 @options.checkpoints
 @options.claims_expire
+@options.full
+@options.no_keep
+@options.full_targets
 @options.quiet
 @options.as_json
 def command(
@@ -55,10 +58,15 @@ def command(
     checkpoint_every: float | None,
     checkpoints: Path | None,
     claims_expire: float,
+    full: int | None,
+    keep: bool | None,
+    targets: list[str],
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
+
+    With --full N, train N models on all data instead, for counterfactual checks, and keep them.
 
     Run as many workers as you like, each with its own part (--part 3/100) or all with --part next; run one
     again after a kill. A run that fails stops no other one.
@@ -77,6 +85,18 @@ def command(
 
     options.find_tasks_here()
     study = open_study(path)
+    if full is not None:
+        if part == "next" or workers or per_device or retry_failed or checkpoint_every:
+            msg = "--full goes with --part I/N, --threads, --keep, --no-keep and --targets alone"
+            raise click.UsageError(msg)
+        from dmstore.cli.full import train_full_models
+
+        train_full_models(
+            study, algorithm, full, keep, targets, part, threads or 1, quiet=quiet, as_json=as_json
+        )
+        return
+    if keep is not None or targets:
+        raise click.UsageError("--keep, --no-keep and --targets go with --full")
     if workers or per_device:
         if workers and per_device:
             msg = "--workers counts all workers, --per-device those of each device; give one of the two"

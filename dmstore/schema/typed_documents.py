@@ -162,6 +162,14 @@ class IndexAlgorithmOutput(TypedDict):
     content_id: str
 
 
+class IndexAlgorithmFull(TypedDict):
+    """``algorithms.*.full.*`` of the document ``index``."""
+
+    version: int
+    runs: int
+    content_id: str
+
+
 class IndexAlgorithm(TypedDict):
     """``algorithms.*`` of the document ``index``."""
 
@@ -169,6 +177,7 @@ class IndexAlgorithm(TypedDict):
     runs: int
     content_id: str | None
     outputs: NotRequired[dict[str, IndexAlgorithmOutput]]
+    full: NotRequired[dict[str, IndexAlgorithmFull]]
 
 
 class IndexObject(TypedDict):

@@ -17,7 +17,7 @@ from dmstore.storage.table import log
 from dmstore.study.about import read_about, updated
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
-from dmstore.upkeep.tables import later_outputs
+from dmstore.upkeep.tables import full_tables, later_outputs
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def _algorithm(
         Item(info.name, objects)
         for part in ("plans/", "changes/", "full/")
         for info in objects.entries(f"{prefix}{part}")
+        if not info.name.startswith((f"{prefix}full/runs/", f"{prefix}full/outputs/"))
     ]
     stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
     if manifest.base is not None:
@@ -177,6 +178,12 @@ def _algorithm(
             base_items, state = _base(objects, prefix, newest.version, newest.base, without)
             items += base_items
             stated.setdefault("outputs", {})[outputs.target_set] = state
+    for label, models in full_tables(study, algorithm.name):
+        newest = log.newest(objects, models.prefix)
+        if newest.base is not None:
+            base_items, state = _base(objects, models.prefix, newest.version, newest.base, without)
+            items += base_items
+            stated.setdefault("full", {})[label.removeprefix(f"{algorithm.name}:")] = state
     return items, stated
 
 

@@ -70,6 +70,9 @@ class Algorithm(Displayed):
         The algorithm's document.
     """
 
+    # Where its tables stand below its own prefix; those of models trained on all data stand apart.
+    place = ""
+
     def __init__(self, objects: Objects, study: StudyDocument, document: AlgorithmDocument) -> None:
         self.objects = objects
         self.document = document.copy()

@@ -49,6 +49,7 @@ class ExampleSets:
         self._opened: dict[str, xr.Dataset] = {}
 
     def __getitem__(self, name: str) -> xr.Dataset:
+        name = target_sets.canonical(name)
         if name not in self._opened:
             entry = self.entry(name)
             own = entry["path"] if entry["later"] else None
@@ -62,6 +63,7 @@ class ExampleSets:
 
     def entry(self, name: str) -> ExampleSet:
         """Count, hash of the ids, and place of a set; NotFoundError if there is none."""
+        name = target_sets.canonical(name)
         if name == "train":
             return {**self._document["train"], "path": "examples/train.zarr", "later": False}
         if name == "class":
@@ -114,6 +116,7 @@ class ExampleSets:
         self, name: str, columns: Mapping[str, Any], *, dry_run: bool = False
     ) -> dict[str, str]:
         """Add annotations to a set, or say what adding them would do; see :meth:`dmstore.study.study.Study.annotate`."""
+        name = target_sets.canonical(name)
         count, classes = self.entry(name)["count"], self._document.get("classes", 0)
         checked = annotation.check(name, count, columns, classes, f"annotation of {name}")
         own = self[name] if name not in ("train", "class") else {}

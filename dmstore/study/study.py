@@ -30,6 +30,7 @@ from dmstore.study.algorithms import add_algorithm, open_algorithm
 from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
+from dmstore.study.full import MODELS, FullModels
 from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
 from dmstore.study.target import Target
@@ -356,7 +357,7 @@ class Study(Displayed):
         Parameters
         ----------
         name : str
-            Letters, digits, ``.`` and ``_``.
+            Letters, digits, ``.`` and ``_``; a ``-`` is stored, and found again, as ``_``.
         examples : path or mapping
             An ``.npz`` file or arrays: ``label`` (target,) integers; optional ``image``, ``id``,
             ``train`` (the train unit that a target is, or -1) and further columns, each with or
@@ -374,6 +375,7 @@ class Study(Displayed):
         ExistsError
             If there is another set of that name.
         """
+        name = target_sets.canonical(name)
         if isinstance(examples, Mapping):
             return target_sets.add(self.objects, self.document, name, examples, "examples")
         arrays = read_npz(examples)
@@ -524,6 +526,7 @@ class Study(Displayed):
             If there is no such algorithm or set.
         """
         opened = self.algorithm(algorithm)
+        target_set = None if target_set is None else target_sets.canonical(target_set)
         own = target_set in (None, opened.target_set)
         outputs = None if own else self.target_outputs(algorithm, str(target_set))
         shown = opened.target_set if own else str(target_set)
@@ -533,13 +536,43 @@ class Study(Displayed):
         """Coordinates of a view on a target set."""
         return {**self.labels(target_set), "class": self.class_names}
 
-    def target_outputs(self, algorithm: str, target_set: str) -> TargetOutputs:
+    def full_models(self, algorithm: str, count: int | None = None) -> FullModels:
+        """The models of an algorithm that were trained on all data, for counterfactual checks.
+
+        They are no runs of the algorithm: nothing is fitted on them.
+
+        Parameters
+        ----------
+        algorithm : str
+        count : int, optional
+            How many there are to be; the paper's 500 by default.
+
+        Returns
+        -------
+        FullModels
+
+        Raises
+        ------
+        NotFoundError
+            If the study has no algorithm of this name.
+        InputError
+            If the number is not positive.
+        """
+        opened = self.algorithm(algorithm)
+        wanted = MODELS if count is None else count
+        return FullModels(self.objects, self.document, opened.document, wanted)
+
+    def target_outputs(
+        self, algorithm: str, target_set: str, *, full: bool = False
+    ) -> TargetOutputs:
         """The table of an algorithm's outputs on a target set that was added later.
 
         Parameters
         ----------
         algorithm : str
         target_set : str
+        full : bool
+            Of its models trained on all data instead of its runs.
 
         Returns
         -------
@@ -552,7 +585,8 @@ class Study(Displayed):
         InputError
             If outputs on the set are part of the runs themselves.
         """
-        opened = self.algorithm(algorithm)
+        opened = self.full_models(algorithm) if full else self.algorithm(algorithm)
+        target_set = target_sets.canonical(target_set)
         if target_set == opened.target_set:
             msg = f"outputs on {target_set!r} are part of the runs of {algorithm!r}; store them with the runs"
             raise InputError(msg)

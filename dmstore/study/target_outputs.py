@@ -43,7 +43,7 @@ class TargetOutputs:
             f"{algorithm.prefix}outputs/{target_set}/",
             group_spec("outputs", algorithm.outputs),
             {"target": count, "class": algorithm.table.sizes["class"]},
-            {**algorithm.table.identity, "table": f"outputs/{target_set}"},
+            {**algorithm.table.identity, "table": f"{algorithm.place}outputs/{target_set}"},
         )
         self.retracted_note = "retracted here with their runs; a column run_digest says that they are of the present ones"
         self._runs: View | None = None

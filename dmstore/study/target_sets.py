@@ -36,6 +36,11 @@ class TargetSet(StudyTarget):
     later: bool
 
 
+def canonical(name: str) -> str:
+    """A name of a target set as it is stored: a '-', which stands after set names in other names, as '_'."""
+    return name.replace("-", "_") if isinstance(name, str) else name
+
+
 def check_name(name: str) -> None:
     """Refuse a name that a target set cannot have: it stands before a '-' in other names.
 
@@ -90,6 +95,8 @@ def require(objects: Objects, study: StudyDocument, name: str) -> TargetSet:
     known = read_all(objects, study)
     if name not in known:
         remedy = "add it with 'dmstore targets'"
+        if canonical(name) in known:
+            remedy = f"it is called {canonical(name)!r}"
         if name == "target":
             remedy = "the targets that a study is made with are the set 'test'"
         msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); {remedy}"

@@ -25,7 +25,7 @@ from dmstore.study.results import runs_of
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs, joined
 from dmstore.upkeep.retraction import retracted_since
-from dmstore.upkeep.tables import later_outputs, tables
+from dmstore.upkeep.tables import full_tables, later_outputs, tables
 from dmstore.upkeep.verification import gaps, unnamed_sets
 
 _HOUR = 3600.0
@@ -54,7 +54,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), ``failed`` runs, which are not pending, and of the last of these
-        (``failures``) run, error, time in milliseconds since 1970 and host, segments not yet compacted, conflicts, ``unreferenced``
+        (``failures``) run, error, time in milliseconds since 1970 and host, ``full`` (table to the number of models trained on all data), segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
 
     Raises
@@ -136,6 +136,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
             outputs.target_set: _outputs_status(outputs, view)
             for outputs in later_outputs(study, name)
         },
+        "full": {label: len(table.view()) for label, table in full_tables(study, name)},
         "segments": len(view.tail),
         "version": view.manifest.version,
         "content_id": content_id,
@@ -300,6 +301,8 @@ def vacuum(
         )
         for outputs in later_outputs(study, name):
             done[outputs.name] = vacuum_table(outputs.table, set, grace=grace)
+        for label, table in full_tables(study, name):
+            done[label] = vacuum_table(table, set, grace=grace)
     if algorithm is None:
         done[""] = _vacuum_unnamed(study, grace)
     return done

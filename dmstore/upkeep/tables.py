@@ -1,4 +1,6 @@
-"""The tables of a study: of each algorithm its runs, and its outputs on target sets that were added later."""
+"""The tables of a study: of each algorithm its runs, its outputs on target sets that were added later, and the same of its
+models trained on all data.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,37 @@ from collections.abc import Iterator
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table.table import Table
+from dmstore.study.full import is_there
 from dmstore.study.study import Study
 from dmstore.study.target_outputs import TargetOutputs
 
 
-def later_outputs(study: Study, name: str) -> list[TargetOutputs]:
+def later_outputs(study: Study, name: str, *, full: bool = False) -> list[TargetOutputs]:
     """Tables of an algorithm's outputs on target sets that were added later, as far as there are any."""
     sets = study.target_sets
+    place = "full/outputs/" if full else "outputs/"
     return [
-        study.target_outputs(name, target_set)
-        for target_set in study.objects.children(f"algorithms/{name}/outputs/")
+        study.target_outputs(name, target_set, full=full)
+        for target_set in study.objects.children(f"algorithms/{name}/{place}")
         if target_set in sets and sets[target_set]["later"]
     ]
 
 
+def full_tables(study: Study, name: str) -> list[tuple[str, Table]]:
+    """Tables of an algorithm's models trained on all data, as far as there are any: ``NAME:full``, ``NAME:full:SET``."""
+    if not is_there(study.objects, name):
+        return []
+    models = study.full_models(name)
+    later = later_outputs(study, name, full=True)
+    return [(models.name, models.table), *((one.name, one.table) for one in later)]
+
+
 def tables(study: Study, name: str) -> Iterator[tuple[str, Table]]:
-    """The tables of an algorithm: its runs by its name, later outputs as ``NAME:SET``."""
+    """The tables of an algorithm: its runs by its name, later outputs as ``NAME:SET``, full models as ``NAME:full``."""
     yield name, study.algorithm(name).table
     for outputs in later_outputs(study, name):
         yield outputs.name, outputs.table
+    yield from full_tables(study, name)
 
 
 def is_copy(objects: Objects) -> bool:

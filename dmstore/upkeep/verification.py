@@ -13,8 +13,9 @@ from dmstore.storage.acts.problem import Problem
 from dmstore.storage.acts.verify import verify as verify_table
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups, log
-from dmstore.study import annotation, failures, results
+from dmstore.study import annotation, failures, kept_models, results
 from dmstore.study.examples import read_ids
+from dmstore.study.full import is_there
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_sets import TargetSet
 from dmstore.upkeep.tables import is_copy, later_outputs, tables
@@ -74,13 +75,20 @@ def verify(
                 yield from verify_table(outputs.table, copied=copied)
             for where, text in failures.check(objects, opened.prefix, opened.uuid):
                 yield Problem("failure", where, text)
+            if is_there(objects, name):
+                models = study.full_models(name)
+                yield from verify_table(models.table, models.check_rows, copied=copied)
+                for outputs in later_outputs(study, name, full=True):
+                    yield from verify_table(outputs.table, copied=copied)
+            yield from _verify_models(study, name)
             yield from _verify_fits(study, name)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
-        for child in objects.children(f"algorithms/{name}/outputs/"):
-            if child not in sets or not sets[child]["later"]:
-                where = f"algorithms/{name}/outputs/{child}"
-                yield Problem("unknown", where, f"no target set {child!a} in this study")
+        for place in ("outputs", "full/outputs"):
+            for child in objects.children(f"algorithms/{name}/{place}/"):
+                if child not in sets or not sets[child]["later"]:
+                    where = f"algorithms/{name}/{place}/{child}"
+                    yield Problem("unknown", where, f"no target set {child!a} in this study")
     if algorithm is None:
         yield from _nameless_algorithms(study)
         yield from _verify_comparisons(study)
@@ -162,6 +170,15 @@ def _nameless_algorithms(study: Study) -> Iterator[Problem]:
             yield Problem(
                 "missing", f"{where}/algorithm.json", f"is not there, but its runs are; {_COPY}"
             )
+
+
+def _verify_models(study: Study, name: str) -> Iterator[Problem]:
+    """Every kept model of an algorithm that was trained on all data."""
+    for where in kept_models.names(study.objects, name).values():
+        try:
+            kept_models.read(study.objects, where)
+        except DmstoreError as error:
+            yield Problem(error.kind, where, str(error))
 
 
 def _verify_fits(study: Study, name: str) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from dmstore.analysis.pages import fit_plot, plot
+from dmstore.analysis.pages.effect_plot import effect_axes
 from dmstore.regression import lasso_path
 
 
@@ -72,7 +73,7 @@ def with_names(fits):
     return {
         "directions": partial(plot.directions, xr.Dataset(comparison, coords)),
         "similarity": partial(plot.similarity, xr.Dataset(comparison, coords)),
-        "effect": partial(plot.counterfactual, xr.Dataset(effect, coords), label=NAMES[1]),
+        "effect": partial(effect_axes, xr.Dataset(effect, coords), label=NAMES[1]),
         "curve": partial(plot.learning_curve, curves),
         "size": partial(plot.sample_size, curves),
         "explained": partial(plot.explained_by_samples, curves, 0),

@@ -408,7 +408,7 @@ def study_content(path):
         "beside": {
             info.name: info.name.endswith(".html") or digest(groups.read(objects, info.name))
             for info in objects.entries("comparisons/")
-            if re.search(r"(report\.html|counterfactual-.*)$", info.name)
+            if re.search(r"(report\.html|(counterfactual|effects)-.*)$", info.name)
         },
     }
     for name in changes.of_all(objects):

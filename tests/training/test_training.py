@@ -16,7 +16,7 @@ from dmstore.study.plan import Part
 from dmstore.training import outputs, transformations
 from dmstore.training.counterfactual import probabilities
 from dmstore.training.task import make_task
-from dmstore.training.worker import full_models, train
+from dmstore.training.worker import train
 
 TASK = "dmstore.training.tasks:dense"
 PREDICTION = {"dims": ["run", "target"], "dtype": "int16", "function": "prediction"}
@@ -197,13 +197,6 @@ def test_task_needs_images(tmp_path):
         make_task(study, TASK, {}, NAMES)
 
 
-def test_full_models_are_trained_once_and_kept(trained):
-    _, first = full_models(trained, "plain", 4)
-    _, second = full_models(dmstore.open_study(trained.path), "plain", 9)
-    assert first["hidden"].shape[0] == 4
-    assert all(np.array_equal(first[key], second[key]) for key in first)
-
-
 def test_probabilities_and_paste(trained):
     images = trained.targets.image.values
 
@@ -215,19 +208,20 @@ def test_probabilities_and_paste(trained):
     assert (full[:, :2, 2] == 255).all()
     full[:, :2, 2] = images[:, :2, 2]
     assert np.array_equal(full, images)
-    found = probabilities(trained, "plain", images, change, [0, 1], 1, models=3)
-    assert found.shape == (2, 3, 20)
-    total = sum(probabilities(trained, "plain", images, change, [0], c)[0] for c in range(3))
-    assert np.allclose(total, 1)
+    found = probabilities(trained, "plain", images, change, [0, 1], [1], models=3)
+    assert found.shape == (2, 3, 20, 1)
+    total = probabilities(trained, "plain", images, change, [0], [0, 1, 2], models=3)[0]
+    assert np.array_equal(total[..., 1], found[0, ..., 0])
+    assert np.allclose(total.sum(axis=2), 1)
 
 
 def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
     """Another result needs another name; the same one again, from either side, is fine."""
     level = 0.1
 
-    def probability(study, name, images, transformation, intensity, label, *, models, advance):
+    def probability(study, name, images, transformation, intensity, labels, *, models, advance):
         step = level * np.asarray(intensity) * (1 if name == "plain" else 2)
-        return np.tile(step[:, None, None], (1, 5, len(images)))
+        return np.tile(step[:, None, None, None], (1, 5, len(images), 1))
 
     compared = SimpleNamespace(attrs={"comparison": "0123"})
     trained.add_algorithm("other", runs=10)
@@ -245,6 +239,6 @@ def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
     level = 0.5
     with pytest.raises(ExistsError, match="another --name"):
         check()
-    assert check(name="more noise").effect.values.tolist() == [[0, 0.5], [0, 1]]
+    assert check(name="more noise").effect.values[..., 0].tolist() == [[0, 0.5], [0, 1]]
     kept = [info.name for info in trained.objects.entries("comparisons/0123/")]
     assert len(kept) == 2

@@ -49,6 +49,7 @@ class FfcvLoader:
         If there is no file, or it is not that of the study.
     """
 
+    name = "ffcv"
     reproducible = True
 
     def __init__(

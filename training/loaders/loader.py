@@ -19,12 +19,15 @@ class Loader(Protocol):
 
     Attributes
     ----------
+    name : str
+        As ``--set loader=`` has it.
     reproducible : bool
         Whether augmentation follows the seed.
     shape : tuple of int
         Of one input.
     """
 
+    name: str
     reproducible: bool
     shape: tuple[int, ...]
 

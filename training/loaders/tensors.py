@@ -36,6 +36,7 @@ class TensorLoader:
         If the study has no such column.
     """
 
+    name = "tensors"
     reproducible = True
 
     def __init__(

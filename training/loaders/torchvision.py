@@ -50,6 +50,7 @@ class TorchvisionLoader:
         If images are gone or are not those of the study.
     """
 
+    name = "torchvision"
     reproducible = True
 
     def __init__(

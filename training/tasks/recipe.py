@@ -56,7 +56,7 @@ class RecipeTask:
         self.config = config
         self.names = list(outputs)
         self.device = device_of(device)
-        half(config, self.device)
+        self._half = half(config, self.device)
         self.loader = make_loader(config, study, self.device)
         self.classes = len(study.class_names)
         self.target_label = column_of(study, "test", "label").astype(np.int64)
@@ -108,7 +108,7 @@ class RecipeTask:
         return model
 
     def train(self, runs: Sequence[Run]) -> dict[str, Any]:
-        """See :class:`dmstore.training.task.Task`; adds ``accuracy`` on the targets, ``epochs`` and ``training_loss``."""
+        """See :class:`dmstore.training.task.Task`; adds ``accuracy`` on the targets, ``epochs``, ``training_loss``, ``device``, ``precision`` and ``loader``."""
         return self._said([self.fit(run.mask, run.seed) for run in runs])
 
     def train_resumable(self, runs: Sequence[Run], checkpoint: Saved) -> dict[str, Any]:
@@ -128,6 +128,10 @@ class RecipeTask:
             "accuracy": right.mean(axis=1),
             "epochs": np.array([one.chosen for one in trained]),
             "training_loss": np.array([one.loss for one in trained]),
+            # Where runs repeat to the bit, and with what.
+            "device": np.full(len(trained), self.device.type),
+            "precision": np.full(len(trained), str(self._half or "float32").removeprefix("torch.")),
+            "loader": np.full(len(trained), self.loader.name),
         }
 
     def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:

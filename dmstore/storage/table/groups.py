@@ -100,3 +100,12 @@ def read(objects: Objects, name: str, names: list[str] | None = None) -> dict[st
         key: text(values) if values.dtype.kind in "OT" else np.asarray(values)
         for key, values in arrays.items()
     }
+
+
+def read_with_attrs(objects: Objects, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a group's arrays, and what else it says of itself."""
+    import zarr
+
+    with segment.opened(objects.reader, name) as store:
+        attrs = dict(zarr.open_group(store, mode="r", zarr_format=3).attrs)
+    return read(objects, name), attrs

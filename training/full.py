@@ -1,0 +1,256 @@
+"""Models trained on all data: training them one by one, keeping them, and asking them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmstore.core.progress import Progress, counting
+from dmstore.core.threads import blas_threads
+from dmstore.errors import InputError
+from dmstore.storage.table import groups
+from dmstore.study import kept_models
+from dmstore.study.algorithm import Algorithm, Run
+from dmstore.study.full import MODELS, FullModels
+from dmstore.study.plan import Part
+from dmstore.study.study import Study
+from dmstore.training.outputs import FUNCTIONS
+from dmstore.training.task import Models, ModelTask, Task, make_task
+from dmstore.training.writer import RunWriter
+
+
+def train_full(
+    study: Study,
+    algorithm: str,
+    count: int = MODELS,
+    *,
+    keep: bool | None = None,
+    part: Part | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Train models on all data, keep them, and store what they say on the study's targets.
+
+    Each is there or not: run it again after a kill, and it goes on where it was.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    count : int
+        How many there are to be.
+    keep : bool, optional
+        Whether to keep the models too, so that they can be asked about transformed targets later; by default where
+        the task can.
+    part : Part, optional
+        Only this part of them.
+    threads : int
+        BLAS threads.
+    progress : callable, optional
+        Called with ``full``, models stored and models of the part.
+    stop : callable
+        Asked before each batch; true ends the work early, with nothing lost.
+
+    Returns
+    -------
+    int
+        Models trained now.
+
+    Raises
+    ------
+    InputError
+        If the task cannot keep its models and is to, or computes no outputs that are needed.
+    """
+    models = study.full_models(algorithm, count)
+    task = make_task(study, models.task, models.config, list(models.outputs))
+    keeping = isinstance(task, ModelTask) if keep is None else keep
+    if keeping:
+        _require_models(task, models)
+        _known(models)
+    trained, tell = 0, counting(progress, "full")
+    total = len(models.missing(np.empty(0, dtype=np.int64), part))
+    with blas_threads(threads), RunWriter(study, algorithm, part=part, full=count) as writer:
+        pending = models.pending(part)
+        tell(total - len(pending), total)
+        done = total - len(pending)
+        for start in range(0, len(pending), task.batch):
+            if stop():
+                break
+            runs = writer.describe(pending[start : start + task.batch])
+            made: Mapping[str, Any]
+            if keeping:
+                assert isinstance(task, ModelTask)
+                trained += _keep(study, models, task, runs)
+                made = _say(study, models, task, _kept(study, models, runs), models.target_set)
+            else:
+                made = task.train(runs)
+                trained += len(runs)
+            writer.append_many(
+                runs,
+                {name: made[name] for name in models.outputs if name in made},
+                {name: value for name, value in made.items() if name not in models.outputs},
+            )
+            done += len(runs)
+            tell(done, total)
+    return trained
+
+
+def ask_full(
+    study: Study,
+    algorithm: str,
+    target_set: str,
+    *,
+    part: Part | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Store what kept models say on a target set that was added later, such as a transformed one.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    target_set : str
+        With images.
+    part : Part, optional
+        Only this part of the models.
+    threads : int
+        BLAS threads.
+    progress : callable, optional
+        Called with ``ask``, models done and models to ask.
+
+    Returns
+    -------
+    int
+        Models asked now.
+
+    Raises
+    ------
+    InputError
+        If the task keeps no models, one of those whose outputs are stored is not kept, or the set has no images.
+    """
+    models = study.full_models(algorithm)
+    task = make_task(study, models.task, models.config, list(models.outputs))
+    asked, tell = _require_models(task, models), counting(progress, "ask")
+    _known(models)
+    done = 0
+    with (
+        blas_threads(threads),
+        RunWriter(study, algorithm, part=part, target_set=target_set, full=True) as writer,
+    ):
+        pending = study.target_outputs(algorithm, target_set, full=True).pending(part)
+        for start in range(0, len(pending), task.batch):
+            runs = writer.describe(pending[start : start + task.batch])
+            made = _say(study, models, asked, _kept(study, models, runs), target_set)
+            writer.append_many(runs, made)
+            done += len(runs)
+            tell(done, len(pending))
+    return done
+
+
+def kept(study: Study, algorithm: str, count: int) -> Iterator[tuple[ModelTask, Models]]:
+    """Models trained on all data, a batch of the task's size at a time; those that are not kept yet are trained first.
+
+    Parameters
+    ----------
+    study : Study
+    algorithm : str
+    count : int
+        How many, if fewer are kept. An earlier version kept all in one file: these are taken as they are.
+
+    Yields
+    ------
+    task : ModelTask
+    models : dict
+        Parameters, the model as first axis.
+
+    Raises
+    ------
+    InputError
+        If the task cannot keep its models.
+    """
+    models = study.full_models(algorithm, count)
+    task = _require_models(
+        make_task(study, models.task, models.config, list(models.outputs)), models
+    )
+    together = f"{models.prefix}models.zarr.zip"
+    if study.objects.exists(together):
+        arrays = groups.read(study.objects, together)
+        yield (
+            task,
+            {key.removeprefix("parameter_"): v for key, v in arrays.items() if key != "seed"},
+        )
+        return
+    have = kept_models.names(study.objects, algorithm)
+    numbers = list(have) if len(have) >= count else list(range(count))
+    for start in range(0, len(numbers), task.batch):
+        runs = models.describe(np.array(numbers[start : start + task.batch], dtype=np.int64))
+        with blas_threads(1):
+            _keep(study, models, task, runs)
+            yield task, _kept(study, models, runs)
+
+
+def _require_models(task: Task, algorithm: Algorithm) -> ModelTask:
+    if not isinstance(task, ModelTask):
+        msg = f"task {algorithm.task!r} has no 'models' and 'logits', so no model can be kept or asked again; train with --no-keep, or store outputs with RunWriter(…, full=True, target_set=SET)"
+        raise InputError(msg)
+    return task
+
+
+def _known(models: FullModels) -> None:
+    """Refuse outputs that do not follow from logits: only the task's own training says them."""
+    unknown = [name for name in models.outputs if name not in FUNCTIONS]
+    if unknown:
+        msg = f"output {unknown[0]!r} does not follow from logits, so kept models cannot be asked for it; train with --no-keep"
+        raise InputError(msg)
+
+
+def _keep(study: Study, models: FullModels, task: ModelTask, runs: Sequence[Run]) -> int:
+    """Train and keep those of some models that are not kept: how many these were."""
+    name = models.document["name"]
+    have = kept_models.names(study.objects, name)
+    missing = [run for run in runs if run.id not in have]
+    if missing:
+        made = task.models(np.array([run.mask for run in missing]), [run.seed for run in missing])
+        for row, run in enumerate(missing):
+            one = {key: np.asarray(values[row]) for key, values in made.items()}
+            _finite(one, run.id)
+            kept_models.write(study.objects, name, run.id, run.seed, one)
+    return len(missing)
+
+
+def _finite(model: Mapping[str, NDArray[Any]], number: int) -> None:
+    for key, values in model.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            msg = f"full model {number}: parameter {key!r} has NaN or infinite values, so its training diverged; it is not kept"
+            raise InputError(msg)
+
+
+def _kept(study: Study, models: FullModels, runs: Sequence[Run]) -> Models:
+    """Some kept models together: parameters, the model as first axis."""
+    name, parts = models.document["name"], []
+    for run in runs:
+        where = kept_models.place(name, run.id)
+        try:
+            parts.append(kept_models.read(study.objects, where)[0])
+        except FileNotFoundError:
+            msg = f"{study.path}/{where}: full model {run.id} is not kept, so it cannot be asked; whoever has it stores its outputs with RunWriter(…, full=True, target_set=SET)"
+            raise InputError(msg) from None
+    return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
+
+
+def _say(
+    study: Study, models: FullModels, task: ModelTask, made: Models, target_set: str
+) -> dict[str, Any]:
+    """What models say on a target set: every output."""
+    targets = study.target_set(target_set)
+    if "image" not in targets:
+        msg = f"{study.path}: target set {target_set!r} has no images to ask models about"
+        raise InputError(msg)
+    logit = task.logits(made, np.asarray(targets["image"].values))
+    label = study.label(target_set)
+    return {name: FUNCTIONS[name](logit, label) for name in models.outputs}
