@@ -594,7 +594,7 @@ def test_one_algorithm_says_what_a_comparison_would_show(made):
     assert "halves" in few.unknown
 
 
-def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
+def test_noise_is_told_at_any_scale_and_is_less_with_more_runs():
     pair = simulated.simulate(simulated.NULLS["B: half of the runs"], 0)
     a, b = (coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True))
     assert 1.5 < b / a < 5
