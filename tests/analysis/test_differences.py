@@ -433,7 +433,8 @@ def test_a_published_copy_is_compared_and_keeps_nothing(made, monkeypatch):
     kept = compare(made, "a", "same", where=["marked=true"], **options)
     assert "kept" not in kept.attrs
     assert told.attrs["comparison"] == kept.attrs["comparison"]
-    assert told.attrs.items() >= kept.attrs.items()
+    for key in ("algorithms", "where", "targets", "fdr"):
+        assert told.attrs[key] == kept.attrs[key]
     xr.testing.assert_equal(
         told[sorted(kept.data_vars)].load(), kept[sorted(kept.data_vars)].load()
     )
@@ -593,7 +594,7 @@ def test_one_algorithm_says_what_a_comparison_would_show(made):
     assert "halves" in few.unknown
 
 
-def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
+def test_noise_is_told_at_any_scale_and_is_less_with_more_runs():
     pair = simulated.simulate(simulated.NULLS["B: half of the runs"], 0)
     a, b = (coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True))
     assert 1.5 < b / a < 5
