@@ -92,16 +92,9 @@ def _padded_crop(images: torch.Tensor, padding: int, generator: torch.Generator)
         return images
     count, _, height, width = images.shape
     padded = functional.pad(images, (padding,) * 4)
-    shift = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    cropped = torch.empty_like(images)
-    # As many copies as there are places, rather than an index of every pixel.
-    for row in range(2 * padding + 1):
-        for column in range(2 * padding + 1):
-            which = torch.nonzero((shift[0] == row) & (shift[1] == column)).flatten()
-            if len(which):
-                which = which.to(images.device)
-                cropped[which] = padded[which, :, row : row + height, column : column + width]
-    return cropped
+    shift = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=images.device), :, shift[0], shift[1]]
 
 
 def areas(

@@ -20,6 +20,7 @@ HEAVY = {
     "scipy",
     "numba",
     "distributed",
+    "submitit",
     "PIL",
     "jinja2",
 }

@@ -15,8 +15,8 @@ from dmstore.training.outputs import FUNCTIONS
 if TYPE_CHECKING:
     from dmstore.study.algorithm import Run
     from dmstore.study.study import Study
-    from dmstore.training.loop.fit import Saved, Trained
-    from dmstore.training.task import Models
+    from dmstore.training.loop.fit import Trained
+    from dmstore.training.task import Models, Saved
 
 
 class RecipeTask:
