@@ -79,7 +79,7 @@ def _peer(path: Path, side: int, threads: int) -> Callable[[int], Any]:
     steps = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip(), ToTensor()]
     loader = Loader(
         str(path),
-        batch_size=BATCH // 10,
+        batch_size=50,
         num_workers=threads,
         order=OrderOption.RANDOM,
         drop_last=False,
@@ -128,7 +128,7 @@ def run() -> dict[str, float]:
             for count in (0, 2)
         }
         loaders["ffcv"] = FfcvLoader(study, MEAN, DEVIATION, 224, CPU)
-        batches = np.split(draw.permutation(LARGE), 10 * LARGE // BATCH)
+        batches = np.split(draw.permutation(LARGE), LARGE // 50)
         for kind, augmentation in (("the middle", NONE), ("random crops, mirrored", CROPPED)):
             for loader, one in loaders.items():
                 made[f"JPEG to 224 px, {kind}, {loader}"] = _rate(

@@ -101,7 +101,7 @@ def waterbirds(root, each=2):
     return rows
 
 
-def imagenet(root, train=2, val=1, flat=False):
+def imagenet(root, train=1, val=1, flat=False):
     """The 68 classes of Living17 and one more."""
     wnids = [wnid for classes in SUPERCLASSES.values() for wnid in classes]
     lines = []

@@ -20,7 +20,7 @@ from miniatures import (
 )
 
 import dmstore
-from dmstore.errors import InputError
+from dmstore.errors import InputError, StorageError
 from dmstore.readers import torch_pickle
 from dmstore.training.datasets import DATASETS, make_study, pictures, pixels
 from dmstore.training.datasets.living17_classes import SUPERCLASSES
@@ -127,7 +127,7 @@ def test_living17_is_the_same_study_however_imagenet_is_laid_out(tmp_path, flat)
     if flat:
         shutil.move(root / "LOC_val_solution.csv", tmp_path / "LOC_val_solution.csv")
     study, notes = made(tmp_path, "living17", top)
-    assert (len(study.ids("train")), len(study.ids("test"))) == (17 * 4 * 2, 17 * 4)
+    assert (len(study.ids("train")), len(study.ids("test"))) == (68, 68)
     assert study.ids("train")[0] == "train/n01630670/n01630670_0.JPEG"
     assert study.ids("test")[0] == "val/n01630670/ILSVRC2012_val_00000001.JPEG"
     assert study.class_names[0] == "salamander"
@@ -140,7 +140,7 @@ def test_living17_is_the_same_study_however_imagenet_is_laid_out(tmp_path, flat)
     other = tmp_path / "other"
     imagenet(other, flat=not flat)
     assert len(pixels.check(study, "test", other, sample=68)) == 68
-    assert len(pixels.check(study, "train", other, sample=68)) == 136
+    assert len(pixels.check(study, "train", other, sample=68)) == 68
 
 
 def test_living17_has_seventeen_times_four_classes():
@@ -274,12 +274,12 @@ FAULTS = {
     "no imagenet": ("living17", lambda root: root.mkdir(), r"no ImageNet folder.*image-net\.org"),
     "imagenet lacks a class": (
         "living17",
-        lambda root: (imagenet(root, 1), shutil.rmtree(root / "train/n01631663")),
+        lambda root: (imagenet(root), shutil.rmtree(root / "train/n01631663")),
         r"1 of the 68 ImageNet classes of Living17 have no images in 'train', such as n01631663",
     ),
     "flat val without a list": (
         "living17",
-        lambda root: (imagenet(root, 1, flat=True), (root / "LOC_val_solution.csv").unlink()),
+        lambda root: (imagenet(root, flat=True), (root / "LOC_val_solution.csv").unlink()),
         r"neither folders of classes .* put LOC_val_solution\.csv",
     ),
     "no folder": ("imagefolder", lambda root: root.mkdir(), r"no folders 'train' and 'test'"),
@@ -386,3 +386,22 @@ def test_what_is_published_without_ids_names_no_files(tmp_path):
     run("publish", study.path, tmp_path / "whole", "--no-images")
     whole = dmstore.open_study(tmp_path / "whole")
     assert len(pixels.check(whole, "validation", tmp_path)) == 8
+
+
+def test_thumbnails_of_many_images_lie_in_a_file(tmp_path, monkeypatch):
+    folders(tmp_path / "d")
+    wanted, _ = made(tmp_path, "imagefolder", tmp_path / "d")
+    monkeypatch.setattr(pictures, "_MOST_IN_MEMORY", 1)
+    study, _ = make_study(tmp_path / "s.dm", "imagefolder", tmp_path / "d")
+    assert (study.train.image.values == wanted.train.image.values).all()
+
+    def full(*_):
+        msg = "/tmp: no room for 1.1 GB of scratch (x); name another directory with --scratch"
+        raise StorageError(msg)
+
+    monkeypatch.setattr(pictures, "scratch_array", full)
+    with pytest.raises(
+        StorageError, match=r"of scratch \(x\); name another directory with .* TMPDIR"
+    ):
+        make_study(tmp_path / "t.dm", "imagefolder", tmp_path / "d")
+    assert not (tmp_path / "t.dm").exists()

@@ -17,7 +17,7 @@ from dmstore.core.memory import scratch_array
 from dmstore.core.progress import Progress, counting
 from dmstore.core.strangers import stranger
 from dmstore.core.threads import cores
-from dmstore.errors import InputError, MissingDependencyError, plain
+from dmstore.errors import InputError, MissingDependencyError, StorageError, plain
 from dmstore.training.datasets.dataset import Columns, Listed
 
 if TYPE_CHECKING:
@@ -189,7 +189,12 @@ def _columns(
 def _room(shape: tuple[int, ...]) -> NDArray[Any]:
     if int(np.prod(shape)) <= _MOST_IN_MEMORY:
         return np.zeros(shape, dtype=np.uint8)
-    return scratch_array(None, shape, np.uint8)
+    try:
+        return scratch_array(None, shape, np.uint8)
+    except StorageError as error:
+        said, _, _ = str(error).partition(";")
+        msg = f"{said}; name another directory with the variable TMPDIR"
+        raise StorageError(msg) from error
 
 
 def _one_size(root: Path, sets: Mapping[str, Listed]) -> tuple[int, int] | None:
