@@ -19,6 +19,7 @@ from dmstore.study.plan import Part
 from dmstore.study.study import Study
 from dmstore.training.outputs import FUNCTIONS
 from dmstore.training.task import Models, ModelTask, Task, make_task
+from dmstore.training.transformed import images_of
 from dmstore.training.writer import RunWriter
 
 
@@ -89,11 +90,7 @@ def train_full(
             else:
                 made = task.train(runs)
                 trained += len(runs)
-            writer.append_many(
-                runs,
-                {name: made[name] for name in models.outputs if name in made},
-                {name: value for name, value in made.items() if name not in models.outputs},
-            )
+            writer.append_many(runs, **made)
             done += len(runs)
             tell(done, total)
     return trained
@@ -146,7 +143,7 @@ def ask_full(
         for start in range(0, len(pending), task.batch):
             runs = writer.describe(pending[start : start + task.batch])
             made = _say(study, models, asked, _kept(study, models, runs), target_set)
-            writer.append_many(runs, made)
+            writer.append_many(runs, **made)
             done += len(runs)
             tell(done, len(pending))
     return done
@@ -248,9 +245,6 @@ def _say(
 ) -> dict[str, Any]:
     """What models say on a target set: every output."""
     targets = study.target_set(target_set)
-    if "image" not in targets:
-        msg = f"{study.path}: target set {target_set!r} has no images to ask models about"
-        raise InputError(msg)
-    logit = task.logits(made, np.asarray(targets["image"].values))
+    logit = task.logits(made, np.asarray(images_of(study, targets, target_set)))
     label = study.label(target_set)
     return {name: FUNCTIONS[name](logit, label) for name in models.outputs}

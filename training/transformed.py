@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from dmstore.study.study import Study
 
+# Side of images that are taken from files, in px, and how many at a time.
+SIDE = 224
+_AT_ONCE = 64
 # Which target an example was made of, and how.
 MADE = ("base", "base_set", "transformation", "intensity", "transformation_seed")
 
@@ -83,7 +86,8 @@ def add_transformed(
     columns: dict[str, Any] = {
         str(key): np.asarray(values.values)[chosen]
         for key, values in base.data_vars.items()
-        if values.dims == ("target",) and key not in MADE
+        # The files show what was there before.
+        if values.dims == ("target",) and key not in {*MADE, "file", "digest"}
     }
     return study.add_targets(
         name,
@@ -103,6 +107,8 @@ def add_transformed(
 def images_of(study: Study, targets: xr.Dataset, name: str) -> Any:
     """Images of a target set, lazy where they are large: (target, height, width[, channel]) uint8.
 
+    Of files it is the middle, ``SIDE`` px high and wide, as networks for ImageNet are asked.
+
     Parameters
     ----------
     study : Study
@@ -114,9 +120,34 @@ def images_of(study: Study, targets: xr.Dataset, name: str) -> Any:
     Raises
     ------
     InputError
-        If it has none.
+        If it has none, or its files are not where ``DMSTORE_DATA`` says.
     """
+    if "file" in targets:
+        return _of_files(study, name)
     if "image" not in targets:
         msg = f"{study.path}: target set {name!r} has no images, so nothing can be transformed"
         raise InputError(msg)
     return targets["image"].data
+
+
+def _of_files(study: Study, name: str) -> Any:
+    import dask
+    import dask.array as da
+
+    from dmstore.training.loaders.sources import middle, source_of
+
+    source = source_of(study, name, None)
+
+    @dask.delayed
+    def some(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.stack([middle(source.image(place), SIDE) for place in range(start, stop)])
+
+    parts = [
+        da.from_delayed(
+            some(start, min(start + _AT_ONCE, len(source))),
+            shape=(min(_AT_ONCE, len(source) - start), SIDE, SIDE, 3),
+            dtype=np.uint8,
+        )
+        for start in range(0, len(source), _AT_ONCE)
+    ]
+    return da.concatenate(parts)

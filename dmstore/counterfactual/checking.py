@@ -82,6 +82,7 @@ def check(
     from dmstore.analysis.comparison.effect import Effects
     from dmstore.training.counterfactual import probabilities
     from dmstore.training.transformations import Transformation, apply
+    from dmstore.training.transformed import images_of
 
     check_name(name.replace(" ", "_").replace(":", "_"), "transformation")
     algorithms = [a, b, *more]
@@ -95,16 +96,13 @@ def check(
     if "label" not in study.targets and on != "all":
         msg = f"{study.path}: the targets have no labels, so no class can be left out"
         raise InputError(msg)
-    if "image" not in study.targets:
-        msg = f"{study.path}: no target images, so nothing can be transformed"
-        raise InputError(msg)
     how = Reading("logit", PROBABILITY, any_class=True)
     positions = np.arange(study.targets.sizes["target"]) if examples is None else examples
     labels = study.label()[positions]
     names = study.class_names
     rows = [chosen(how, labels, number, on, names[number]) for number in numbers]
     needed = np.unique(np.concatenate(rows))
-    images = study.targets["image"].isel(target=positions[needed]).values
+    images = np.asarray(images_of(study, study.targets, "test")[positions[needed]])
     ids = study.ids("test")[positions[needed]]
     steps, tell = itertools.count(1), counting(progress, "counterfactual")
 

@@ -81,3 +81,25 @@ def source_of(study: Study, part: str, data: str | Path | None) -> Source:
         msg = f"{study.path}: the {whose} have no 'image' and no 'file'; make the study with images"
         raise InputError(msg)
     return Source(part, values=np.asarray(columns["image"].values))
+
+
+def middle(image: Any, side: int) -> NDArray[np.uint8]:
+    """The middle of a picture of any shape, as the loaders show it when nothing is learnt.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        RGB.
+    side : int
+        px.
+
+    Returns
+    -------
+    (side, side, 3) uint8
+    """
+    from PIL import Image
+
+    kept = min(image.size) * CENTRE
+    left, top = ((length - kept) / 2 for length in image.size)
+    box = (left, top, left + kept, top + kept)
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box))
