@@ -138,13 +138,12 @@ def _of_files(study: Study, name: str) -> Any:
 
     source = source_of(study, name, None)
 
-    @dask.delayed
     def some(start: int, stop: int) -> NDArray[np.uint8]:
         return np.stack([middle(source.image(place), SIDE) for place in range(start, stop)])
 
     parts = [
         da.from_delayed(
-            some(start, min(start + _AT_ONCE, len(source))),
+            dask.delayed(some)(start, min(start + _AT_ONCE, len(source))),
             shape=(min(_AT_ONCE, len(source) - start), SIDE, SIDE, 3),
             dtype=np.uint8,
         )
