@@ -28,6 +28,10 @@ MAY_IMPORT = {
     "dmstore.regression.kernels": {"numba"},
     "dmstore.training.loaders.tensors": {"torch"},
     "dmstore.training.loaders.make": {"torch"},
+    **{
+        f"dmstore.training.ensemble.{part}": {"torch"}
+        for part in ("choice", "convolutions", "dense", "feed", "fit", "stack")
+    },
     **{f"dmstore.training.loop.{part}": {"torch"} for part in ("fit", "precision")},
     **{
         f"dmstore.training.models.{part}": {"torch"}

@@ -54,6 +54,7 @@ class TensorLoader:
         self._train = self._part("train")
         self._flat = self._train.dim() == 2
         self.shape = tuple(self._train.shape[1:])
+        self.count = len(self._train)
 
     def _part(self, part: str) -> torch.Tensor:
         """All inputs of a set on the device: images (example, channel, height, width) uint8, features float32."""

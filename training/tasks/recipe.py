@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dmstore.training.outputs import FUNCTIONS
 if TYPE_CHECKING:
     from dmstore.study.algorithm import Run
     from dmstore.study.study import Study
+    from dmstore.training.ensemble.fit import Ensemble
     from dmstore.training.loop.fit import Saved, Trained
     from dmstore.training.task import Models
 
@@ -38,13 +40,12 @@ class RecipeTask:
         If the study has not what the config needs.
     """
 
-    batch = 1
-
     def __init__(
         self, study: Study, config: TrainingConfig, outputs: Sequence[str], device: str = "auto"
     ) -> None:
         import torch
 
+        from dmstore.training.ensemble.choice import models_at_once
         from dmstore.training.loaders.make import make_loader
         from dmstore.training.loaders.tensors import column_of
         from dmstore.training.loop.precision import device_of, half
@@ -67,7 +68,8 @@ class RecipeTask:
             own = column_of(study, config.validation_set, "label").astype(np.int64)
             self._validation = torch.from_numpy(own).to(self.device)
         # A model that cannot be made should be known before the first run.
-        self._make()
+        parameters = sum(one.numel() for one in self._make().parameters())
+        self.batch = models_at_once(config, self.loader, self.device, parameters)
 
     def _make(self) -> Any:
         from dmstore.training.models import make
@@ -107,35 +109,113 @@ class RecipeTask:
             model.whiten(self.loader.seen(seen[:_WHITENED]).cpu())
         return model
 
+    def fit_many(
+        self, masks: Sequence[NDArray[np.bool_]], seeds: Sequence[int], saved: Saved | None = None
+    ) -> list[Ensemble]:
+        """Train models at once: each as :meth:`fit` does, to float32 tolerance, whichever are beside it.
+
+        Parameters
+        ----------
+        masks : sequence of (train,) bool
+        seeds : sequence of int
+        saved : Saved, optional
+            Takes the state of unfinished runs.
+
+        Returns
+        -------
+        list of Ensemble
+            One, or several after another where memory ran out.
+        """
+        import torch
+
+        from dmstore.training.ensemble.fit import fit_many
+        from dmstore.training.loop.batches import Seeds
+        from dmstore.training.loop.fit import repeatable
+
+        try:
+            with repeatable(self.config):
+                return [
+                    fit_many(
+                        self.config,
+                        self._make,
+                        self.loader,
+                        self._label,
+                        [np.flatnonzero(mask) for mask in masks],
+                        [Seeds.of(seed, self.config) for seed in seeds],
+                        self.device,
+                        saved,
+                    )
+                ]
+        except torch.cuda.OutOfMemoryError:
+            if len(masks) == 1:
+                raise
+        torch.cuda.empty_cache()
+        # A checkpoint is of all of these, so parts of them have none.
+        self.batch = middle = -(-len(masks) // 2)
+        warnings.warn(f"out of memory with {len(masks)} models at once: now {middle}", stacklevel=2)
+        return [
+            *self.fit_many(masks[:middle], seeds[:middle]),
+            *self.fit_many(masks[middle:], seeds[middle:]),
+        ]
+
     def train(self, runs: Sequence[Run]) -> dict[str, Any]:
         """See :class:`dmstore.training.task.Task`; adds ``accuracy`` on the targets, ``epochs`` and ``training_loss``."""
-        return self._said([self.fit(run.mask, run.seed) for run in runs])
+        return self._trained(runs)
 
     def train_resumable(self, runs: Sequence[Run], checkpoint: Saved) -> dict[str, Any]:
-        """The same for one run, kept at ends of epochs."""
-        (run,) = runs
-        return self._said([self.fit(run.mask, run.seed, checkpoint)])
+        """The same, kept at ends of epochs; runs that are not trained at once are given one by one."""
+        return self._trained(runs, checkpoint)
 
-    def _said(self, trained: Sequence[Trained]) -> dict[str, Any]:
+    def _trained(self, runs: Sequence[Run], saved: Saved | None = None) -> dict[str, Any]:
+        from dmstore.training.ensemble.fit import logits_many
         from dmstore.training.loop.fit import EVALUATED, logits
 
-        logit = np.stack(
-            [logits(one.model, self.loader.evaluate("test", EVALUATED)) for one in trained]
+        if self.batch > 1:
+            made = self.fit_many([run.mask for run in runs], [run.seed for run in runs], saved)
+            logit = [
+                logits_many(one.stack, self.loader.evaluate("test", EVALUATED)) for one in made
+            ]
+            epochs, loss = (
+                np.concatenate([getattr(one, name) for one in made]) for name in ("epochs", "loss")
+            )
+            return self._said(np.concatenate(logit), epochs, loss)
+        if saved is not None and len(runs) != 1:
+            msg = f"runs of model {self.config.model} are resumed one by one"
+            raise InputError(msg)
+        alone = [self.fit(run.mask, run.seed, saved) for run in runs]
+        return self._said(
+            np.stack([logits(one.model, self.loader.evaluate("test", EVALUATED)) for one in alone]),
+            np.array([one.chosen for one in alone]),
+            np.array([one.loss for one in alone]),
         )
+
+    def _said(
+        self, logit: NDArray[np.float32], epochs: NDArray[Any], loss: NDArray[Any]
+    ) -> dict[str, Any]:
         right = logit.argmax(axis=2) == self.target_label
         return {
             **{name: FUNCTIONS[name](logit, self.target_label) for name in self.names},
             "accuracy": right.mean(axis=1),
-            "epochs": np.array([one.chosen for one in trained]),
-            "training_loss": np.array([one.loss for one in trained]),
+            "epochs": epochs,
+            "training_loss": loss,
         }
 
     def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:
         """See :class:`dmstore.training.task.ModelTask`."""
-        states = [
-            self.fit(mask, seed).model.state_dict() for mask, seed in zip(masks, seeds, strict=True)
-        ]
-        return {key: np.stack([state[key].cpu().numpy() for state in states]) for key in states[0]}
+        if self.batch == 1:
+            states = [
+                self.fit(mask, seed).model.state_dict()
+                for mask, seed in zip(masks, seeds, strict=True)
+            ]
+            return {
+                key: np.stack([state[key].cpu().numpy() for state in states]) for key in states[0]
+            }
+        made, start = [], 0
+        while start < len(masks):
+            some = slice(start, start + self.batch)
+            made += [one.stack.arrays for one in self.fit_many(masks[some], seeds[some])]
+            start = some.stop
+        return {key: np.concatenate([one[key].cpu().numpy() for one in made]) for key in made[0]}
 
     def logits(self, models: Models, images: NDArray[np.uint8]) -> NDArray[Any]:
         """See :class:`dmstore.training.task.ModelTask`."""
