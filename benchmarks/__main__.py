@@ -8,7 +8,17 @@ import json
 import resource
 
 NAMES = (
-    *("startup", "commit", "overhead", "bulk", "columns", "opening", "compaction", "importing"),
+    *(
+        "startup",
+        "commit",
+        "overhead",
+        "bulk",
+        "columns",
+        "opening",
+        "compaction",
+        "importing",
+        "loaders",
+    ),
     *(
         "size",
         "fit",

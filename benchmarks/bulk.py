@@ -20,11 +20,8 @@ TRAIN, TARGET, BATCH, BATCHES, WRITERS = 50_000, 10_000, 64, 64, 2
 def _write(path: str, part: str) -> None:
     values = margins(0, BATCH, TARGET)
     with RunWriter(path, "a", part=part, flush_runs=BATCH) as writer:
-        algorithm = writer.algorithm
-        pending = algorithm.pending(writer.part)
-        for start in range(0, len(pending), BATCH):
-            runs = writer.describe(pending[start : start + BATCH])
-            writer.append_many(runs, {"margin": values})
+        for runs in writer.pending(batch=BATCH):
+            writer.append_many(runs, margin=values)
 
 
 def run() -> dict[str, float]:

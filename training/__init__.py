@@ -6,6 +6,7 @@ To add a task, a module in ``tasks``; an output function, ``outputs.py``; a tran
 
 from __future__ import annotations
 
+from dmstore.training.outputs import log_odds, loss, margin, prediction, probability
 from dmstore.training.writer import RunWriter
 
-__all__ = ["RunWriter"]
+__all__ = ["RunWriter", "log_odds", "loss", "margin", "prediction", "probability"]

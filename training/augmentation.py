@@ -137,15 +137,9 @@ def _padded_crop(images: torch.Tensor, padding: int, shift: torch.Tensor) -> tor
 
     height, width = images.shape[2:]
     padded = functional.pad(images, (padding,) * 4)
-    cropped = torch.empty_like(images)
-    # As many copies as there are places, rather than an index of every pixel.
-    for row in range(2 * padding + 1):
-        for column in range(2 * padding + 1):
-            which = torch.nonzero((shift[:, 0] == row) & (shift[:, 1] == column)).flatten()
-            if len(which):
-                which = which.to(images.device)
-                cropped[which] = padded[which, :, row : row + height, column : column + width]
-    return cropped
+    row, column = shift.to(images.device).T
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images), device=images.device), :, row, column]
 
 
 def areas(

@@ -113,6 +113,11 @@ def _value(given: str) -> Any:
     try:
         return json.loads(given)
     except ValueError:
+        pass
+    try:
+        # What people write and JSON has not: .1
+        return float(given)
+    except ValueError:
         return given
 
 

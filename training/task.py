@@ -44,6 +44,27 @@ class ModelTask(Task, Protocol):
         """Logits of every model on images: (model, example, class)."""
 
 
+@runtime_checkable
+class ResumableTask(Task, Protocol):
+    """A task that keeps the state of a run that is not finished, and goes on from it."""
+
+    def train_resumable(self, runs: Sequence[Run], checkpoint: Saved) -> Mapping[str, Any]:
+        """As ``train``; ``checkpoint`` gives what was saved for these runs and takes what is to be saved."""
+
+
+class Saved(Protocol):
+    """Where the state of unfinished runs is kept."""
+
+    def load(self) -> bytes | None:
+        """What was saved last for exactly these runs, or None."""
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+
+    def save(self, data: bytes) -> None:
+        """Keep the state, durably, in the place of the one before."""
+
+
 class Classifier:
     """A task from ``models`` and ``logits``: computes the declared outputs of classifiers.
 

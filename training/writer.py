@@ -6,30 +6,34 @@ import logging
 import numbers
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.core import times
-from dmstore.core.masked import refuse_sparse, unmasked
+from dmstore.core.meter import Meter
+from dmstore.core.progress import Progress, counting
+from dmstore.core.tensors import to_numpy
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
+from dmstore.study import plan
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.plan import Part
 from dmstore.study.study import Study, open_study
 from dmstore.study.target_outputs import TargetOutputs
 from dmstore.training.flusher import Flusher
+from dmstore.training.given import sort_given
+from dmstore.training.pending import Batch, Pending, in_batches, one_by_one
 
 FLUSH_RUNS = 64
 FLUSH_SECONDS = 600.0
-_DESCRIBED = 64
 
 
 class RunWriter:
@@ -92,21 +96,74 @@ class RunWriter:
         self._oldest = 0.0
         self._overdue = False
         self._closed = False
+        self._meter = Meter(self._sink.name, quiet=True)
+        self._count = counting(None, "")
+        self._done = self._total = 0
         self._lock = threading.RLock()
         # Whoever may not write here should know before the first run is trained.
         self.algorithm.objects.now()
         self._flusher = Flusher(self._when_due, min(1.0, flush_seconds / 4), self._close_at_exit)
 
-    def pending(self) -> Iterator[Run]:
-        """Runs of the part that are not stored yet (or have no outputs on the target set), with
-        masks and seeds.
+    @overload
+    def pending(self, *, batch: None = None, progress: bool | Progress = False) -> Pending[Run]: ...
+    @overload
+    def pending(self, *, batch: int, progress: bool | Progress = False) -> Pending[Batch]: ...
+    def pending(
+        self, *, batch: int | None = None, progress: bool | Progress = False
+    ) -> Pending[Run] | Pending[Batch]:
+        """Runs of the part that are neither stored (or have outputs on the target set) nor wait in this writer.
+
+        Parameters
+        ----------
+        batch : int, optional
+            Give them out so many at a time; masks are made batch by batch.
+        progress : bool or callable
+            Show on stderr how many runs are stored, of how many, at which rate, and the time left, as runs are appended. A
+            callable is told instead: the algorithm's name, runs done, runs in all.
+
+        Returns
+        -------
+        Pending
+            An iterator with a length, of :class:`~dmstore.study.algorithm.Run` (``id``, ``mask``, ``seed``), or of
+            :class:`~dmstore.training.pending.Batch` (a sequence of runs with ``id``, ``mask`` and ``seed`` as arrays).
+
+        Raises
+        ------
+        InputError
+            If the algorithm is foreign, so that nothing is planned, or `batch` is no whole number from 1.
+
+        Examples
+        --------
+        >>> with RunWriter("cifar.dm", "high-noise") as writer:  # doctest: +SKIP
+        ...     for runs in writer.pending(batch=64, progress=True):
+        ...         writer.append_many(runs, margin=train(runs.mask, runs.seed))
         """
-        runs = self._sink.pending(self.part)
-        for run in runs.tolist():
+        with self._lock:
+            waiting = [run for rows in self._waiting for run in rows.run.tolist()]
+        ids = self._sink.pending(self.part)
+        ids = ids[~np.isin(ids, waiting)]
+        for run in ids.tolist():
             # Retracted since: this writer may be given it again.
             self._digests.pop(run, None)
-        for start in range(0, len(runs), _DESCRIBED):
-            yield from self.describe(runs[start : start + _DESCRIBED])
+        made = (
+            one_by_one(ids, self.describe)
+            if batch is None
+            else in_batches(ids, self.describe, batch)
+        )
+        if progress:
+            self._show(len(ids), progress)
+        return made
+
+    def _show(self, pending: int, progress: bool | Progress) -> None:  # noqa: FBT001 - as pending() has it
+        """Tell from now on how many runs are done."""
+        of_plan = self._outputs is None
+        total = len(plan.planned_runs(self.algorithm.blocks, self.part)) if of_plan else pending
+        self._meter.close()
+        self._meter = Meter(self._sink.name, quiet=progress is not True, rate="runs")
+        tell = self._meter if progress is True else progress
+        self._count = counting(None if isinstance(tell, bool) else tell, self._sink.name)
+        self._done, self._total = total - pending, total
+        self._count(self._done, total)
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
         """What planned runs are to see; what comes back as it is needs no check.
@@ -140,8 +197,9 @@ class RunWriter:
         mask : (train,) bool, optional
             Needed with a plain id of an algorithm with foreign sampling.
         **values
-            Every declared output, (target[, class]); ``seed``; any further number, bool or text,
-            which becomes a per-run column; ``time``, in milliseconds since 1970, is now unless given.
+            Every declared output, (target[, class]): torch tensors on any device, jax arrays, lists and all that NumPy
+            takes. ``seed``; any further number, bool or text, which becomes a per-run column; ``time``, in milliseconds
+            since 1970, is now unless given.
 
         Raises
         ------
@@ -152,52 +210,19 @@ class RunWriter:
         StorageError
             If the file system refuses; the run is taken, and waits like the others.
         """
-        if not isinstance(run, Run | numbers.Integral):
-            msg = f"run {run!r} is no run of pending() and no integer id"
-            raise InputError(msg)
-        number = run.id if isinstance(run, Run) else int(run)
-        given = {} if self._outputs else {"mask": self._mask(run, mask)}
-        if self._outputs and mask is not None:
-            msg = f"run {number}: its mask is stored with the run; give its outputs alone"
-            raise InputError(msg)
-        outputs = {spec.name for spec in self._sink.table.spec.outputs()}
-        arrays = {
-            n: np.array(_to_numpy(f"run {number}: {n}", v))[None]
-            for n, v in values.items()
-            if n in outputs
-        }
-        columns = {n: np.array([_scalar(n, v)]) for n, v in values.items() if n not in outputs}
-        self._add(
-            [number], {**given, **arrays}, columns, ours=self._is_ours([run]) and mask is None
-        )
+        self._take([run], None if mask is None else [mask], values, count=None)
 
-    def _mask(self, run: Run | int, mask: Any) -> Any:
-        """The mask to store with a run, (1, train): the given one, or the plan's."""
-        if mask is None and not isinstance(run, Run) and self.algorithm.planned:
-            run = self.algorithm.describe(np.array([run], dtype=np.int64))[0]
-        if mask is None:
-            if not isinstance(run, Run):
-                msg = f"run {run}: give its mask, the algorithm has foreign sampling"
-                raise InputError(msg)
-            mask = run.mask
-        return np.array(_to_numpy("mask", mask))[None]
-
-    def append_many(
-        self,
-        runs: Sequence[Run],
-        outputs: Mapping[str, Any],
-        columns: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add a batch of finished runs.
+    def append_many(self, runs: Sequence[Run | int], /, *, mask: Any = None, **values: Any) -> None:
+        """Add a batch of finished runs, given as :meth:`append` takes one, with the run as first axis.
 
         Parameters
         ----------
-        runs : sequence of Run
-            From :meth:`pending`.
-        outputs : mapping
-            Every declared output, (run, target[, class]).
-        columns : mapping, optional
-            Further numbers, bools or texts, (run,) each.
+        runs : sequence of Run or int
+            A batch of :meth:`pending`, other runs of it, or ids.
+        mask : (run, train) bool, optional
+            Needed with plain ids of an algorithm with foreign sampling.
+        **values
+            Every declared output, (run, target[, class]); further numbers, bools or texts, (run,) each.
 
         Raises
         ------
@@ -208,17 +233,43 @@ class RunWriter:
         StorageError
             If the file system refuses; the runs are taken, and wait like the others.
         """
-        if not len(runs):
-            return
-        arrays = {name: np.array(_to_numpy(name, value)) for name, value in outputs.items()}
+        if isinstance(runs, Run):
+            msg = f"run {runs.id}: append_many takes a list of runs; give one run to append"
+            raise InputError(msg)
+        if len(runs):
+            self._take(runs, mask, values, count=len(runs))
+
+    def _take(
+        self, runs: Sequence[Run | int], mask: Any, values: Mapping[str, Any], count: int | None
+    ) -> None:
+        """Check and add runs; without a `count` it is one, and its values have no axis for it."""
+        for run in runs:
+            if not isinstance(run, Run | numbers.Integral):
+                many = "; append_many takes batches" if isinstance(run, Sequence) else ""
+                msg = f"run {run!r} is no run of pending() and no integer id{many}"
+                raise InputError(msg)
+        ids = [run.id if isinstance(run, Run) else int(run) for run in runs]
+        where = f"run {ids[0]}" if len(ids) == 1 else f"runs {ids[0]} to {ids[-1]}"
+        if self._outputs and mask is not None:
+            msg = f"{where}: the mask is stored with the run; give its outputs alone"
+            raise InputError(msg)
+        table = self._sink.table
+        arrays, columns = sort_given(values, table.spec.outputs(), table.sizes, count, where)
         if not self._outputs:
-            arrays["mask"] = np.array([run.mask for run in runs])
-        self._add(
-            [run.id for run in runs],
-            arrays,
-            {name: np.array(_to_numpy(name, value)) for name, value in (columns or {}).items()},
-            ours=self._is_ours(runs),
-        )
+            arrays["mask"] = self._masks(runs, mask, where)
+        self._add(ids, arrays, columns, where, ours=mask is None and self._is_ours(runs))
+
+    def _masks(self, runs: Sequence[Run | int], mask: Any, where: str) -> NDArray[Any]:
+        """The masks to store with runs, (run, train): the given ones, or the plan's."""
+        if mask is not None:
+            return np.array(to_numpy(mask, f"{where}: mask"))
+        plain = [run for run in runs if not isinstance(run, Run)]
+        if plain and not self.algorithm.planned:
+            msg = f"run {plain[0]}: give its mask, the algorithm has foreign sampling"
+            raise InputError(msg)
+        planned = self.algorithm.describe(np.array(plain, dtype=np.int64)) if plain else []
+        known = {run.id: run.mask for run in planned}
+        return np.array([r.mask if isinstance(r, Run) else known[int(r)] for r in runs])
 
     def _is_ours(self, runs: Sequence[Run | int]) -> bool:
         """Whether these are runs that this writer described, with the masks that it gave them."""
@@ -229,13 +280,18 @@ class RunWriter:
         )
 
     def _add(
-        self, ids: list[int], arrays: dict[str, Any], columns: dict[str, Any], *, ours: bool
+        self,
+        ids: list[int],
+        arrays: dict[str, Any],
+        columns: dict[str, Any],
+        where: str,
+        *,
+        ours: bool,
     ) -> None:
         if self._flusher.inherited:
             msg = "this RunWriter was made in another process; make one in each process"
             raise InputError(msg)
         count = len(ids)
-        where = f"run {ids[0]}" if count == 1 else f"runs {ids[0]} to {ids[-1]}"
         if "time" in columns and times.unit_of(columns["time"]) != "milliseconds":
             msg = f"{where}: 'time' is no time in milliseconds since 1970, between 2000 and 2100; give time.time_ns() // 10**6, leave it out, or call the column something else"
             raise InputError(msg)
@@ -253,8 +309,10 @@ class RunWriter:
                 if not self._waiting:
                     self._oldest = time.monotonic()
                 self._waiting.append(rows)
+            self._done += len(rows)
             if self._overdue or sum(map(len, self._waiting)) >= self._flush_runs:
                 self._write()
+            self._count(min(self._done, self._total), self._total)
 
     def _complete(self, rows: Rows, where: str, *, ours: bool) -> Rows:
         if isinstance(self._sink, Algorithm):
@@ -308,6 +366,7 @@ class RunWriter:
                 return
             self._write()
             self._closed = True
+            self._meter.close()
         self._flusher.stop()
 
     def _close_at_exit(self) -> None:
@@ -371,22 +430,3 @@ class RunWriter:
                 except Exception as error:  # noqa: BLE001 - the next append tries again and raises
                     self._oldest = time.monotonic()
                     logging.getLogger(__name__).warning("runs wait: %s", error)
-
-
-def _to_numpy(name: str, value: Any) -> Any:
-    """Arrays of other libraries: torch tensors (on a GPU, with a gradient) and what NumPy takes."""
-    refuse_sparse(value, name)
-    if isinstance(value, np.ma.MaskedArray):
-        return unmasked(value, name)
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    return value
-
-
-def _scalar(name: str, value: Any) -> Any:
-    array = np.asarray(_to_numpy(name, value))
-    if array.ndim != 0:
-        msg = f"{name!r} has shape {array.shape}: it is no declared output, and a column takes one value a run"
-        raise InputError(msg)
-    return array[()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from dmstore.analysis.comparison.target_groups import ALL
 
 FDR = 0.05
 _NORMAL = 1.959964
+# Standard error from which on the interval of a difference holds nearly all that it may be.
+_USELESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class DirectionClaim:
     component : int
         From 0.
     estimate, standard_error : float
-        Mean coordinate of unit datamodels along it under that algorithm, less that under the other.
+        Mean coordinate of unit datamodels along it under that algorithm, less that under the other; NaN where noise leaves nothing
+        of it to be told, as without any signal.
     p, q : float
     energy : list of float
-        Share of each algorithm's datamodels, noise taken out, in the order of the comparison.
+        Share of each algorithm's datamodels, noise taken out, in the order of the comparison; NaN as the estimate.
     beyond : bool
         Whether it is claimed at the stated false discovery rate.
     """
@@ -121,15 +124,17 @@ def answer(comparison: xr.Dataset) -> Answer:
         for key in ("difference", "difference_error", "p", "q", "energy")
     }
     directions = [
-        DirectionClaim(
-            algorithm=names[row],
-            component=k,
-            estimate=float(arrays["difference"][row, k]),
-            standard_error=float(arrays["difference_error"][row, k]),
-            p=float(arrays["p"][row, k]),
-            q=float(arrays["q"][row, k]),
-            energy=arrays["energy"][row, k].tolist(),
-            beyond=bool(arrays["q"][row, k] <= fdr),
+        _told(
+            DirectionClaim(
+                algorithm=names[row],
+                component=k,
+                estimate=float(arrays["difference"][row, k]),
+                standard_error=float(arrays["difference_error"][row, k]),
+                p=float(arrays["p"][row, k]),
+                q=float(arrays["q"][row, k]),
+                energy=arrays["energy"][row, k].tolist(),
+                beyond=bool(arrays["q"][row, k] <= fdr),
+            )
         )
         for row, count in enumerate(rank(comparison))
         for k in range(count)
@@ -152,6 +157,16 @@ def answer(comparison: xr.Dataset) -> Answer:
         weak=int((np.isnan(comparison["similarity"].values) & comparison["included"].values).sum()),
         detectable=detectable if np.isfinite(detectable) else np.nan,
         fdr=fdr,
+    )
+
+
+def _told(one: DirectionClaim) -> DirectionClaim:
+    """A direction without numbers of which noise leaves nothing: coordinates of unit vectors differ by two at most."""
+    if one.beyond or 0 < one.standard_error < _USELESS:
+        return one
+    nothing = float("nan")
+    return replace(
+        one, estimate=nothing, standard_error=nothing, energy=[nothing for _ in one.energy]
     )
 
 

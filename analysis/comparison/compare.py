@@ -21,7 +21,7 @@ from dmstore.errors import InputError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document
 from dmstore.schema.group_specs import group_spec
 from dmstore.schema.typed_documents import ComparisonDocument
-from dmstore.storage.published.published import refuse_read_only
+from dmstore.storage.published.published import ReadOnly
 from dmstore.storage.table import groups
 from dmstore.study import results
 from dmstore.study.study import Study, check_opened
@@ -73,7 +73,8 @@ def compare(
         As in ``comparison.group.json``: directions, projections, explained variance and Delta(u)
         each way, subpopulations and contrasts; where both fits have halves, what is beyond chance: ``difference``,
         ``q``, ``similarity`` and more (:func:`dmstore.analysis.comparison.answer.answer` reads the answer off). With `where`, targets
-        that are left out are not ``included``, and the attributes ``where`` and ``targets`` say which there are.
+        that are left out are not ``included``, and the attributes ``where`` and ``targets`` say which there are. Of a published
+        copy, which is read-only, the result is in memory alone, and the attribute ``kept`` is False.
 
     Raises
     ------
@@ -82,8 +83,6 @@ def compare(
         memory is needed.
     NotFoundError
         If one is not in the study or has no finished fit.
-    StorageError
-        If the study is a published copy, which is read-only, and they were not compared in this way.
 
     References
     ----------
@@ -121,7 +120,6 @@ def compare(
     name = results.name_of(stated)
     place = f"comparisons/{name}/"
     if not results.is_complete(study.objects, place):
-        refuse_read_only(study.objects)
         document: ComparisonDocument = {
             "comparison": name,
             "study": study.uuid,
@@ -165,6 +163,10 @@ def compare(
             )
         if chosen:
             result = spread(result, chosen, targets["target"])
+        if isinstance(study.objects, ReadOnly):
+            # Nothing can be kept there; the answer is what was asked for.
+            about = {"comparison": name, "algorithms": [a, b], "fdr": parameters.fdr}
+            return result.assign_coords(study.labels(target_set)).assign_attrs(about, kept=False)
         study.objects.put_if_absent(
             f"{place}comparison.json", dump_document("comparison", document)
         )

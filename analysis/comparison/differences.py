@@ -12,7 +12,7 @@ from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.analysis.comparison.target_groups import Groups
 from dmstore.analysis.experiment import inference
 from dmstore.analysis.experiment.arms import Halves
-from dmstore.analysis.experiment.halves import rowdot
+from dmstore.analysis.experiment.halves import rowdot, turned
 from dmstore.analysis.experiment.measure import Directions, Measured, Proposal, measure
 from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.rows import Rows, dots
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 _FOUND = 1.15
 # Squared errors that a claim of one direction among some tens takes, with 80 % power.
 _CLAIMED = (3.2 + 0.84) ** 2
+# Errors below 0 of a similarity that is told as such, so many that the test beside it costs no false claims.
+_OPPOSITE = 6.0
 # Length of a residual of float32 rows that is rounding alone.
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
 
@@ -76,16 +78,19 @@ def differences(
         memory=memory,
         progress=progress,
     )
-    ways = [_one_way(row, projection[row], proposed, measured) for row in (0, 1)]
+    turns = [turned(rowdot(fits[0][h], fits[1][h])) for h in (0, 1)]
+    ways = [_one_way(row, projection[row], proposed, turns, measured) for row in (0, 1)]
     arrays = {name: np.stack([way[name] for way in ways]) for name in ways[0]}
-    group_p = inference.mean_of_halves(measured.group_z)
+    similarity = measured.similarity
+    group_p = _opposite(
+        inference.mean_of_halves(measured.group_z), similarity.group, similarity.group_error
+    )
     tested = np.arange(count) < np.asarray(shown)[:, None]
     p = arrays["p"]
     q_directions, q_groups = inference.discovery_rates([p[tested], group_p])
     q = np.full(p.shape, np.nan)
     q[tested] = q_directions
     p[~tested] = np.nan
-    similarity = measured.similarity
     return {
         **arrays,
         "q": q,
@@ -124,7 +129,29 @@ def _detectable(
     values = np.concatenate(noise)
     if not len(values):
         return float("nan")
-    return float(np.median(values) * max(_FOUND * np.sqrt(train / targets), _CLAIMED / targets))
+    return direction_share(float(np.median(values)), targets, train)
+
+
+def _opposite(p: Floats, similarity: Floats, error: Floats) -> Floats:
+    """P-values of groups, those that are opposite too: a similarity far below 0 is none by chance.
+
+    What is measured along directions does not see a sign.
+    """
+    known = error > 0
+    z = np.divide(-similarity, error, out=np.zeros_like(p), where=known)
+    return np.where(known & (z > _OPPOSITE), np.minimum(p, inference.upper_tail(z)), p)
+
+
+def direction_share(noise: float, targets: int, train: int) -> float:
+    """Share of datamodels along a direction that is both found and claimed.
+
+    Parameters
+    ----------
+    noise : float
+        Variance of one coordinate of the difference of two unit datamodels, as a half of the runs measures it.
+    targets, train : int
+    """
+    return float(noise * max(_FOUND * np.sqrt(train / targets), _CLAIMED / targets))
 
 
 def propose(
@@ -133,14 +160,15 @@ def propose(
     """Directions of A's residuals, then of B's, of the fits of one half: (target, train) csr_array each.
 
     Of the weights of B's the sign is turned: statistics are of A less B, and a positive one then says that the
-    algorithm whose residuals they are lies further along.
+    algorithm whose residuals they are lies further along. Where B points away from A it is -B that is measured, so that there
+    the sign is turned once more.
     """
     rows = [_unit(one) for one in (a, b)]
     cosine = dots(rows[0], rows[1])
     included = rows[0].nonzero & rows[1].nonzero
     direction = np.zeros((2 * count, a.shape[1]), dtype=np.float32)
     weight = np.zeros((2 * count, a.shape[0]))
-    for way, sign in ((0, 1.0), (1, -1.0)):
+    for way, sign in ((0, np.ones(len(cosine))), (1, -turned(rowdot(a, b)))):
         if int(included.sum()) < 2:
             continue
         made = principal_directions(
@@ -171,7 +199,11 @@ def _unit(fit: Any) -> Rows:
 
 
 def _one_way(
-    row: int, projection: NDArray[Any], proposed: Sequence[Proposal], measured: Measured
+    row: int,
+    projection: NDArray[Any],
+    proposed: Sequence[Proposal],
+    turns: Sequence[Floats],
+    measured: Measured,
 ) -> dict[str, NDArray[Any]]:
     """Directions of one algorithm: what each half measured of those that are most like them."""
     count = len(projection)
@@ -179,7 +211,8 @@ def _one_way(
     own = slice(row * count, (row + 1) * count)
     kept: dict[str, list[Floats]] = {}
     for h in (0, 1):
-        place, likeness = inference.matched(projection, proposed[h].weight[own])
+        weight = proposed[h].weight[own] * (1.0 if row == 0 else turns[h])
+        place, likeness = inference.matched(projection, weight)
         for name, values in _taken(measured.directions[h], own, place, sign).items():
             kept.setdefault(name, []).append(values)
         kept.setdefault("likeness", []).append(likeness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +27,17 @@ _HALVES = "weight_half"
 _BASE = 450_000_000
 
 
-def runs_to_measure(study: Study, algorithms: tuple[str, str], fits: list[str]) -> list[Pinned]:
-    """The runs of both algorithms, pinned; none where a fit has no halves, which find what runs then measure."""
+def runs_to_measure(study: Study, algorithms: Sequence[str], fits: list[str]) -> list[Pinned]:
+    """The runs of the algorithms, pinned; none where a fit has no halves, which find what runs then measure."""
     data = (study.datamodels(name, fit) for name, fit in zip(algorithms, fits, strict=True))
     if not all(_HALVES in one for one in data):
         return []
     return [pin(study, name) for name in algorithms]
+
+
+def fits_of_halves(data: xr.Dataset) -> list[Any]:
+    """Datamodels from half 0 and from half 1 of the masks: (target, train) csr_array each."""
+    return [sparse_rows(data[_HALVES].isel(half=h)) for h in (0, 1)]
 
 
 def on_varied_units(
@@ -100,9 +106,7 @@ def with_measured(
         positions=positions,
         progress=counting(progress, "read"),
     )
-    fits: list[list[Any]] = [
-        [sparse_rows(one[_HALVES].isel(half=h)) for h in (0, 1)] for one in data
-    ]
+    fits: list[list[Any]] = [fits_of_halves(one) for one in data]
     taken = _BASE + sum(one.data.nbytes + one.indices.nbytes for pair in fits for one in pair)
     words = {id(arm.masks): arm.masks.words.nbytes for halves in arms for arm in halves}
     taken += sum(words.values())

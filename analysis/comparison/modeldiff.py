@@ -18,8 +18,8 @@ from dmstore.analysis.geometry.residual import rounding_of
 from dmstore.analysis.geometry.rows import Rows, as_dense, dots, unit_rows
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.analysis.geometry.subpopulation import subpopulation
+from dmstore.core.given import threads_of
 from dmstore.core.progress import Progress, counting
-from dmstore.core.threads import cores
 from dmstore.schema.group_specs import group_spec
 
 # Datamodels of different models on one training set may have nothing in common, but are not opposite.
@@ -94,7 +94,7 @@ def modeldiff(
     cosine = dots(*rows)
     included = rows[0].nonzero & rows[1].nonzero
     rounding = max(_rounding(one, row) for one, row in zip(weight, rows, strict=True))
-    way = _Ways(rows, cosine, included, classes, parameters, rounding, threads or cores())
+    way = _Ways(rows, cosine, included, classes, parameters, rounding, threads_of(threads))
     per: dict[str, list[NDArray[Any]]] = {}
     for own in (0, 1):
         for key, value in way.one(own, tell.part(_WAY)).items():

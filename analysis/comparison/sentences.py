@@ -67,7 +67,8 @@ def difference(said: Answer) -> str:
     level = f"at a false discovery rate of {100 * said.fdr:g} %"
     if not said.differs:
         return f"No difference is beyond chance {level}. {sensitivity(said)}".rstrip()
-    if not directions + groups:
+    opposite = said.similarity is not None and said.similarity.high < 0
+    if opposite and not directions:
         return "They are opposite: the similarity of their datamodels is below 0."
     counts = [
         f"{number} {what}{'s' if number > 1 else ''}"
@@ -75,7 +76,8 @@ def difference(said: Answer) -> str:
         if number
     ]
     counts = [text.replace("group of targetss", "groups of targets") for text in counts]
-    return f"They differ: {' and '.join(counts)} beyond chance {level}."
+    how = "They are opposite, and differ by more than the sign" if opposite else "They differ"
+    return f"{how}: {' and '.join(counts)} beyond chance {level}."
 
 
 def sensitivity(said: Answer) -> str:
@@ -105,7 +107,7 @@ def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:
     parts = [f"{share(e)} of {name}'s" for e, name in zip(one.energy, names, strict=True)]
     beyond = "beyond chance" if one.beyond else "not beyond chance"
     if not np.isfinite(one.estimate):
-        return "not found on either half of the runs"
+        return "nothing can be told of it with these runs"
     return (
         f"{' and '.join(parts)} datamodels; difference {one.estimate:+.3f} with a standard error of {one.standard_error:.3f}, "
         f"{rate(one.q)}, {beyond}"

@@ -57,8 +57,8 @@ class Half:
     runs : pair of (target,) float64
         Masks that count, less one.
     zv, zu : pair of (target, bit) float32
-        As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits; u is 0 where they
-        differ by rounding alone.
+        As `z`, for each target's own reference v and own difference u: sum and difference of its unit fits, with B's turned
+        by `turn`; u is 0 where they differ by rounding alone.
     along : pair of (target, component) float64
         Unbiased coordinates of A's and B's datamodels on the directions.
     sketch : pair of (target, number) float64
@@ -67,6 +67,8 @@ class Half:
         The same on v and on u.
     inverse : (target,) float64
         1 / (|fit of A| |fit of B|), 0 where one is zero.
+    turn : (target,) float64
+        -1 where the fits of A and of B point away from each other, else 1.
     """
 
     rest: list[Singles]
@@ -78,6 +80,7 @@ class Half:
     reference: list[Floats]
     apart: list[Floats]
     inverse: Floats
+    turn: Floats
 
     def __init__(
         self, arms: tuple[Arm, Arm], columns: Any, direction: NDArray[Any], threads: int = 1
@@ -173,10 +176,12 @@ class Half:
         inner = rowdot(fits[0], fits[1])
         with np.errstate(divide="ignore"):
             inverse = np.where((norm[0] > 0) & (norm[1] > 0), 1 / (norm[0] * norm[1]), 0.0)
-        # Unit fits x and y: v = (x + y) / |x + y|, u = x - y.
+        # Unit fits x and y, B's turned where it points away from A's: v = (x + y) / |x + y|, u = x - y.
         unit = [np.where(n > 0, 1 / np.maximum(n, 1e-300), 0.0) for n in norm]
-        cosine = np.clip(inner * unit[0] * unit[1], -1, 1)
-        length = np.sqrt(np.maximum(2 + 2 * cosine, 1e-6))
+        cosine = np.clip(np.abs(inner) * unit[0] * unit[1], 0, 1)
+        self.turn = turned(inner)
+        unit[1] = unit[1] * self.turn
+        length = np.sqrt(2 + 2 * cosine)
         # Fits that are the same up to a scale have no difference but rounding, which would seem highly certain.
         apart = 2 - 2 * cosine > _ROUNDING**2
         weights = {
@@ -249,6 +254,11 @@ class Half:
                 self.threads, kernels.combinations, *said, weight, self.counts[i], self._sizes[i], z
             )
             kept.append(z)
+
+
+def turned(inner: Floats) -> Floats:
+    """The sign that makes the fit of B point where A's does, from their inner product: 1 where it is 0."""
+    return np.where(inner < 0, -1.0, 1.0)
 
 
 def rowdot(a: Any, b: Any) -> Floats:

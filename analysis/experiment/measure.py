@@ -232,16 +232,18 @@ def _empty(half: Half, count: int, groups: int) -> _Sums:
 
 def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> None:
     """Add a block of targets to the statistics of the directions; `weight` is (target, component)."""
-    a, b = half.along
-    p, q = half.reference
+    # B turned to where A points, so that the opposite of an algorithm is no difference.
+    turn = (np.ones_like(half.turn), half.turn)
+    a, b = half.along[0], half.along[1] * half.turn[:, None]
+    p, q = half.reference[0], half.reference[1] * half.turn
     omega = weight * half.inverse[:, None]
     sums.statistic += (omega * (a * q[:, None] - b * p[:, None])).sum(axis=0)
     sums.scale += (np.abs(omega) * (p * q)[:, None]).sum(axis=0)
     sums.total += np.abs(weight).sum(axis=0)
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):
-        rest, each = half.rest[i], 1 / half.runs[i]
+        rest, each = half.rest[i], turn[i] / half.runs[i]
         scaled = weight / lam[i][:, None]
-        sums.effect[i] += (scaled * half.along[i]).sum(axis=0)
+        sums.effect[i] += (scaled * (a, b)[i]).sum(axis=0)
         sums.energy[i] += (half.along[i] ** 2 / lam[i][:, None] ** 2).sum(axis=0)
         sums.plain[i] += _rows(sign * omega * (other * each)[:, None]) @ rest
         sums.effects[i] += _rows(scaled * each[:, None]) @ rest
@@ -252,7 +254,7 @@ def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> Non
     if sums.own[0].size:
         ia, ib = half.common
         both = half.rest[0][:, ia] * half.rest[1][:, ib]
-        scale = _rows(omega / (half.runs[0] * half.runs[1])[:, None])
+        scale = _rows(omega * (half.turn / (half.runs[0] * half.runs[1]))[:, None])
         sums.own[0] += scale @ (half.zv[1][:, ib] * both)
         sums.own[1] += scale @ (half.zv[0][:, ia] * both)
 
@@ -264,8 +266,9 @@ def _rows(weight: Floats) -> Singles:
 
 def _add_targets(sums: _Sums, half: Half, groups: NDArray[np.bool_]) -> Floats:
     """The determinant of each target of a block over its error; adds those of the groups."""
+    # B is turned to where A points, as for directions.
     (a, b), (p, q) = half.apart, half.reference
-    scale = half.inverse
+    scale = half.inverse * half.turn
     value = scale * (a * q - b * p)
     parts = []
     for i, (sign, other, across) in enumerate(((1, q, b), (-1, p, a))):

@@ -17,14 +17,17 @@ import click
 
 COMMANDS = {
     "demo": "The main job on real images: train, store, fit, compare, report.",
-    "init": "Create a study from an examples file.",
+    "init": "Create a study from an examples file, or from a data set on disk.",
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
+    "beton": "Write a study's images as one file for the loader ffcv.",
     "recipes": "List the learning algorithms that come with dmstore.",
     "add": "Add a learning algorithm to a study.",
     "remove": "Take an algorithm that was added by mistake out of a study.",
     "extend": "Plan more runs of an algorithm.",
+    "task": "Try a training task on three runs and say what is wrong with it.",
     "train": "Train the pending runs of an algorithm, or of one part of it.",
+    "submit": "Submit workers to a cluster, through submitit.",
     "ingest": "Store runs from workers' files, or from what other tools have.",
     "retract": "Take runs of a faulty host out of every later view.",
     "writer": "Print the one-file writer, for workers that cannot install dmstore.",
@@ -52,13 +55,16 @@ COMMANDS = {
 _EXTRAS = {
     "numba": "fit",
     "distributed": "cluster",
+    "submitit": "submit",
     "llvmlite": "fit",
     "scipy": "analysis",
     "sklearn": "analysis",
     "matplotlib": "analysis",
     "jinja2": "analysis",
-    "PIL": "analysis",
+    "PIL": "vision",
     "torch": "torch",
+    "torchvision": "vision",
+    "ffcv": "ffcv",
 }
 
 
@@ -101,7 +107,7 @@ def group(verbose: int) -> None:
     Start with:
       dmstore demo
     Exit codes: 0 done; 1 the input is bad, or something was refused or found wrong; 2 not a command
-    that --help allows; 3 not complete yet.
+    that --help allows; 3 not complete yet; 4 complete but for runs that failed (train).
     """
     # The one log handler, on stderr; the library itself never installs any.
     if verbose:

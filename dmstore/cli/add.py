@@ -61,7 +61,7 @@ _DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs", "split"
     multiple=True,
     default=("margin",),
     show_default=True,
-    help="Declared output: margin, prediction, loss, logit; NAME:float16 for another dtype. May be repeated.",
+    help="Declared output: margin, log_odds, loss, probability, prediction, logit; NAME:float16 for another dtype. May be repeated.",
 )
 @click.option(
     "--task",
@@ -163,11 +163,11 @@ def _asked(
         if changes and not task:
             msg = "--set changes values of a recipe or of a task's config; give --recipe or --task"
             raise InputError(msg)
-        return task, {**_read(config), **changes}
+        return task, {**read_config(config), **changes}
     if task:
         msg = f"--recipe {recipe} names its task; leave --task out"
         raise InputError(msg)
-    return known.TASK, known.resolve(recipe, {**_read(config), **changes})
+    return known.TASK, known.resolve(recipe, {**read_config(config), **changes})
 
 
 def _refuse_missing(task: str, *, later: bool) -> None:
@@ -203,7 +203,8 @@ def _try_task(study: Any, algorithm: Any) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def _read(path: str | None) -> dict[str, Any]:
+def read_config(path: str | None) -> dict[str, Any]:
+    """A task's config from its file; empty without one."""
     from dmstore.core import strictjson
     from dmstore.errors import InputError
 

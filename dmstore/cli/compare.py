@@ -173,7 +173,11 @@ def command(
         raise click.UsageError(msg, click.get_current_context())
     progress.close()
     result, lines = _summary(comparison, _explained(comparison, items, files["examples"]))
-    if len(items) == 3:
+    if len(items) == 3 and not comparison.attrs.get("kept", True):
+        lines.append(
+            "  not kept: a published study is read-only; 'dmstore pull' makes a copy that keeps comparisons and writes their pages"
+        )
+    elif len(items) == 3:
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {kept_in}; write its page with:",
@@ -285,8 +289,13 @@ def _summary(
         rounding = ""
         if ranks[row] < delta.shape[1]:
             rounding = f" ({ranks[row]} of {delta.shape[1]}; the others are rounding alone)"
-        lines.append(f"  directions of {name}'s residuals{rounding}:")
         claims = [one for one in said.directions if one.algorithm == name]
+        if claims and not any(np.isfinite(one.estimate) for one in claims):
+            lines.append(
+                f"  no direction of {name}'s residuals is shown: with these runs nothing tells them from noise"
+            )
+            continue
+        lines.append(f"  directions of {name}'s residuals{rounding}:")
         for k in range(min(3, ranks[row])):
             if said.measured:
                 lines.append(f"    {k + 1}: {direction_text(claims[k], names)}")
@@ -294,7 +303,8 @@ def _summary(
                 lines.append(
                     f"    {k + 1}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
                 )
-            if because[row][k]["line"]:
+            told = not said.measured or np.isfinite(claims[k].estimate)
+            if told and because[row][k]["line"]:
                 lines.append(f"       {because[row][k]['line']}")
     result = {
         "comparison": comparison.attrs["comparison"],
@@ -309,5 +319,6 @@ def _summary(
         **plain(said),
         "where": where,
         "targets": about,
+        "kept": bool(comparison.attrs.get("kept", True)),
     }
     return result, lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -130,6 +131,7 @@ def command(
       dmstore evaluate digits.dm plain --scores trak-folder --scores influence.npy
     """
     from dmstore.analysis import benchmark, learning_curve
+    from dmstore.analysis.comparison.enough import enough, enough_text
     from dmstore.analysis.evaluation.benchmark_summary import summarise
     from dmstore.analysis.evaluation.curve_summary import keep_curve
     from dmstore.analysis.evaluation.evaluate import keep
@@ -172,6 +174,10 @@ def command(
     kept = keep(study, judged) if judged.attrs["fit"] else {"algorithm": algorithm, "fit": None}
     result: dict[str, Any] = {**kept, "output": judged.attrs["output"], **table}
     lines = _lines(algorithm, kept, table)
+    if kept["fit"] and not table["on_fitted_runs"]:
+        said = enough(study, algorithm, kept["fit"], threads=threads)
+        result |= asdict(said)
+        lines.append(f"  {enough_text(said)}")
     if curve:
         bar = output.Progress(f"curve {algorithm}", quiet=quiet)
         grown = learning_curve(

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dmstore.cli import options, output
+
+if TYPE_CHECKING:
+    from dmstore.schema.typed_documents import AboutDocument
 
 
 @click.command("init")
 @options.study
 @click.option(
     "--examples",
-    required=True,
+    default=None,
     type=click.Path(),
     help="An .npz file with train_label and target_label.",
+)
+@click.option(
+    "--dataset",
+    default=None,
+    type=click.Choice(["cifar10", "waterbirds", "living17", "imagefolder"]),
+    help="A data set that lies in --root; its images stay there.",
+)
+@click.option("--root", default=None, type=click.Path(), help="Where the data set is.")
+@click.option(
+    "--limit",
+    default=None,
+    type=click.IntRange(1),
+    help="Only the first so many examples of each class and set of --dataset, to try it out.",
 )
 @click.option(
     "--seed",
@@ -22,9 +40,20 @@ from dmstore.cli import options, output
     help="Masks, splits and training seeds follow from it; random by default.",
 )
 @click.option("--title", default=None, help="Title of the study.")
+@options.quiet
 @options.as_json
-def command(path: str, examples: str, seed: int | None, title: str | None, as_json: bool) -> None:
-    """Create STUDY from an examples file.
+def command(
+    path: str,
+    examples: str | None,
+    dataset: str | None,
+    root: str | None,
+    limit: int | None,
+    seed: int | None,
+    title: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Create STUDY from an examples file, or from a data set on disk.
 
     \b
     The .npz holds train_label (train,) and target_label (target,) integers, and optionally
@@ -32,12 +61,34 @@ def command(path: str, examples: str, seed: int | None, title: str | None, as_js
     train_id, target_id, target_train, and further train_… and target_… columns.
 
     \b
-    Example:
+    Of a data set the study holds ids, labels, groups and thumbnails. The images are found again in
+    the same folder, or in the one that DMSTORE_DATA names. Nothing is downloaded.
+
+    \b
+    Examples:
       dmstore init cifar.dm --examples cifar.npz --seed 1
+      dmstore init birds.dm --dataset waterbirds --root waterbird_complete95_forest2water2
     """
     from dmstore.study.creation import create_study
 
-    made = create_study(path, examples, seed=seed, about={"title": title} if title else None)
+    about: AboutDocument | None = {"title": title} if title else None
+    notes: list[str] = []
+    if dataset is None:
+        if examples is None or root is not None or limit is not None:
+            msg = "give --examples FILE, or --dataset NAME with --root DIR"
+            raise click.UsageError(msg)
+        made = create_study(path, examples, seed=seed, about=about)
+    else:
+        if root is None or examples is not None:
+            msg = "--dataset needs --root DIR, and no --examples"
+            raise click.UsageError(msg)
+        from dmstore.training.datasets import make_study
+
+        progress = output.Progress("images", quiet=quiet)
+        made, notes = make_study(
+            path, dataset, root, seed=seed, limit=limit, about=about, progress=progress
+        )
+        progress.close()
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
     columns = {
@@ -52,11 +103,19 @@ def command(path: str, examples: str, seed: int | None, title: str | None, as_js
             "train": count,
             "targets": targets,
             "columns": columns,
+            "target_sets": {name: entry["count"] for name, entry in made.target_sets.items()},
+            "notes": notes,
         },
         [
             f"{made.path}: {output.counted(count, 'train unit')}, {output.counted(targets, 'target')}, "
             f"{document['classes']} class{'' if document['classes'] == 1 else 'es'}, seed {made.seed}",
             *(f"  {name}: {', '.join(names)}" for name, names in columns.items()),
+            *(
+                f"  target set {name}: {output.counted(entry['count'], 'target')}"
+                for name, entry in made.target_sets.items()
+                if entry["later"]
+            ),
+            *(f"note: {note}" for note in notes),
         ],
         as_json=as_json,
     )

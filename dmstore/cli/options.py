@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from dmstore.study.plan import Part
 
+# Where image files are: said on the command line or in the environment, heard by workers' processes too.
+DATA = "DMSTORE_DATA"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -43,6 +46,15 @@ class _Part(click.ParamType["Part"]):
             self.fail(str(error), parameter, context)
 
 
+class _PartOrNext(click.ParamType["Part | str"]):
+    name = "part"
+
+    def convert(
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Part | str:
+        return "next" if value == "next" else _Part().convert(value, parameter, context)
+
+
 DURATION = _Duration()
 SEED = click.IntRange(0, 2**63 - 1)
 study = click.argument("path", metavar="STUDY", type=click.Path())
@@ -50,6 +62,15 @@ algorithm = click.argument("algorithm")
 maybe_algorithm = click.argument("algorithm", required=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet = click.option("-Q", "--quiet", is_flag=True, help="No progress on stderr.")
+data = click.option(
+    "--data",
+    type=click.Path(),
+    envvar=DATA,
+    default=None,
+    expose_value=False,
+    callback=lambda context, parameter, value: os.environ.update({DATA: value} if value else {}),
+    help=f"Folder of the study's image files, where it holds thumbnails; {DATA} by default.",
+)
 threads = click.option(
     "--threads", type=click.IntRange(1), default=None, help="Threads; all cores by default."
 )
@@ -62,6 +83,38 @@ memory = click.option(
 part = click.option(
     "--part", type=_Part(), metavar="I/N", default=None, help="Only part I of N, counted from 1."
 )
+part_or_next = click.option(
+    "--part",
+    type=_PartOrNext(),
+    metavar="I/N|next",
+    default=None,
+    help="Only part I of N, counted from 1; or next: what is still undone, shared with all others that do the same.",
+)
+retry_failed = click.option(
+    "--retry-failed", is_flag=True, help="Try runs that failed before once more."
+)
+checkpoint_every = click.option(
+    "--checkpoint-every",
+    type=DURATION,
+    default=None,
+    metavar="DURATION",
+    help="Save runs that are not finished so often, such as 10m, so that they go on after a kill.",
+)
+checkpoints = click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Where to keep them; STUDY.checkpoints by default.",
+)
+claims_expire = click.option(
+    "--claims-expire",
+    type=DURATION,
+    default="5m",
+    show_default=True,
+    metavar="DURATION",
+    help="With --part next: when the runs of a worker that was killed are free for others.",
+)
 
 
 def find_tasks_here() -> None:
@@ -69,6 +122,24 @@ def find_tasks_here() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+def worker_arguments(
+    *,
+    retry_failed: bool,
+    checkpoint_every: float | None,
+    checkpoints: Path | None,
+    claims_expire: float,
+) -> list[str]:
+    """The options of a worker, as the command line of another process takes them."""
+    arguments = ["--claims-expire", f"{claims_expire:f}s"]
+    if retry_failed:
+        arguments.append("--retry-failed")
+    if checkpoint_every is not None:
+        arguments += ["--checkpoint-every", f"{checkpoint_every:f}s"]
+    if checkpoints is not None:
+        arguments += ["--checkpoints", str(checkpoints.absolute())]
+    return arguments
 
 
 def given(name: str) -> bool:

@@ -9,16 +9,42 @@ import click
 
 from dmstore.cli import options, output
 
+# Failures that are shown, and how much of each.
+_MOST_FAILURES, _WIDEST = 5, 160
+
 
 @click.command("status")
 @options.study
 @options.maybe_algorithm
+@click.option(
+    "--watch", is_flag=True, help="Go on saying how training goes, until all is done or Ctrl-C."
+)
+@click.option(
+    "--every",
+    type=options.DURATION,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="With --watch: how often to look.",
+)
 @options.as_json
-def command(path: str, algorithm: str | None, as_json: bool) -> None:
-    """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do."""
+def command(path: str, algorithm: str | None, watch: bool, every: float, as_json: bool) -> None:
+    """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do.
+
+    With --watch: runs an hour of the last 15 minutes, the hosts that they came from, failures, and when all
+    will be there; with --json one object a look.
+    """
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import status
 
+    if watch:
+        from dmstore.cli import watching
+
+        watching.watch(open_study(path), algorithm, every, as_json=as_json)
+        return
+    if options.given("every"):
+        msg = "--every says how often --watch looks; give --watch too"
+        raise click.UsageError(msg)
     state = status(open_study(path), algorithm)
     output.emit(state, list(_lines(state)), as_json=as_json)
 
@@ -72,6 +98,10 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    if entry["failed"]:
+        yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train STUDY {name} --retry-failed' tries again"
+        for one in entry["failures"][:_MOST_FAILURES]:
+            yield f"      run {one['run']} on {one['host']}: {one['error'][:_WIDEST]}"
     if entry["unreferenced"]:
         yield f"    {output.counted(len(entry['unreferenced']), 'base')} that no log entry names: an ingest or a copy was interrupted; 'dmstore verify' tells more"
     # An older fit has been replaced, so only the newest of an output is worth a warning.
@@ -82,7 +112,8 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     blocks = entry["blocks"]
     for block in blocks if len(blocks) > 1 or any(b["repeats"] > 1 for b in blocks) else []:
         repeats = f", {block['repeats']} a mask" if block["repeats"] > 1 else ""
-        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending"
+        bad = f", {block['failed']} failed" if block["failed"] else ""
+        yield f"    {output.span(block['first_run'], block['runs'])}{repeats}: {block['stored']} stored, {block['pending']} pending{bad}"
     for target_set, on in entry["outputs_on"].items():
         more = [f"{on['pending']} pending"] if on["pending"] else ["complete"]
         more += _tidiness(on)

@@ -2,56 +2,193 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from dmstore.cli import options, output
+from dmstore.errors import plain
 
 if TYPE_CHECKING:
     from dmstore.study.plan import Part
+    from dmstore.study.study import Study
 
 
 @click.command("train")
 @options.study
 @options.algorithm
-@options.part
+@options.part_or_next
+@options.data
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="BLAS threads of this worker; many workers of one thread each are faster.",
+    default=None,
+    help="BLAS threads of a worker, 1 by default; many workers of one thread each are faster.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=None,
+    help="Start so many workers here, a process each, spread over the GPUs if there are any.",
+)
+@click.option(
+    "--per-device",
+    type=click.IntRange(1),
+    default=None,
+    help="Start so many workers for each GPU, or so many without one.",
+)
+@options.retry_failed
+@options.checkpoint_every
+@options.checkpoints
+@options.claims_expire
 @options.quiet
 @options.as_json
 def command(
-    path: str, algorithm: str, part: Part | None, threads: int, quiet: bool, as_json: bool
+    path: str,
+    algorithm: str,
+    part: Part | Literal["next"] | None,
+    threads: int | None,
+    workers: int | None,
+    per_device: int | None,
+    retry_failed: bool,
+    checkpoint_every: float | None,
+    checkpoints: Path | None,
+    claims_expire: float,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
 
-    Run as many workers as you like, each with its own part; run one again after a kill.
+    Run as many workers as you like, each with its own part (--part 3/100) or all with --part next; run one
+    again after a kill. A run that fails stops no other one.
 
     \b
-    Example, as a SLURM array of 100:
+    Examples:
       dmstore train cifar.dm plain --part $SLURM_ARRAY_TASK_ID/100
+      dmstore train cifar.dm plain --part next
+      dmstore train cifar.dm plain --per-device 4
+    Exit codes: 0 all is stored; 1 the input is bad or something was refused; 3 runs are pending still, so run
+    it again (also after SIGTERM, which ends it early); 4 nothing is pending, but runs failed: see 'dmstore status'.
     """
     from dmstore.study.study import open_study
+    from dmstore.training.ending import Ending
     from dmstore.training.worker import train
 
     options.find_tasks_here()
     study = open_study(path)
+    if workers or per_device:
+        if workers and per_device:
+            msg = "--workers counts all workers, --per-device those of each device; give one of the two"
+            raise click.UsageError(msg)
+        if part not in (None, "next"):
+            msg = (
+                "several workers share what is undone, so they have no fixed part; leave --part out"
+            )
+            raise click.UsageError(msg)
+        given = options.worker_arguments(
+            retry_failed=retry_failed,
+            checkpoint_every=checkpoint_every,
+            checkpoints=checkpoints,
+            claims_expire=claims_expire,
+        )
+        trained = _run_workers(study, algorithm, given, workers, per_device, threads, quiet=quiet)
+        _end(study, algorithm, "next", trained, as_json=as_json)
+        return
     progress = output.Progress(f"train {algorithm}", quiet=quiet)
-    trained = train(study, algorithm, part=part, threads=threads, progress=progress)
+    with Ending() as ending:
+        trained = train(
+            study,
+            algorithm,
+            part=part,
+            threads=threads or 1,
+            progress=progress,
+            stop=ending.asked,
+            retry_failed=retry_failed,
+            checkpoint_every=checkpoint_every,
+            checkpoints=checkpoints,
+            claims_expire=claims_expire,
+        )
     progress.close()
-    left = len(study.algorithm(algorithm).pending(part))
-    text = f"{part.index}/{part.count}" if part else None
+    _end(study, algorithm, part, trained, as_json=as_json)
+
+
+def _run_workers(
+    study: Study,
+    algorithm: str,
+    given: list[str],
+    workers: int | None,
+    per_device: int | None,
+    threads: int | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Train by processes of their own; how many runs that were. What one of them could not do is raised."""
+    from dmstore.errors import InputError
+    from dmstore.training import processes
+
+    opened = study.algorithm(algorithm)
+    progress = output.Progress(f"train {algorithm}", quiet=quiet)
+
+    def look() -> None:
+        progress("train", opened.planned_count - len(opened.pending()), opened.planned_count)
+
+    devices = processes.cuda_devices()
+    places = processes.environments(
+        devices, workers=workers, per_device=per_device, threads=threads
+    )
+    click.echo(
+        f"{output.counted(len(places), 'worker')} on {', '.join(f'GPU {d}' for d in devices) or 'the CPU'}",
+        err=True,
+    )
+    look()
+    ends = processes.Workers([study.path, algorithm, *given], places).run(look)
+    progress.close()
+    for number, end in enumerate(ends, start=1):
+        if end.code < 0 or end.error:
+            why = end.error or f"was killed by signal {-end.code}"
+            click.echo(f"worker {number}: {plain(why)}", err=True)
+    errors = [end.error for end in ends if end.error]
+    if errors:
+        msg = f"{output.counted(len(errors), 'worker')} of {len(ends)} gave up, the last with: {errors[-1]}"
+        raise InputError(msg)
+    return sum(int(end.said.get("trained", 0)) for end in ends)
+
+
+def _end(
+    study: Study,
+    algorithm: str,
+    part: Part | Literal["next"] | None,
+    trained: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what was done and what is left, and exit with the code for it."""
+    from dmstore.study import failures
+
+    opened = study.algorithm(algorithm)
+    fixed = part if part != "next" else None
+    missing = opened.pending(fixed)
+    failed = len(failures.failed(opened.objects, opened.prefix, missing))
+    left = len(missing) - failed
+    text = f"{fixed.index}/{fixed.count}" if fixed else part
+    lines = [
+        f"{algorithm}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if fixed else ''}"
+    ]
+    if failed:
+        lines.append(
+            f"{output.counted(failed, 'run')} failed: 'dmstore status {study.path} {algorithm}' says why, --retry-failed tries again"
+        )
     output.emit(
-        {"algorithm": algorithm, "part": text, "trained": trained, "pending": left},
-        [
-            f"{algorithm}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if part else ''}"
-        ],
+        {
+            "algorithm": algorithm,
+            "part": text,
+            "trained": trained,
+            "pending": left,
+            "failed": failed,
+        },
+        lines,
         as_json=as_json,
     )
-    if left:
-        raise click.exceptions.Exit(3)
+    if left or failed:
+        raise click.exceptions.Exit(3 if left else 4)

@@ -10,6 +10,9 @@ from typing import Any
 from dmstore.core.threads import cores
 from dmstore.errors import InputError, plain
 
+# Threads that may be asked for on fewer cores.
+_PLENTY = 64
+
 
 def local_path(path: str | os.PathLike[str]) -> Path:
     """A path on this machine, ``~`` for the home of its user, as shells have it.
@@ -49,7 +52,7 @@ def seed_of(random_state: Any) -> int:
 
 
 def threads_of(threads: Any) -> int:
-    """Threads to use: so many, or all cores where nothing is said.
+    """Threads to use: so many, or all cores where nothing is said; far more than there are cores are no help and take minutes to start.
 
     Raises
     ------
@@ -65,4 +68,4 @@ def threads_of(threads: Any) -> int:
     if count < 1:
         msg = f"threads {threads!r}: give a whole number from 1, or None for all cores"
         raise InputError(msg)
-    return count
+    return min(count, max(cores(), _PLENTY))

@@ -61,6 +61,9 @@ class Array:
             msg = "describes an array without a shape; the file is damaged"
             raise StateError(msg)
         _, shape, dtype, fortran, raw = state
+        if isinstance(raw, str):
+            # The bytes of Python 2, which the parser only takes where it is asked to.
+            raw = raw.encode("latin-1")
         whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
         if not whole or len(shape) > _MOST_DIMS or not isinstance(dtype, Dtype):
             msg = "describes an array with no shape or dtype of numbers; the file is damaged"

@@ -78,7 +78,7 @@ class _Refused(Exception):
     """Why a pickle is not read; turned into an InputError that names the file."""
 
 
-def parse(raw: bytes, where: str, *, arrays: bool = False) -> Any:
+def parse(raw: bytes, where: str, *, arrays: bool = False, python2: bool = False) -> Any:
     """Interpret a pickle of tensors.
 
     Parameters
@@ -89,6 +89,8 @@ def parse(raw: bytes, where: str, *, arrays: bool = False) -> Any:
         For error texts.
     arrays : bool
         Take NumPy arrays too.
+    python2 : bool
+        Take the strings of Python 2 too, each byte as the letter of its number (Latin-1).
 
     Returns
     -------
@@ -102,7 +104,7 @@ def parse(raw: bytes, where: str, *, arrays: bool = False) -> Any:
         If it needs anything but tensors (naming it), or is damaged.
     """
     try:
-        return _run(raw, arrays)
+        return _run(raw, arrays, _VALUES | _PYTHON2 if python2 else _VALUES)
     except (_Refused, torch_numpy.StateError) as error:
         msg = f"{where}: {error}"
         raise InputError(msg) from None
@@ -112,7 +114,7 @@ def parse(raw: bytes, where: str, *, arrays: bool = False) -> Any:
         raise InputError(msg) from None
 
 
-def _run(raw: bytes, arrays: bool) -> Any:  # noqa: FBT001 - private
+def _run(raw: bytes, arrays: bool, values: set[str]) -> Any:  # noqa: FBT001 - private
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -130,7 +132,7 @@ def _run(raw: bytes, arrays: bool) -> Any:  # noqa: FBT001 - private
             stack.append(memo[argument])
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
-        elif name in _VALUES:
+        elif name in values:
             stack.append(argument)
         elif name in _ACTIONS:
             _ACTIONS[name](stack, argument)
@@ -304,6 +306,7 @@ _VALUES = {
     "SHORT_BINBYTES",
     "BINBYTES",
 }
+_PYTHON2 = {"SHORT_BINSTRING", "BINSTRING"}
 _ACTIONS: dict[str, Any] = {
     "MARK": lambda stack, _: stack.append(_Mark()),
     "EMPTY_DICT": lambda stack, _: stack.append({}),

@@ -70,6 +70,17 @@ class ChangeDocument(TypedDict):
     token: str
 
 
+class ClaimDocument(TypedDict):
+    """algorithms/NAME/claims/<6 digits>-<12 digits>-<6 digits>.json: a worker that trains a few runs; a hint, by which nothing is decided that must be right."""
+
+    algorithm: str
+    host: str
+    pid: int
+    runs: list[int]
+    created: NotRequired[str]
+    token: str
+
+
 class ComparisonDocument(TypedDict):
     """comparisons/<id>/comparison.json: what a comparison stands on; immutable."""
 
@@ -103,6 +114,17 @@ class EvaluationDocument(TypedDict):
     parameters: NotRequired[dict[str, Any]]
     results: dict[str, Any]
     created: NotRequired[str]
+    software: NotRequired[str]
+
+
+class FailureDocument(TypedDict):
+    """algorithms/NAME/failures/<19 digits>-<32 hex>.json: one attempt at a run that failed; immutable."""
+
+    algorithm: str
+    run: int
+    error: str
+    time: int
+    host: str
     software: NotRequired[str]
 
 

@@ -12,9 +12,11 @@ from dmstore.schema.typed_documents import (
     AboutDocument,
     AlgorithmDocument,
     ChangeDocument,
+    ClaimDocument,
     ComparisonDocument,
     CompleteDocument,
     EvaluationDocument,
+    FailureDocument,
     FitDocument,
     IndexDocument,
     ManifestDocument,
@@ -41,11 +43,15 @@ class DumpDocument(Protocol):
     @overload
     def __call__(self, kind: Literal["change"], payload: ChangeDocument) -> bytes: ...
     @overload
+    def __call__(self, kind: Literal["claim"], payload: ClaimDocument) -> bytes: ...
+    @overload
     def __call__(self, kind: Literal["comparison"], payload: ComparisonDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["complete"], payload: CompleteDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["evaluation"], payload: EvaluationDocument) -> bytes: ...
+    @overload
+    def __call__(self, kind: Literal["failure"], payload: FailureDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["fit"], payload: FitDocument) -> bytes: ...
     @overload
@@ -89,6 +95,10 @@ class LoadDocument(Protocol):
     ) -> ChangeDocument: ...
     @overload
     def __call__(
+        self, kind: Literal["claim"], raw: bytes, where: str, *, lists: Lists = ()
+    ) -> ClaimDocument: ...
+    @overload
+    def __call__(
         self, kind: Literal["comparison"], raw: bytes, where: str, *, lists: Lists = ()
     ) -> ComparisonDocument: ...
     @overload
@@ -99,6 +109,10 @@ class LoadDocument(Protocol):
     def __call__(
         self, kind: Literal["evaluation"], raw: bytes, where: str, *, lists: Lists = ()
     ) -> EvaluationDocument: ...
+    @overload
+    def __call__(
+        self, kind: Literal["failure"], raw: bytes, where: str, *, lists: Lists = ()
+    ) -> FailureDocument: ...
     @overload
     def __call__(
         self, kind: Literal["fit"], raw: bytes, where: str, *, lists: Lists = ()

@@ -14,6 +14,9 @@ from dmstore.study import examples as example_sets
 from dmstore.study.study import Study
 from dmstore.study.target_sets import TargetSet
 
+# Columns of data sets that say which file an image is, as its id does.
+_NAMING = {"file", "filename", "digest"}
+
 
 def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[str, bytes]]:
     """What to publish of a study's examples.
@@ -25,7 +28,8 @@ def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[s
         Whether images are taken along: columns called ``image``, and all that look like images (uint8
         with a height and a width).
     ids : bool
-        Whether ids are; positions stand for them otherwise.
+        Whether ids are; positions stand for them otherwise, and columns that name files or
+        give their digests are left out.
 
     Returns
     -------
@@ -39,6 +43,7 @@ def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[s
     made: dict[str, bytes] = {} if ids else _withheld(study)
     for entry in later.values():
         left_out = set() if images else _images(objects, entry["path"])
+        left_out |= set() if ids else {f"annotation_{name}" for name in _NAMING}
         if left_out or not ids:
             made[entry["path"]] = _rewritten(objects, entry, left_out, ids=ids)
     sets = [f"examples/{name}.zarr/" for name in ("train", *study.document["targets"])]
@@ -48,6 +53,12 @@ def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[s
             f"{annotation.PLACE}{child}"
             for child in objects.children(annotation.PLACE)
             if annotation.parse(child) and _images(objects, f"{annotation.PLACE}{child}", child)
+        ]
+    if not ids:
+        hidden += [
+            f"{annotation.PLACE}{child}"
+            for child in objects.children(annotation.PLACE)
+            if (annotation.parse(child) or ("", ""))[1] in _NAMING
         ]
     named = {entry["path"] for entry in later.values()} - made.keys()
     names = [

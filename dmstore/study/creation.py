@@ -27,6 +27,7 @@ from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.remote import is_url
 from dmstore.study import annotation
 from dmstore.study import examples as example_sets
+from dmstore.study import target_sets as later_sets
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, open_study
 
@@ -38,6 +39,7 @@ def create_study(
     seed: int | None = None,
     about: AboutDocument | None = None,
     classes: int | None = None,
+    target_sets: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
 ) -> Study:
     """Create a study. What a killed call for the same path left beside it is removed after a day.
 
@@ -56,6 +58,9 @@ def create_study(
         ``title``, ``authors``, ``licence``, ``citation``, ``doi``.
     classes : int, optional
         Number of classes, where neither names nor labels tell it.
+    target_sets : mapping, optional
+        Further target sets: name to columns, as :meth:`Study.add_targets` takes them. They are there with the study
+        or not at all.
 
     Returns
     -------
@@ -83,7 +88,7 @@ def create_study(
         raise InputError(msg)
     document = _document(sets, seed, classes)
     if is_url(path):
-        return _create_remote(str(path), sets, document, about)
+        return _create_remote(str(path), sets, document, about, target_sets or {})
     _check_free(target)
     try:
         with beside(target) as building:
@@ -91,7 +96,7 @@ def create_study(
             if target.is_dir():
                 # An empty directory that was made for it says who may use it.
                 share(building, permissions_of(target))
-            _build(LocalObjects(building), sets, document, about)
+            _build(LocalObjects(building), sets, document, about, target_sets or {})
             # Renaming a finished directory is atomic, and fails if the name was taken meanwhile.
             building.rename(target)
         sync_path(target.parent)
@@ -108,6 +113,7 @@ def _create_remote(
     sets: Mapping[str, Mapping[str, NDArray[Any]]],
     document: StudyDocument,
     about: AboutDocument | None,
+    further: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> Study:
     """Build the study here, then put object after object there, ``study.json`` last."""
     objects = open_location(url)
@@ -116,13 +122,13 @@ def _create_remote(
         raise ExistsError(msg)
     with tempfile.TemporaryDirectory() as folder:
         built = LocalObjects(folder)
-        _build(built, sets, document, about)
+        _build(built, sets, document, about, further)
         names = [info.name for info in built.entries("") if info.name != ANCHOR]
         for name in (*names, ANCHOR):
             # Examples are the same bytes whoever puts them, so an unfinished attempt may be repeated;
-            # what is for people says when it was made.
+            # what is for people says when it was made, and a target set which attempt it is of.
             content = built.get(name)
-            if name.startswith("about/"):
+            if name.startswith(("about/", later_sets.PLACE)):
                 objects.replace(name, content)
             elif not objects.put_if_absent(name, content) and (
                 name == ANCHOR or (name in names and objects.get(name) != content)
@@ -167,6 +173,7 @@ def _build(
     sets: Mapping[str, Mapping[str, NDArray[Any]]],
     document: StudyDocument,
     about: AboutDocument | None,
+    further: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> None:
     for name in ("train", "test"):
         columns = sets[name]
@@ -182,4 +189,6 @@ def _build(
     if about:
         stated = {**stated, **about}
     objects.put_if_absent("about/0001.json", dump_document("about", stated))
+    for name, columns in further.items():
+        later_sets.add(objects, document, name, columns, f"target set {name!r}")
     objects.put_if_absent(ANCHOR, dump_document("study", document))

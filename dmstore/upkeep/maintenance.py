@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.progress import Progress, counting
-from dmstore.errors import CorruptionError
+from dmstore.errors import CorruptionError, DmstoreError
 from dmstore.schema.documents import load_document
-from dmstore.schema.typed_documents import ComparisonDocument
+from dmstore.schema.typed_documents import ComparisonDocument, FailureDocument
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.compact import Compaction
 from dmstore.storage.acts.compact import compact as compact_table
@@ -18,7 +18,7 @@ from dmstore.storage.acts.vacuum import GRACE, Vacuum
 from dmstore.storage.acts.vacuum import vacuum as vacuum_table
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
-from dmstore.study import annotation, plan
+from dmstore.study import annotation, claims, failures, plan
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.plan import Block
 from dmstore.study.results import runs_of
@@ -33,6 +33,8 @@ _HOUR = 3600.0
 
 # Unabsorbed segments of a foreign algorithm whose mask ids a status still reads.
 _MOST_SEGMENTS = 200
+# Failures that a status reads: each is an object of its own.
+_MOST_FAILURES = 20
 
 
 def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
@@ -51,7 +53,8 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         names), ``bytes``, ``comparisons`` (oldest first, with ``where``, ``differs``, and ``detectable``: the share of datamodels along a
         direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
-        target set the stored and pending runs), segments not yet compacted, conflicts, ``unreferenced``
+        target set the stored and pending runs), ``failed`` runs, which are not pending, and of the last of these
+        (``failures``) run, error, time in milliseconds since 1970 and host, segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
 
     Raises
@@ -111,7 +114,9 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
     blocks = algorithm.blocks
     view = algorithm.table.view()
     content_id = view.content_id()
-    pending = algorithm.missing(view.run)
+    missing = algorithm.missing(view.run)
+    failed = failures.failed(study.objects, algorithm.prefix, missing)
+    pending = missing[~np.isin(missing, failed)]
     return {
         "alpha": algorithm.alpha,
         "sampling": algorithm.document["sampling"],
@@ -119,8 +124,13 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
         "planned": sum(block.runs for block in blocks) if algorithm.planned else None,
         "stored": len(view),
         "pending": len(pending),
+        "failed": len(failed),
+        "failures": [
+            {key: one[key] for key in ("run", "error", "time", "host")}
+            for one in _failures(algorithm, failed)
+        ],
         "retracted": len(view.manifest.retracted),
-        "blocks": [_block_status(block, pending) for block in blocks],
+        "blocks": [_block_status(block, pending, failed) for block in blocks],
         "splits": _splits(algorithm, view, blocks),
         "outputs_on": {
             outputs.target_set: _outputs_status(outputs, view)
@@ -154,16 +164,31 @@ def _bases(table: Table) -> list[str]:
     return [f"{prefix}{name}" for name in table.objects.children(prefix)]
 
 
-def _block_status(block: Block, pending: NDArray[np.int64]) -> dict[str, int]:
+def _failures(algorithm: Algorithm, failed: NDArray[np.int64]) -> list[FailureDocument]:
+    """The last failures; a record that cannot be read is for 'dmstore verify' to tell."""
+    try:
+        return failures.read(
+            algorithm.objects, algorithm.prefix, algorithm.uuid, failed.tolist(), _MOST_FAILURES
+        )
+    except (DmstoreError, FileNotFoundError):
+        return []
+
+
+def _block_status(
+    block: Block, pending: NDArray[np.int64], failed: NDArray[np.int64]
+) -> dict[str, int]:
     """A block of the plan: ids from ``first_run``, and how many of them are stored."""
-    inside = int(((pending >= block.first_run) & (pending < block.stop)).sum())
+    inside, bad = (
+        int(((runs >= block.first_run) & (runs < block.stop)).sum()) for runs in (pending, failed)
+    )
     return {
         "first_run": block.first_run,
         "runs": block.runs,
         "repeats": block.repeats,
         "masks": block.masks,
-        "stored": block.runs - inside,
+        "stored": block.runs - inside - bad,
         "pending": inside,
+        "failed": bad,
     }
 
 
@@ -270,12 +295,34 @@ def vacuum(
             tags = {entry["base"] for entry in tag.read_all(opened.table)}
             return tags | {fit["base"] for fit in study.fits(name) if not fit["complete"]}
 
-        done[name] = vacuum_table(opened.table, pinned, grace=grace)
+        done[name] = _joined(
+            vacuum_table(opened.table, pinned, grace=grace), _vacuum_notes(opened, grace)
+        )
         for outputs in later_outputs(study, name):
             done[outputs.name] = vacuum_table(outputs.table, set, grace=grace)
     if algorithm is None:
         done[""] = _vacuum_unnamed(study, grace)
     return done
+
+
+def _joined(*parts: Vacuum) -> Vacuum:
+    return Vacuum(
+        tuple(name for part in parts for name in part.removed), sum(part.size for part in parts)
+    )
+
+
+def _vacuum_notes(algorithm: Algorithm, grace: float) -> Vacuum:
+    """Delete failures of runs that were stored since, and claims that nobody renews."""
+    objects, prefix = algorithm.objects, algorithm.prefix
+    now = objects.now()
+    old = claims.stale(objects, prefix, now - max(grace, _HOUR))
+    if recorded := failures.recorded(objects, prefix):
+        missing = algorithm.missing(algorithm.table.view().run)
+        settled = failures.settled(recorded, missing)
+        old += [info for info in settled if info.modified <= now - grace]
+    for info in old:
+        objects.delete(info.name)
+    return Vacuum(tuple(info.name for info in old), sum(info.size for info in old))
 
 
 def _vacuum_unnamed(study: Study, grace: float) -> Vacuum:

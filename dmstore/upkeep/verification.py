@@ -13,7 +13,7 @@ from dmstore.storage.acts.problem import Problem
 from dmstore.storage.acts.verify import verify as verify_table
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups, log
-from dmstore.study import annotation, results
+from dmstore.study import annotation, failures, results
 from dmstore.study.examples import read_ids
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_sets import TargetSet
@@ -72,6 +72,8 @@ def verify(
             yield from verify_table(opened.table, opened.check_rows, bases, copied=copied)
             for outputs in later_outputs(study, name):
                 yield from verify_table(outputs.table, copied=copied)
+            for where, text in failures.check(objects, opened.prefix, opened.uuid):
+                yield Problem("failure", where, text)
             yield from _verify_fits(study, name)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import xarray as xr
 from commands import run, run_json
 from helpers import files
 from paths import ARCHIVES
+from scipy.sparse import diags_array
 
 import dmstore
 from benchmarks import simulated
 from dmstore.analysis import compare
 from dmstore.analysis.comparison.answer import answer, plain
+from dmstore.analysis.comparison.enough import Enough, coordinate_noise, enough, enough_text
 from dmstore.analysis.comparison.target_groups import ALL, target_groups
 from dmstore.analysis.experiment.reading import pin, read_arms
 from dmstore.analysis.pages.headline import headline
@@ -414,21 +417,29 @@ def test_status_has_the_newest_comparison_of_each_question():
     ]
 
 
-def test_a_published_copy_is_refused_before_the_work(made, monkeypatch):
+def test_a_published_copy_is_compared_and_keeps_nothing(made, monkeypatch):
     import importlib
 
     from dmstore.errors import StorageError
     from dmstore.storage.published.published import PublishedDirectory
 
-    compare(made, "a", "same", components=1)
+    options = {"components": 1, "random_state": 7}
     copy = dmstore.open_study(made.path)
     monkeypatch.setattr(copy, "objects", PublishedDirectory(made.path))
-    assert compare(copy, "a", "same", components=1).attrs["algorithms"] == ["a", "same"]
-    for module, work in (("comparison.compare", "modeldiff"), ("pages.report", "_subject")):
-        place = importlib.import_module(f"dmstore.analysis.{module}")
-        monkeypatch.setattr(place, work, lambda *_, **__: pytest.fail("worked first"))
-    with pytest.raises(StorageError, match="read-only"):
-        compare(copy, "a", "same", components=1, random_state=7)
+    before = len(made.comparisons)
+    told = compare(copy, "a", "same", where=["marked=true"], **options)
+    assert len(made.comparisons) == before
+    assert told.attrs["kept"] is False
+    kept = compare(made, "a", "same", where=["marked=true"], **options)
+    assert "kept" not in kept.attrs
+    assert told.attrs["comparison"] == kept.attrs["comparison"]
+    assert told.attrs.items() >= kept.attrs.items()
+    xr.testing.assert_equal(
+        told[sorted(kept.data_vars)].load(), kept[sorted(kept.data_vars)].load()
+    )
+    # Its page would be written there.
+    place = importlib.import_module("dmstore.analysis.pages.report")
+    monkeypatch.setattr(place, "_subject", lambda *_, **__: pytest.fail("worked first"))
     with pytest.raises(StorageError, match="read-only"):
         dmstore.analysis.report(copy, "a", "same")
 
@@ -475,6 +486,31 @@ def test_an_interval_of_all_that_a_cosine_may_be_is_no_similarity():
     assert negative.similarity.low < -1
     assert negative.differs
     assert difference(negative).startswith("They are opposite")
+
+
+def test_directions_of_noise_have_no_numbers(made):
+    from dmstore.cli.compare import _summary
+
+    comparison = compare(made, "a", "same", components=2).load()
+    because = [[{"line": "explained"}] * 2] * 2
+    lines = _summary(comparison, because)[1]
+    assert any("difference +" in line or "difference -" in line for line in lines)
+    noisy = comparison.copy(deep=True)
+    noisy["difference_error"][:] = [[9.0, 0.0], [0.1, 9.0]]
+    noisy["q"][:] = 0.9
+    result, lines = _summary(noisy, because)
+    told = [one["estimate"] is not None for one in result["directions"]]
+    assert told == [False, False, True, False]
+    assert [one["energy"] == [None, None] for one in result["directions"]] == [not t for t in told]
+    assert result["directions"][0]["q"] == 0.9
+    assert (
+        "  no direction of a's residuals is shown: with these runs nothing tells them from noise"
+        in lines
+    )
+    assert sum("explained" in line for line in lines) == 1
+    # What is claimed keeps its numbers.
+    noisy["q"][0, 0] = 0.01
+    assert answer(noisy).directions[0].standard_error == 9.0
 
 
 def test_units_that_one_algorithm_always_saw_are_no_difference():
@@ -540,3 +576,92 @@ def test_a_planted_direction_is_claimed(small):
     assert made["q"][0, like[0].argmax()] < 0.01
     assert made["difference"][0, like[0].argmax()] > 0
     assert made["energy"][0, like[0].argmax(), 0] > 2 * made["energy"][0, like[0].argmax(), 1]
+
+
+# One algorithm alone.
+
+
+def test_one_algorithm_says_what_a_comparison_would_show(made):
+    said = run_json("evaluate", made.path, "a", "--no-baselines", "--resamples", 20, "-Q")
+    compared = answer(compare(made, "a", "same"))
+    # Two algorithms that share their masks have some noise in common, so the one alone says no less.
+    assert 0.9 * compared.detectable < said["detectable"] < 3 * compared.detectable
+    assert said["runs_stored"] == 400
+    assert said["runs_for_1_percent"] == pytest.approx(40_000 * said["detectable"], rel=0.1)
+    few = enough(made, "bare", made.newest_fit("bare")["fit"])
+    assert few.detectable is None
+    assert "halves" in few.unknown
+
+
+def test_noise_is_told_at_any_scale_and_halves_with_twice_the_runs():
+    pair = simulated.simulate(simulated.NULLS["B: half of the runs"], 0)
+    a, b = (coordinate_noise(arms, fits) for arms, fits in zip(pair.arms, pair.halves, strict=True))
+    assert 1.5 < b / a < 5
+    larger = [
+        replace(arm, outputs=lambda start, stop, one=arm: 8 * one.outputs(start, stop))
+        for arm in pair.arms[0]
+    ]
+    scaled = coordinate_noise((larger[0], larger[1]), [8 * one for one in pair.halves[0]])
+    assert scaled == pytest.approx(a, rel=1e-3)
+    # Outputs that have nothing to do with the masks have no length to measure noise by.
+    draw = np.random.default_rng(0)
+    noise = [replace(arm, outputs=_noise(draw, arm)) for arm in pair.arms[0]]
+    assert np.isnan(coordinate_noise((noise[0], noise[1]), pair.halves[0]))
+    assert enough_text(Enough(None, 9, None, "w")).endswith("is not known: w.")
+    assert "no direction; one of 1%" in enough_text(Enough(2.0, 9, 1800))
+
+
+def _noise(draw, arm):
+    said = draw.normal(size=(len(arm.used), simulated.TARGETS)) * arm.used[:, None]
+    return lambda start, stop: said[:, start:stop]
+
+
+# One algorithm that is the other's opposite.
+
+
+def _turned(pair, which):
+    """The pair with outputs and fits of B turned on some targets."""
+    sign = np.where(which, -1.0, 1.0)
+    sets = [(diags_array(sign) @ one).tocsr().astype(np.float32) for one in pair.halves[1]]
+    arms = [
+        replace(arm, outputs=lambda low, high, one=arm: one.outputs(low, high) * sign[low:high])
+        for arm in pair.arms[1]
+    ]
+    weight = (pair.weight[1] * sign[:, None]).astype(np.float32)
+    return replace(
+        pair,
+        arms=(pair.arms[0], (arms[0], arms[1])),
+        halves=(pair.halves[0], sets),
+        weight=(pair.weight[0], weight),
+    )
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.5])
+def test_the_opposite_of_an_algorithm_differs_by_its_sign_alone(small, effect):
+    pair = simulated.simulate(simulated.NULLS["the same"], 3, effect)
+    plain_ = simulated.compared(pair)
+    every = np.ones(simulated.TARGETS, dtype=bool)
+    opposite = simulated.compared(_turned(pair, every))
+    assert opposite["group_similarity"] == pytest.approx(-plain_["group_similarity"], abs=1e-6)
+    assert opposite["group_similarity_error"][0] < 0.05
+    # What is measured of directions is the same, but for the sign of the algorithms' own coordinates.
+    for key in ("p", "difference", "difference_error", "detectable", "unlike_z"):
+        assert opposite[key] == pytest.approx(plain_[key], abs=1e-4, nan_ok=True), key
+    assert (opposite["q"] <= 0.05).any() == (effect > 0)
+    # All groups are beyond chance, since the sign is.
+    assert (opposite["group_q"] < 1e-6).all()
+    if not effect:
+        # Exact copies too: nothing but the sign, and no number that rounding made.
+        copy = replace(pair, arms=(pair.arms[0],) * 2, halves=(pair.halves[0],) * 2)
+        copy = replace(copy, weight=(pair.weight[0],) * 2)
+        exact = simulated.compared(_turned(copy, every))
+        assert exact["group_similarity"][0] == pytest.approx(-1, abs=0.02)
+        assert not (exact["q"] <= 0.05).any()
+        assert np.nanmax(np.abs(exact["difference"]), initial=0) < 1e-4
+
+
+def test_a_class_that_is_turned_is_a_difference_there(small):
+    pair = simulated.simulate(simulated.NULLS["the same"], 3)
+    made = simulated.compared(_turned(pair, pair.label == 1))
+    assert (made["group_q"][1:] <= 0.05).tolist() == [k == 1 for k in range(simulated.CLASSES)]
+    assert made["group_similarity"][2] < -0.9

@@ -141,6 +141,8 @@ def test_coordinates_are_exact_for_any_fit(mask, fitted, columned):
     half = Half((arms[0][0], arms[1][0]), columns, direction)
     half.load(slice(0, TARGETS), [fit_of(one) for one in f])
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in f]
+    # B's turned where it points away from A's.
+    unit[1] *= np.where((unit[0] * unit[1]).sum(axis=1) < 0, -1, 1)[:, None]
     v = unit[0] + unit[1]
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     # A covariance of a sample is taken over one less than all.
@@ -247,9 +249,11 @@ def test_a_direction_that_a_alone_uses_is_as_long_as_it_is():
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (a, b)]
     assert np.allclose(made.energy[:, 0], [(unit[0][:, 0] ** 2).mean(), 0], atol=1e-5)
     assert np.allclose(made.effect[:, 0], [np.abs(unit[0][:, 0]).mean(), 0], atol=1e-5)
-    v = unit[0] + unit[1]
+    # B's turned where it points away from A's.
+    turned = [unit[0], unit[1] * np.where((unit[0] * unit[1]).sum(axis=1) < 0, -1, 1)[:, None]]
+    v = turned[0] + turned[1]
     v /= np.linalg.norm(v, axis=1, keepdims=True)
-    p, q = ((one * v).sum(axis=1) for one in unit)
+    p, q = ((one * v).sum(axis=1) for one in turned)
     difference = (np.abs(unit[0][:, 0]) * q).sum() / (p * q).sum()
     assert made.statistic[0] * made.scale[0] == pytest.approx(difference, abs=1e-4)
 

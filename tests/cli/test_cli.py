@@ -18,6 +18,7 @@ from paths import ROOT
 import dmstore
 from dmstore import cli, counterfactual, readers
 from dmstore.cli import output
+from dmstore.core import meter
 from dmstore.errors import IncompleteError
 from dmstore.training.task import make_task
 
@@ -225,10 +226,13 @@ REFUSED = {
     "init": ["new", "--examples", "none.npz"],
     "annotate": ["nowhere", "train", "none.csv"],
     "targets": ["nowhere", "later", "none.npz"],
+    "beton": ["nowhere"],
     "add": ["nowhere", "a"],
     "recipes": ["nowhere"],
     "extend": ["nowhere", "a", "--total", "3"],
+    "task": ["nowhere", "a"],
     "train": ["nowhere", "a"],
+    "submit": ["nowhere", "a"],
     "ingest": ["nowhere", "a", "none.npz"],
     "retract": ["nowhere", "a", "--where", "run=1", "--reason", "x"],
     "remove": ["nowhere", "a"],
@@ -255,6 +259,7 @@ MISUSED = {
     "annotate": ["s.dm"],
     "add": ["s.dm", "a", "--runs", "-1"],
     "extend": ["s.dm", "a", "--runs", "0"],
+    "task": ["s.dm", "a", "--alpha", "0.4"],
     "train": ["s.dm", "a", "--part", "half"],
     "ingest": ["s.dm", "a", "x.npz", "--seed", "1"],
     "init": ["s.dm", "--examples", "e.npz", "--seed", "-1"],
@@ -426,7 +431,7 @@ def test_one_of_a_thing_is_singular(tmp_path):
 
 def test_progress_is_shown_of_what_takes_long(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(meter.time, "monotonic", lambda: now[0])
     progress = output.Progress("compare", delay=2)
     for done in range(1, 5):
         progress("compare", done, 20)

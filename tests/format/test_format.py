@@ -19,6 +19,8 @@ from dmstore.errors import FormatError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.schema.names import reserved_names
 from dmstore.storage.table.rows import MAX_RUN
+from dmstore.study import failures
+from dmstore.study.claims import Claims
 
 SCHEMAS = ROOT / "store_schemas"
 FILES = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
@@ -178,7 +180,11 @@ def examples(tmp_path_factory):
     study.add_algorithm("a").give_task("module:function", {"epochs": 1})
     study.remove_algorithm("a", reason="a test")
     study.restore_algorithm("a")
-    raw += [path.read_bytes() for path in folder.glob("later/algorithms/a/changes/*.json")]
+    algorithm = study.algorithm("a")
+    own = (study.objects, algorithm.prefix, algorithm.uuid)
+    failures.record(*own, 3, failures.one_line(ValueError("a\nb")))
+    assert Claims(*own, 2).claim(0, 1, [0, 1])
+    raw += [path.read_bytes() for path in folder.glob("later/algorithms/a/*/*.json")]
     found = {kind: [] for kind in DOCUMENTS}
     for document in map(json.loads, raw):
         found[document["kind"]].append(document)

@@ -20,6 +20,7 @@ HEAVY = {
     "scipy",
     "numba",
     "distributed",
+    "submitit",
     "PIL",
     "jinja2",
 }
@@ -32,6 +33,9 @@ MAY_IMPORT = {
         f"dmstore.training.ensemble.{part}": {"torch"}
         for part in ("choice", "convolutions", "dense", "feed", "fit", "stack")
     },
+    "dmstore.training.loaders.torchvision": {"torch"},
+    "dmstore.training.loaders.ffcv": {"torch"},
+    "dmstore.training.loaders.ffcv_crop": {"ffcv"},
     **{f"dmstore.training.loop.{part}": {"torch"} for part in ("fit", "precision")},
     **{
         f"dmstore.training.models.{part}": {"torch"}

@@ -6,6 +6,8 @@ from helpers import examples, fill
 
 import dmstore
 from dmstore.analysis import benchmark, compare_scores
+from dmstore.core.given import threads_of
+from dmstore.core.threads import cores
 from dmstore.errors import InputError
 from dmstore.regression import lasso_path
 from dmstore.sharing import diff, publish, pull
@@ -69,3 +71,8 @@ def test_what_is_no_path_is_refused(study, path):
             call()
     done = dmstore.ingest(study, "alpha", ["a\0b"])
     assert "NUL" in done.errors[0]
+
+
+def test_far_more_threads_than_cores_are_as_many_as_help():
+    assert threads_of(3) == 3
+    assert threads_of(10**5) == max(64, cores())

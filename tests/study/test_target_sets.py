@@ -171,7 +171,7 @@ def test_writer_resumes_on_a_target_set(filled):
     with RunWriter(filled.path, "alpha", target_set="shifted", part="1/2") as writer:
         rest = list(writer.pending())
         assert [r.id for r in rest] == [r.id for r in runs[20:]]
-        writer.append_many(rest, said([r.id for r in rest]))
+        writer.append_many(rest, **said([r.id for r in rest]))
     assert len(filled.view("alpha", "shifted")) == 50
     assert np.array_equal(filled.outputs("alpha", "shifted").margin, margins(range(0, 100, 2)))
 
@@ -189,7 +189,7 @@ def test_foreign_runs_too(study):
         runs = list(writer.pending())
         assert [(r.id, r.seed) for r in runs] == [(i * 10, i) for i in range(6)]
         assert np.array_equal([r.mask for r in runs], masks)
-        writer.append_many(runs[:4], {"margin": margins(range(4))})
+        writer.append_many(runs[:4], margin=margins(range(4)))
     found = status(study)["algorithms"]["elsewhere"]
     assert found["outputs_on"]["shifted"]["pending"] == 2
     assert sum(found["splits"].values()) == 6

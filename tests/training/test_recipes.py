@@ -119,11 +119,14 @@ def test_values_that_do_not_go_together_are_refused(changes, text):
 
 
 def test_settings_are_json_or_text():
-    assert recipe.settings(["epochs=3", "model=mlp", "crop_scale=[0.1, 1]", "compile=true"]) == {
+    assert recipe.settings(
+        ["epochs=3", "model=mlp", "crop_scale=[0.1, 1]", "compile=true", "momentum=.5"]
+    ) == {
         "epochs": 3,
         "model": "mlp",
         "crop_scale": [0.1, 1],
         "compile": True,
+        "momentum": 0.5,
     }
     with pytest.raises(InputError, match="--set epochs, x: give key=value"):
         recipe.settings(["epochs", "x", "a=1"])

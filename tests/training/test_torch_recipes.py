@@ -186,7 +186,10 @@ def test_out_of_memory_takes_batches_in_parts(photos, monkeypatch):
         "forward",
         lambda self, x: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError),
     )
-    with pytest.raises(InputError, match="no memory for one example"), pytest.warns(UserWarning, match="parts"):
+    with (
+        pytest.raises(InputError, match="no memory for one example"),
+        pytest.warns(UserWarning, match="parts"),
+    ):
         task.train([run_of()])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -372,3 +373,152 @@ def test_scikit_learn_classifier(tmp_path):
         (runs.margin.values > 0).mean(axis=1).round(6), runs.accuracy.values.round(6)
     )
     assert (runs.mask.sum("train") == 500).all()
+
+
+class Exchanged:
+    """An array of a library that NumPy reads by DLPack alone."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.ndarray.tolist,
+        lambda x: tuple(map(tuple, x)),
+        lambda x: [Exchanged(row) for row in x],
+        Exchanged,
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(pytest.importorskip("ml_dtypes").bfloat16),
+        lambda x: x.astype(pytest.importorskip("ml_dtypes").float8_e5m2),
+        lambda x: np.ma.masked_array(x),
+    ],
+)
+def test_outputs_of_other_libraries_and_lists(study, algorithm, make):
+    values = np.tile([0.5, -2.0, 16.0], (3, 8))[:, :23].astype(np.float32)
+    with RunWriter(study, "alpha") as writer:
+        batch = next(writer.pending(batch=3))
+        writer.append_many(
+            batch, margin=make(values), prediction=[[1] * 23] * 3, note=["a", "b", "c"]
+        )
+    runs = study.runs("alpha")
+    assert np.array_equal(runs.margin.values, values)
+    assert runs.note.values.tolist() == ["a", "b", "c"]
+
+
+def test_pending_has_a_length_and_comes_in_batches(study, algorithm):
+    with RunWriter(study, "alpha", part="2/3") as writer:
+        assert len(writer.pending()) == 100
+        batches = writer.pending(batch=32)
+        assert len(batches) == 4
+        first = next(batches)
+        assert len(batches) == 3
+        assert [len(batch) for batch in batches] == [32, 32, 4]
+        assert len(batches) == len(list(batches)) == 0
+        assert first.id.tolist() == [run.id for run in first] == list(range(1, 96, 3))
+        assert first.seed.tolist() == [run.seed for run in first]
+        assert np.array_equal(first.mask, algorithm.masks(first.id))
+        assert all(np.shares_memory(run.mask, first.mask) for run in first)
+        values = np.arange(32 * 23.0).reshape(32, 23)
+        writer.append_many(first[:8], margin=values[:8], prediction=values[:8].astype(int))
+        # What waits is not given out again, and what comes one by one is all the rest.
+        rest = writer.pending()
+        assert len(rest) == 92
+        assert [run.id for run in rest] == list(range(25, 300, 3))
+    assert np.array_equal(study.runs("alpha").margin.values, values[:8])
+
+
+def test_masks_are_made_batch_by_batch(study, algorithm, monkeypatch):
+    with RunWriter(study, "alpha") as writer:
+        asked = []
+        describe = writer.describe
+        monkeypatch.setattr(writer, "describe", lambda ids: asked.append(len(ids)) or describe(ids))
+        batches = writer.pending(batch=16)
+        assert asked == []
+        next(batches)
+        assert asked == [16]
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "8", True])
+def test_a_batch_is_a_number_of_runs(study, algorithm, batch):
+    with RunWriter(study, "alpha") as writer, pytest.raises(InputError, match="whole number"):
+        writer.pending(batch=batch)
+
+
+def test_progress_is_shown_on_request(study, algorithm, capsys):
+    told = []
+    with RunWriter(study, "alpha", part="1/30") as writer:
+        run = next(writer.pending())
+        writer.append(run, **outputs(run))
+    assert capsys.readouterr().err == ""
+    with RunWriter(study, "alpha", part="1/30") as writer:
+        for run in writer.pending(progress=True):
+            writer.append(run, **outputs(run))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "alpha: 1/10"
+    assert re.fullmatch(r"alpha: 5/10, [0-9.e+]+ runs/(s|min|h), [0-9.e-]+ (s|min) left", lines[4])
+    assert re.fullmatch(r"alpha: 10/10, [0-9.e+]+ runs/(s|min|h)", lines[9])
+    with RunWriter(study, "alpha", part="2/30") as writer:
+        for run in writer.pending(progress=lambda *now: told.append(now)):
+            writer.append(run, **outputs(run))
+    assert told == [("alpha", done, 10) for done in range(11)]
+
+
+def test_batches_of_ids_with_masks_of_ones_own(study):
+    study.add_algorithm("foreign", sampling="foreign", alpha=None)
+    masks = np.random.default_rng(0).random((3, 37)) < 0.3
+    values = np.zeros((3, 23))
+    with RunWriter(study, "foreign") as writer:
+        with pytest.raises(InputError, match="run 4: give its mask"):
+            writer.append_many([4, 5, 6], margin=values)
+        writer.append_many([4, 5, 6], mask=masks, margin=values, seed=[7, 8, 9])
+        writer.append_many([], margin=values[:0])
+    assert np.array_equal(study.runs("foreign").mask.values, masks)
+    assert study.runs("foreign").seed.values.tolist() == [7, 8, 9]
+
+
+GOOD = np.zeros((2, 23))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"margin": GOOD[:, :22]},
+            r"margin has shape \(2, 22\), expected \(2, 23\) \(run, target\)",
+        ),
+        ({"margin": GOOD.T}, "transpose it"),
+        ({"margin": np.zeros((2, 23, 3))}, "value a class; dmstore.training.margin makes"),
+        ({"margin": GOOD[..., None]}, r"take its \[..., 0\]"),
+        ({"margin": GOOD[0], "accuracy": 0.5}, r"\(23,\).*; 'accuracy' has shape \(\).*list of 2"),
+        (
+            {"margins": GOOD},
+            r"no 'margin' \(is 'margins' meant\?\); 'margins' has shape.*\(margin, pred",
+        ),
+        (
+            {"margin": [[0.0] * 23, [0.0] * 22]},
+            "runs 0 to 1: margin: no array can be made of this l",
+        ),
+        ({"margin": np.array([[0.0] * 23, [np.nan] + [0.0] * 22])}, "run 1 is NaN"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_is_named(study, algorithm, values, words):
+    with RunWriter(study, "alpha") as writer:
+        batch = next(writer.pending(batch=2))
+        with pytest.raises(InputError, match="runs 0 to 1: ") as error:
+            writer.append_many(batch, prediction=GOOD.astype(int), **values)
+        with pytest.raises(InputError, match="append_many takes batches"):
+            writer.append(batch, margin=GOOD)
+        with pytest.raises(InputError, match="give one run to append"):
+            writer.append_many(batch[0], margin=GOOD)
+        assert re.search(words, str(error.value))
+        writer.append_many(batch, margin=GOOD, prediction=GOOD.astype(int))
+    assert stored(study) == [0, 1]

@@ -21,9 +21,9 @@ from dmstore.training.ensemble.stack import Stack
 from dmstore.training.ensemble.steps import Step, steps
 from dmstore.training.loaders.tensors import TensorLoader
 from dmstore.training.loop.batches import Seeds, epoch_batches
-from dmstore.training.loop.fit import Saved
 from dmstore.training.loop.precision import half
 from dmstore.training.loop.schedule import learning_rate
+from dmstore.training.task import Saved
 
 
 @dataclass

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +21,10 @@ from dmstore.training.loaders.loader import Loader
 from dmstore.training.loop.batches import Seeds, epoch_batches
 from dmstore.training.loop.precision import half
 from dmstore.training.loop.schedule import learning_rate
+from dmstore.training.task import Saved
 
 # Examples of a batch where nothing is learnt.
 EVALUATED = 512
-
-
-class Saved(Protocol):
-    """Where a run that is not finished is kept; see ``docs/training.md``."""
-
-    def load(self) -> bytes | None:
-        """What was saved last, or None."""
-
-    def due(self) -> bool:
-        """Whether it is time to save."""
-
-    def save(self, data: bytes) -> None:
-        """Replace what is kept."""
 
 
 @dataclass

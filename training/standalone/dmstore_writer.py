@@ -454,8 +454,13 @@ def _array(name: str, value: Any, where: str) -> Any:
     """Torch tensors (on a GPU, with a gradient), and whatever NumPy takes itself."""
     if np.ma.is_masked(value):
         raise WriterError(f"{where}: {name} has values that are masked; leave the run out")
+    if isinstance(value, (list, tuple)) and any(hasattr(item, "detach") for item in value):
+        value = [_array(name, item, where) for item in value]
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        if re.search("bfloat|float8", str(value.dtype)):
+            value = value.float()
         value = value.numpy()
-    return np.asarray(value)
+    value = np.asarray(value)
+    # bfloat16 and float8 of jax are dtypes that another package registers.
+    return value.astype(np.float32) if value.dtype.isbuiltin == 2 else value

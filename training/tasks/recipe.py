@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dmstore.study.algorithm import Run
     from dmstore.study.study import Study
     from dmstore.training.ensemble.fit import Ensemble
-    from dmstore.training.loop.fit import Saved, Trained
-    from dmstore.training.task import Models
+    from dmstore.training.loop.fit import Trained
+    from dmstore.training.task import Models, Saved
 
 
 class RecipeTask:

@@ -117,7 +117,7 @@ class Table:
             msg = f"{where}: {name!r} is not declared; this table has {', '.join(declared)}"
             raise InputError(msg)
         arrays = {
-            name: self._check_array(spec, rows.arrays[name], count, where)
+            name: self._check_array(spec, rows.arrays[name], rows.run, where)
             for name, spec in declared.items()
         }
         return Rows(
@@ -140,9 +140,9 @@ class Table:
         return known.dtype if known else None
 
     def _check_array(
-        self, spec: ArraySpec, values: NDArray[Any], count: int, where: str
+        self, spec: ArraySpec, values: NDArray[Any], run: NDArray[Any], where: str
     ) -> NDArray[Any]:
-        expected = (count, *(self.sizes[dim] for dim in spec.dims[1:]))
+        expected = (len(run), *(self.sizes[dim] for dim in spec.dims[1:]))
         if values.shape != expected:
             names = ", ".join(spec.dims)
             msg = f"{where}: {spec.name} has shape {values.shape}, expected {expected} ({names})"
@@ -161,10 +161,7 @@ class Table:
             stored = values.astype(wanted, copy=False)
         if wanted.kind == "f" and not (finite := finite_rows(stored)).all():
             row = int(np.flatnonzero(~finite)[0])
-            msg = (
-                f"{where}: {spec.name} of row {row} is NaN, infinite or too large for "
-                f"{spec.dtype}; leave that run out"
-            )
+            msg = f"{where}: {spec.name} of run {run[row]} {_not_finite(values[row], stored[row])}; leave that run out"
             raise InputError(msg)
         return stored
 
@@ -301,6 +298,17 @@ class Table:
             sizes = {**self.sizes, "byte": DIGEST_BYTES}
             check_group(group, self.spec, sizes, where)
         return group
+
+
+def _not_finite(given: NDArray[Any], stored: NDArray[Any]) -> str:
+    """What values of one row are that cannot be stored, and how many."""
+    kinds = [
+        ("NaN", np.isnan(given)),
+        ("infinite", np.isinf(given)),
+        (f"too large for {stored.dtype}", ~np.isfinite(stored)),
+    ]
+    what, wrong = next((what, wrong) for what, wrong in kinds if wrong.any())
+    return f"is {what} in {int(wrong.sum())} of {wrong.size} values"
 
 
 def _check_column(

@@ -1,0 +1,100 @@
+"""How far something is, shown on stderr: a moving line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+
+class Meter:
+    """One moving line on a terminal; elsewhere a plain line every tenth or minute.
+
+    With a `delay` nothing is shown of what takes no longer than so many seconds. A `share` is shown where
+    steps are not worth counting. A `rate` names what is counted, such as ``runs``, and shows how many of them a
+    second, minute or hour.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        quiet: bool = False,
+        delay: float = 0.0,
+        share: bool = False,
+        rate: str = "",
+    ) -> None:
+        self._delay = delay
+        self._share = share
+        self._rate = rate
+        self._what = what
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._last = (-1, 0.0)
+        self._open = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Report `done` of `total`; see :data:`dmstore.core.progress.Progress`."""
+        if self._quiet or not total:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        if now - self._started < self._delay:
+            return
+        tenth, when = self._last
+        said = f"{self._said(done, total)}{self._fast(done)}{self._left(done, total)}"
+        if self._terminal:
+            if now - when < 0.1 and done < total:
+                return
+            width = 30
+            filled = width * done // total
+            bar = f"[{'#' * filled}{'.' * (width - filled)}]"
+            click.echo(f"\r{self._what} {bar} {said}  ", err=True, nl=False)
+            self._open = True
+            if done >= total:
+                self.close()
+        elif done * 10 // total != tenth or now - when >= 60:
+            click.echo(f"{self._what}: {said}", err=True)
+        self._last = (done * 10 // total, now)
+
+    def _said(self, done: int, total: int) -> str:
+        return f"{100 * done // total} %" if self._share else f"{done}/{total}"
+
+    def _fast(self, done: int) -> str:
+        fresh = done - (self._first or 0)
+        if not self._rate or fresh <= 0:
+            return ""
+        a_second = fresh / max(time.monotonic() - self._started, 1e-9)
+        for unit, seconds in (("s", 1), ("min", 60)):
+            if a_second * seconds >= 1:
+                return f", {_short(a_second * seconds)} {self._rate}/{unit}"
+        return f", {_short(a_second * 3600)} {self._rate}/h"
+
+    def _left(self, done: int, total: int) -> str:
+        fresh = done - (self._first or 0)
+        if fresh <= 0 or done >= total:
+            return ""
+        seconds = (time.monotonic() - self._started) / fresh * (total - done)
+        return f", {duration(seconds)} left"
+
+    def close(self) -> None:
+        """End the moving line."""
+        if self._open:
+            click.echo("", err=True)
+            self._open = False
+
+
+def duration(seconds: float) -> str:
+    """A time for people: in seconds, minutes, hours or days, whatever is no long number."""
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 else f"{seconds:.2g} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
