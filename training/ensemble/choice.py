@@ -8,6 +8,7 @@ import torch
 
 from dmstore.errors import InputError
 from dmstore.training.config import TrainingConfig
+from dmstore.training.ensemble.convolutions import grouping_pays
 from dmstore.training.loaders.tensors import TensorLoader
 from dmstore.training.loop.precision import half
 
@@ -47,6 +48,8 @@ def models_at_once(
         raise InputError(msg)
     if why or config.together:
         return max(1, config.together)
+    if config.model == "cnn" and device.type == "cpu" and not grouping_pays(loader.shape[-1]):
+        return 1
     inputs = config.batch_size
     for side in loader.shape:
         inputs *= side

@@ -49,7 +49,9 @@ def feed(
                 drawn(int(count), loader.shape, augmentation, generators[model], rows)
                 for model, count in zip(step.models, step.count, strict=True)
             ]
-            images = applied(images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)])
+            images = applied(
+                images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)]
+            )
             if first is not None:
                 place = torch.from_numpy(step.position)
                 which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
