@@ -25,7 +25,7 @@ from dmstore.training import RunWriter, recipe
 from dmstore.training.config import TrainingConfig
 from dmstore.training.task import make_task
 
-TRAIN, TARGETS, TURNS = 1000, 200, 3
+TRAIN, TARGETS, TURNS = 1000, 200, 2
 HEADS = {"features": "features", "batch_size": 100, "epochs": 10}
 CNN = {"model": "cnn", "width": 16, "epochs": 2, "crop": "pad", "crop_padding": 2, "flip": "random"}
 # Name: side of images, number of features, config, models of a turn.
