@@ -180,7 +180,7 @@ def overhead(folder: Path) -> float:
             begun = time.process_time()
             made = task.train(runs)
             spent["train"] += time.process_time() - begun
-            writer.append_many(runs, {"margin": made["margin"]}, {})
+            writer.append_many(runs, margin=made["margin"])
     spent["write"] = time.process_time() - start - spent["train"]
     return spent["write"] / spent["train"]
 

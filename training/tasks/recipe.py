@@ -129,9 +129,11 @@ class RecipeTask:
         import torch
 
         from dmstore.training.ensemble.fit import fit_many
+        from dmstore.training.loaders.tensors import TensorLoader
         from dmstore.training.loop.batches import Seeds
         from dmstore.training.loop.fit import repeatable
 
+        assert isinstance(self.loader, TensorLoader)
         try:
             with repeatable(self.config):
                 return [
@@ -213,7 +215,7 @@ class RecipeTask:
         made, start = [], 0
         while start < len(masks):
             some = slice(start, start + self.batch)
-            made += [one.stack.arrays for one in self.fit_many(masks[some], seeds[some])]
+            made += [one.stack.arrays for one in self.fit_many(list(masks[some]), seeds[some])]
             start = some.stop
         return {key: np.concatenate([one[key].cpu().numpy() for one in made]) for key in made[0]}
 
