@@ -32,7 +32,7 @@ NAMES = (
         "differences",
         "peers",
     ),
-    *("growth", "store", "comparison"),
+    *("growth", "store", "comparison", "training"),
 )
 
 FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, contrasts, differences: small, medium or paper; comparison: small, medium, paper or living17",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, contrasts, differences: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,61 @@ def augmented(
     -------
     (example, channel, height, width) float
     """
+    return applied(
+        images, augmentation, drawn(len(images), tuple(images.shape[1:]), augmentation, generator)
+    )
+
+
+def drawn(
+    count: int,
+    shape: tuple[int, ...],
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    rows: int | None = None,
+) -> list[torch.Tensor]:
+    """What is drawn for a batch: shifts or areas, then flips, as far as there are such.
+
+    Parameters
+    ----------
+    count : int
+    shape : (channel, height, width)
+    augmentation : Augmentation
+    generator : torch.Generator
+    rows : int, optional
+        Fill up to so many, by repeating the last.
+
+    Returns
+    -------
+    list of (example, ...) tensor
+        On the CPU.
+    """
     import torch
 
-    count = len(images)
-    if augmentation.crop == "pad":
-        images = _padded_crop(images, augmentation.padding, generator)
+    made = []
+    if augmentation.crop == "pad" and augmentation.padding:
+        made.append(
+            torch.randint(0, 2 * augmentation.padding + 1, (2, count), generator=generator).T
+        )
     elif augmentation.crop == "resized":
-        images = _resized_crop(images, augmentation, generator)
+        made.append(areas(count, shape[1], shape[2], augmentation, generator))
     if augmentation.flip == "random":
-        images = flipped(images, torch.rand(count, generator=generator) < 0.5)
+        made.append(torch.rand(count, generator=generator) < 0.5)
+    if rows is None or rows == count:
+        return made
+    return [torch.cat([one, one[-1:].expand(rows - count, *one.shape[1:])]) for one in made]
+
+
+def applied(
+    images: torch.Tensor, augmentation: Augmentation, draws: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """A batch, changed as :func:`drawn` says."""
+    left = list(draws)
+    if augmentation.crop == "pad" and augmentation.padding:
+        images = _padded_crop(images, augmentation.padding, left.pop(0))
+    elif augmentation.crop == "resized":
+        images = _resized_crop(images, left.pop(0))
+    if augmentation.flip == "random":
+        images = flipped(images, left.pop(0))
     return images
 
 
@@ -84,17 +131,15 @@ def flipped(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return torch.where(which.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
-def _padded_crop(images: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
+def _padded_crop(images: torch.Tensor, padding: int, shift: torch.Tensor) -> torch.Tensor:
     import torch
     from torch.nn import functional
 
-    if not padding:
-        return images
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
     padded = functional.pad(images, (padding,) * 4)
-    shift = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device)
+    row, column = shift.to(images.device).T
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(count, device=images.device), :, shift[0], shift[1]]
+    return windows[torch.arange(len(images), device=images.device), :, row, column]
 
 
 def areas(
@@ -126,14 +171,12 @@ def areas(
     return torch.stack([place[0] * (height - tall), place[1] * (width - wide), tall, wide], dim=1)
 
 
-def _resized_crop(
-    images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> torch.Tensor:
+def _resized_crop(images: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
     import torch
     from torch.nn import functional
 
     count, _, height, width = images.shape
-    top, left, tall, wide = areas(count, height, width, augmentation, generator).T
+    top, left, tall, wide = area.T
     theta = torch.zeros(count, 2, 3, dtype=torch.float64)
     theta[:, 0, 0], theta[:, 1, 1] = wide / width, tall / height
     theta[:, 0, 2] = (2 * left + wide) / width - 1

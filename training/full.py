@@ -18,7 +18,7 @@ from dmstore.study.full import MODELS, FullModels
 from dmstore.study.plan import Part
 from dmstore.study.study import Study
 from dmstore.training.outputs import FUNCTIONS
-from dmstore.training.task import Models, ModelTask, Task, make_task
+from dmstore.training.task import Models, ModelTask, SetTask, Task, make_task
 from dmstore.training.transformed import images_of
 from dmstore.training.writer import RunWriter
 
@@ -245,6 +245,9 @@ def _say(
 ) -> dict[str, Any]:
     """What models say on a target set: every output."""
     targets = study.target_set(target_set)
-    logit = task.logits(made, np.asarray(images_of(study, targets, target_set)))
+    if isinstance(task, SetTask):
+        logit = task.logits_on(made, target_set)
+    else:
+        logit = task.logits(made, np.asarray(images_of(study, targets, target_set)))
     label = study.label(target_set)
     return {name: FUNCTIONS[name](logit, label) for name in models.outputs}

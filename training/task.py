@@ -45,6 +45,14 @@ class ModelTask(Task, Protocol):
 
 
 @runtime_checkable
+class SetTask(ModelTask, Protocol):
+    """A task that asks its models about a target set without its images, as heads on features do."""
+
+    def logits_on(self, models: Models, part: str) -> NDArray[Any]:
+        """Logits of every model on ``test`` or another target set: (model, target, class)."""
+
+
+@runtime_checkable
 class ResumableTask(Task, Protocol):
     """A task that keeps the state of a run that is not finished, and goes on from it."""
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "annotate": "Add labels, groups, images or texts to a set of examples.",
     "targets": "Add a target set to a study.",
     "beton": "Write a study's images as one file for the loader ffcv.",
+    "features": "Keep features of a frozen network, for heads to train on.",
     "recipes": "List the learning algorithms that come with dmstore.",
     "add": "Add a learning algorithm to a study.",
     "remove": "Take an algorithm that was added by mistake out of a study.",

@@ -139,15 +139,34 @@ def judge(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) 
     return {name: "present" if name in there else "new" for name in columns}
 
 
-def add(objects: Objects, set_name: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+def origin(objects: Objects, set_name: str, name: str) -> dict[str, Any] | None:
+    """What an annotation says of how it was made: {} if nothing, None if it is not there."""
+    where = names(objects, set_name).get(name)
+    if where is None:
+        return None
+    with _there(where), examples.opened(objects, where) as group:
+        said = group.attrs.get("origin", {})
+    return dict(said) if isinstance(said, dict) else {}
+
+
+def add(
+    objects: Objects,
+    set_name: str,
+    columns: Mapping[str, NDArray[Any]],
+    made: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """Store checked annotations, one after the other; nothing if one of them is refused.
+
+    `made` is kept beside each, as the group's attribute ``origin``.
 
     The same call after a kill stores what is not there yet. Returns and raises as :func:`judge`.
     """
     done = judge(objects, set_name, columns)
     for name, values in columns.items():
         where = f"{PLACE}{set_name}-{name}.zarr.zip"
-        if done[name] == "new" and not objects.put_if_absent(where, _encode(set_name, values)):
+        if done[name] == "new" and not objects.put_if_absent(
+            where, _encode(set_name, values, made)
+        ):
             # Another host was faster: fine if it had the same to say.
             _require_same(objects, where, set_name, name, values)
             done[name] = "present"
@@ -204,16 +223,19 @@ def sized(spec: GroupSpec, pattern: str, arrays: Mapping[str, NDArray[Any]]) -> 
     return replace(spec, arrays={**spec.arrays, **exact})
 
 
-def _fill(store: Any, set_name: str, values: NDArray[Any]) -> None:
+def _fill(
+    store: Any, set_name: str, values: NDArray[Any], made: Mapping[str, Any] | None = None
+) -> None:
     spec = sized(group_spec("annotation"), "value", {"value": values})
     first = "class" if set_name == "class" else "example"
     dims = {"value": dims_of(first, values)}
-    groups.fill(store, spec, {"value": values}, whole=False, dims=dims)
+    attrs = {"origin": dict(made)} if made else None
+    groups.fill(store, spec, {"value": values}, whole=False, dims=dims, attrs=attrs)
 
 
-def _encode(set_name: str, values: NDArray[Any]) -> bytes:
+def _encode(set_name: str, values: NDArray[Any], made: Mapping[str, Any] | None) -> bytes:
     store = MemoryStore()
-    _fill(store, set_name, values)
+    _fill(store, set_name, values, made)
     return groups.zip_bytes(store)
 
 

@@ -112,8 +112,18 @@ class ExampleSets:
                 coords[f"{dim}_label"] = (dim, self[name]["label"].values)
         return coords
 
+    def origin(self, name: str, column: str) -> dict[str, Any] | None:
+        """What made an annotation; see :func:`dmstore.study.annotation.origin`."""
+        self.entry(name)
+        return annotation.origin(self._objects, name, column)
+
     def annotate(
-        self, name: str, columns: Mapping[str, Any], *, dry_run: bool = False
+        self,
+        name: str,
+        columns: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        made: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
         """Add annotations to a set, or say what adding them would do; see :meth:`dmstore.study.study.Study.annotate`."""
         name = target_sets.canonical(name)
@@ -126,7 +136,7 @@ class ExampleSets:
             raise ExistsError(msg)
         if dry_run:
             return annotation.judge(self._objects, name, checked)
-        done = annotation.add(self._objects, name, checked)
+        done = annotation.add(self._objects, name, checked, made)
         self._opened.pop(name, None)
         self.__dict__.pop("class_names", None)
         return done

@@ -302,7 +302,12 @@ class Study(Displayed):
         return self._sets.target_train(name)
 
     def annotate(
-        self, set_name: str, columns: Mapping[str, Any] | None = None, /, **more: Any
+        self,
+        set_name: str,
+        columns: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
+        /,
+        **more: Any,
     ) -> dict[str, str]:
         """Add labels, groups, images, texts or numbers to a set. They never change after that.
 
@@ -313,6 +318,8 @@ class Study(Displayed):
         columns, **more
             Name to one value an example (of ``class``: a class), in the order of the set's ids.
             All are checked before the first is written; each is there whole or not at all.
+        origin : mapping, optional
+            What made them, kept beside each.
 
         Returns
         -------
@@ -328,7 +335,28 @@ class Study(Displayed):
         ExistsError
             If an annotation of the name is there with other values.
         """
-        return self._sets.annotate(set_name, {**(columns or {}), **more})
+        return self._sets.annotate(set_name, {**(columns or {}), **more}, made=origin)
+
+    def annotation_origin(self, set_name: str, column: str, /) -> dict[str, Any] | None:
+        """What made an annotation.
+
+        Parameters
+        ----------
+        set_name : str
+            ``train``, a target set, or ``class``.
+        column : str
+
+        Returns
+        -------
+        dict, or None
+            As it was given to :meth:`annotate`, {} if nothing was; None if there is no such annotation.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such set.
+        """
+        return self._sets.origin(set_name, column)
 
     def check_annotations(self, set_name: str, columns: Mapping[str, Any]) -> dict[str, str]:
         """What :meth:`annotate` would do with columns; nothing is stored.

@@ -228,6 +228,7 @@ REFUSED = {
     "targets": ["nowhere", "later", "none.npz"],
     "beton": ["nowhere"],
     "add": ["nowhere", "a"],
+    "features": ["nowhere", "--model", "efficientnet_lite0"],
     "recipes": ["nowhere"],
     "extend": ["nowhere", "a", "--total", "3"],
     "task": ["nowhere", "a"],

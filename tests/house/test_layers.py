@@ -29,6 +29,10 @@ MAY_IMPORT = {
     "dmstore.regression.kernels": {"numba"},
     "dmstore.training.loaders.tensors": {"torch"},
     "dmstore.training.loaders.make": {"torch"},
+    **{
+        f"dmstore.training.ensemble.{part}": {"torch"}
+        for part in ("choice", "convolutions", "dense", "feed", "fit", "stack")
+    },
     "dmstore.training.loaders.torchvision": {"torch"},
     "dmstore.training.loaders.ffcv": {"torch"},
     "dmstore.training.loaders.ffcv_crop": {"ffcv"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dmstore.training.outputs import FUNCTIONS
 if TYPE_CHECKING:
     from dmstore.study.algorithm import Run
     from dmstore.study.study import Study
+    from dmstore.training.ensemble.fit import Ensemble
     from dmstore.training.loop.fit import Trained
     from dmstore.training.task import Models, Saved
 
@@ -38,13 +40,12 @@ class RecipeTask:
         If the study has not what the config needs.
     """
 
-    batch = 1
-
     def __init__(
         self, study: Study, config: TrainingConfig, outputs: Sequence[str], device: str = "auto"
     ) -> None:
         import torch
 
+        from dmstore.training.ensemble.choice import models_at_once
         from dmstore.training.loaders.make import make_loader
         from dmstore.training.loaders.tensors import column_of
         from dmstore.training.loop.precision import device_of, half
@@ -67,7 +68,8 @@ class RecipeTask:
             own = column_of(study, config.validation_set, "label").astype(np.int64)
             self._validation = torch.from_numpy(own).to(self.device)
         # A model that cannot be made should be known before the first run.
-        self._make()
+        parameters = sum(one.numel() for one in self._make().parameters())
+        self.batch = models_at_once(config, self.loader, self.device, parameters)
 
     def _make(self) -> Any:
         from dmstore.training.models import make
@@ -107,55 +109,151 @@ class RecipeTask:
             model.whiten(self.loader.seen(seen[:_WHITENED]).cpu())
         return model
 
+    def fit_many(
+        self, masks: Sequence[NDArray[np.bool_]], seeds: Sequence[int], saved: Saved | None = None
+    ) -> list[Ensemble]:
+        """Train models at once: each as :meth:`fit` does, to float32 tolerance, whichever are beside it.
+
+        Parameters
+        ----------
+        masks : sequence of (train,) bool
+        seeds : sequence of int
+        saved : Saved, optional
+            Takes the state of unfinished runs.
+
+        Returns
+        -------
+        list of Ensemble
+            One, or several after another where memory ran out.
+        """
+        import torch
+
+        from dmstore.training.ensemble.fit import fit_many
+        from dmstore.training.loaders.tensors import TensorLoader
+        from dmstore.training.loop.batches import Seeds
+        from dmstore.training.loop.fit import repeatable
+
+        assert isinstance(self.loader, TensorLoader)
+        try:
+            with repeatable(self.config):
+                return [
+                    fit_many(
+                        self.config,
+                        self._make,
+                        self.loader,
+                        self._label,
+                        [np.flatnonzero(mask) for mask in masks],
+                        [Seeds.of(seed, self.config) for seed in seeds],
+                        self.device,
+                        saved,
+                    )
+                ]
+        except torch.cuda.OutOfMemoryError:
+            if len(masks) == 1:
+                raise
+        torch.cuda.empty_cache()
+        # A checkpoint is of all of these, so parts of them have none.
+        self.batch = middle = -(-len(masks) // 2)
+        warnings.warn(f"out of memory with {len(masks)} models at once: now {middle}", stacklevel=2)
+        return [
+            *self.fit_many(masks[:middle], seeds[:middle]),
+            *self.fit_many(masks[middle:], seeds[middle:]),
+        ]
+
     def train(self, runs: Sequence[Run]) -> dict[str, Any]:
         """See :class:`dmstore.training.task.Task`; adds ``accuracy`` on the targets, ``epochs``, ``training_loss``, ``device``, ``precision`` and ``loader``."""
-        return self._said([self.fit(run.mask, run.seed) for run in runs])
+        return self._trained(runs)
 
     def train_resumable(self, runs: Sequence[Run], checkpoint: Saved) -> dict[str, Any]:
-        """The same for one run, kept at ends of epochs."""
-        (run,) = runs
-        return self._said([self.fit(run.mask, run.seed, checkpoint)])
+        """The same, kept at ends of epochs; runs that are not trained at once are given one by one."""
+        return self._trained(runs, checkpoint)
 
-    def _said(self, trained: Sequence[Trained]) -> dict[str, Any]:
+    def _trained(self, runs: Sequence[Run], saved: Saved | None = None) -> dict[str, Any]:
+        from dmstore.training.ensemble.fit import logits_many
         from dmstore.training.loop.fit import EVALUATED, logits
 
-        logit = np.stack(
-            [logits(one.model, self.loader.evaluate("test", EVALUATED)) for one in trained]
+        if self.batch > 1:
+            made = self.fit_many([run.mask for run in runs], [run.seed for run in runs], saved)
+            logit = [
+                logits_many(one.stack, self.loader.evaluate("test", EVALUATED)) for one in made
+            ]
+            epochs, loss = (
+                np.concatenate([getattr(one, name) for one in made]) for name in ("epochs", "loss")
+            )
+            return self._said(np.concatenate(logit), epochs, loss)
+        if saved is not None and len(runs) != 1:
+            msg = f"runs of model {self.config.model} are resumed one by one"
+            raise InputError(msg)
+        alone = [self.fit(run.mask, run.seed, saved) for run in runs]
+        return self._said(
+            np.stack([logits(one.model, self.loader.evaluate("test", EVALUATED)) for one in alone]),
+            np.array([one.chosen for one in alone]),
+            np.array([one.loss for one in alone]),
         )
+
+    def _said(
+        self, logit: NDArray[np.float32], epochs: NDArray[Any], loss: NDArray[Any]
+    ) -> dict[str, Any]:
         right = logit.argmax(axis=2) == self.target_label
         return {
             **{name: FUNCTIONS[name](logit, self.target_label) for name in self.names},
             "accuracy": right.mean(axis=1),
-            "epochs": np.array([one.chosen for one in trained]),
-            "training_loss": np.array([one.loss for one in trained]),
+            "epochs": epochs,
+            "training_loss": loss,
             # Where runs repeat to the bit, and with what.
-            "device": np.full(len(trained), self.device.type),
-            "precision": np.full(len(trained), str(self._half or "float32").removeprefix("torch.")),
-            "loader": np.full(len(trained), self.loader.name),
+            "device": np.full(len(loss), self.device.type),
+            "precision": np.full(len(loss), str(self._half or "float32").removeprefix("torch.")),
+            "loader": np.full(len(loss), self.loader.name),
         }
 
     def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:
         """See :class:`dmstore.training.task.ModelTask`."""
-        states = [
-            self.fit(mask, seed).model.state_dict() for mask, seed in zip(masks, seeds, strict=True)
-        ]
-        return {key: np.stack([state[key].cpu().numpy() for state in states]) for key in states[0]}
+        if self.batch == 1:
+            states = [
+                self.fit(mask, seed).model.state_dict()
+                for mask, seed in zip(masks, seeds, strict=True)
+            ]
+            return {
+                key: np.stack([state[key].cpu().numpy() for state in states]) for key in states[0]
+            }
+        made, start = [], 0
+        while start < len(masks):
+            some = slice(start, start + self.batch)
+            made += [one.stack.arrays for one in self.fit_many(list(masks[some]), seeds[some])]
+            start = some.stop
+        return {key: np.concatenate([one[key].cpu().numpy() for one in made]) for key in made[0]}
 
     def logits(self, models: Models, images: NDArray[np.uint8]) -> NDArray[Any]:
-        """See :class:`dmstore.training.task.ModelTask`."""
+        """See :class:`dmstore.training.task.ModelTask`.
+
+        Raises
+        ------
+        InputError
+            If the models are heads on features.
+        """
+        if self.config.features:
+            msg = f"these models take {self.config.features!r}, not images; add the images as a target set ('dmstore targets --transform'), then its features ('dmstore features'), and ask models with 'dmstore train --full N --targets SET'"
+            raise InputError(msg)
+        inputs = self.loader.inputs(images)
+        return self._asked(models, lambda size: iter(inputs.split(size)))
+
+    def logits_on(self, models: Models, part: str) -> NDArray[Any]:
+        """Logits of every model on a target set of the study, through its loader: (model, target, class)."""
+        return self._asked(models, lambda size: self.loader.evaluate(part, size))
+
+    def _asked(self, models: Models, inputs: Callable[[int], Iterator[Any]]) -> NDArray[Any]:
         import torch
 
         from dmstore.training.loop.fit import EVALUATED, logits
 
         model = self._make().to(self.device)
-        inputs = self.loader.inputs(images)
         made = []
         for number in range(len(next(iter(models.values())))):
             state = {
                 key: torch.from_numpy(np.array(value[number])) for key, value in models.items()
             }
             model.load_state_dict(state)
-            made.append(logits(model, iter(inputs.split(EVALUATED))))
+            made.append(logits(model, inputs(EVALUATED)))
         return np.stack(made)
 
 

@@ -1,0 +1,59 @@
+"""Inputs of many models: gathered once a step from the tensor that all share, augmented as each model's own seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from dmstore.training.augmentation import Augmentation, applied, drawn, flipped
+from dmstore.training.ensemble.steps import Step
+from dmstore.training.loaders.tensors import TensorLoader, epoch_seed
+
+
+def feed(
+    loader: TensorLoader,
+    steps: Sequence[Step],
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+    number: int,
+) -> Iterator[torch.Tensor]:
+    """Inputs of each step of an epoch.
+
+    Parameters
+    ----------
+    loader : TensorLoader
+    steps : sequence of Step
+    augmentation : Augmentation
+    seeds : sequence of int
+        Of each model's augmentation.
+    number : int
+        The epoch's.
+
+    Yields
+    ------
+    (model, row, ...) float32 tensor
+        On the device. What ``loader.epoch`` gives each model alone.
+    """
+    generators = [torch.Generator().manual_seed(epoch_seed(seed, number)) for seed in seeds]
+    flat = len(loader.shape) == 1
+    first = None
+    if augmentation.flip == "alternating" and not flat:
+        starts = [torch.Generator().manual_seed(epoch_seed(seed, 0)) for seed in seeds]
+        first = torch.stack([torch.rand(loader.count, generator=one) < 0.5 for one in starts])
+    for step in steps:
+        models, rows = step.position.shape
+        images = loader.seen(step.position.reshape(-1))
+        if not flat:
+            own = [
+                drawn(int(count), loader.shape, augmentation, generators[model], rows)
+                for model, count in zip(step.models, step.count, strict=True)
+            ]
+            images = applied(
+                images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)]
+            )
+            if first is not None:
+                place = torch.from_numpy(step.position)
+                which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
+                images = flipped(images, which.reshape(-1))
+        yield images.unflatten(0, (models, rows))
