@@ -73,15 +73,15 @@ def train_full(
         _require_models(task, models)
         _known(models)
     trained, tell = 0, counting(progress, "full")
-    total = len(models.missing(np.empty(0, dtype=np.int64), part))
+    total = len(models.wanted(part))
     with blas_threads(threads), RunWriter(study, algorithm, part=part, full=count) as writer:
         pending = models.pending(part)
         tell(total - len(pending), total)
         done = total - len(pending)
-        for start in range(0, len(pending), task.batch):
+        for ids in _batches(pending, task):
             if stop():
                 break
-            runs = writer.describe(pending[start : start + task.batch])
+            runs = writer.describe(ids)
             made: Mapping[str, Any]
             if keeping:
                 assert isinstance(task, ModelTask)
@@ -140,8 +140,8 @@ def ask_full(
         RunWriter(study, algorithm, part=part, target_set=target_set, full=True) as writer,
     ):
         pending = study.target_outputs(algorithm, target_set, full=True).pending(part)
-        for start in range(0, len(pending), task.batch):
-            runs = writer.describe(pending[start : start + task.batch])
+        for ids in _batches(pending, task):
+            runs = writer.describe(ids)
             made = _say(study, models, asked, _kept(study, models, runs), target_set)
             writer.append_many(runs, **made)
             done += len(runs)
@@ -184,11 +184,20 @@ def kept(study: Study, algorithm: str, count: int) -> Iterator[tuple[ModelTask, 
         return
     have = kept_models.names(study.objects, algorithm)
     numbers = list(have) if len(have) >= count else list(range(count))
-    for start in range(0, len(numbers), task.batch):
-        runs = models.describe(np.array(numbers[start : start + task.batch], dtype=np.int64))
+    for ids in _batches(np.array(numbers, dtype=np.int64), task):
+        runs = models.describe(ids)
         with blas_threads(1):
             _keep(study, models, task, runs)
             yield task, _kept(study, models, runs)
+
+
+def _batches(numbers: NDArray[np.int64], task: Task) -> Iterator[NDArray[np.int64]]:
+    """All of them, so many at a time as the task likes: fewer once it ran out of memory."""
+    start = 0
+    while start < len(numbers):
+        some = numbers[start : start + task.batch]
+        yield some
+        start += len(some)
 
 
 def _require_models(task: Task, algorithm: Algorithm) -> ModelTask:

@@ -23,7 +23,6 @@ from dmstore.core.tensors import to_numpy
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
-from dmstore.study import plan
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.full import MODELS
 from dmstore.study.plan import Part
@@ -166,7 +165,7 @@ class RunWriter:
     def _show(self, pending: int, progress: bool | Progress) -> None:  # noqa: FBT001 - as pending() has it
         """Tell from now on how many runs are done."""
         of_plan = self._outputs is None
-        total = len(plan.planned_runs(self.algorithm.blocks, self.part)) if of_plan else pending
+        total = len(self.algorithm.wanted(self.part)) if of_plan else pending
         self._meter.close()
         self._meter = Meter(self._sink.name, quiet=progress is not True, rate="runs")
         tell = self._meter if progress is True else progress

@@ -378,8 +378,48 @@ class Algorithm(Displayed):
         FormatError
             If the plan is damaged.
         """
-        wanted = plan.planned_runs(self.blocks, part)
+        wanted = self.wanted(part)
         return wanted[~np.isin(wanted, run)]
+
+    def wanted(self, part: Part | None = None) -> NDArray[np.int64]:
+        """Runs that there are to be.
+
+        Parameters
+        ----------
+        part : Part, optional
+            Only this part of the plan.
+
+        Returns
+        -------
+        (run,) int64
+
+        Raises
+        ------
+        FormatError
+            If the plan is damaged.
+        """
+        return plan.planned_runs(self.blocks, part)
+
+    def of_part(self, run: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+        """Those of some runs that are in a part of the plan; without a plan, every so-manieth id.
+
+        Parameters
+        ----------
+        run : (run,) int64
+        part : Part
+
+        Returns
+        -------
+        (run,) int64
+
+        Raises
+        ------
+        FormatError
+            If the plan is damaged.
+        """
+        if self.planned:
+            return run[np.isin(run, self.wanted(part))]
+        return np.asarray(run[run % part.count == part.index - 1])
 
     def split(self, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:
         """What runs are for.

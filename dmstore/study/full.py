@@ -107,12 +107,11 @@ class FullModels(Algorithm):
         """
         return np.ones((len(mask_ids), self.train), dtype=bool)
 
-    def missing(self, run: NDArray[np.int64], part: Part | None = None) -> NDArray[np.int64]:
-        """Models that are to be and are not among some.
+    def wanted(self, part: Part | None = None) -> NDArray[np.int64]:
+        """Models that there are to be.
 
         Parameters
         ----------
-        run : (model,) int64
         part : Part, optional
             Only this part of them.
 
@@ -123,10 +122,28 @@ class FullModels(Algorithm):
         Raises
         ------
         TypeError
+            If the part is none.
+        """
+        return plan.planned_runs([Block(0, self.count, 0, self.count)], part)
+
+    def of_part(self, run: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+        """Those of some models that are in a part; more may be stored than there are to be.
+
+        Parameters
+        ----------
+        run : (model,) int64
+        part : Part
+
+        Returns
+        -------
+        (model,) int64
+
+        Raises
+        ------
+        TypeError
             If they are no integers.
         """
-        wanted = plan.planned_runs([Block(0, self.count, 0, self.count)], part)
-        return wanted[~np.isin(wanted, run)]
+        return np.asarray(run[run % part.count == part.index - 1])
 
     def shares_masks(self, other: Algorithm) -> bool:
         """Whether a mask id means the same mask: with other full models alone.

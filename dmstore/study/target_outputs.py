@@ -14,7 +14,6 @@ from dmstore.storage.table import log
 from dmstore.storage.table.rows import Pairs, Rows, pairs_of, row_digests
 from dmstore.storage.table.table import Table
 from dmstore.storage.table.view import View
-from dmstore.study import plan
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.dataset import read_rows
 from dmstore.study.plan import Part
@@ -185,9 +184,7 @@ class TargetOutputs:
         run = runs.run[joined(runs, outputs) < 0]
         if part is None:
             return run
-        if self.algorithm.planned:
-            return run[np.isin(run, plan.planned_runs(self.algorithm.blocks, part))]
-        return np.asarray(run[run % part.count == part.index - 1])
+        return self.algorithm.of_part(run, part)
 
     def describe(self, run_ids: NDArray[np.int64]) -> list[Run]:
         """Mask, seed, mask id and repeat of runs, as they are stored; those retracted are left out."""

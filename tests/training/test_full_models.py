@@ -13,8 +13,10 @@ from dmstore.errors import CorruptionError, InputError
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.study import kept_models
+from dmstore.study.plan import Part
 from dmstore.training import RunWriter
 from dmstore.training.full import ask_full, kept, train_full
+from dmstore.training.tasks.dense import Dense
 from dmstore.training.transformations import choose
 from dmstore.training.transformed import add_transformed
 from dmstore.upkeep.maintenance import compact, status, vacuum
@@ -83,6 +85,33 @@ def test_training_goes_on_one_by_one(study, monkeypatch):
     stops = iter([False, True])
     assert train_full(study, "plain", 7, stop=lambda: next(stops)) == 2
     assert study.full_models("plain", 7).pending().tolist() == [5, 6]
+
+
+def test_no_model_is_left_out_where_the_task_takes_fewer_at_once(study, monkeypatch):
+    """As it does once memory ran out."""
+
+    train = Dense.models
+
+    def shrinking(task, masks, seeds):
+        task.batch = 1
+        return train(task, masks, seeds)
+
+    monkeypatch.setattr(Dense, "models", shrinking)
+    assert train_full(study, "plain", 7) == 4
+    for number in range(7):
+        study.objects.delete(kept_models.place("plain", number))
+    asked = [made["hidden"].shape[0] for _, made in kept(study, "plain", 7)]
+    assert sum(asked) == 7
+
+
+def test_parts_and_progress_of_full_models_are_of_those_that_there_are_to_be(study):
+    told = []
+    with RunWriter(study, "own", part="2/2", full=8) as writer:
+        assert [r.id for r in writer.pending(progress=lambda *so: told.append(so))] == [5, 7]
+    assert told == [("own:full", 2, 4)]
+    train_full(study, "plain", 5)
+    assert ask_full(study, "plain", "y25", part=Part(1, 2)) == 1
+    assert study.target_outputs("plain", "y25", full=True).pending().tolist() == [3]
 
 
 def test_algorithms_are_two(study):
