@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.progress import Progress, counting
+from dmstore.core.tensors import to_numpy
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 from dmstore.storage.table import groups
@@ -73,6 +74,7 @@ def train_full(
         _require_models(task, models)
         _known(models)
     trained, tell = 0, counting(progress, "full")
+    diverged: dict[int, str] = {}
     total = len(models.wanted(part))
     with blas_threads(threads), RunWriter(study, algorithm, part=part, full=count) as writer:
         pending = models.pending(part)
@@ -85,14 +87,23 @@ def train_full(
             made: Mapping[str, Any]
             if keeping:
                 assert isinstance(task, ModelTask)
-                trained += _keep(study, models, task, runs)
-                made = _say(study, models, task, _kept(study, models, runs), models.target_set)
+                count_now, bad = _keep(study, models, task, runs)
+                runs = [run for run in runs if run.id not in bad]
+                trained += count_now
+                made = (
+                    _say(study, models, task, _kept(study, models, runs), models.target_set)
+                    if runs
+                    else {}
+                )
             else:
-                made = task.train(runs)
+                made, bad = _without_diverged(task.train(runs), runs, models.outputs)
+                runs = [run for run in runs if run.id not in bad]
                 trained += len(runs)
+            diverged |= bad
             writer.append_many(runs, **made)
             done += len(runs)
             tell(done, total)
+    _require_finite(diverged)
     return trained
 
 
@@ -187,7 +198,7 @@ def kept(study: Study, algorithm: str, count: int) -> Iterator[tuple[ModelTask, 
     for ids in _batches(np.array(numbers, dtype=np.int64), task):
         runs = models.describe(ids)
         with blas_threads(1):
-            _keep(study, models, task, runs)
+            _require_finite(_keep(study, models, task, runs)[1])
             yield task, _kept(study, models, runs)
 
 
@@ -215,25 +226,54 @@ def _known(models: FullModels) -> None:
         raise InputError(msg)
 
 
-def _keep(study: Study, models: FullModels, task: ModelTask, runs: Sequence[Run]) -> int:
-    """Train and keep those of some models that are not kept: how many these were."""
+def _keep(
+    study: Study, models: FullModels, task: ModelTask, runs: Sequence[Run]
+) -> tuple[int, dict[int, str]]:
+    """Train and keep those of some models that are not kept: how many these were, and where others diverged."""
     name = models.document["name"]
     have = kept_models.names(study.objects, name)
     missing = [run for run in runs if run.id not in have]
+    diverged: dict[int, str] = {}
     if missing:
         made = task.models(np.array([run.mask for run in missing]), [run.seed for run in missing])
         for row, run in enumerate(missing):
             one = {key: np.asarray(values[row]) for key, values in made.items()}
-            _finite(one, run.id)
+            if where := [key for key, values in one.items() if not _is_finite(values)]:
+                diverged[run.id] = f"parameter {where[0]!r}"
+                continue
             kept_models.write(study.objects, name, run.id, run.seed, one)
-    return len(missing)
+    return len(missing) - len(diverged), diverged
 
 
-def _finite(model: Mapping[str, NDArray[Any]], number: int) -> None:
-    for key, values in model.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            msg = f"full model {number}: parameter {key!r} has NaN or infinite values, so its training diverged; it is not kept"
-            raise InputError(msg)
+def _without_diverged(
+    made: Mapping[str, Any], runs: Sequence[Run], outputs: Iterable[str]
+) -> tuple[Mapping[str, Any], dict[int, str]]:
+    """What is finite of what a task says of its models, and where others diverged."""
+    said = {name: to_numpy(made[name], name) for name in outputs if name in made}
+    if any(np.shape(values)[:1] != (len(runs),) for values in said.values()):
+        # The writer says what is wrong.
+        return made, {}
+    diverged = {
+        run.id: name
+        for row, run in enumerate(runs)
+        for name, values in said.items()
+        if not _is_finite(values[row])
+    }
+    if not diverged:
+        return made, {}
+    rows = [row for row, run in enumerate(runs) if run.id not in diverged]
+    return {key: to_numpy(values, key)[rows] for key, values in made.items()}, diverged
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+
+
+def _require_finite(diverged: Mapping[int, str]) -> None:
+    if diverged:
+        number, where = next(iter(diverged.items()))
+        msg = f"full model {number} diverged, {len(diverged)} in all, and is not kept: {where} has NaN or infinite values; the others are stored; train the algorithm at a lower learning rate"
+        raise InputError(msg)
 
 
 def _kept(study: Study, models: FullModels, runs: Sequence[Run]) -> Models:

@@ -104,6 +104,24 @@ def test_no_model_is_left_out_where_the_task_takes_fewer_at_once(study, monkeypa
     assert sum(asked) == 7
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_full_model_that_diverges_stops_no_other(study, monkeypatch, keep):
+    bad = study.full_models("plain", 7).describe(np.array([4]))[0].seed
+    models, train = Dense.models, Dense.train
+
+    def spoilt(made, seeds):
+        for value in made.values():
+            value[[seed == bad for seed in seeds]] = np.nan
+        return made
+
+    monkeypatch.setattr(Dense, "models", lambda t, m, s: spoilt(models(t, m, s), s))
+    monkeypatch.setattr(Dense, "train", lambda t, r: spoilt(train(t, r), [one.seed for one in r]))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"full model 4 diverged, 1 in all"):
+            train_full(study, "plain", 7, keep=keep)
+        assert study.full_models("plain", 7).pending().tolist() == [4]
+
+
 def test_parts_and_progress_of_full_models_are_of_those_that_there_are_to_be(study):
     told = []
     with RunWriter(study, "own", part="2/2", full=8) as writer:
