@@ -265,7 +265,8 @@ def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
             )
         for row, algorithm in enumerate(names):
             delta, epsilon = float(last["delta"].values[row]), float(last["epsilon"].values[row])
-            if delta > epsilon:
+            # An effect that is not above 0 for sure is no use of a feature, though others fall further.
+            if delta > max(epsilon, 0.0):
                 others = " and ".join(other for other in names if other != algorithm)
                 lines.append(
                     f"  distinguishes {algorithm} from {others}: epsilon {epsilon:+.4f}, delta {delta:+.4f}"

@@ -98,6 +98,12 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    if entry["full"]:
+        asked = [
+            f"{count} on {label.split(':')[2]}" if label.count(":") > 1 else f"{count} stored"
+            for label, count in entry["full"].items()
+        ]
+        yield f"    models trained on all data: {', '.join(asked)}"
     if entry["failed"]:
         yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train STUDY {name} --retry-failed' tries again"
         for one in entry["failures"][:_MOST_FAILURES]:
