@@ -144,7 +144,10 @@ def _half_noise(arm: Arm, fit: Any, proposed: Proposal, threads: int) -> float:
         size += (np.abs(omega) * (along**2 - (adds**2).sum(axis=0))[:, None]).sum(axis=0)
         mean += float((along * inverse).sum())
         lengths[:, 0] += adds @ inverse
-    error = [squares([_centred(one, arm.used)], None, [arm.used]) for one in (each, lengths)]
+    error = [
+        squares([np.ascontiguousarray(_centred(one, arm.used).T)], None, [arm.used])
+        for one in (each, lengths)
+    ]
     square = (proposed.weight**2).sum(axis=1)
     if mean <= _SURE * np.sqrt(error[1][0]) or not (square > 0).any() or np.median(size) <= 0:
         return float("nan")

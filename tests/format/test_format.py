@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 
 import jsonschema
+import numpy as np
 import pytest
 from helpers import examples as small_examples
 from paths import ROOT
@@ -18,9 +19,11 @@ import dmstore
 from dmstore.errors import FormatError
 from dmstore.schema.documents import FORMAT_VERSION, dump_document, load_document
 from dmstore.schema.names import reserved_names
+from dmstore.sharing.publishing import publish
 from dmstore.storage.table.rows import MAX_RUN
 from dmstore.study import failures
 from dmstore.study.claims import Claims
+from dmstore.training import RunWriter
 
 SCHEMAS = ROOT / "store_schemas"
 FILES = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
@@ -185,6 +188,13 @@ def examples(tmp_path_factory):
     failures.record(*own, 3, failures.one_line(ValueError("a\nb")))
     assert Claims(*own, 2).claim(0, 1, [0, 1])
     raw += [path.read_bytes() for path in folder.glob("later/algorithms/a/*/*.json")]
+    classes = len(study.class_names) or study.document["classes"]
+    with RunWriter(study, "a", full=1) as writer:
+        for run in writer.pending():
+            count = study.document["targets"]["test"]["count"]
+            writer.append(run, margin=np.zeros(count), logit=np.zeros((count, classes)))
+    publish(study, folder / "published")
+    raw.append((folder / "published" / "index.json").read_bytes())
     found = {kind: [] for kind in DOCUMENTS}
     for document in map(json.loads, raw):
         found[document["kind"]].append(document)

@@ -227,6 +227,19 @@ def test_what_a_study_has_not_is_said_before_the_first_run(photos, changes, text
         task_of(photos, **changes)
 
 
+def test_targets_of_another_shape_are_refused(tmp_path):
+    draw = np.random.default_rng(0)
+    given = {
+        "train_label": np.arange(6) % 2,
+        "target_label": np.arange(4) % 2,
+        "train_image": draw.integers(0, 256, (6, 8, 8), dtype=np.uint8),
+        "target_image": draw.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8),
+    }
+    study = dmstore.create_study(tmp_path / "s", given)
+    with pytest.raises(InputError, match=r"shape \(1, 8, 8\), targets of \(3, 8, 8\)"):
+        task_of(study, "mlp")
+
+
 def test_weights_are_never_unpickled_and_must_fit(photos, tmp_path):
     import pickle
 

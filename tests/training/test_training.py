@@ -169,7 +169,7 @@ def test_pasting_hits_its_share_and_keeps_the_images(trained):
     ("config", "words"),
     [
         ({"epoch": 3}, "no 'epoch'"),
-        ({"epochs": "many"}, "expected int"),
+        ({"epochs": "many"}, "expected a whole number"),
         ({"epochs": 0}, "positive"),
         ({"paste_value": 300}, "paste_value"),
         ({"paste_share": 0.5}, "pastes rows"),

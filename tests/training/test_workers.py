@@ -103,7 +103,7 @@ def test_two_workers_on_one_part_store_each_run_once(tmp_path):
     with RunWriter(other, "a", part="1/2") as writer:
         task = worker.make_task(other, opened.task, opened.config, ["margin"])
         runs = writer.describe(before)
-        writer.append_many(runs, task.train(runs))
+        writer.append_many(runs, **task.train(runs))
     assert len(study.runs("a").run) == 6
     assert study.runs("a").attrs["conflicts"] == 0
     ended = Done("train", study.path, "a", "--part", "1/2", "-Q", "--json")

@@ -47,7 +47,7 @@ class RecipeTask:
 
         from dmstore.training.ensemble.choice import models_at_once
         from dmstore.training.loaders.make import make_loader
-        from dmstore.training.loaders.tensors import column_of
+        from dmstore.training.loaders.tensors import TensorLoader, column_of
         from dmstore.training.loop.precision import device_of, half
 
         unknown = [name for name in outputs if name not in FUNCTIONS]
@@ -67,6 +67,11 @@ class RecipeTask:
         if config.choose == "validation":
             own = column_of(study, config.validation_set, "label").astype(np.int64)
             self._validation = torch.from_numpy(own).to(self.device)
+        if isinstance(self.loader, TensorLoader):
+            asked = tuple(next(self.loader.evaluate("test", 1)).shape[1:])
+            if asked != self.loader.shape:
+                msg = f"{study.path}: train units have inputs of shape {self.loader.shape}, targets of {asked}; a model takes one shape (--set image_size=… brings images to one size)"
+                raise InputError(msg)
         # A model that cannot be made should be known before the first run.
         parameters = sum(one.numel() for one in self._make().parameters())
         self.batch = models_at_once(config, self.loader, self.device, parameters)
