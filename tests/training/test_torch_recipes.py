@@ -167,7 +167,7 @@ def test_training_stops_early_below_a_loss(photos):
 
 def test_out_of_memory_takes_batches_in_parts(photos, monkeypatch):
     """A network without batch norm learns the same from a batch in parts."""
-    values = {"model": "mlp", "precision": "float32"}
+    values = {"model": "mlp", "precision": "float32", "together": 1}
     whole = task_of(photos, **values).train([run_of()])["logit"]
     task = task_of(photos, **values)
     forward = torch.nn.Linear.forward
