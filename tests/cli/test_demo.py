@@ -33,6 +33,7 @@ def test_auc():
     assert auc(np.array([1, 1, 1, 1]), np.array([False, False, True, True])) == 0.5
 
 
+@pytest.mark.slow
 def test_kill_and_go_on(tmp_path):
     """Killed twice, hard, while workers write; the third call finishes with every run once."""
     path = tmp_path / "demo"
