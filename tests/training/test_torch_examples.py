@@ -8,6 +8,8 @@ from paths import ROOT
 import dmstore
 from dmstore.demo import digits
 
+pytest.importorskip("torch")
+
 
 @pytest.mark.parametrize(
     ("name", "algorithm", "runs"), [("torch_loop", "torch-mlp", 20), ("callback", "callback", 10)]

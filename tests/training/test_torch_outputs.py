@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from dmstore.errors import InputError
 from dmstore.training import RunWriter, log_odds, loss, margin, prediction, probability
 from dmstore.training.standalone.dmstore_writer import Writer
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional
 
 FUNCTIONS = [log_odds, loss, margin, prediction, probability]
 DRAW = torch.Generator().manual_seed(0)

@@ -9,12 +9,13 @@ from dmstore.study.algorithm import Run
 from dmstore.training import recipe
 from dmstore.training.augmentation import Augmentation, augmented
 from dmstore.training.config import TrainingConfig
-from dmstore.training.loaders.make import channels
-from dmstore.training.models import make
 from dmstore.training.task import make_task
 from dmstore.training.worker import train
 
 torch = pytest.importorskip("torch")
+
+from dmstore.training.loaders.make import channels
+from dmstore.training.models import make
 
 SIDE = 16
 TRAIN, TARGETS = 60, 20
