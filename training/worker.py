@@ -22,7 +22,7 @@ from dmstore.training.checkpoint import Checkpoints, default_place
 from dmstore.training.ending import Ended
 from dmstore.training.failures import Isolation
 from dmstore.training.sharing import SharedWork, untried
-from dmstore.training.task import Task, make_task
+from dmstore.training.task import ResumableTask, Task, make_task
 from dmstore.training.writer import RunWriter
 
 
@@ -82,7 +82,7 @@ def train(
     task = make_task(study, opened.task, opened.config, list(opened.outputs))
     saved = None
     if checkpoint_every is not None:
-        _require_resumable(task, opened.task)
+        resumable = _resumable(task, opened.task)
         saved = Checkpoints(opened, checkpoints or default_place(study), checkpoint_every, stop)
         saved.tidy(opened.pending())
     fixed = part if isinstance(part, Part) else None
@@ -102,8 +102,7 @@ def train(
     def train_batch(runs: Sequence[Run]) -> Mapping[str, Any]:
         if saved is None:
             return task.train(runs)
-        made: Mapping[str, Any] = task.train_resumable(runs, saved.of(runs))  # type: ignore[attr-defined]
-        return made
+        return resumable.train_resumable(runs, saved.of(runs))
 
     def forget(runs: Sequence[Run]) -> None:
         if saved is not None:
@@ -160,7 +159,8 @@ def _batches(
         yield runs[start : start + width]
 
 
-def _require_resumable(task: Task, name: str | None) -> None:
-    if not callable(getattr(task, "train_resumable", None)):
+def _resumable(task: Task, name: str | None) -> ResumableTask:
+    if not isinstance(task, ResumableTask):
         msg = f"task {name!r} has no 'train_resumable', so its runs cannot be saved half-way; leave --checkpoint-every out"
         raise InputError(msg)
+    return task
