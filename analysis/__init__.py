@@ -4,7 +4,7 @@ Every function takes and returns :class:`xarray.Dataset` or :class:`xarray.DataA
 by keyword, and writes its parameters into the attributes of what it returns.
 
 Imports: regression, readers, study and below; never training.
-To add a public function, its name here; rooms: geometry, evaluation, comparison, pages.
+To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, plot, pages.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dmstore.analysis import plot as plot
     from dmstore.analysis.comparison.compare import compare as compare
     from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
@@ -68,6 +69,7 @@ __all__ = [
     "modeldiff",
     "normalize",
     "pca",
+    "plot",
     "relative_influence",
     "report",
     "residual",
@@ -76,6 +78,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return importlib.import_module("dmstore.analysis.plot")
     if name in _NAMES:
         return getattr(importlib.import_module(f"dmstore.analysis.{_NAMES[name]}"), name)
     msg = f"module 'dmstore.analysis' has no attribute {name!r}"

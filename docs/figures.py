@@ -12,7 +12,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 import dmstore
-from dmstore.analysis.pages import fit_plot
+from dmstore.analysis import plot
 
 
 def main(demo: str) -> None:
@@ -20,7 +20,7 @@ def main(demo: str) -> None:
     study = dmstore.open_study(demo)
     fits = {name: study.datamodels(name) for name in study.algorithms}
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    draws = (fit_plot.holdout_curves, fit_plot.sparsity, fit_plot.holdout_r2)
+    draws = (plot.holdout_curves, plot.sparsity, plot.holdout_r2)
     for draw, place in zip(draws, axes, strict=True):
         draw(fits, place)
     # The same bytes from the same numbers.

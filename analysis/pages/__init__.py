@@ -1,5 +1,5 @@
-"""Figures and pages that show fits and comparisons.
+"""Pages that show fits and comparisons.
 
-Imports: analysis.comparison, analysis.evaluation and below.
-To add a figure, a function in ``plot.py`` from a dataset to axes, looked at in ``tests/analysis``.
+Imports: analysis.plot, analysis.comparison, analysis.evaluation and below.
+To add a part of the page, its data in ``page.py`` and its place in ``report.html``, looked at in a browser.
 """

@@ -15,14 +15,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore import provenance
+from dmstore.analysis import plot
 from dmstore.analysis.comparison.answer import DirectionClaim, answer
 from dmstore.analysis.comparison.explain import Examples, best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.comparison.where import left_out
-from dmstore.analysis.pages import fit_plot, plot
-from dmstore.analysis.pages.effect_plot import effect_axes
 from dmstore.analysis.pages.headline import headline
+from dmstore.analysis.plot import drawing
 from dmstore.errors import MissingDependencyError
 
 _SHOWN = 3
@@ -103,7 +103,7 @@ def _curves(curves: dict[str, dict[str, Any]]) -> list[str]:
     drawn = [partial(plot.learning_curve, curves), partial(plot.sample_size, curves)]
     if all("explained" in step for curve in curves.values() for step in curve["steps"]):
         drawn += [partial(plot.explained_by_samples, curves, step) for step in (0, -1)]
-    return [plot.svg(draw) for draw in drawn]
+    return [drawing.svg(draw) for draw in drawn]
 
 
 def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
@@ -127,20 +127,20 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "score": score(comparison),
         "groups": _groups(comparison),
         "figures": {
-            "directions": plot.svg(partial(plot.directions, comparison)),
-            "similarity": plot.svg(partial(plot.similarity, comparison)),
+            "directions": drawing.svg(partial(plot.directions, comparison)),
+            "similarity": drawing.svg(partial(plot.similarity, comparison)),
         },
         "curves": _curves(subject.curves),
         "fits": [
-            plot.svg(partial(draw, subject.fits))
-            for draw in (fit_plot.holdout_curves, fit_plot.sparsity, fit_plot.holdout_r2)
+            drawing.svg(partial(draw, subject.fits))
+            for draw in (plot.holdout_curves, plot.sparsity, plot.holdout_r2)
         ]
         if subject.fits
         else [],
         "effects": [
             {
                 **entry,
-                "figure": plot.svg(partial(effect_axes, entry["result"], label=entry["class"])),
+                "figure": drawing.svg(partial(plot.effect, entry["result"], label=entry["class"])),
             }
             for entry in subject.effects
         ],
@@ -148,7 +148,7 @@ def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
         "targets": comparison.sizes["target"],
         "train": comparison.sizes["train"],
         "provenance": subject.provenance,
-        "colors": plot.COLORS,
+        "colors": drawing.COLORS,
         "measured": "q" in comparison,
         "has_labels": "label" in subject.examples.targets,
         "scores_only": subject.scores_only,
@@ -215,7 +215,7 @@ def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any
         )
     return {
         "name": str(comparison["algorithm"].values[row]),
-        "color": plot.COLORS[row],
+        "color": drawing.COLORS[row],
         "panels": panels,
     }
 

@@ -8,9 +8,9 @@ import xarray as xr
 
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.evaluate import figures
-from dmstore.analysis.pages.fit_plot import NEEDED
 from dmstore.analysis.pages.kept_effects import kept_effects
 from dmstore.analysis.pages.page import Subject, render
+from dmstore.analysis.plot.fits import NEEDED
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError
 from dmstore.schema.documents import load_document

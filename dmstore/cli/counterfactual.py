@@ -144,7 +144,7 @@ def command(
     if read_from is not None and not targets:
         raise click.UsageError("--output goes with --targets")
     if figure is not None:
-        from dmstore.analysis.pages.figure_file import check_figure_path
+        from dmstore.analysis.plot.figure_file import check_figure_path
 
         check_figure_path(figure)
     options.find_tasks_here()
@@ -183,8 +183,8 @@ def command(
         )
     progress.close()
     if figure is not None:
-        from dmstore.analysis.pages.effect_plot import effect_figure
-        from dmstore.analysis.pages.figure_file import save_figure
+        from dmstore.analysis.plot.effects import effect_figure
+        from dmstore.analysis.plot.figure_file import save_figure
 
         save_figure(figure, lambda: effect_figure(result))
     output.emit(_said(result, numbers, figure), _lines(result, figure), as_json=as_json)

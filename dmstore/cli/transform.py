@@ -55,8 +55,8 @@ def command(
     import numpy as np
 
     from dmstore.analysis.comparison.where import positions
-    from dmstore.analysis.pages.contact_sheet import contact_sheet
-    from dmstore.analysis.pages.figure_file import check_figure_path, save_figure
+    from dmstore.analysis.plot.figure_file import check_figure_path, save_figure
+    from dmstore.analysis.plot.sheet import contact_sheet
     from dmstore.study.study import open_study
     from dmstore.training.transformations import apply, choose
     from dmstore.training.transformed import images_of

@@ -50,7 +50,7 @@ def read(path, *, given=None, train=None, targets=None, units=None, **options):
 def folder(tmp_path, monkeypatch):
     """A working directory with two plain score files and their examples; figures left out, to be quick."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dmstore.analysis.pages.plot.svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr("dmstore.analysis.plot.drawing.svg", lambda _: "<svg></svg>")
     np.save("a.npy", scores(0))
     np.save("b.npy", scores(1).T)
     np.savez("e.npz", **examples(train=TRAIN, target=TARGET))
@@ -570,7 +570,7 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
     def first(*arguments):
         monkeypatch.undo()
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("dmstore.analysis.pages.plot.svg", lambda _: "<svg></svg>")
+        monkeypatch.setattr("dmstore.analysis.plot.drawing.svg", lambda _: "<svg></svg>")
         compare_scores("a.npy", "b.npy", "e.npz", out="out")
         return whole(*arguments)
 

@@ -64,6 +64,7 @@ FLOORS = [
     ["training", "analysis.geometry"],
     ["analysis.experiment"],
     ["analysis.evaluation", "analysis.comparison"],
+    ["analysis.plot"],
     ["analysis.pages"],
     ["analysis"],
     ["counterfactual"],

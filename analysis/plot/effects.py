@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dmstore.analysis.pages.plot import COLORS, GREY, PLAIN, figure, legend
+from dmstore.analysis.plot.drawing import COLORS, GREY, PLAIN, figure, legend
 from dmstore.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dmstore.analysis.pages.plot import Entries
+    from dmstore.analysis.plot.drawing import Entries
 
 # Beyond two algorithms: shades from light to dark would hide who is who in print, so colours apart.
 _MORE = (*COLORS, "#2563a8", "#b9770e", "#7b3fa0", "#0e8a93", "#5b5b5b", "#c2417f")
 _COLUMNS = 5
 
 
-def effect_axes(result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class") -> Axes:
+def effect(result: xr.Dataset, axes: Axes | None = None, *, label: str = "the class") -> Axes:
     """Effect of a transformation on one class over its intensities, with 95 % intervals.
 
     Parameters

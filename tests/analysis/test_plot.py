@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dmstore.analysis.pages import fit_plot, plot
-from dmstore.analysis.pages.effect_plot import effect_axes
+from dmstore.analysis import plot
+from dmstore.analysis.plot import drawing
 from dmstore.regression import lasso_path
 
 
@@ -23,7 +23,7 @@ def fits():
 
 
 def test_holdout_curves_start_at_the_mean_and_end_at_the_best_error(fits):
-    axes = fit_plot.holdout_curves(fits)
+    axes = plot.holdout_curves(fits)
     median = next(line for line in axes.lines if line.get_label() == "one: median")
     assert median.get_xdata()[0] == pytest.approx(1.0)
     # No weights at lam_max: the error is that of the mean.
@@ -34,7 +34,7 @@ def test_holdout_curves_start_at_the_mean_and_end_at_the_best_error(fits):
 
 
 def test_histograms_leave_out_constant_targets(fits):
-    for draw, name in ((fit_plot.sparsity, "nonzeros"), (fit_plot.holdout_r2, "holdout_r2")):
+    for draw, name in ((plot.sparsity, "nonzeros"), (plot.holdout_r2, "holdout_r2")):
         axes = draw(fits)
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
         values = fits["one"][name].values[np.arange(9) != 4]
@@ -44,8 +44,8 @@ def test_histograms_leave_out_constant_targets(fits):
 
 def test_a_fit_of_nothing_but_constants_is_drawn(fits):
     nothing = fits["one"].isel(target=[4])
-    assert not len(fit_plot.holdout_curves({"one": nothing}).collections)
-    for draw in (fit_plot.sparsity, fit_plot.holdout_r2):
+    assert not len(plot.holdout_curves({"one": nothing}).collections)
+    for draw in (plot.sparsity, plot.holdout_r2):
         labels = [text.get_text() for text in draw({"one": nothing}).get_legend().get_texts()]
         assert labels == ["one: median none"]
 
@@ -73,26 +73,26 @@ def with_names(fits):
     return {
         "directions": partial(plot.directions, xr.Dataset(comparison, coords)),
         "similarity": partial(plot.similarity, xr.Dataset(comparison, coords)),
-        "effect": partial(effect_axes, xr.Dataset(effect, coords), label=NAMES[1]),
+        "effect": partial(plot.effect, xr.Dataset(effect, coords), label=NAMES[1]),
         "curve": partial(plot.learning_curve, curves),
         "size": partial(plot.sample_size, curves),
         "explained": partial(plot.explained_by_samples, curves, 0),
-        "holdout": partial(fit_plot.holdout_curves, own),
-        "sparsity": partial(fit_plot.sparsity, own),
-        "r2": partial(fit_plot.holdout_r2, own),
+        "holdout": partial(plot.holdout_curves, own),
+        "sparsity": partial(plot.sparsity, own),
+        "r2": partial(plot.holdout_r2, own),
     }
 
 
 def test_names_stand_as_they_are_whatever_the_users_settings(fits):
     draws = with_names(fits)
-    plain = {key: plot.svg(draw) for key, draw in draws.items()}
+    plain = {key: drawing.svg(draw) for key, draw in draws.items()}
     for key, text in plain.items():
         for name in NAMES if key != "similarity" else NAMES[:1]:
             assert name.replace("&", "&amp;") in text, key
     with mpl.rc_context({"text.usetex": True, "lines.linewidth": 9, "svg.fonttype": "path"}):
         before = mpl.rcParams.copy()
         for key in ("directions", "r2"):
-            assert plot.svg(draws[key]) == plain[key]
+            assert drawing.svg(draws[key]) == plain[key]
         assert mpl.rcParams.copy() == before
 
 
@@ -100,6 +100,6 @@ def test_figures_in_threads_are_the_same_and_leave_the_settings(fits):
     before = mpl.rcParams.copy()
     draw = with_names(fits)["r2"]
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(plot.svg, [draw] * 8))
-    assert set(made) == {plot.svg(draw)}
+        made = list(pool.map(drawing.svg, [draw] * 8))
+    assert set(made) == {drawing.svg(draw)}
     assert mpl.rcParams.copy() == before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.pages.plot import PLAIN
+from dmstore.analysis.plot.drawing import PLAIN
 from dmstore.errors import MissingDependencyError
 
 if TYPE_CHECKING:

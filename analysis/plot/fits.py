@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis.pages.plot import COLORS, figure, first_of, legend_above
+from dmstore.analysis.plot.drawing import COLORS, figure, first_of, legend_above
 from dmstore.regression.problem.block_arrays import UNFITTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dmstore.analysis.pages.plot import Entries
+    from dmstore.analysis.plot.drawing import Entries
 
 # Arrays of a fit that figures need: those without the train units.
 NEEDED = ("lam_path", "lam_max", "holdout_mse", "holdout_r2", "nonzeros", "status")

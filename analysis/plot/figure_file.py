@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmstore.analysis.pages.settings import own_settings
+from dmstore.analysis.plot.settings import own_settings
 from dmstore.core.given import local_path
 from dmstore.errors import InputError, StorageError
 
