@@ -1,124 +1,272 @@
-"""The first sentences of the page: what the comparison says, no more and no less than the runs allow."""
+"""The first sentences of the page: what the comparison says, how sure that is, and what to do next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, answer
+from dmstore.analysis.comparison.answer import Answer, DirectionClaim, GroupClaim, answer
 from dmstore.analysis.comparison.modeldiff import likeness, rank
-from dmstore.analysis.comparison.sentences import difference, ends, named, number, rate, share
+from dmstore.analysis.comparison.sentences import ends, named, number, share
 from dmstore.analysis.comparison.target_groups import ALL
 
-# Below this share of the other algorithm's, a direction is one's own.
-_LESS = 0.5
+# Below these shares of the other algorithm's, a direction is one's own, or nearly.
+_HARDLY, _LESS = 0.2, 0.5
+_SCALE = "where 1 means that every training example matters in the same way to both"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands at the top of a page, each a few sentences, empty where there is nothing to say.
+
+    Attributes
+    ----------
+    answer : str
+        Whether and how the two differ.
+    alike : str
+        How alike they are.
+    sure : str
+        How sure that is.
+    next : str
+        What to do now.
+    """
+
+    answer: str
+    alike: str = ""
+    sure: str = ""
+    next: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(part for part in (self.answer, self.alike, self.sure, self.next) if part)
 
 
 def headline(
     comparison: xr.Dataset,
-    names: list[str],
-    about: dict[str, str],
-    effects: list[dict[str, Any]],
+    names: Sequence[str],
+    about: Mapping[str, str],
+    effects: Sequence[Mapping[str, Any]] = (),
     *,
-    scores_only: bool,
-) -> str:
+    scores_only: bool = False,
+    runs: Sequence[int] = (),
+) -> Headline:
     """The answer in a few sentences.
 
     Parameters
     ----------
     comparison : Dataset
-    names : list of str
-    about : dict
-        Code of a direction, such as ``A1``, to the class that its targets are of; empty where there is none.
-    effects : list of dict
+    names : sequence of str
+    about : mapping
+        Code of a direction, such as ``A1``, to what its targets have in common, such as ``targets of class nine``; empty or
+        missing where nothing is known.
+    effects : sequence of mapping
         Counterfactual checks.
     scores_only : bool
         Whether there are no runs behind the comparison.
+    runs : sequence of int
+        How many runs each algorithm was fitted on, where that is known.
+
+    Returns
+    -------
+    Headline
     """
     said = answer(comparison)
-    same = not any(rank(comparison))
-    sentences = [likeness(comparison)]
-    if same and not sentences[0]:
-        sentences.append("No direction is longer than rounding makes it.")
+    first = likeness(comparison)
+    if not any(rank(comparison)) and not first:
+        first = "No direction is longer than rounding makes it."
     if said.measured:
-        sentences += _measured(said, names, about)
-    elif not same:
-        sentences += _unmeasured(comparison, names, about, scores_only=scores_only)
-    if effects:
-        sentences.append(_effect(effects[0]))
-    return " ".join(text for text in sentences if text)
-
-
-def _measured(said: Answer, names: list[str], about: dict[str, str]) -> list[str]:
-    claimed = [one for one in said.directions if one.beyond]
-    groups = [one for one in said.groups if one.beyond and one.group != ALL]
-    if not said.similarity:
-        return ["Their datamodels are too weak to be compared with these runs.", difference(said)]
-    whole = said.similarity
-    if not said.differs:
-        return [difference(said), f"Over all targets {_alike(whole)}."]
-    if groups:
-        one = groups[0]
-        s = one.similarity
-        first = (
-            f"{names[0]} and {names[1]} differ most on {named(one)}: there {_alike(s)}; "
-            f"over all targets it is {number(whole.estimate, whole)}."
-        )
+        made = _measured(said, names, about, effects, runs)
+    elif any(rank(comparison)):
+        made = _unmeasured(comparison, names, about, effects, scores_only=scores_only)
     else:
-        first = f"{names[0]} and {names[1]} differ: over all targets {_alike(whole)}."
-    best = [
-        min(own, key=lambda one: (one.q, -one.estimate))
-        for name in names
-        if (own := [one for one in claimed if one.algorithm == name])
-    ]
-    more = (
-        f"In all {len(claimed)} directions are beyond chance." if len(claimed) > len(best) else ""
+        made = Headline("")
+    return replace(made, answer=" ".join(text for text in (first, made.answer) if text))
+
+
+def _measured(
+    said: Answer,
+    names: Sequence[str],
+    about: Mapping[str, str],
+    effects: Sequence[Mapping[str, Any]],
+    runs: Sequence[int],
+) -> Headline:
+    counted = (
+        f" ({runs[0]:,} runs of {names[0]}, {runs[1]:,} of {names[1]})" if len(runs) == 2 else ""
     )
-    return [first, *(_claim(one, names, about) for one in best), more]
-
-
-def _alike(value: Estimate) -> str:
-    return (
-        f"the similarity of their datamodels with noise taken out is {number(value.estimate, value)} ({ends(value)}), "
-        f"where 1 means the same up to a scale"
+    if not said.similarity:
+        return Headline(
+            f"These runs are too few, or their outputs too noisy, to tell whether {names[0]} and {names[1]} differ{counted}.",
+            next="Train more runs of both.",
+        )
+    if not said.differs:
+        return Headline(
+            f"There is no sign that {names[0]} and {names[1]} use the training examples differently.",
+            _score(said),
+            _missed(said),
+            _more_runs(said),
+        )
+    claimed = _claimed(said, names)
+    return Headline(
+        " ".join(
+            [_where(said, names), *(_claim(one, names, about) for one in claimed[:1])]
+            + ([_effect(effects[0])] if effects else [])
+        ),
+        _score(said),
+        f"{_counted(said)} was measured on runs that had no part in finding it{counted}. Of claims like these, about "
+        f"{_odds(said.fdr)} is false.",
+        _try(claimed, names, tried=bool(effects)),
     )
 
 
-def _claim(one: DirectionClaim, names: list[str], about: dict[str, str]) -> str:
-    own, other = one.algorithm, names[1 - names.index(one.algorithm)]
-    code = f"{'AB'[names.index(own)]}{one.component + 1}"
+def _where(said: Answer, names: Sequence[str]) -> str:
+    """Whether they differ, and where most."""
+    one = _least_alike(said)
+    start = f"{names[0]} and {names[1]} use the training examples differently"
+    return f"{start}, most of all for {named(one)}." if one else f"{start}."
+
+
+def _least_alike(said: Answer) -> GroupClaim | None:
+    return next((one for one in said.groups if one.beyond and one.group != ALL), None)
+
+
+def _score(said: Answer) -> str:
+    """How alike they are, over all targets and where they are least so."""
+    whole, one = said.similarity, _least_alike(said)
+    assert whole is not None
+    value = f"{number(whole.estimate, whole)} (95 % interval {ends(whole)}) over all targets"
+    there = (
+        f", and {number(one.similarity.estimate, one.similarity)} for {named(one)}" if one else ""
+    )
+    return f"On a scale {_SCALE}: {value}{there}."
+
+
+def _claimed(said: Answer, names: Sequence[str]) -> list[DirectionClaim]:
+    """Directions beyond chance, the surest first, of equally sure ones those that take most."""
+    claimed = [one for one in said.directions if one.beyond]
+
+    def own(one: DirectionClaim) -> float:
+        value = one.energy[list(names).index(one.algorithm)]
+        return value if np.isfinite(value) else 0.0
+
+    return sorted(claimed, key=lambda one: (one.q > 1e-3, -own(one)))
+
+
+def _code(one: DirectionClaim, names: Sequence[str]) -> str:
+    return f"{'AB'[list(names).index(one.algorithm)]}{one.component + 1}"
+
+
+def _claim(one: DirectionClaim, names: Sequence[str], about: Mapping[str, str]) -> str:
+    own = one.algorithm
+    other = names[1 - list(names).index(own)]
+    code = _code(one, names)
     energy = dict(zip(names, one.energy, strict=True))
-    named = f"direction {code}" + (f", about {about[code]}," if about.get(code) else "")
-    relies = "less" if energy[other] < _LESS * energy[own] else "differently"
-    verb = (
-        f"{own} relies on training examples that {other} relies on less"
-        if relies == "less"
-        else f"{own} and {other} use some training examples differently"
-    )
+    which = f" This matters most for {about[code]}." if about.get(code) else ""
+    if not all(np.isfinite(value) for value in one.energy):
+        return f"They differ along a direction of the training examples (shown below as {code}).{which}"
+    mine, others = max(energy[own], 0.0), max(energy[other], 0.0)
+    if others < _LESS * mine:
+        verb = "hardly uses" if others < _HARDLY * mine else "uses less"
+        start = f"{own} relies on a set of training examples that {other} {verb}"
+    else:
+        start = f"{own} and {other} weigh some training examples differently"
     return (
-        f"{verb}: {named} makes up {share(energy[own])} of {own}'s datamodels and {share(energy[other])} of "
-        f"{other}'s, with noise taken out ({rate(one.q)})."
+        f"{start} (shown below as {code}): they make up {share(mine)} of what {own} learns from its training set, and "
+        f"{share(others)} of what {other} learns.{which}"
+    )
+
+
+def _counted(said: Answer) -> str:
+    """How much was found."""
+    directions = sum(one.beyond for one in said.directions)
+    groups = sum(one.beyond for one in said.groups if one.group != ALL)
+    parts = [
+        f"{count} {what if count == 1 else more}"
+        for count, what, more in (
+            (directions, "direction", "directions"),
+            (groups, "group of targets", "groups of targets"),
+        )
+        if count
+    ]
+    if not parts:
+        return "That they differ"
+    return f"That they differ in {' and '.join(parts)}"
+
+
+def _odds(fdr: float) -> str:
+    return f"1 in {round(1 / fdr)}" if 0 < fdr <= 0.5 else f"{100 * fdr:.0f} in 100"
+
+
+def _missed(said: Answer) -> str:
+    """What these runs would have shown."""
+    if not np.isfinite(said.detectable):
+        return "Nothing is beyond chance."
+    if said.detectable >= 1:
+        return "These runs are too few to show any single set of training examples that one uses and the other does not."
+    return (
+        f"These runs would have shown, four times in five, a set of training examples that accounts for {share(said.detectable)} "
+        f"of what one takes from them and for nothing with the other; a smaller one may still be there."
+    )
+
+
+def _more_runs(said: Answer) -> str:
+    if not np.isfinite(said.detectable):
+        return ""
+    if said.detectable >= 1:
+        return "Train more runs of both, and fit and compare again."
+    return (
+        "To look for a difference half as large, train about twice as many runs of both. To test a guess of your own, run "
+        "'dmstore contrast', which needs far fewer."
+    )
+
+
+def _try(claimed: Sequence[DirectionClaim], names: Sequence[str], *, tried: bool) -> str:
+    if not claimed:
+        return "Look at the targets that are least alike below; more runs would show single directions."
+    code = _code(claimed[0], names)
+    if tried:
+        return f"Look at {code} and its check below."
+    return (
+        f"Look at the examples of {code} below and name what they share; then test it: change that in the inputs with "
+        f"'dmstore counterfactual', and see whether {names[0]} and {names[1]} react differently."
     )
 
 
 def _unmeasured(
-    comparison: xr.Dataset, names: list[str], about: dict[str, str], *, scores_only: bool
-) -> list[str]:
+    comparison: xr.Dataset,
+    names: Sequence[str],
+    about: Mapping[str, str],
+    effects: Sequence[Mapping[str, Any]],
+    *,
+    scores_only: bool,
+) -> Headline:
     sentences = [_in_sample(comparison, row, names, about) for row in (0, 1)]
-    cosine = float(np.nanmean(comparison["cosine"].values))
-    sentences.append(f"Over all targets the mean cosine similarity is {cosine:.2f}.")
-    sentences.append(
-        "This is from scores alone, in sample: without the runs behind them nothing says how much of it is noise."
-        if scores_only
-        else "This is in sample: nothing was measured on runs, because a fit has no halves ('dmstore fit --halves') or "
-        "the comparison was made by an earlier version ('dmstore compare' again)."
+    cosine = float(np.nanmean(comparison["cosine"].values)) + 0.0
+    sentences.insert(
+        0, f"Over all targets the mean cosine similarity is {cosine:.2f}.".replace("-0.00", "0.00")
     )
-    return sentences
+    sentences += [_effect(effects[0])] if effects else []
+    if scores_only:
+        return Headline(
+            " ".join(sentences),
+            sure="This is from scores alone, in sample: without the runs behind them nothing says how much of it is noise.",
+            next="Look whether the targets below and the random ones beside them differ.",
+        )
+    return Headline(
+        " ".join(sentences),
+        sure="This is in sample: nothing was measured on runs, because a fit has no halves or the comparison was made by an "
+        "earlier version.",
+        next="Run 'dmstore fit --halves' for both, then 'dmstore compare' again.",
+    )
 
 
-def _in_sample(comparison: xr.Dataset, row: int, names: list[str], about: dict[str, str]) -> str:
+def _in_sample(
+    comparison: xr.Dataset, row: int, names: Sequence[str], about: Mapping[str, str]
+) -> str:
     """The direction of a side with the largest gap, whatever it is worth."""
     own, other = names[row], names[1 - row]
     count = rank(comparison)[row]
@@ -131,16 +279,19 @@ def _in_sample(comparison: xr.Dataset, row: int, names: list[str], about: dict[s
             f"None of the first {count} directions of {own} explains more of {own} than of {other}."
         )
     code = f"{'AB'[row]}{best + 1}"
-    named = f"direction {code}" + (f", about {about[code]}," if about.get(code) else "")
+    titled = f"direction {code}" + (f", for {about[code]}," if about.get(code) else "")
     explained = dict(zip(names, comparison["explained_variance"].values[row, best], strict=True))
     return (
-        f"What {own} uses and {other} uses less, by the largest gap: {named} explains {100 * explained[own]:.2f} % "
+        f"What {own} uses and {other} uses less, by the largest gap: {titled} explains {100 * explained[own]:.2f} % "
         f"of {own}'s datamodels and {100 * explained[other]:.2f} % of {other}'s."
     )
 
 
-def _effect(effect: dict[str, Any]) -> str:
+def _effect(effect: Mapping[str, Any]) -> str:
     changes = " and by ".join(
-        f"{row['effect']:+.1f}{effect['unit']} under {row['algorithm']}" for row in effect["rows"]
+        f"{row['effect']:+.1f}{effect['unit']} under {row['algorithm']}".replace("-0.0", "0.0")
+        if abs(row["effect"]) < 0.05
+        else f"{row['effect']:+.1f}{effect['unit']} under {row['algorithm']}"
+        for row in effect["rows"]
     )
-    return f"{effect['name'].capitalize()} changes the {effect['what']} by {changes}."
+    return f"Changing the inputs ({effect['name']}) moves the {effect['what']} by {changes}."

@@ -1,84 +1,93 @@
-"""The page that shows a comparison: labelled data in, one HTML text out, nothing read or written."""
+"""The page that shows a comparison: labelled data in, HTML and its files out, nothing read or written."""
 
 from __future__ import annotations
 
 import base64
 import importlib.resources
-import io
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from dmstore import provenance
 from dmstore.analysis import plot
-from dmstore.analysis.comparison.answer import DirectionClaim, answer
-from dmstore.analysis.comparison.explain import Examples, best
-from dmstore.analysis.comparison.modeldiff import rank
-from dmstore.analysis.comparison.sentences import interval, named, rate, share
+from dmstore.analysis.comparison.answer import answer
+from dmstore.analysis.comparison.sentences import interval
 from dmstore.analysis.comparison.where import left_out
 from dmstore.analysis.pages.headline import headline
-from dmstore.analysis.plot import drawing
+from dmstore.analysis.pages.page_data import (
+    PageData,
+    Subject,
+    about_directions,
+    numbers,
+    page_data,
+)
+from dmstore.analysis.pages.sheets import Sheets
+from dmstore.analysis.pages.svg import inline
+from dmstore.analysis.pages.units import drawn, layout
 from dmstore.errors import MissingDependencyError
 
-_SHOWN = 3
-# Pictures of a subpopulation: thousands would make a page of hundreds of megabytes, which no browser opens.
-_MOST = 64
-_HEAVY = 24
-_THUMBNAIL = 96
+# One file up to this size; beyond, what is large lies beside it.
+LARGEST = 15_000_000
+# Targets whose datamodels lie in one file.
+_CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a page says beside the comparison itself.
+class Page:
+    """A page, ready to be written.
 
     Attributes
     ----------
-    title : str
-    examples : Examples
-    cards : list of dict
-        One an algorithm: ``title`` and ``rows``, pairs of texts.
-    provenance : list of pair of str
-    effects : list of dict
-        Counterfactual checks, from :func:`dmstore.analysis.pages.report.counterfactuals`.
-    curves : dict
-        Algorithm to its learning curve, from :func:`dmstore.analysis.evaluation.curve_summary.kept_curve`.
-    fits : dict
-        Algorithm to its fit, without what has train units.
-    scores_only : bool
-        Whether there are no runs behind the comparison, and so no check against chance.
+    html : str
+        ``report.html``.
+    files : dict
+        Name to content of what must lie in a folder beside it; empty where everything is inside.
+    json : str
+        The data of the page, without pictures.
+    made : PageData
     """
 
-    title: str
-    examples: Examples
-    cards: list[dict[str, Any]]
-    provenance: list[tuple[str, str]]
-    effects: list[dict[str, Any]] = field(default_factory=list)
-    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
-    fits: dict[str, xr.Dataset] = field(default_factory=dict)
-    scores_only: bool = False
+    html: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    json: str = ""
+    made: PageData | None = None
 
 
-def render(comparison: xr.Dataset, subject: Subject) -> str:
-    """The page.
+def render(
+    comparison: xr.Dataset,
+    subject: Subject,
+    tell: Any = None,
+    *,
+    largest: int = LARGEST,
+    folder: str = "report",
+) -> Page:
+    """Make the page.
 
     Parameters
     ----------
     comparison : Dataset
         From :func:`dmstore.analysis.modeldiff`, in memory.
     subject : Subject
+    tell : callable, optional
+        Called with targets done and targets in all.
+    largest : int
+        Bytes up to which everything is in one file.
+    folder : str
+        What the folder beside a larger page is called.
 
     Returns
     -------
-    str
-        HTML with everything inside it.
+    Page
 
     Raises
     ------
+    InputError
+        If an image annotation that an algorithm names cannot be used.
     MissingDependencyError
         Without the extra ``analysis``.
     """
@@ -87,194 +96,244 @@ def render(comparison: xr.Dataset, subject: Subject) -> str:
     except ImportError as error:
         msg = "reports need jinja2; pip install 'dmstore[analysis]'"
         raise MissingDependencyError(msg) from error
+    made = page_data(comparison, subject, tell)
+    drawings = _drawings(subject, made)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = (
-        importlib.resources.files("dmstore.analysis").joinpath("report.html").read_text("utf-8")
+    template = environment.from_string(_asset("page.html"))
+    context = _context(comparison, subject, made) | {
+        "css": _asset("page.css"),
+        "script": _asset("page.js"),
+    }
+    text = json.dumps(made.data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Base64 of pictures, and the datamodels as text.
+    size = sum(len(f) * 4 // 3 for one in drawings.values() for f in one.files) + len(text)
+    size += 0 if made.influences is None else made.influences.unit.size * 12
+    files: dict[str, bytes] = {}
+    data = dict(made.data)
+    if size <= largest:
+        urls = {key: [_uri(one, file) for file in one.files] for key, one in drawings.items()}
+        data["influences"] = _rows(made, 0, None)
+    else:
+        urls = {key: _placed(key, one, files, folder) for key, one in drawings.items()}
+        data["influences"] = _chunked(made, files, folder)
+    data["figures"] = {
+        one["name"]: one["table"]
+        for part in ("shown", "curves", "fits", "effects")
+        for one in context[part]
+    }
+    data["sheets"] = {key: layout(one, urls[key]) for key, one in drawings.items()}
+    html = template.render(**context, data=_script_json(data))
+    whole = json.dumps(
+        made.data | {"influences": _rows(made, 0, None)}, ensure_ascii=False, allow_nan=False
     )
-    return environment.from_string(source).render(**_context(comparison, subject))
+    return Page(html, files, whole, made)
 
 
-def _curves(curves: dict[str, dict[str, Any]]) -> list[str]:
-    """Figures of learning curves; those kept by an earlier version do not have all of them."""
-    if not curves:
-        return []
-    drawn = [partial(plot.learning_curve, curves), partial(plot.sample_size, curves)]
-    if all("explained" in step for curve in curves.values() for step in curve["steps"]):
-        drawn += [partial(plot.explained_by_samples, curves, step) for step in (0, -1)]
-    return [drawing.svg(draw) for draw in drawn]
+def _asset(name: str) -> str:
+    return importlib.resources.files("dmstore.analysis.pages").joinpath(name).read_text("utf-8")
 
 
-def _context(comparison: xr.Dataset, subject: Subject) -> dict[str, Any]:
-    names = [str(name) for name in comparison["algorithm"].values]
-    sides = [_side(subject.examples, comparison, row) for row in range(2)]
-    for side, explained in zip(sides, best(comparison, subject.examples), strict=True):
-        for panel in side["panels"]:
-            panel["explained_by"] = explained[panel["number"] - 1]["line"].replace("`", "")
+def _script_json(data: Any) -> str:
+    """JSON that cannot end the element that it stands in, whatever names hold."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _drawings(subject: Subject, made: PageData) -> dict[str, Sheets]:
+    """Thumbnails: ``target``, and of train units ``train0`` and, where the second algorithm saw others, ``train1``."""
+    examples = subject.examples
+    every = np.arange(len(made.data["target"]["ids"]))
+    wanted = {"target": (examples.targets, "target", every, "image")}
+    for row, column in enumerate(subject.images):
+        if row == 0 or column != subject.images[0]:
+            wanted[f"train{row}"] = (examples.train, "train", made.shown, column)
+    found = {key: drawn(*of) for key, of in wanted.items()}
+    return {key: one for key, one in found.items() if one is not None and one.files}
+
+
+def _uri(one: Sheets, file: bytes) -> str:
+    return f"data:{one.mime};base64,{base64.b64encode(file).decode()}"
+
+
+def _placed(key: str, one: Sheets, files: dict[str, bytes], folder: str) -> list[str]:
+    """Put sheets beside the page."""
+    names = [f"{key}-{number:04d}.{one.kind}" for number in range(len(one.files))]
+    files |= dict(zip(names, one.files, strict=True))
+    return [f"{quote(folder)}/{name}" for name in names]
+
+
+def _rows(made: PageData, start: int, stop: int | None) -> dict[str, Any]:
+    """Datamodels of some targets: by algorithm, by target, pairs of train unit and weight in one flat list."""
+    if made.influences is None:
+        return {"first": start, "rows": None}
+    rows = []
+    for units, weights in zip(made.influences.unit, made.influences.weight, strict=True):
+        rows.append(
+            [
+                [v for u, w in zip(us, numbers(ws), strict=True) if u >= 0 for v in (u, w)]
+                for us, ws in zip(units[start:stop].tolist(), weights[start:stop], strict=True)
+            ]
+        )
+    return {"first": start, "rows": rows}
+
+
+def _chunked(made: PageData, files: dict[str, bytes], folder: str) -> dict[str, Any]:
+    """Datamodels in scripts beside the page: a page that is opened from disk may load scripts, and no other data."""
+    if made.influences is None:
+        return {"first": 0, "rows": None}
+    urls = []
+    for start in range(0, made.influences.unit.shape[1], _CHUNK):
+        name = f"targets-{start // _CHUNK:04d}.js"
+        text = _script_json(_rows(made, start, start + _CHUNK))
+        files[name] = f"dmstoreChunk({text});\n".encode()
+        urls.append(f"{quote(folder)}/{name}")
+    return {"first": 0, "rows": None, "per": _CHUNK, "urls": urls}
+
+
+def _context(comparison: xr.Dataset, subject: Subject, made: PageData) -> dict[str, Any]:
+    names = made.data["names"]
+    groups = made.data["groups"]
     return {
         "title": subject.title,
         "names": names,
         "cards": subject.cards,
-        "sides": sides,
         "headline": headline(
             comparison,
             names,
-            {panel["code"]: panel["about"] for side in sides for panel in side["panels"]},
+            about_directions(made.data["directions"]),
             subject.effects,
             scores_only=subject.scores_only,
+            runs=subject.runs,
         ),
         "score": score(comparison),
-        "groups": _groups(comparison),
-        "figures": {
-            "directions": drawing.svg(partial(plot.directions, comparison)),
-            "similarity": drawing.svg(partial(plot.similarity, comparison)),
-        },
-        "curves": _curves(subject.curves),
-        "fits": [
-            drawing.svg(partial(draw, subject.fits))
-            for draw in (plot.holdout_curves, plot.sparsity, plot.holdout_r2)
-        ]
-        if subject.fits
-        else [],
-        "effects": [
-            {
-                **entry,
-                "figure": drawing.svg(partial(plot.effect, entry["result"], label=entry["class"])),
-            }
-            for entry in subject.effects
-        ],
+        "groups": groups,
+        "shown": [_figure(*entry) for entry in _figures(comparison, subject)],
+        "curves": [_figure(*entry) for entry in _curves(subject.curves)],
+        "fits": [_figure(*entry) for entry in _fits(subject.fits)],
+        "effects": [_effect(entry) for entry in subject.effects],
+        "removals": subject.removals,
         "excluded": left_out(comparison),
         "targets": comparison.sizes["target"],
         "train": comparison.sizes["train"],
         "provenance": subject.provenance,
-        "colors": drawing.COLORS,
+        "commands": subject.commands,
         "measured": "q" in comparison,
-        "has_labels": "label" in subject.examples.targets,
+        "has_labels": made.data["target"]["labels"] is not None,
+        "has_captions": bool(subject.captions),
+        "outputs": subject.outputs,
         "scores_only": subject.scores_only,
         "software": provenance.software(),
     }
+
+
+def _figure(name: str, draw: Any, caption: str) -> dict[str, str]:
+    svg, table = inline(draw)
+    return {"name": name, "svg": svg, "caption": caption, "table": table}
+
+
+def _figures(comparison: xr.Dataset, subject: Subject) -> list[tuple[str, Any, str]]:
+    a, b = (str(name) for name in comparison["algorithm"].values)
+    taken = ", with noise taken out; errors can carry it beyond 1" if "q" in comparison else ""
+    return [
+        (
+            "directions",
+            partial(plot.directions, comparison),
+            f"Each point is a weighted combination of training examples. Far below the dashed line: {a} relies on it more "
+            f"than {b}; far above: the reverse. Numbers rank the directions of either side.",
+        ),
+        (
+            "similarity",
+            partial(plot.similarity, comparison),
+            f"Similarity of the two datamodels of each target{taken}.",
+        ),
+    ]
+
+
+def _curves(curves: dict[str, dict[str, Any]]) -> list[tuple[str, Any, str]]:
+    """Figures of learning curves; those kept by an earlier version do not have all of them."""
+    if not curves:
+        return []
+    made: list[tuple[str, Any, str]] = [
+        (
+            "learning-curve",
+            partial(plot.learning_curve, curves),
+            "Datamodels fitted on growing numbers of runs, on a sample of targets, judged by runs that nothing was fitted "
+            "on; bands are 95 % intervals over masks. Where a line still rises, more runs help.",
+        ),
+        (
+            "sample-size",
+            partial(plot.sample_size, curves),
+            "Similarity of the same targets' datamodels with those from all runs. The larger samples hold the smaller ones.",
+        ),
+    ]
+    if all("explained" in step for curve in curves.values() for step in curve["steps"]):
+        made += [
+            (
+                f"explained-by-{which}",
+                partial(plot.explained_by_samples, curves, step),
+                "How much of the variance of datamodels from each number of runs lies along the principal components of "
+                f"those from {which} runs. Where lines lie together, fewer runs would find the same directions.",
+            )
+            for step, which in ((0, "the fewest"), (-1, "all"))
+        ]
+    return made
+
+
+def _fits(fits: dict[str, xr.Dataset]) -> list[tuple[str, Any, str]]:
+    if not fits:
+        return []
+    return [
+        (
+            "holdout-error",
+            partial(plot.holdout_curves, fits),
+            "Error on the runs that choose lam, over that of predicting the mean, as lam falls from the smallest value that "
+            "leaves no weight: median and quartiles of the targets, and a few of them. The lowest point chooses lam; a target "
+            "that left the path counts with its last error. Where the median still falls at its end, a smaller last lam would "
+            "fit better.",
+        ),
+        (
+            "sparsity",
+            partial(plot.sparsity, fits),
+            "Training examples with any weight, of each target.",
+        ),
+        (
+            "holdout-r2",
+            partial(plot.holdout_r2, fits),
+            "Share of the variance over those runs that the best lam explains. It chose lam, and so is slightly too high.",
+        ),
+    ]
+
+
+def _effect(entry: dict[str, Any]) -> dict[str, Any]:
+    full = "; ".join(
+        f"{row['algorithm']} {_signed(row['effect'])}{entry['unit']} "
+        + (
+            f"({_signed(row['low'])} to {_signed(row['high'])})"
+            if np.isfinite(row["low"])
+            else "(no interval: one model)"
+        )
+        for row in entry["rows"]
+    )
+    return _figure(
+        f"effect-of-{entry['name']}".replace(" ", "-"),
+        partial(plot.effect, entry["result"], label=entry["class"]),
+        f"Effect of {entry['name']} on the {entry['what']}, over models trained on all data; bands are 95 % intervals "
+        f"clustered by model and example. At full intensity: {full}.",
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
 
 
 def score(comparison: xr.Dataset) -> dict[str, Any]:
     """Similarity over all targets without noise, where it was measured, and the mean cosine of the fits."""
     said = answer(comparison)
     return {
-        "full": float(np.nanmean(comparison["cosine"].values)),
+        "full": float(np.nanmean(comparison["cosine"].values)) + 0.0,
         "similarity": interval(said.similarity) if said.similarity else "",
     }
-
-
-def _groups(comparison: xr.Dataset) -> list[dict[str, Any]]:
-    """Groups of targets, those beyond chance first, the least alike first."""
-    return [
-        {
-            "name": named(one),
-            "targets": one.targets,
-            "similarity": interval(one.similarity),
-            "q": rate(one.q),
-            "beyond": one.beyond,
-        }
-        for one in answer(comparison).groups
-        if np.isfinite(one.similarity.estimate)
-    ]
-
-
-def _side(examples: Examples, comparison: xr.Dataset, row: int) -> dict[str, Any]:
-    names = examples.class_names
-    own = str(comparison["algorithm"].values[row])
-    claims = {one.component: one for one in answer(comparison).directions if one.algorithm == own}
-    panels = []
-    for component in range(min(_SHOWN, rank(comparison)[row])):
-        one = comparison.isel(algorithm=row, component=component)
-        ends = []
-        for end, title in enumerate(("top", "bottom")):
-            members, random = one["subpopulation"].values[end], one["contrast"].values[end]
-            there = int((members >= 0).sum())
-            ends.append(
-                {
-                    "title": f"{title} ({_MOST} of {there})" if there > _MOST else title,
-                    "members": _pictures(examples.targets, "target", members[:_MOST], names),
-                    "random": _pictures(examples.targets, "target", random[:_MOST], names),
-                }
-            )
-        heavy = one["heaviest"].values[:_HEAVY]
-        panels.append(
-            {
-                "number": component + 1,
-                "code": f"{'AB'[row]}{component + 1}",
-                "ends": ends,
-                "about": _about(examples, one["subpopulation"].values[0]),
-                "explained": (one["explained_variance"].values * 100).tolist(),
-                "delta": float(one["delta"]) * 100,
-                **_outside(claims.get(component)),
-                "heavy": _pictures(
-                    examples.train, "train", heavy, names, one["direction"].values[heavy]
-                ),
-            }
-        )
-    return {
-        "name": str(comparison["algorithm"].values[row]),
-        "color": drawing.COLORS[row],
-        "panels": panels,
-    }
-
-
-def _outside(claim: DirectionClaim | None) -> dict[str, Any]:
-    """What a direction shows on runs that did not find it."""
-    if claim is None:
-        return {"energy": None, "beyond": False, "rate": "", "difference": ""}
-    known = np.isfinite(claim.estimate)
-    return {
-        "energy": [share(one) for one in claim.energy] if known else None,
-        "difference": f"{claim.estimate:+.3f} (standard error {claim.standard_error:.3f})"
-        if known
-        else "",
-        "rate": rate(claim.q),
-        "beyond": claim.beyond,
-    }
-
-
-def _about(examples: Examples, members: NDArray[np.int64]) -> str:
-    """The class that most of a subpopulation is of; empty where there are no labels."""
-    there = members[members >= 0]
-    if "label" not in examples.targets or not len(there):
-        return ""
-    common = np.bincount(np.asarray(examples.targets["label"].values)[there])
-    name = examples.class_names[int(common.argmax())]
-    return f"class {name}" if common.max() / common.sum() > 0.5 else ""
-
-
-def _pictures(
-    examples: xr.Dataset,
-    dim: str,
-    positions: NDArray[np.int64],
-    class_names: Sequence[str],
-    weights: NDArray[Any] | None = None,
-) -> list[dict[str, Any]]:
-    """Thumbnails, ids, classes (empty where there are none), and signs of weights."""
-    valid = positions[positions >= 0]
-    ids = examples[dim].values[valid]
-    images = examples["image"].isel({dim: valid}).values if "image" in examples else None
-    labels = examples["label"].values[valid] if "label" in examples else None
-    return [
-        {
-            "id": str(ids[place]),
-            "class": class_names[int(labels[place])] if labels is not None else "",
-            "weight": float(weights[place]) if weights is not None else None,
-            "image": thumbnail(images[place]) if images is not None else None,
-        }
-        for place in range(len(valid))
-    ]
-
-
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """A PNG of an image as a data URI, scaled down to 96 pixels if it is larger."""
-    from PIL import Image
-
-    picture = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-    if max(picture.size) > _THUMBNAIL:
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

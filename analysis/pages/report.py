@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.evaluate import figures
+from dmstore.analysis.pages.bundle import check_out, files_of, put, stem_of, write
+from dmstore.analysis.pages.commands import compare_command, fit_command, report_command
 from dmstore.analysis.pages.kept_effects import kept_effects
-from dmstore.analysis.pages.page import Subject, render
+from dmstore.analysis.pages.page import render
+from dmstore.analysis.pages.page_data import Subject
 from dmstore.analysis.plot.fits import NEEDED
 from dmstore.core.progress import Count, Progress, counting
 from dmstore.errors import InputError
@@ -18,8 +22,14 @@ from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.storage.objects.local import LocalObjects
 from dmstore.storage.published.published import refuse_read_only
 from dmstore.study import results
+from dmstore.study.results import runs_of
 from dmstore.study.study import Study, check_opened
 from dmstore.upkeep.retraction import retracted_since, retracted_text
+
+# Key of an algorithm's config: the column of train images that it really trained on.
+IMAGES = "image_annotation"
+# Steps of the progress, and those of the figures of either algorithm.
+_STEPS, _CARDS = 100, 20
 
 
 def report(
@@ -28,9 +38,13 @@ def report(
     b: str,
     *,
     comparison: str | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Write the report of a comparison of two algorithms.
+    """Write the page of a comparison of two algorithms.
+
+    Up to 15 MB everything is inside ``report.html``; a larger page has its pictures and datamodels in the folder
+    ``report`` beside it. ``report.json`` and ``report.zarr.zip`` hold the data of the page.
 
     Parameters
     ----------
@@ -39,36 +53,53 @@ def report(
         Compared algorithms, in either order.
     comparison : str, optional
         Its name; the newest by default.
+    out : path, optional
+        Where to write it in the place of the study: a folder, or a file that ends in ``.html`` or ``.zip``.
     progress : callable, optional
         Called with ``report``, steps done and steps in all.
 
     Returns
     -------
     str
-        Path of ``report.html`` inside the comparison.
+        Path of ``report.html`` inside the comparison, or of what is at `out`.
 
     Raises
     ------
     NotFoundError
         If they have not been compared.
+    InputError
+        If `out` cannot be a page's, or an image annotation that an algorithm names cannot be used.
+    ReadOnlyError
+        If the study is a published copy and there is no `out`.
     MissingDependencyError
         Without the extra ``analysis``.
     """
     check_opened(study)
-    refuse_read_only(study.objects)
+    place = None if out is None else check_out(out)
+    if place is None:
+        refuse_read_only(study.objects)
     shown = study.comparison(a, b, comparison).load()
     where = f"comparisons/{shown.attrs['comparison']}/"
     tell = counting(progress, "report")
     subject = _subject(study, shown, where, tell)
-    html = render(shown, subject)
-    tell(3, 3)
-    objects = study.objects
-    objects.replace(f"{where}report.html", html.encode())
-    return (
-        str(objects.path(f"{where}report.html"))
-        if isinstance(objects, LocalObjects)
-        else f"{objects.url}/{where}report.html"
-    )
+    stem = stem_of(place)
+
+    def read(done: int, total: int) -> None:
+        tell(_CARDS + done * (_STEPS - _CARDS) * 2 // (3 * total), _STEPS)
+
+    files = files_of(render(shown, subject, read, folder=stem), shown, stem)
+    if place is not None:
+        written = str(write(place, files))
+    else:
+        objects = study.objects
+        put(objects, where, files)
+        written = (
+            str(objects.path(f"{where}report.html"))
+            if isinstance(objects, LocalObjects)
+            else f"{objects.url}/{where}report.html"
+        )
+    tell(_STEPS, _STEPS)
+    return written
 
 
 def rests_on_retracted(study: Study, a: str, b: str, comparison: str | None = None) -> list[str]:
@@ -104,7 +135,7 @@ def _subject(
     cards = []
     for name, fit in zip(names, document["fits"], strict=True):
         cards.append(_card(study, name, fit))
-        tell(len(cards), 3)
+        tell(len(cards) * _CARDS // 2, _STEPS)
     curves = {
         name: curve
         for name, fit in zip(names, document["fits"], strict=True)
@@ -117,11 +148,53 @@ def _subject(
         provenance=_provenance(study, document, names),
         effects=kept_effects(study, where),
         curves=curves,
+        commands=_commands(study, document, names),
+        removals=[],
+        captions=[],
         fits={
             name: study.datamodels(name, fit)[list(NEEDED)].load()
             for name, fit in zip(names, document["fits"], strict=True)
         },
+        weights=[
+            study.datamodels(name, fit)["weight"]
+            for name, fit in zip(names, document["fits"], strict=True)
+        ],
+        runs=[
+            runs_of(study.newest_fit(name, fit))
+            for name, fit in zip(names, document["fits"], strict=True)
+        ],
+        outputs=[
+            _output(study, name, fit) for name, fit in zip(names, document["fits"], strict=True)
+        ],
+        images=[
+            str(study.algorithm(name).document["config"].get(IMAGES, "image")) for name in names
+        ],
     )
+
+
+def _commands(study: Study, document: ComparisonDocument, names: list[str]) -> list[str]:
+    """What makes the comparison again, in order; a page that is passed on does not tell where its study lay."""
+    path = study.path.rstrip("/").rpartition("/")[2]
+    made = []
+    for name, fit in zip(names, document["fits"], strict=True):
+        entry = study.newest_fit(name, fit)
+        made.append(fit_command(path, name, entry["output"], entry["parameters"]))
+    return [
+        *made,
+        compare_command(path, names, document["parameters"]),
+        report_command(path, names, document["comparison"]),
+    ]
+
+
+def _output(study: Study, name: str, fit: str) -> str:
+    """What the fitted output of an algorithm is, which way it points, and in which unit weights are."""
+    output = study.newest_fit(name, fit)["output"]
+    declared = study.algorithm(name).document["outputs"].get(output)
+    if declared is None:
+        return output
+    said = f"{output}: {declared['function']}, in {declared['units']}"
+    orientation = declared["orientation"]
+    return said if orientation in ("", "none") else f"{said}; {orientation}"
 
 
 def _card(study: Study, name: str, fit: str) -> dict[str, Any]:

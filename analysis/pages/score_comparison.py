@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,7 +19,9 @@ from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
 from dmstore.analysis.comparison.parameters import ComparisonOptions, ComparisonParameters
 from dmstore.analysis.comparison.where import restriction, spread
 from dmstore.analysis.evaluation.score_matrix import LONGEST_NAME, distinct, printable
-from dmstore.analysis.pages.page import Subject, render
+from dmstore.analysis.pages.bundle import files_of, put
+from dmstore.analysis.pages.page import render
+from dmstore.analysis.pages.page_data import Subject
 from dmstore.core.given import local_path
 from dmstore.core.memory import available, parse
 from dmstore.core.progress import Progress
@@ -164,6 +166,7 @@ def compare_scores(
     }
     name = results.name_of(stated)
     place = local_path(out) if out is not None else Path(_directory(called, name))
+    weights = [one["weight"] for one in data]
     if not _is_there(place, name):
         label = labels.targets["label"].values if "label" in labels.targets else None
         if chosen:
@@ -190,8 +193,8 @@ def compare_scores(
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
-        _keep(place, name, result, document, labels)
-    return _load(place, labels).assign_attrs(transposed=turned)
+        _keep(place, name, result, document, labels, weights)
+    return _load(place, labels, weights).assign_attrs(transposed=turned)
 
 
 def _held(file: ScoreFile, limit: int) -> int:
@@ -321,7 +324,12 @@ def _is_there(place: Path, name: str) -> bool:
 
 
 def _keep(
-    place: Path, name: str, result: xr.Dataset, document: ScoreComparisonDocument, labels: Labels
+    place: Path,
+    name: str,
+    result: xr.Dataset,
+    document: ScoreComparisonDocument,
+    labels: Labels,
+    weights: list[xr.DataArray],
 ) -> None:
     """Build the directory beside its place and rename it there: whole or not at all.
 
@@ -334,7 +342,7 @@ def _keep(
             groups.write_directory(
                 objects, _ARRAYS, group_spec("comparison"), stored_arrays(result)
             )
-            objects.put_if_absent(_PAGE, render(result, _subject(document, labels)).encode())
+            _put_page(objects, result, document, labels, weights)
             objects.put_if_absent(_DOCUMENT, dump_document("score_comparison", document))
             try:
                 building.rename(place)
@@ -349,7 +357,18 @@ def _keep(
         raise storage_error(error, place) from error
 
 
-def _load(place: Path, labels: Labels) -> xr.Dataset:
+def _put_page(
+    objects: LocalObjects,
+    result: xr.Dataset,
+    document: ScoreComparisonDocument,
+    labels: Labels,
+    weights: list[xr.DataArray],
+) -> None:
+    subject = replace(_subject(document, labels), weights=weights)
+    put(objects, "", files_of(render(result, subject), result))
+
+
+def _load(place: Path, labels: Labels, weights: list[xr.DataArray]) -> xr.Dataset:
     """A kept result, labelled; its page is written again if it was lost."""
     objects = LocalObjects(place)
     document = load_document("score_comparison", objects.get(_DOCUMENT), str(place / _DOCUMENT))
@@ -372,7 +391,7 @@ def _load(place: Path, labels: Labels) -> xr.Dataset:
     if "label" in labels.targets:
         result = result.assign_coords(target_label=("target", labels.targets["label"].values))
     if not objects.exists(_PAGE):
-        objects.put_if_absent(_PAGE, render(result, _subject(document, labels)).encode())
+        _put_page(objects, result, document, labels, weights)
     return result.assign_attrs(
         {
             "comparison": document["comparison"],

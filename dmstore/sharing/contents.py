@@ -113,10 +113,11 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
     if selection.datamodels and selection.comparisons:
         for entry in study.comparisons:
             if set(entry["fits"]) <= set(fits):
-                more = _result(objects, f"comparisons/{entry['comparison']}/")
-                # The report shows images and names.
+                where = f"comparisons/{entry['comparison']}/"
+                more = _result(objects, where)
+                # The page and what lies beside it show images and names.
                 whole = selection.images and selection.ids
-                items += [i for i in more if whole or not i.name.endswith("/report.html")]
+                items += [i for i in more if whole or not i.name.startswith(f"{where}report")]
     return Contents(items, algorithms, updated(read_about(objects), about))
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from commands import run, run_json
 from helpers import examples
+from pages import page_json, page_text
 from paths import DATA, ROOT
 
 import dmstore
@@ -50,7 +52,7 @@ def read(path, *, given=None, train=None, targets=None, units=None, **options):
 def folder(tmp_path, monkeypatch):
     """A working directory with two plain score files and their examples; figures left out, to be quick."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dmstore.analysis.plot.drawing.svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr("dmstore.analysis.pages.page.inline", lambda _: ("<svg></svg>", ""))
     np.save("a.npy", scores(0))
     np.save("b.npy", scores(1).T)
     np.savez("e.npz", **examples(train=TRAIN, target=TARGET))
@@ -461,7 +463,10 @@ def test_a_planted_difference_is_found_first(tmp_path):
     )
     page = (tmp_path / "out" / "report.html").read_text()
     assert "direction A1 explains" in page
-    assert page.count("variance explained under a (%)") == 1
+    assert page.count("variance explained under a (%)</text>") == 1
+    first = page_json(page)["directions"][0]
+    assert set(first["ends"][0]["members"]) == set(found.subpopulation.values[0, 0, 0].tolist())
+    assert first["explained"][0] > 10 * first["explained"][1]
 
 
 # The result and its page
@@ -475,6 +480,8 @@ def test_result_with_everything_known(folder):
         "comparison.json",
         "comparison.zarr",
         "report.html",
+        "report.json",
+        "report.zarr.zip",
     ]
     document = load_document("score_comparison", (place / "comparison.json").read_bytes(), "x")
     assert document["sources"][1]["orientation"] == "train-target, by the sizes"
@@ -482,16 +489,26 @@ def test_result_with_everything_known(folder):
     kept = xr.open_zarr(place / "comparison.zarr")
     assert np.array_equal(kept.direction, found.direction)
     page = (place / "report.html").read_text()
-    for said in (
-        "class0",
-        "data:image/png",
-        "of the same classes",
-        "without the runs",
-        "not known without runs",
-    ):
-        assert said in page
-    for absent in ("beyond chance", "None", "LDS</b>", ">nan", " nan"):
-        assert absent not in page
+    text, data = page_text(page), page_json(page)
+    for said in ("without the runs", "not known without runs"):
+        assert said in text
+    for absent in ("beyond chance", "None", "LDS </dt>", "nan "):
+        assert absent not in text
+    assert data["classes"][0] == "class0"
+    assert all(
+        url.startswith("data:image/webp;base64,") for url in data["sheets"]["target"]["urls"]
+    )
+    assert data["directions"][0]["ends"][0]["random"]
+    # The strongest train unit of a target is the largest of its row.
+    unit, weight = data["influences"]["rows"][0][4][:2]
+    row = np.load("a.npy")[4]
+    assert weight == pytest.approx(row.max(), rel=1e-4)
+    assert data["train"]["ids"][unit] == str(found["train"].values[row.argmax()])
+    beside = json.loads((place / "report.json").read_text())
+    assert beside["directions"] == data["directions"]
+    again = xr.open_zarr(zarr.storage.ZipStore(place / "report.zarr.zip", mode="r"))
+    assert np.array_equal(again["direction"], found["direction"])
+    assert again["influential"].values[0, 4, 0] == row.argmax()
     assert str(folder) not in page + (place / "comparison.json").read_text()
 
 
@@ -501,10 +518,11 @@ def test_result_with_positions_only(folder):
     assert "target_label" not in found.coords
     assert found["train"].values.tolist() == list(range(TRAIN))
     page = Path(found.attrs["report"]).read_text()
-    assert "Random targets<" in page
-    assert "positions only" in page
-    for absent in ("class", "data:image", "of the same classes", ">nan", " nan"):
-        assert absent not in page.split("<main>")[1].replace("<p class", "").replace("class=", "")
+    text, data = page_text(page), page_json(page)
+    assert "positions only" in text
+    for absent in ("class", "nan "):
+        assert absent not in text
+    assert (data["target"]["labels"], data["sheets"], data["classes"]) == (None, {}, [])
 
 
 def test_examples_from_a_study(folder):
@@ -523,8 +541,9 @@ def test_class_names_are_escaped(folder):
     np.savez("e.npz", **made)
     np.save("<b>.npy", scores(0))
     page = Path(compare_scores("<b>.npy", "b.npy", "e.npz").attrs["report"]).read_text()
-    assert "<script>" not in page
+    assert page.count("<script>") == 1
     assert "<b>.npy" not in page
+    assert page_json(page)["classes"][0] == "<script>"
 
 
 def test_repeating_is_safe_and_other_directories_are_left_alone(folder):
@@ -555,7 +574,7 @@ def test_repeating_is_safe_and_other_directories_are_left_alone(folder):
 def test_a_failure_half_way_leaves_nothing(folder, monkeypatch):
     from dmstore.analysis.pages import score_comparison as module
 
-    monkeypatch.setattr(module, "render", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "render", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compare_scores("a.npy", "b.npy", "e.npz", out="out")
     assert sorted(p.name for p in folder.iterdir()) == ["a.npy", "b.npy", "e.npz"]
@@ -570,7 +589,7 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
     def first(*arguments):
         monkeypatch.undo()
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("dmstore.analysis.plot.drawing.svg", lambda _: "<svg></svg>")
+        monkeypatch.setattr("dmstore.analysis.pages.page.inline", lambda _: ("<svg></svg>", ""))
         compare_scores("a.npy", "b.npy", "e.npz", out="out")
         return whole(*arguments)
 
@@ -583,11 +602,12 @@ def test_someone_faster_with_the_same_comparison(folder, monkeypatch):
 def test_someone_faster_with_something_else(folder, monkeypatch):
     from dmstore.analysis.pages import score_comparison as module
 
-    def first(*_):
+    def first(*arguments):
         Path("out").mkdir()
         Path("out/mine.txt").write_text("x")
-        return "<html></html>"
+        return whole(*arguments)
 
+    whole = module.render
     monkeypatch.setattr(module, "render", first)
     with pytest.raises(ExistsError, match="something else"):
         compare_scores("a.npy", "b.npy", "e.npz", out="out")
@@ -843,7 +863,7 @@ def test_algorithms_that_are_the_same_or_opposite_are_told(tmp_path, case):
     assert f'class="headline">{words}' in page
     differ = case == "nearly negative"
     assert ("(0 of 9; the others are rounding alone)" in printed) != differ
-    assert ("<h3>Direction A1" in page) == differ
+    assert bool(page_json(page)["directions"]) == differ
 
 
 def test_square_scores_with_rows_for_columns_are_told(tmp_path):
@@ -859,8 +879,9 @@ def test_a_large_subpopulation_makes_no_large_page(tmp_path):
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(2, 300, 8))
     _, page = compared(tmp_path, a, b, "--top", "200", "--components", "2")
-    assert "Targets at the top (64 of 200)" in page
-    assert page.count('class="cell text"') <= 4 * (4 * 64 + 8)
+    data = page_json(page)
+    assert data["directions"][0]["ends"][0]["of"] == 200
+    assert max(len(end["members"]) for one in data["directions"] for end in one["ends"]) == 64
 
 
 def test_examples_with_ids_alone(tmp_path):
@@ -871,5 +892,6 @@ def test_examples_with_ids_alone(tmp_path):
         target_id=[f"t{i}" for i in range(TARGET)],
     )
     _, page = compared(tmp_path, a, b, "--examples", tmp_path / "ids.npz")
-    assert '"cell text">t' in page
-    assert '"cell text">u' in page
+    data = page_json(page)
+    assert data["target"]["ids"] == [f"t{i}" for i in range(TARGET)]
+    assert set(data["train"]["ids"]) <= {f"u{i}" for i in range(TRAIN)}

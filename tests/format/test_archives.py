@@ -220,7 +220,7 @@ def test_any_part_of_another_major_version_is_refused(stores, place):
 def test_the_script_makes_the_same_again(tmp_path, first, monkeypatch):
     """But for what follows from the fit, which other libraries may round otherwise."""
     monkeypatch.setattr(sys, "argv", ["make.py"])
-    monkeypatch.setattr("dmstore.analysis.plot.drawing.svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr("dmstore.analysis.pages.page.inline", lambda _: ("<svg></svg>", ""))
     maker.make(tmp_path, first)
     found = json.loads((tmp_path / "expected.json").read_text(encoding="utf-8"))
     version = "v1.0-first" if first else "v1.0"

@@ -46,7 +46,8 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {"dmstore/py.typed", "dmstore/analysis/report.html"}
+    expected = {"dmstore/py.typed"}
+    expected |= {f"dmstore/analysis/pages/page.{kind}" for kind in ("html", "css", "js")}
     for package, folder in (
         ("dmstore", "dmstore"),
         ("dmstore/training", "training"),
