@@ -321,7 +321,7 @@
     if (!all.length) return;
     current = Math.min(all.length - 1, Math.max(0, current + by));
     all[current].scrollIntoView({ block: "start" });
-    (all[current].querySelector("summary") ?? all[current]).focus({ preventScroll: true });
+    (all[current].matches("details") ? all[current].firstChild : all[current]).focus({ preventScroll: true });
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;

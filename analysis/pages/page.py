@@ -209,6 +209,7 @@ def _context(comparison: xr.Dataset, subject: Subject, made: PageData) -> dict[s
             scores_only=subject.scores_only,
             runs=subject.runs,
         ),
+        "doubts": subject.doubts,
         "score": score(comparison),
         "groups": groups,
         "shown": [_figure(*entry) for entry in _figures(comparison, subject)],

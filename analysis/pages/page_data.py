@@ -56,6 +56,8 @@ class Subject:
         What the fitted output of each algorithm is.
     images : list of str
         The column of train images that each algorithm trained on.
+    doubts : list of str
+        Sentences on what may be wrong with the input.
     scores_only : bool
         Whether there are no runs behind the comparison, and so no check against chance.
     """
@@ -74,6 +76,7 @@ class Subject:
     runs: list[int] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=lambda: ["image", "image"])
+    doubts: list[str] = field(default_factory=list)
     scores_only: bool = False
 
 

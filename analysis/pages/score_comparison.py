@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import xarray as xr
@@ -51,6 +51,13 @@ Pair = Sequence[Any]
 _MORE_ALIKE = 0.3
 # Targets by which that is judged, at most.
 _SAMPLE = 512
+
+
+class _Shown(NamedTuple):
+    """What the page shows beside the kept result: datamodels, and what is doubtful about them."""
+
+    weights: list[xr.DataArray]
+    doubts: list[str]
 
 
 def compare_scores(
@@ -166,7 +173,7 @@ def compare_scores(
     }
     name = results.name_of(stated)
     place = local_path(out) if out is not None else Path(_directory(called, name))
-    weights = [one["weight"] for one in data]
+    shown = _Shown([one["weight"] for one in data], [f"{turned}."] if turned else [])
     if not _is_there(place, name):
         label = labels.targets["label"].values if "label" in labels.targets else None
         if chosen:
@@ -193,8 +200,8 @@ def compare_scores(
             "created": provenance.utc_now(),
             "software": provenance.software(),
         }
-        _keep(place, name, result, document, labels, weights)
-    return _load(place, labels, weights).assign_attrs(transposed=turned)
+        _keep(place, name, result, document, labels, shown)
+    return _load(place, labels, shown).assign_attrs(transposed=turned)
 
 
 def _held(file: ScoreFile, limit: int) -> int:
@@ -329,7 +336,7 @@ def _keep(
     result: xr.Dataset,
     document: ScoreComparisonDocument,
     labels: Labels,
-    weights: list[xr.DataArray],
+    shown: _Shown,
 ) -> None:
     """Build the directory beside its place and rename it there: whole or not at all.
 
@@ -342,7 +349,7 @@ def _keep(
             groups.write_directory(
                 objects, _ARRAYS, group_spec("comparison"), stored_arrays(result)
             )
-            _put_page(objects, result, document, labels, weights)
+            _put_page(objects, result, document, labels, shown)
             objects.put_if_absent(_DOCUMENT, dump_document("score_comparison", document))
             try:
                 building.rename(place)
@@ -362,13 +369,13 @@ def _put_page(
     result: xr.Dataset,
     document: ScoreComparisonDocument,
     labels: Labels,
-    weights: list[xr.DataArray],
+    shown: _Shown,
 ) -> None:
-    subject = replace(_subject(document, labels), weights=weights)
+    subject = replace(_subject(document, labels), weights=shown.weights, doubts=shown.doubts)
     put(objects, "", files_of(render(result, subject), result))
 
 
-def _load(place: Path, labels: Labels, weights: list[xr.DataArray]) -> xr.Dataset:
+def _load(place: Path, labels: Labels, shown: _Shown) -> xr.Dataset:
     """A kept result, labelled; its page is written again if it was lost."""
     objects = LocalObjects(place)
     document = load_document("score_comparison", objects.get(_DOCUMENT), str(place / _DOCUMENT))
@@ -391,7 +398,7 @@ def _load(place: Path, labels: Labels, weights: list[xr.DataArray]) -> xr.Datase
     if "label" in labels.targets:
         result = result.assign_coords(target_label=("target", labels.targets["label"].values))
     if not objects.exists(_PAGE):
-        _put_page(objects, result, document, labels, weights)
+        _put_page(objects, result, document, labels, shown)
     return result.assign_attrs(
         {
             "comparison": document["comparison"],

@@ -115,5 +115,6 @@ def _drawn(
     if lossless:
         sheet.save(buffer, format="WEBP", lossless=True, quality=60)
     else:
-        sheet.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0, optimize=True)
+        # Without `optimize`, whose buffer in Pillow is too small for a sheet of noise.
+        sheet.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()

@@ -868,8 +868,9 @@ def test_algorithms_that_are_the_same_or_opposite_are_told(tmp_path, case):
 
 def test_square_scores_with_rows_for_columns_are_told(tmp_path):
     a = np.random.default_rng(0).normal(size=(TARGET, TARGET))
-    printed, _ = compared(tmp_path, a, a.T)
-    assert "b looks like a with targets and train units exchanged" in printed
+    printed, page = compared(tmp_path, a, a.T)
+    for said in (printed, page_text(page)):
+        assert "b looks like a with targets and train units exchanged" in said
     (tmp_path / "other").mkdir()
     printed, _ = compared(tmp_path / "other", a, np.roll(a, 1), "--threads", "1")
     assert "exchanged" not in printed

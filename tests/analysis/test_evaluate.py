@@ -932,7 +932,7 @@ def test_the_report_shows_the_curve(opened):
     assert "Would more runs help?" in text
     assert "b: LDS" in text
     assert "noise ceiling of the LDS" in text
-    assert text.count("share of variance explained") == 2
+    assert text.count("share of variance explained</text>") == 2
     # Of the runs that the fit stands on, before one of others that was made later.
     (kept,) = opened.objects.path("datamodels/a/").glob("*/curve-*.json")
     document = json.loads(kept.read_text())

@@ -453,7 +453,7 @@ def test_slow_commands_tell_how_far_they_are(done, monkeypatch):
     monkeypatch.setattr(output.Progress, "__init__", shown_at_once(output.Progress.__init__))
     for what, arguments, total in (
         ("compare", ("--components", 2, "--top", 4), 1000),
-        ("report", (), 3),
+        ("report", (), 100),
         ("counterfactual", ("--class", 1, "--name", "n", "--rows", 0, "--columns", 0), 12),
     ):
         err = run(what, path, "a", "b", *arguments)[1].splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import page_json
 
 import dmstore
 from dmstore.demo import auc, demo, digits
@@ -70,8 +71,10 @@ def test_kill_and_go_on(tmp_path):
     assert result["worst_kkt"] <= 1e-4
     html = Path(result["report"]).read_text()
     # Three of the comparison, three of how the fits went.
-    assert html.count("<svg") == 6
-    assert html.count("data:image/png") > 300
+    assert html.count("<svg xmlns") == 6
+    data = page_json(html)
+    assert len(data["sheets"]["target"]["urls"]) == 4
+    assert "marked = true" in data["directions"][0]["about"]
     study = dmstore.open_study(path)
     accuracy = study.runs("plain").accuracy.values
     assert accuracy.mean() > 0.9

@@ -1,0 +1,136 @@
+"""What a page is made of: influences, thumbnails, columns, commands, and where it is written."""
+
+import io
+import shlex
+import zipfile
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from dmstore.analysis.pages.bundle import check_out, write
+from dmstore.analysis.pages.commands import compare_command, fit_command
+from dmstore.analysis.pages.influences import influences
+from dmstore.analysis.pages.page_data import _about, numbers
+from dmstore.analysis.pages.sheets import sheets
+from dmstore.analysis.pages.units import described, drawn, text_column
+from dmstore.errors import InputError
+from dmstore.readers.labels import Labels
+
+
+def test_influences_are_the_largest_of_either_sign():
+    weight = np.array([[0.5, -2, 0, 3, -1, 0.25], [0, 0, 0, 0, -4, 0], [np.nan, 1, 1, 1, 0, 0]])
+    found = influences([xr.DataArray(weight, dims=("target", "train"))], count=2)
+    assert found.unit[0].tolist() == [[3, 0, 1, 4], [-1, -1, 4, -1], [1, 2, -1, -1]]
+    assert found.weight[0].tolist() == [[3, 0.5, -2, -1], [0, 0, -4, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("shape", [(300, 8, 8), (300, 32, 32, 3), (5, 100, 200, 3), (3, 20, 20, 1)])
+def test_every_example_has_its_own_cell(shape):
+    grey = np.linspace(0, 255, shape[0]).astype("u1").reshape(-1, *[1] * (len(shape) - 1))
+    images = xr.DataArray(np.broadcast_to(grey, shape), dims=("train", "h", "w", "c")[: len(shape)])
+    order = np.arange(shape[0])[::-1]
+    made = sheets(images, order)
+    assert max(made.image) <= 64
+    for place in (0, 1, 16, 255, 256, 299):
+        if place >= shape[0]:
+            continue
+        sheet = Image.open(io.BytesIO(made.files[place // 256])).convert("L")
+        row, column = divmod(place % 256, 16)
+        x, y = column * made.cell[0] + made.image[0] // 2, row * made.cell[1] + made.image[1] // 2
+        assert sheet.getpixel((x, y)) == pytest.approx(grey.ravel()[order[place]], abs=3)
+
+
+def test_long_texts_and_columns_are_cut_and_said(monkeypatch):
+    examples = xr.Dataset(
+        {
+            "text": ("target", ["x" * 1_000_000, "short"]),
+            "value": ("target", [1 / 3, np.nan]),
+            "label": ("target", [1, 0]),
+        },
+        coords={"target": [7, 8]},
+    )
+    found = described(examples, "target", np.array([0, 1]), ["no", "yes"])
+    assert found["ids"] == ["7", "8"]
+    assert found["labels"] == [1, 0]
+    assert found["texts"] == ["x" * 400 + "… (1,000,000 characters)", "short"]
+    assert found["columns"] == {"value": [0.33333, None]}
+
+
+def test_the_texts_are_the_longest_column_of_examples_without_images():
+    columns = {
+        "topic": ("train", ["news", "sport"]),
+        "body": ("train", ["a long text about something", "another one about other things"]),
+    }
+    examples = xr.Dataset(columns, coords={"train": [0, 1]})
+    assert text_column(examples, "train") == "body"
+    assert text_column(examples.drop_vars("body"), "train") is None
+    image = ("train", "h", "w"), np.zeros((2, 8, 8), "u1")
+    assert text_column(examples.assign(image=image), "train") is None
+
+
+def test_an_image_annotation_that_is_none_is_refused():
+    image = (("train", "h", "w"), np.zeros((2, 8, 8), "u1"))
+    examples = xr.Dataset({"image": image, "label": ("train", [0, 1])}, coords={"train": [0, 1]})
+    assert drawn(examples, "train", np.arange(2)) is not None
+    assert drawn(examples.drop_vars("image"), "train", np.arange(2)) is None
+    for column, words in (("marked", "have no such column; they have"), ("label", "is int64")):
+        with pytest.raises(InputError, match=words):
+            drawn(examples, "train", np.arange(2), column)
+
+
+def test_a_class_is_named_only_where_chance_would_not_make_it_so():
+    nothing = {"measure": "", "score": None, "end": "", "label": "", "annotation": "", "value": ""}
+    label = np.arange(1000) % 2
+
+    def about(members, classes):
+        targets = xr.Dataset({"label": ("target", np.arange(1000) % len(classes))})
+        return _about(nothing, Labels(targets, targets, classes), np.array(members))
+
+    nine_of_16 = [*np.flatnonzero(label == 0)[:9], *np.flatnonzero(label == 1)[:7]]
+    assert about(nine_of_16, ["no", "yes"]) == ""
+    assert about(np.flatnonzero(label == 1)[:16], ["no", "yes"]) == "targets of class yes"
+    ten = [str(k) for k in range(10)]
+    assert about([*range(3, 93, 10), 0, 1, 2, 4, 5, 6, 7], ten) == "targets of class 3"
+
+
+def test_numbers_are_short_and_never_negative_zero():
+    assert numbers([1 / 3, np.nan, -0.0, np.inf, 1e-9]) == [0.33333, None, 0.0, None, 1e-9]
+    assert str(numbers([-0.0])[0]) == "0.0"
+
+
+def test_commands_say_what_is_not_as_by_default():
+    parameters = {"lams": 50, "lam_ratio": 0.001, "lam": None, "folds": 3, "halves": False}
+    assert fit_command("a b.dm", "x", "loss", parameters) == (
+        "dmstore fit 'a b.dm' x --output loss --lam-ratio 0.001 --folds 3 --no-halves"
+    )
+    stated = {
+        "components": 3,
+        "center": True,
+        "where": "label=1,2, some ids.txt (4 ids, sha256 0af1)",
+    }
+    assert shlex.split(compare_command("s.dm", ["a", "b"], stated)) == [
+        *("dmstore", "compare", "s.dm", "a", "b", "--components", "3"),
+        *("--where", "label=1,2", "--where", "some ids.txt"),
+    ]
+
+
+def test_a_page_is_written_where_it_is_asked_for(tmp_path):
+    files = {"report/target-0000.jpg": b"x", "report.json": b"{}", "report.html": b"<html>"}
+    assert write(check_out(tmp_path / "folder"), files) == tmp_path / "folder" / "report.html"
+    assert (tmp_path / "folder" / "report" / "target-0000.jpg").read_bytes() == b"x"
+    out = write(check_out(tmp_path / "page.zip"), files)
+    assert zipfile.ZipFile(out).namelist() == list(files)
+    (tmp_path / "is.html").mkdir()
+    (tmp_path / "file.txt").touch()
+    for name, words in (
+        ("none/report.html", "make it first"),
+        ("is.html", "is a folder"),
+        ("file.txt", "ends neither in .html nor in .zip"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_out(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("file.txt", "folder", "is.html", "page.zip")
+    ]
