@@ -1,7 +1,7 @@
 """Time and memory of each phase of a fit over runs, train units, targets and threads, and their exponents.
 
 Each step is a store of its own, fitted in a process of its own; one size grows at a time. Seconds are
-those of processors (of the clock over threads). The plot is ``docs/growth.svg``.
+those of processors (of the clock over threads). The plot is ``docs/reference/growth.svg``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers.shared import SharedBlock
 
-FIGURE = Path(__file__).parent.parent / "docs" / "growth.svg"
+FIGURE = Path(__file__).parent.parent / "docs" / "reference" / "growth.svg"
 BASE = {"runs": 16_384, "train": 2_048, "targets": 64, "threads": 1}
 STEPS = {
     "runs": (8_192, 16_384, 32_768, 65_536),

@@ -1,4 +1,4 @@
-"""All benchmarks of the store, each in a process of its own, as the table of ``docs/benchmarks.md``."""
+"""All benchmarks of the store, each in a process of its own, as the table of ``docs/reference/benchmarks.md``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dmstore
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
 # What is measured, the key of the figure, what was asked for, and the peer's key.
 ROWS = [
     ("commit", "one-run durable commits, 4 writers, 50,000 x 10,000", "commits_per_s", "at least 2 x icechunk", "icechunk_per_s"),

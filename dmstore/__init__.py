@@ -10,7 +10,7 @@ Public, and stable from one version to the next:
 - ``ingest``, ``export``, ``compact``, ``verify`` and ``retract``, which act on a study;
 - the names in ``__all__`` of the packages ``training``, ``regression``, ``analysis`` and ``sharing``;
 - ``errors``: every error that dmstore raises on purpose is a :class:`DmstoreError`;
-- the command line, and the store format (``docs/format.md``).
+- the command line, and the store format (``docs/reference/format.md``).
 
 Everything else may change without notice. Throughout, options are given by keyword, algorithms by name,
 sizes as ``"8GB"``; ``progress`` is called with what is done, steps done and steps in all. What is known of

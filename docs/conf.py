@@ -1,5 +1,7 @@
 """How the documentation is built: ``python -m sphinx -W docs DEST``, with the extra ``docs``."""
 
+import re
+
 import dmstore
 
 project = "dmstore"
@@ -28,8 +30,8 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-# What another package documents is not ours to resolve without a network.
-suppress_warnings = ["config.cache"]
+# Links to files of the repository that are no pages; tests/house/test_docs.py looks whether they are there.
+suppress_warnings = ["config.cache", "myst.xref_missing"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"dmstore {version}"
@@ -42,3 +44,16 @@ html_theme_options = {
     "footer_end": [],
 }
 html_show_sourcelink = False
+
+
+def _plain(app, context, lines):  # noqa: ANN001, ANN202, ARG001 - as Sphinx calls it
+    """Help texts are no reStructuredText: their signs stand for themselves."""
+    for place, line in enumerate(lines):
+        if not line.lstrip().startswith((".. ", ":")):
+            lines[place] = re.sub(r"([*_|`\\\\])", r"\\\1", line)
+
+
+def setup(app):  # noqa: ANN001, ANN201 - as Sphinx calls it
+    """Hooks of the build."""
+    for part in ("description", "options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", _plain)

@@ -25,7 +25,7 @@ def main(demo: str) -> None:
         draw(fits, place)
     # The same bytes from the same numbers.
     plt.rcParams["svg.hashsalt"] = "dmstore"
-    figure.savefig(Path(__file__).with_name("fit.svg"), metadata={"Date": None})
+    figure.savefig(Path(__file__).parent / "reference" / "fit.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

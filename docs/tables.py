@@ -13,7 +13,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 SCHEMAS = DOCS.parent / "store_schemas"
-PAGE = DOCS / "format.md"
+PAGE = DOCS / "reference" / "format.md"
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
 
 
@@ -38,7 +38,7 @@ def _group(name: str, group: Mapping[str, Any]) -> list[str]:
     lines = [
         f"#### {group['kind']}",
         "",
-        f"[{name}](../store_schemas/{name}): {_text(group['doc'])}",
+        f"[{name}](../../store_schemas/{name}): {_text(group['doc'])}",
         "",
     ]
     lines += [_row("array", "dims", "dtype", "fill", "role", "codec", "chunks", "shards", "")]
@@ -115,7 +115,7 @@ def _inside(entry: Mapping[str, Any], name: str) -> Iterator[tuple[str, str, boo
 
 def _document(name: str, document: Mapping[str, Any]) -> list[str]:
     lines = [f"#### {document['title']}", ""]
-    lines += [f"[{name}](../store_schemas/{name}): {_text(document['description'])}", ""]
+    lines += [f"[{name}](../../store_schemas/{name}): {_text(document['description'])}", ""]
     lines += [_row("key", "type", "required", ""), _row(*["---"] * 4)]
     lines += [
         _row(f"`{key}`", kind, "yes" if required else "", text)

@@ -1,6 +1,6 @@
 """How much one more train unit of a group moves the mean output of a group of targets: from raw runs, with errors.
 
-The mathematics stands in ``docs/analysis.md``, "Contrasts". In short: a mask is drawn before anything is trained, so
+The mathematics stands in ``docs/explanation/statistics.md``, "Contrasts". In short: a mask is drawn before anything is trained, so
 the covariance of what it says about a group with an output is the group's effect, without a fit. Where there are fits
 of halves of the masks, each is taken off the outputs of the other half and its known part is added again, which takes
 noise away and adds no bias.

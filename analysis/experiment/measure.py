@@ -1,6 +1,6 @@
 """How two algorithms differ, measured on runs that took no part in finding it: one pass over blocks of targets.
 
-The mathematics stands in ``docs/analysis.md``. In short: what the fits of one half of the masks propose is
+The mathematics stands in ``docs/explanation/statistics.md``. In short: what the fits of one half of the masks propose is
 measured on the raw outputs of the other half. The fits are taken off these outputs first and their known
 part is added again, so that estimates are unbiased whatever the fits are worth.
 """

@@ -37,7 +37,7 @@ GROUPS = {
     for name, content in FILES.items()
     if name.endswith(".group.json")
 }
-PAGE = ROOT / "docs/format.md"
+PAGE = ROOT / "docs/reference/format.md"
 
 
 def test_the_tables_of_the_page_are_those_of_the_schemas():
@@ -54,7 +54,7 @@ def test_the_tables_of_the_page_are_those_of_the_schemas():
 
 def test_the_page_links_every_schema_and_its_own_sections():
     text = PAGE.read_text(encoding="utf-8")
-    linked = set(re.findall(r"\(\.\./store_schemas/([^)]+)\)", text))
+    linked = set(re.findall(r"\(\.\./\.\./store_schemas/([^)]+)\)", text))
     assert linked == {n for n in FILES if n not in ("outputs.json", "group.schema.json")}
     headings = re.findall(r"^##+ (.+)$", text, re.M)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""docs/format.md is enough: what a reader and writer made from it see agrees with dmstore."""
+"""docs/reference/format.md is enough: what a reader and writer made from it see agrees with dmstore."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_steps_by_hand_and_notebook(tmp_path, count):
 
 
 def test_worked_examples_of_the_regression_page(tmp_path):
-    page = (ROOT / "docs" / "regression.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "fit.md").read_text()
     found = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     assert len(found) == 2
     study = dmstore.create_study(
@@ -93,7 +93,7 @@ def test_worked_examples_of_the_regression_page(tmp_path):
 
 
 def test_links_in_the_documents_exist():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), (document, target)

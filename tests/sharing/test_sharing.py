@@ -1117,7 +1117,7 @@ def test_xarray_tensorstore_and_zarrs_read_the_same_bits(published):
         found = tensorstore.open(spec, read=True).result().read().result()
         assert found.dtype == values.dtype
         assert found.tobytes() == values.tobytes()
-    # As docs/format.md says; a later tensorstore may know texts.
+    # As docs/reference/format.md says; a later tensorstore may know texts.
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{base}/host/"}}
     hosts = zarr.open_group(base, mode="r")["host"][...]
     try:

@@ -1,4 +1,4 @@
-"""A second implementation of store format 1, made from docs/format.md: nothing of dmstore is imported."""
+"""A second implementation of store format 1, made from docs/reference/format.md: nothing of dmstore is imported."""
 
 from __future__ import annotations
 

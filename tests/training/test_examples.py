@@ -40,7 +40,7 @@ def test_examples_store_what_they_promise(tmp_path, monkeypatch):
 
 def test_the_task_of_the_training_page(tmp_path, monkeypatch):
     """It is tried, trained and refused as the page says."""
-    page = (ROOT / "docs" / "training.md").read_text().split("## A task of your own")[1]
+    page = (ROOT / "docs" / "guides" / "training.md").read_text().split("## A task of your own")[1]
     code = re.search(r"^```python\n(.*?)^```$", page, re.M | re.S)[1]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])

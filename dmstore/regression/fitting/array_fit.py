@@ -101,7 +101,7 @@ def lasso_path(
         (target, path) float64, in output units. ``holdout_mse`` (target, path) float64 in squared output
         units, NaN where the target had left the path; ``holdout_r2`` (target) float64. ``kkt`` (target)
         float64 as a share of lam, ``gap`` (target) float64 as a share of the variance. ``nonzeros``,
-        ``sweeps`` (target) int32; ``status`` (target) int8, see ``docs/regression.md``. Coordinates
+        ``sweeps`` (target) int32; ``status`` (target) int8, see ``docs/explanation/fit.md``. Coordinates
         ``target`` and ``train`` are those of the arrays where they are xarray's, else numbers. Attributes
         are the parameters that were given a value.
 

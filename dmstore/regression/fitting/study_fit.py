@@ -63,7 +63,7 @@ def fit(
     progress: Progress | None = None,
     **options: Unpack[FitOptions],
 ) -> Fit:
-    """Fit one lasso per target: minimise (1/m) sum_i (w . mask_i + b - output_i)^2 + lam |w|_1.
+    """Fit one lasso per target: minimise ``(1/m) sum_i (w . mask_i + b - output_i)^2 + lam |w|_1``.
 
     A target that is a train unit itself (``target_train``) is fitted on the runs that did not see
     it, on a design of its own. The runs are compacted first, and the fit stands on that base. Blocks of targets land one by
