@@ -7,7 +7,7 @@ import dmstore
 project = "dmstore"
 author = "the authors of dmstore"
 version = release = dmstore.__version__
-copyright = author  # noqa: A001 - Sphinx's name
+copyright = author
 
 extensions = [
     "myst_nb",
@@ -46,14 +46,14 @@ html_theme_options = {
 html_show_sourcelink = False
 
 
-def _plain(app, context, lines):  # noqa: ANN001, ANN202, ARG001 - as Sphinx calls it
+def _plain(app, context, lines):
     """Help texts are no reStructuredText: their signs stand for themselves."""
     for place, line in enumerate(lines):
         if not line.lstrip().startswith((".. ", ":")):
             lines[place] = re.sub(r"([*_|`\\\\])", r"\\\1", line)
 
 
-def setup(app):  # noqa: ANN001, ANN201 - as Sphinx calls it
+def setup(app):
     """Hooks of the build."""
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _plain)
