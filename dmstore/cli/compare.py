@@ -38,7 +38,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
 
 
 @click.command("compare", options_metavar="[OPTIONS]")
-@click.argument("items", nargs=-1, metavar="STUDY A B | A.pt B.npy")
+@click.argument("items", nargs=-1, metavar="STUDY A B [C…] | A.pt B.npy")
 @click.option(
     "--components",
     type=click.IntRange(1),
@@ -110,6 +110,11 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     metavar="CONDITION | FILE",
     help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id a line.",
 )
+@click.option(
+    "--agree",
+    is_flag=True,
+    help="Only targets for which most runs of both predict the same class; takes the output 'prediction'.",
+)
 @options.memory
 @options.threads
 @options.quiet
@@ -122,6 +127,7 @@ def command(
     random_state: int,
     fdr: float,
     where: tuple[str, ...],
+    agree: bool,
     memory: str | None,
     threads: int | None,
     quiet: bool,
@@ -132,12 +138,15 @@ def command(
 
     Of a study, by name, once both are fitted; or from two files of attribution scores alone
     (datamodels.pt and other .pt, .npy, .npz, .safetensors, folders of TRAK, kronfluence or bergson), with
-    no runs and no study, which writes a directory with the result and its report.
+    no runs and no study, which writes a directory with the result and its report. Of three algorithms or more it tells
+    how alike they are, each with each, and keeps nothing.
 
     \b
     Examples:
       dmstore compare digits.dm plain pasted
       dmstore compare digits.dm plain pasted --where label=9 --memory 4GB
+      dmstore compare digits.dm plain pasted --agree
+      dmstore compare cifar.dm high medium low
       dmstore compare A.pt B.npy --examples digits.npz
     """
     from dmstore.core.threads import blas_threads, cores
@@ -155,14 +164,25 @@ def command(
         "random_state": random_state,
         "fdr": fdr,
     }
-    if len(items) == 3:
+    if len(items) >= 3:
         given = [name for name in _FOR_SCORES if files[name]]
         if given:
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
             raise click.UsageError(msg, click.get_current_context())
+    if len(items) > 3:
+        if agree:
+            msg = "--agree is for two algorithms; leave it out for more"
+            raise click.UsageError(msg, click.get_current_context())
+        _several(items, where, threads, random_state, quiet=quiet, as_json=as_json)
+        return
+    if len(items) == 3:
+        settings["agree"] = agree
         with blas_threads(threads or cores()):
             comparison = _of_study(items, settings)
     elif len(items) == 2:
+        if agree:
+            msg = "--agree needs runs; leave it out for two files of scores"
+            raise click.UsageError(msg, click.get_current_context())
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
@@ -178,6 +198,10 @@ def command(
             "  not kept: a published study is read-only; 'dmstore pull' makes a copy that keeps comparisons and writes their pages"
         )
     elif len(items) == 3:
+        if agree:
+            more, table = _outlasts(comparison, items)
+            result |= {"outlasts": more}
+            lines += table
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {kept_in}; write its page with:",
@@ -201,6 +225,92 @@ def command(
             comparison.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)
+
+
+def _several(
+    items: tuple[str, ...],
+    where: tuple[str, ...],
+    threads: int | None,
+    random_state: int,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """How alike three or more algorithms are, as a table."""
+    from dmstore.analysis import similarities
+    from dmstore.analysis.comparison.answer import finite
+    from dmstore.study.study import open_study
+
+    progress = output.Progress("compare", quiet=quiet, delay=2, share=True)
+    found = similarities(
+        open_study(items[0]),
+        items[1:],
+        where=where,
+        threads=threads,
+        random_state=random_state,
+        progress=progress,
+    )
+    progress.close()
+    names = list(items[1:])
+    measured = "similarity" in found
+    order = found["order"].values.tolist()
+    shown = found["similarity" if measured else "cosine"].values
+    width = max(map(len, names))
+    wide = max(width, 13 if measured else 6)
+    lines = [
+        "similarity without noise, with its standard error; 1 means the same up to a scale"
+        if measured
+        else "mean cosine similarity of the datamodels, noise included",
+        "  ".join([" " * width, *(names[k].rjust(wide) for k in order)]),
+    ]
+    for i in order:
+        cells = []
+        for j in order:
+            text = "unknown" if shown[i, j] != shown[i, j] else f"{shown[i, j] + 0.0:.3f}"
+            if measured and i != j and text != "unknown":
+                text += f" ± {found['similarity_error'].values[i, j]:.3f}"
+            cells.append(text.rjust(wide))
+        lines.append("  ".join([names[i].ljust(width), *cells]))
+    lines.append(f"in the order of average linkage over 1 less the {found.attrs['by']}")
+    result = {
+        "algorithms": names,
+        "order": [names[k] for k in order],
+        "by": found.attrs["by"],
+        "where": found.attrs.get("where"),
+        **{
+            key: finite(found[key].values.tolist())
+            for key in ("cosine", "similarity", "similarity_error", "linkage")
+            if key in found
+        },
+    }
+    output.emit(result, lines, as_json=as_json)
+
+
+def _outlasts(
+    comparison: xr.Dataset, items: tuple[str, ...]
+) -> tuple[list[list[float | None]] | None, list[str]]:
+    """How alike directions of all targets and those where predictions agree are (Table 2), if both are there."""
+    from dmstore.analysis import direction_likeness
+    from dmstore.analysis.comparison.agreement import without_agreement
+    from dmstore.analysis.comparison.answer import finite
+    from dmstore.study.study import open_study
+
+    study = open_study(items[0])
+    kept = study.comparisons
+    own = next(one for one in kept if one["comparison"] == comparison.attrs["comparison"])
+    whole = without_agreement(kept, own)
+    if whole is None:
+        return None, [
+            "  compare without --agree too, to see whether directions are the same where predictions differ"
+        ]
+    found = direction_likeness(
+        study.comparison(items[1], items[2], whole["comparison"]), comparison
+    )
+    lines = ["  directions without --agree that are found again here, absolute cosine:"]
+    for name, row in zip(found["algorithm"].values, found["likeness"].values, strict=True):
+        known = [f"{one:.3f}" for one in row[:5] if one == one]
+        lines.append(f"    {name}: {', '.join(known) or 'none'}")
+    return finite(found["likeness"].values.tolist()), lines
 
 
 def _among_others(items: tuple[str, ...], comparison: str) -> str:
