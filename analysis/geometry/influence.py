@@ -104,6 +104,29 @@ def influence_contrast(
     arrays = aligned(*(with_dims(one, "target", "train") for one in (a, b)))
     members = positions_of(targets, arrays[0].sizes["target"], "target")
     rows = [unit_rows(one) for one in arrays]
+    made = contrast_of_rows((rows[0], rows[1]), members, units=units, top=top, under=under)
+    coords: dict[str, Any] = {"algorithm": list(names)}
+    coords |= {dim: arrays[0][dim] for dim in ("train", "target") if dim in arrays[0].coords}
+    return made.assign_coords(coords)
+
+
+def contrast_of_rows(
+    rows: tuple[Rows, Rows],
+    members: NDArray[np.int64],
+    *,
+    units: int = 16,
+    top: int = 16,
+    under: Under = "either",
+) -> xr.Dataset:
+    """The same of unit rows that were read already, without coordinates.
+
+    Parameters
+    ----------
+    rows : pair of Rows
+    members : (member,) int64
+    units, top, under
+        See :func:`influence_contrast`.
+    """
     relative = rows[0].influence(members) - rows[1].influence(members)
     size = {"either": np.abs(relative), "a": relative, "b": -relative}[under]
     order = np.argsort(-size, kind="stable")[:units]
@@ -111,8 +134,6 @@ def influence_contrast(
     moved = np.stack([_influence_of(one, chosen) for one in rows])
     ranked = np.argsort(-moved, axis=1, kind="stable")[:, :top]
     there = np.take_along_axis(moved, ranked, axis=1) > 0
-    coords: dict[str, Any] = {"algorithm": list(names)}
-    coords |= {dim: arrays[0][dim] for dim in ("train", "target") if dim in arrays[0].coords}
     return xr.Dataset(
         {
             "relative_influence": ("train", relative),
@@ -120,7 +141,6 @@ def influence_contrast(
             "influence": (("algorithm", "target"), moved),
             "most_influenced": (("algorithm", "rank"), np.where(there, ranked, -1)),
         },
-        coords=coords,
         attrs={"under": under, "members": len(members)},
     )
 
