@@ -18,7 +18,7 @@ from dmstore.analysis.comparison.where import restriction
 from dmstore.analysis.experiment.alike import pair_similarity
 from dmstore.analysis.experiment.reading import read_arms
 from dmstore.analysis.geometry.dims import with_dims
-from dmstore.analysis.geometry.rows import as_dense, dots, unit_rows
+from dmstore.analysis.geometry.rows import dots, rows_of
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.core.given import threads_of
 from dmstore.core.progress import Progress, counting
@@ -54,9 +54,7 @@ def cosines(datamodels: Mapping[str, xr.Dataset | xr.DataArray]) -> xr.Dataset:
     arrays = [with_dims(one, "target", "train") for one in datamodels.values()]
     for other in arrays[1:]:
         aligned(arrays[0], other)
-    rows = [unit_rows(one) for one in arrays]
-    if not all(one.is_sparse for one in rows):
-        rows = [as_dense(one, None) for one in rows]
+    rows = rows_of(arrays)
     targets = arrays[0].sizes["target"]
     each = np.full((len(names), len(names), targets), np.nan)
     for k, one in enumerate(rows):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.dims import positions_of, with_dims
 from dmstore.analysis.geometry.residual import rounding_of
-from dmstore.analysis.geometry.rows import Rows, as_dense, dots, unit_rows
+from dmstore.analysis.geometry.rows import Rows, dots, rows_of
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.errors import InputError
 
@@ -72,7 +72,7 @@ def coherence(
     if len(np.unique(members)) < len(members):
         msg = f"{len(members)} positions, {len(np.unique(members))} of them different; give each target once"
         raise InputError(msg)
-    own, other = _rows(arrays)
+    own, other = rows_of(arrays)
     cosine = dots(own, other)
     length = np.sqrt(np.clip(1 - cosine**2, 0, None))
     least = max(rounding_of(one) for one in arrays)
@@ -94,14 +94,6 @@ def coherence(
         },
         attrs={"draws": draws, "random_state": random_state, "matched": int(label is not None)},
     )
-
-
-def _rows(arrays: tuple[xr.DataArray, xr.DataArray]) -> tuple[Rows, Rows]:
-    """Unit rows of both, both sparse or both dense."""
-    own, other = (unit_rows(one) for one in arrays)
-    if own.is_sparse != other.is_sparse:
-        own, other = as_dense(own, None), as_dense(other, None)
-    return own, other
 
 
 def _drawn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.dims import positions_of, with_dims
-from dmstore.analysis.geometry.rows import Rows, unit_rows
+from dmstore.analysis.geometry.rows import Rows, rows_of
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.errors import InputError
 
@@ -103,15 +104,15 @@ def influence_contrast(
             raise InputError(msg)
     arrays = aligned(*(with_dims(one, "target", "train") for one in (a, b)))
     members = positions_of(targets, arrays[0].sizes["target"], "target")
-    rows = [unit_rows(one) for one in arrays]
-    made = contrast_of_rows((rows[0], rows[1]), members, units=units, top=top, under=under)
+    rows = rows_of(arrays)
+    made = contrast_of_rows(rows, members, units=units, top=top, under=under)
     coords: dict[str, Any] = {"algorithm": list(names)}
     coords |= {dim: arrays[0][dim] for dim in ("train", "target") if dim in arrays[0].coords}
     return made.assign_coords(coords)
 
 
 def contrast_of_rows(
-    rows: tuple[Rows, Rows],
+    rows: Sequence[Rows],
     members: NDArray[np.int64],
     *,
     units: int = 16,

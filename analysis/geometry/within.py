@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dmstore.analysis.geometry.dims import with_dims
 from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.residual import rounding_of
-from dmstore.analysis.geometry.rows import Rows, as_dense, dots, unit_rows
+from dmstore.analysis.geometry.rows import Rows, dots, rows_of
 from dmstore.analysis.geometry.similarity import aligned
 from dmstore.analysis.geometry.subpopulation import subpopulation
 from dmstore.core.given import threads_of
@@ -79,10 +79,8 @@ def within_classes(
     if components < 1 or top < 1:
         msg = f"components {components}, top {top}: both must be 1 or more"
         raise InputError(msg)
-    rows = tuple(unit_rows(one) for one in arrays)
-    if rows[0].is_sparse != rows[1].is_sparse:
-        rows = tuple(as_dense(one, None) for one in rows)
-    cosine, included = dots(*rows), rows[0].nonzero & rows[1].nonzero
+    rows = rows_of(arrays)
+    cosine, included = dots(rows[0], rows[1]), rows[0].nonzero & rows[1].nonzero
     numbers = np.unique(classes)
     sizes = np.array([np.count_nonzero(included & (classes == one)) for one in numbers])
     if not (sizes >= 2).any():

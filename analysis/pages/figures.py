@@ -12,7 +12,7 @@ from dmstore.analysis import plot
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.geometry.influence import contrast_of_rows
-from dmstore.analysis.geometry.rows import Rows, unit_rows
+from dmstore.analysis.geometry.rows import Rows, rows_of
 from dmstore.analysis.pages.kept_effects import kept_effects
 from dmstore.analysis.plot.figure_file import drawn, write_whole
 from dmstore.analysis.plot.fits import NEEDED
@@ -149,7 +149,7 @@ def figures_of(
             made["targets"] = partial(plot.unlike_targets, shown)
     weights = [study.datamodels(name, fit)["weight"] for name, fit in pairs]
     # Read when the first figure needs them, once for all.
-    rows = functools.cache(lambda: (unit_rows(weights[0]), unit_rows(weights[1])))
+    rows = functools.cache(lambda: rows_of(weights))
     for row, count in enumerate(rank(shown)):
         if not count:
             continue
@@ -183,7 +183,7 @@ def figures_of(
 
 
 def _influence(
-    study: Study, rows: Callable[[], tuple[Rows, Rows]], members: Any, names: list[str]
+    study: Study, rows: Callable[[], list[Rows]], members: Any, names: list[str]
 ) -> Axes:
     result = contrast_of_rows(rows(), members).assign_coords(algorithm=names)
     return plot.relative_influence(result, study)

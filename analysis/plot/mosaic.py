@@ -80,7 +80,7 @@ def cells(
     texts = None if images is not None else _texts(examples, dim, chosen)
     made = []
     for k, place in enumerate(there):
-        first = [] if labels is None else [shown(class_names[int(labels[k])], 14)]
+        first = [] if labels is None else [_class(int(labels[k]), class_names)]
         color = ""
         if weights is not None:
             weight = float(weights[place])
@@ -96,6 +96,11 @@ def cells(
             )
         )
     return made
+
+
+def _class(label: int, class_names: Sequence[str]) -> str:
+    named = 0 <= label < len(class_names)
+    return shown(class_names[label], 14) if named else f"class {label}"
 
 
 def _texts(examples: xr.Dataset, dim: str, chosen: NDArray[np.int64]) -> list[str] | None:

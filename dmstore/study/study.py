@@ -810,10 +810,14 @@ class Study(Displayed):
         return Target(own, position, self, weights, self.train["train"].values, self.label("train"))
 
     def _weights(self, position: int) -> dict[str, NDArray[np.float32]]:
-        """Weights of one target under each algorithm that is fitted."""
-        fitted = [name for name in self.algorithms if any(f["complete"] for f in self.fits(name))]
-        rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
-        return {name: np.asarray(row.values) for name, row in rows.items()}
+        """Weights of one target of the set ``test`` under each algorithm that is fitted on it."""
+        rows = {}
+        for name in self.algorithms:
+            own = [f["fit"] for f in self.fits(name) if f["complete"] and f["target_set"] == "test"]
+            if own:
+                weight = self.datamodels(name, own[-1])["weight"]
+                rows[name] = np.asarray(weight.isel(target=position).values)
+        return rows
 
     @property
     def about(self) -> AboutDocument:
