@@ -4,7 +4,7 @@ Every function takes and returns :class:`xarray.Dataset` or :class:`xarray.DataA
 by keyword, and writes its parameters into the attributes of what it returns.
 
 Imports: regression, readers, study and below; never training.
-To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, plot, pages.
+To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, captions, plot, pages.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmstore.analysis import plot as plot
+    from dmstore.analysis.captions.caption import caption as caption
     from dmstore.analysis.comparison.compare import compare as compare
     from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "benchmark": "evaluation.benchmark",
+    "caption": "captions.caption",
     "compare": "comparison.compare",
     "compare_scores": "pages.score_comparison",
     "contrast": "comparison.contrast",
@@ -56,6 +58,7 @@ _NAMES = {
 
 __all__ = [
     "benchmark",
+    "caption",
     "compare",
     "compare_scores",
     "contrast",
