@@ -55,9 +55,7 @@ def claims(
         projections[0, has] += strength
         images[has] += likeness * captions[_PLANTED]
         images /= np.linalg.norm(images, axis=1, keepdims=True)
-    scores = ranking.Cosines(
-        ranking.centred(images, label, np.ones(targets, dtype=bool)), captions
-    )
+    scores = ranking.Cosines(ranking.centred(images, label, np.ones(targets, dtype=bool)), captions)
     size = size or groups.default_size(targets)
     splits = [groups.halves(row, label, size, draw) for row in projections]
     found = list(ranking.ranked(scores, splits, label, count))
@@ -83,12 +81,48 @@ def speed(
     label = draw.integers(0, 10, images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    scores = ranking.Cosines(
-        ranking.centred(made[0], label, np.ones(images, dtype=bool)), made[1]
-    )
+    scores = ranking.Cosines(ranking.centred(made[0], label, np.ones(images, dtype=bool)), made[1])
     size = groups.default_size(images)
     rows = draw.normal(size=(ends, images))
     list(ranking.ranked(scores, [groups.halves(row, label, size, draw) for row in rows], label, 20))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "embeddings_mb": before / 1024, "peak_mb": peak / 1024}
+
+
+_SIZES = {"small": 20, "medium": 200, "paper": 1000}
+
+
+def _shares(count: int, **options: Any) -> dict[str, float]:
+    studies = [claims(np.random.default_rng(seed), **options) for seed in range(count)]
+    return {key: float(np.mean([one[key] for one in studies])) for key in studies[0]}
+
+
+def run(size: str = "small") -> dict[str, Any]:
+    """Shares of studies, and the speed."""
+    count = _SIZES[size]
+    null = _shares(count)
+    made: dict[str, Any] = {
+        **{f"ranking_{key}": value for key, value in speed().items()},
+        "studies": count,
+        "null_any_caption": null["any"],
+        "null_p_below_.05": null["p"],
+        "null_few_classes": _shares(count, targets=500, classes=3)["any"],
+    }
+    for targets in (500, 2000):
+        for likeness in (0.15, 0.3):
+            for top in (16, 32, None):
+                one = _shares(
+                    max(10, count // 4),
+                    targets=targets,
+                    size=top,
+                    share=0.1,
+                    strength=2.0,
+                    likeness=likeness,
+                    ends=8,
+                )
+                where = f"targets_{targets}_likeness_{likeness}_top_{top or 'default'}"
+                made[where] = (
+                    f"found {one['found']:.2f}, first {one['first']:.2f}, first by the paper's score {one['paper']:.2f}"
+                )
+    return made

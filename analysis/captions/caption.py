@@ -248,9 +248,7 @@ def _beyond(data: xr.Dataset) -> set[tuple[int, int]]:
     """Directions that are beyond chance, as row and component."""
     names = [str(one) for one in data["algorithm"].values]
     return {
-        (names.index(one.algorithm), one.component)
-        for one in answer(data).directions
-        if one.beyond
+        (names.index(one.algorithm), one.component) for one in answer(data).directions if one.beyond
     }
 
 
@@ -366,8 +364,8 @@ def _labelled(
         values = (one.score, one.auroc, one.low, one.high, one.p, own, one.paper_score)
         for key, value in zip(numbers, values, strict=True):
             numbers[key][at][: len(value)] = value
-        for key, value in (("caption", one.caption), ("paper", one.paper)):
-            texts[key][at][: len(value)] = [of_text[int(place)] for place in value]
+        for key, positions in (("caption", one.caption), ("paper", one.paper)):
+            texts[key][at][: len(positions)] = [of_text[int(place)] for place in positions]
         claimed[at][:count] = (own <= fdr) & ((end.row, end.component) in beyond)
         counts["images"][at] = sum(map(len, end.split.members))
         counts["contrast"][at] = sum(map(len, end.split.contrast))

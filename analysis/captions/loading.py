@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 from dmstore.analysis.captions.embedder import Embedder, check_embedder
+from dmstore.core.given import local_path
 from dmstore.errors import InputError
 
 _KNOWN = "open_clip:local-dir:FOLDER, open_clip:hf-hub:ORG/NAME, open_clip:PE-Core-T, open_clip:MobileCLIP2-S2, standin, or package.module:function"
@@ -42,7 +42,7 @@ def load_embedder(spec: str) -> Embedder:
         from dmstore.analysis.captions.clip import OpenClip
 
         return OpenClip(rest)
-    if name in ("local-dir", "hf-hub") or os.path.exists(spec):
+    if name in ("local-dir", "hf-hub") or local_path(spec).exists():
         remedy = f"open_clip:{spec}" if name != spec else "open_clip:local-dir:FOLDER"
         msg = f"embedder {spec!r:.200}: weights alone do not say how images are prepared; give {remedy}, a folder with open_clip_config.json beside the weights"
         raise InputError(msg)

@@ -175,9 +175,7 @@ class Ranked:
     paper_score: Floats
 
 
-def ranked(
-    scores: Scores, splits: Sequence[Halves], label: Places, count: int
-) -> Iterator[Ranked]:
+def ranked(scores: Scores, splits: Sequence[Halves], label: Places, count: int) -> Iterator[Ranked]:
     """Propose captions on one half of each subpopulation, test them on the other.
 
     Parameters
@@ -220,8 +218,8 @@ def _tested(
     p = scores.p(chosen, held, theirs)
     order = np.lexsort((p, -area))
     score = a.mean(axis=0) - b.mean(axis=0)
-    columns = (one[order] for one in (chosen, score, area, low, high, p))
-    return Ranked(*columns, paper, whole[paper])
+    score, area, low, high, p = (one[order] for one in (score, area, low, high, p))
+    return Ranked(chosen[order], score, area, low, high, p, paper, whole[paper])
 
 
 def _largest(values: Floats, count: int) -> Places:
@@ -232,4 +230,4 @@ def _largest(values: Floats, count: int) -> Places:
         return there
     least = np.partition(values[there], len(there) - count)[len(there) - count]
     some = there[values[there] >= least]
-    return some[np.argsort(-values[some], kind="stable")][:count]
+    return np.asarray(some[np.argsort(-values[some], kind="stable")][:count], dtype=np.int64)

@@ -13,7 +13,7 @@ from dmstore.analysis.captions.ranking import Floats, Places
 from dmstore.analysis.comparison.association import enrichment
 from dmstore.errors import InputError
 
-_TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _LONGEST = 40
 # A word of fewer texts cannot be told from chance.
 FEWEST_TEXTS = 5
@@ -86,7 +86,7 @@ class Presence:
     def deviation(self) -> Floats:
         """Of presence over all texts."""
         share = self.means([np.arange(len(self._rows))])[0]
-        return np.sqrt(share * (1 - share))
+        return np.asarray(np.sqrt(share * (1 - share)), dtype=np.float64)
 
     def values(self, captions: Places, rows: Places) -> Floats:
         """1 where a word is in a text, 0 elsewhere: (target, word)."""
