@@ -119,6 +119,10 @@ def caption(
     label = study.label(target_set) if contrast == "class" else _one_class(data)
     if contrast == "class" and "label" not in study.target_set(target_set):
         notes.append("the targets have no labels, so that any others are the contrast")
+    if subject.words and subject.words.dropped:
+        notes.append(
+            f"{subject.words.dropped} captions of {subject.words.name} were there before and are dropped"
+        )
     there = ~np.isnan(data["projection"].values).any(axis=(0, 1))
     size = default_size(int(there.sum())) if top is None else top
     attrs: dict[str, Any] = {

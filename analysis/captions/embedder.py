@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError
+from dmstore.errors import DmstoreError, InputError
 
 Rows = NDArray[np.float32]
 _LONGEST_NAME = 200
@@ -72,29 +73,37 @@ def check_embedder(given: Any, where: str) -> Embedder:
     return made
 
 
-def unit_rows(embedder: Embedder, said: Any, count: int, what: str) -> Rows:
-    """What an embedder said, as unit rows.
+def unit_rows(embedder: Embedder, encode: Callable[[Any], Any], given: Any, what: str) -> Rows:
+    """What an embedder says, as unit rows.
 
     Parameters
     ----------
     embedder : Embedder
-    said : array_like
-        Of one of its methods.
-    count : int
-        Rows that there must be.
+    encode : callable
+        One of its methods.
+    given : sequence
+        What to encode.
     what : str
         ``images`` or ``captions``.
 
     Returns
     -------
-    (count, dim) float32
+    (row, dim) float32
 
     Raises
     ------
     InputError
-        If shape or dtype are others, or a row is not finite or 0.
+        If it fails, shape or dtype are others, or a row is not finite or 0.
     """
-    rows = np.asarray(said)
+    count = len(given)
+    try:
+        rows = np.asarray(encode(given))
+    except (DmstoreError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        msg = f"embedder {embedder.name}: failed on {count} {what} ({type(error).__name__}: {said})"
+        raise InputError(msg) from error
     if rows.shape != (count, embedder.dim) or rows.dtype.kind != "f":
         msg = f"embedder {embedder.name}: gave {rows.dtype} of shape {rows.shape} for {count} {what}, expected float32 of shape ({count}, {embedder.dim})"
         raise InputError(msg)

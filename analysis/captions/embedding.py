@@ -60,7 +60,7 @@ def image_embeddings(
         rows = []
         for first in range(start, stop, _IMAGES):
             some = as_colours(np.asarray(images[first : min(stop, first + _IMAGES)].values))
-            rows.append(unit_rows(embedder, embedder.encode_images(some), len(some), "images"))
+            rows.append(unit_rows(embedder, embedder.encode_images, some, "images"))
             tell(first + len(some), count)
         return np.concatenate(rows)
 
@@ -111,7 +111,7 @@ def caption_embeddings(
             rows = []
             for first in range(0, len(some), _TEXTS):
                 part = some[first : first + _TEXTS]
-                rows.append(unit_rows(embedder, embedder.encode_texts(part), len(part), "captions"))
+                rows.append(unit_rows(embedder, embedder.encode_texts, part, "captions"))
                 tell(start + first + len(part), len(captions))
             return np.concatenate(rows)
 

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore.errors import FormatError
 from dmstore.schema.group_specs import group_spec
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
@@ -56,22 +57,29 @@ def read(objects: Objects, name: str) -> xr.Dataset:
 
     Raises
     ------
-    CorruptionError
-        If they cannot be read.
+    CorruptionError, FormatError
+        If they cannot be read, or are none.
     """
     arrays, attrs = groups.read_with_attrs(objects, name)
     spec = group_spec("captions").arrays
-    index = {key: value for key, value in arrays.items() if spec[key].role == "index"}
-    other = {
-        key: (spec[key].dims, value)
-        for key, value in arrays.items()
-        if key in spec and key not in index
-    }
+    known = {key: (spec[key].dims, value) for key, value in arrays.items() if key in spec}
+    index = {key: known.pop(key) for key in list(known) if spec[key].role == "index"}
+    try:
+        found = xr.Dataset(known, coords=index)
+        places = [found[key].values for key in ("caption", "paper")]
+        if set(spec) - set(found.variables) or max(one.max(initial=-1) for one in places) >= len(
+            found["text"]
+        ):
+            msg = "an array is missing, or names a caption that is not there"
+            raise ValueError(msg)
+    except (KeyError, ValueError) as error:
+        msg = f"{objects.url}/{name}: holds no captions ({error}); delete it, and caption again"
+        raise FormatError(msg) from error
     hidden = ("format_version", "kind", "coordinates")
     said = {key: value for key, value in attrs.items() if key not in hidden}
     if isinstance(said.get("templates"), str):
         said["templates"] = json.loads(said["templates"])
-    return xr.Dataset(other, coords=index, attrs=said)
+    return found.assign_attrs(said)
 
 
 def kept_captions(study: Study, where: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmstore.analysis.captions.embedder import Embedder, check_embedder
 from dmstore.core.given import local_path
-from dmstore.errors import InputError
+from dmstore.errors import DmstoreError, InputError
 
 _KNOWN = "open_clip:local-dir:FOLDER, open_clip:hf-hub:ORG/NAME, open_clip:PE-Core-T, open_clip:MobileCLIP2-S2, standin, or package.module:function"
 
@@ -62,4 +62,12 @@ def _own(module: str, function: str) -> Embedder:
     if not callable(make):
         msg = f"embedder {where!r:.200} is {type(make).__name__}; give a function that returns an embedder"
         raise InputError(msg)
-    return check_embedder(make(), where)
+    try:
+        made = make()
+    except (DmstoreError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        msg = f"embedder {where!r:.200} failed ({type(error).__name__}: {said})"
+        raise InputError(msg) from error
+    return check_embedder(made, where)

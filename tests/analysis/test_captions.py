@@ -15,10 +15,11 @@ from benchmarks.captions import claims
 from dmstore.analysis import caption
 from dmstore.analysis.captions import groups, ranking, texts, words
 from dmstore.analysis.captions.embedder import check_embedder, unit_rows
-from dmstore.analysis.captions.kept import kept_captions, listed
+from dmstore.analysis.captions.kept import kept_captions, listed, write
 from dmstore.analysis.captions.loading import load_embedder
 from dmstore.errors import (
     CorruptionError,
+    FormatError,
     InputError,
     MissingDependencyError,
     NotFoundError,
@@ -376,6 +377,7 @@ def test_the_command_takes_an_embedder_of_ones_own(tmp_path, monkeypatch):
     out, _ = run("caption", study.path, "a", "b", *options)
     assert "captions by colours, of w.txt:" in out
     assert "red" in out.split("top of direction 1 of a")[1].split("\n")[1]
+    assert "  1 captions of w.txt were there before and are dropped" in out
 
 
 def test_a_published_study_shows_what_is_kept_and_takes_no_more(tmp_path):
@@ -445,6 +447,7 @@ def refusing(tmp_path_factory):
         ),
         ({"encode_images": lambda given: np.ones((len(given) + 1, 4), "f4")}, "for 64 images"),
         ({"encode_images": lambda given: np.ones((len(given), 4), "i4")}, "int32"),
+        ({"encode_images": lambda given: 1 / 0}, "failed on 64 images .ZeroDivisionError"),
         ({"dim": 0}, "whole number from 1"),
         ({"content": ""}, "content is ''"),
         ({"name": "x" * 999}, "1 to 200 characters"),
@@ -465,7 +468,10 @@ def test_an_embedder_that_says_nonsense_is_refused(refusing, change, line):
 
 def test_rows_are_made_unit_ones():
     embedder = check_embedder(Colours(), "here")
-    assert unit_rows(embedder, np.eye(4) * 3, 4, "captions").tolist() == np.eye(4).tolist()
+    assert (
+        unit_rows(embedder, lambda given: given * 3, np.eye(4), "captions").tolist()
+        == np.eye(4).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -532,6 +538,16 @@ def test_a_study_of_neither_images_nor_texts(tmp_path):
     found = caption(study, "a", "b")
     assert "no labels" in " ".join(found.attrs["notes"])
     assert not found["beyond_chance"].any()
+
+
+def test_a_result_that_names_what_is_not_there_is_refused(tmp_path):
+    study = compared(tmp_path)
+    found = caption(study, "a", "b", texts="text")
+    where = f"comparisons/{'c' * 16}/captions-0.zarr.zip"
+    attrs = {key: value for key, value in found.attrs.items() if key != "notes"}
+    write(study.objects, where, found.assign(caption=found["caption"] + 99), attrs)
+    with pytest.raises(FormatError, match="names a caption that is not there"):
+        kept_captions(study, f"comparisons/{'c' * 16}/")
 
 
 def test_damage_is_told_and_can_be_deleted(tmp_path):
