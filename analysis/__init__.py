@@ -4,7 +4,7 @@ Every function takes and returns :class:`xarray.Dataset` or :class:`xarray.DataA
 by keyword, and writes its parameters into the attributes of what it returns.
 
 Imports: regression, readers, study and below; never training.
-To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, plot, pages.
+To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, captions, plot, pages.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmstore.analysis import plot as plot
+    from dmstore.analysis.captions.caption import caption as caption
     from dmstore.analysis.comparison.agreement import direction_likeness as direction_likeness
     from dmstore.analysis.comparison.agreement import modal_prediction as modal_prediction
     from dmstore.analysis.comparison.compare import compare as compare
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "benchmark": "evaluation.benchmark",
     "coherence": "geometry.coherence",
+    "caption": "captions.caption",
     "compare": "comparison.compare",
     "compare_scores": "pages.score_comparison",
     "contrast": "comparison.contrast",
@@ -76,6 +78,7 @@ _NAMES = {
 
 __all__ = [
     "benchmark",
+    "caption",
     "coherence",
     "compare",
     "compare_scores",

@@ -31,6 +31,8 @@ from dmstore.upkeep.verification import gaps, unnamed_sets
 _HOUR = 3600.0
 
 
+# Where what is of no one algorithm lies.
+_SHARED = ("about/", "examples/", "targets/", "datamodels/", "comparisons/", "embeddings/")
 # Unabsorbed segments of a foreign algorithm whose mask ids a status still reads.
 _MOST_SEGMENTS = 200
 # Failures that a status reads: each is an object of its own.
@@ -71,11 +73,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     }
     chosen = study.algorithms if algorithm is None else [algorithm]
     algorithms = {name: _algorithm_status(study, name) for name in chosen}
-    shared = [
-        info.size
-        for place in ("about/", "examples/", "targets/", "datamodels/", "comparisons/")
-        for info in study.objects.entries(place)
-    ]
+    shared = [info.size for place in _SHARED for info in study.objects.entries(place)]
     return {
         "study": study.path,
         "uuid": study.uuid,

@@ -255,6 +255,7 @@ REFUSED = {
     "evaluate": ["nowhere", "a"],
     "compare": ["nowhere", "a", "b"],
     "contrast": ["nowhere", "a", "--by", "label"],
+    "caption": ["nowhere", "a", "b"],
     "transform": ["nowhere", "yellow-square", "--sheet", "x.png"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
     "report": ["nowhere", "a", "b"],
