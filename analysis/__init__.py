@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dmstore.analysis.comparison.effect import effect as effect
     from dmstore.analysis.comparison.explain import explain as explain
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
+    from dmstore.analysis.comparison.removal_effect import removal_effect as removal_effect
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
     from dmstore.analysis.evaluation.evaluate import evaluate as evaluate
     from dmstore.analysis.evaluation.learning_curve import learning_curve as learning_curve
@@ -49,6 +50,7 @@ _NAMES = {
     "normalize": "geometry.normalize",
     "pca": "geometry.pca",
     "relative_influence": "geometry.influence",
+    "removal_effect": "comparison.removal_effect",
     "report": "pages.report",
     "residual": "geometry.residual",
     "subpopulation": "geometry.subpopulation",
@@ -71,6 +73,7 @@ __all__ = [
     "pca",
     "plot",
     "relative_influence",
+    "removal_effect",
     "report",
     "residual",
     "subpopulation",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError, InputError
-from dmstore.study import failures, plan
+from dmstore.study import failures
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.claims import EXPIRES, Claim, Claims
 from dmstore.study.plan import Part
@@ -183,7 +183,7 @@ class SharedWork:
         return np.empty(0, dtype=np.int64) if near else None
 
     def _slots(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
-        planned = plan.planned_runs(self._algorithm.blocks)
+        planned = self._algorithm.wanted()
         order = np.argsort(planned, kind="stable")
         return order[np.searchsorted(planned[order], runs)] // self._claims.width
 

@@ -49,6 +49,7 @@ COMMANDS = {
     "contrast": "Say how much a group of train units moves groups of targets; no fit is needed.",
     "transform": "Draw targets before and after a transformation.",
     "counterfactual": "Check a difference by changing the inputs.",
+    "removal": "Check a difference by training without some train units.",
     "report": "Write the page that shows a comparison.",
 }
 

@@ -104,6 +104,9 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
             for label, count in entry["full"].items()
         ]
         yield f"    models trained on all data: {', '.join(asked)}"
+    if entry["removals"]:
+        count = sum(entry["removals"].values())
+        yield f"    models trained without some train units, and controls of such: {count} of {output.counted(len(entry['removals']), 'kind')}"
     if entry["failed"]:
         yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train STUDY {name} --retry-failed' tries again"
         for one in entry["failures"][:_MOST_FAILURES]:

@@ -199,6 +199,13 @@ BAD = {
         1,
         "77",
     ),
+    "share": (["removal", "{s}", "a", "b", "--direction", "A1", "--share", "51"], 1, "at most 50"),
+    "no share": (["removal", "{s}", "a", "--target", "1", "--share", "0"], 1, "more than 0"),
+    "direction": (["removal", "{s}", "a", "b", "--direction", "C1"], 1, "A1 to A3 (a)"),
+    "no direction": (["removal", "{s}", "a", "b"], 2, "--direction or --target"),
+    "target": (["removal", "{s}", "a", "--target", "none\x1b"], 1, "not among the 30 targets"),
+    "direction of one": (["removal", "{s}", "a", "--direction", "A1"], 1, "the two algorithms"),
+    "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 
 
@@ -254,6 +261,7 @@ REFUSED = {
     "contrast": ["nowhere", "a", "--by", "label"],
     "transform": ["nowhere", "yellow-square", "--sheet", "x.png"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
+    "removal": ["nowhere", "a", "b", "--direction", "A1"],
     "report": ["nowhere", "a", "b"],
 }
 # Values that --help rules out, whatever there is.
