@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
+from dmstore.study import failures
 from dmstore.study import removal as removals
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.claims import EXPIRES
@@ -139,7 +140,8 @@ def train(
         def store(runs: Sequence[Run], made: Mapping[str, Any]) -> None:
             writer.append_many(runs, **made)
 
-        isolation = Isolation(opened, train_batch, store, forget)
+        bad = failures.recorded(opened.objects, opened.prefix) if retry_failed else {}
+        isolation = Isolation(opened, train_batch, store, forget, bad)
         pending = todo()
         tell(total - len(pending), total)
         try:
