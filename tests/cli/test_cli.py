@@ -199,6 +199,16 @@ BAD = {
         1,
         "77",
     ),
+    "two classes": (
+        ["counterfactual", "{s}", "a", "b", "--class", "0", "--class", "1", "--targets", "x"],
+        2,
+        "give it once",
+    ),
+    "two classes to transform": (
+        ["transform", "{s}", "yellow-square", "--class", "0", "--class", "1", "--sheet", "x.png"],
+        2,
+        "give it once",
+    ),
     "share": (["removal", "{s}", "a", "b", "--direction", "A1", "--share", "51"], 1, "at most 50"),
     "no share": (["removal", "{s}", "a", "--target", "1", "--share", "0"], 1, "more than 0"),
     "direction": (["removal", "{s}", "a", "b", "--direction", "C1"], 1, "A1 to A3 (a)"),
