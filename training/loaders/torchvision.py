@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 _Item = tuple[int, int, bool | None]
 
 
+def require_torchvision() -> None:
+    """Refuse to go on without torchvision.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        msg = "this loader needs torchvision; pip install 'dmstore[vision]'"
+        raise MissingDependencyError(msg) from error
+
+
 class TorchvisionLoader:
     """Images through torchvision's transforms. See :class:`dmstore.training.loaders.loader.Loader`.
 
@@ -64,11 +79,7 @@ class TorchvisionLoader:
         data: str | Path | None = None,
         workers: int | None = None,
     ) -> None:
-        try:
-            import torchvision  # noqa: F401
-        except ImportError as error:
-            msg = "this loader needs torchvision; pip install 'dmstore[vision]'"
-            raise MissingDependencyError(msg) from error
+        require_torchvision()
         self._study, self._data, self._device = study, data, device
         self._mean, self._deviation = mean, deviation
         self._workers = cores() if workers is None else workers
