@@ -22,6 +22,8 @@ from dmstore.study.plan import Part
 _RENEWALS = 4
 # Free slots among which a worker draws for each that is taken, so that workers rarely want the same one.
 _CHOICE = 2
+# A plan has so many slots at least, so that the first worker does not take all of a small one as its batch.
+_SLOTS = 8
 # So many times as long as a claim lasts without renewal a worker waits for others.
 _WAIT = 2.0
 
@@ -64,7 +66,7 @@ class SharedWork:
     ----------
     algorithm : Algorithm
     width : int
-        Runs a batch.
+        Runs a batch, fewer where the plan is small.
     todo : callable
         The runs to train, read anew at each call.
     stop : callable
@@ -99,9 +101,9 @@ class SharedWork:
             msg = f"claims that expire after {expires} s: give more than 0 seconds, longer than hosts' clocks and listings are apart"
             raise InputError(msg)
         self._algorithm = algorithm
-        self._claims = Claims(
-            algorithm.objects, algorithm.prefix, algorithm.uuid, max(1, width), expires
-        )
+        # Of the plan, not of what is left: workers whose slots have other widths do not see each other.
+        width = max(1, min(width, -(-len(algorithm.wanted()) // _SLOTS)))
+        self._claims = Claims(algorithm.objects, algorithm.prefix, algorithm.uuid, width, expires)
         self._todo = todo
         self._stop = stop
         self._flush = flush

@@ -134,6 +134,9 @@ class RunWriter:
     ) -> Pending[Run] | Pending[Batch]:
         """Runs of the part that are neither stored (or have outputs on the target set) nor wait in this writer.
 
+        A run that your loop gives up is given again the next time, since nobody but the loop knows why it failed; those that
+        'dmstore train' recorded as failed are given too. Skip by id what you do not want to train.
+
         Parameters
         ----------
         batch : int, optional
