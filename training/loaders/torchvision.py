@@ -17,7 +17,7 @@ from dmstore.core.threads import cores
 from dmstore.errors import MissingDependencyError
 from dmstore.training.augmentation import Augmentation
 from dmstore.training.loaders.sources import CENTRE, Source, source_of
-from dmstore.training.loaders.tensors import epoch_seed, normalized, pixels
+from dmstore.training.loaders.tensors import epoch_seed, inputs_of, normalized
 
 if TYPE_CHECKING:
     from dmstore.study.study import Study
@@ -130,8 +130,7 @@ class TorchvisionLoader:
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
-        side = self._side[0] if self._side[0] == self._side[1] else 0
-        return normalized(pixels(images, side, self._device), self._mean, self._deviation)
+        return inputs_of(images, self._side, self._mean, self._deviation, self._device)
 
     def _plain(
         self, part: str, positions: NDArray[np.int64], batch_size: int
