@@ -176,6 +176,9 @@ def _choice(
         if study.algorithm(one).target_set != document["target_set"]:
             msg = f"the fit of {one!r} is on target set {document['target_set']!r}; models that are trained anew say their outputs on {study.algorithm(one).target_set!r} alone"
             raise InputError(msg)
+        if "class" in study.algorithm(one).outputs[first["output"]]["dims"]:
+            msg = f"output {first['output']!r} of {one!r} has a value a class; give fits of an output with one value a target"
+            raise InputError(msg)
     weight = {}
     for one, fit in fits.items():
         rows = study.datamodels(one, fit)["weight"]

@@ -238,10 +238,6 @@ def _means(
 ) -> NDArray[np.float64]:
     """Mean output over the targets of some runs, or of all that are stored: (run,) float64."""
     view = algorithm.table.view()
-    spec = view.table.spec.arrays[chosen.output]
-    if "class" in spec.dims:
-        msg = f"output {chosen.output!r} of {algorithm.name!r} has a value a class; give fits of an output with one value a target"
-        raise InputError(msg)
     position = np.arange(len(view)) if runs is None else np.flatnonzero(np.isin(view.run, runs))
     step = max(1, _BYTES // (8 * view.table.sizes["target"]))
     parts = [

@@ -289,6 +289,31 @@ def test_intervals_hold_over_simulated_studies(models, controls, spread, truth):
         assert outside.mean() > 0.8
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.2])
+def test_choosing_by_fits_leaves_intervals_right(weight):
+    """500 studies: units are chosen by 190 runs, and 10 further ones are controls of models that see as many units."""
+    rng = np.random.default_rng(11)
+    removed, control, truths = {}, {}, []
+    for number in range(500):
+        weights = np.zeros(TRAIN)
+        weights[:4] = weight
+        masks = rng.permuted(np.tile(np.arange(TRAIN) < 20, (200, 1)), axis=1)
+        said = masks @ weights + rng.normal(size=200)
+        chosen = np.argsort(-(said[:190] @ (masks[:190] - 0.5)))[:4]
+        left = np.setdiff1d(np.arange(TRAIN), chosen)
+        without = np.zeros((8, TRAIN), dtype=bool)
+        drawn = rng.permuted(np.tile(np.arange(36) < 20, (8, 1)), axis=1)
+        without[:, left] = drawn
+        removed[str(number)] = without @ weights + rng.normal(size=8)
+        control[str(number)] = said[190:]
+        truths.append(weights[left].sum() * 20 / 36 - weights.sum() / 2)
+    result = removal_effect(removed, control)
+    held = (result["effect_low"].values <= truths) & (truths <= result["effect_high"].values)
+    assert 0.93 <= held.mean() <= 0.97
+    if weight:
+        assert (result["effect_high"] < 0).mean() > 0.6
+
+
 def test_the_interval_is_that_of_scipy():
     from scipy import stats
 
