@@ -101,7 +101,8 @@ class SharedWork:
             msg = f"claims that expire after {expires} s: give more than 0 seconds, longer than hosts' clocks and listings are apart"
             raise InputError(msg)
         self._algorithm = algorithm
-        # Of the plan, not of what is left: workers whose slots have other widths do not see each other.
+        # Of the plan, not of what is left: workers whose slots have other widths do not see each other
+        # (as where a small plan is extended meanwhile: at worst a run is trained twice).
         width = max(1, min(width, -(-len(algorithm.wanted()) // _SLOTS)))
         self._claims = Claims(algorithm.objects, algorithm.prefix, algorithm.uuid, width, expires)
         self._todo = todo

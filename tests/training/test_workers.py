@@ -66,14 +66,14 @@ def test_three_workers_train_each_run_once(tmp_path, place):
 
 
 def test_claims_of_a_killed_worker_expire(tmp_path, monkeypatch):
-    study = make(tmp_path / "s.dm", tmp_path / "log", batch=5)
+    study = make(tmp_path / "s.dm", tmp_path / "log", runs=40, batch=5)
     algorithm = study.algorithm("a")
     dead = Claims(study.objects, algorithm.prefix, algorithm.uuid, 5)
     assert dead.claim(1, 1, [5, 6]) is not None
     assert dead.claim(1, 1, [5, 6]) is None
     assert workers(study.objects, algorithm.prefix) != {}
     monkeypatch.setattr("dmstore.training.sharing._WAIT", -1.0)
-    assert worker.train(study, "a", part="next") == 7
+    assert worker.train(study, "a", part="next") == 35
     assert study.algorithm("a").pending().tolist() == [5, 6, 7, 8, 9]
     (mine,) = study.objects.entries("algorithms/a/claims/")
     os.utime(tmp_path / "s.dm" / mine.name, (time.time() - 301,) * 2)
