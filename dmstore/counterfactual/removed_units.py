@@ -151,7 +151,7 @@ def _of_target(
             pass
     return _choice(
         study,
-        f"{end} {share:g} % of target {target}",
+        f"{end} {share:g} % of target {plain(target)[:100]}",
         _ranked(np.asarray(weights.values, dtype=np.float64), share, end),
         places.astype(np.int64),
         {algorithms[0]: first["fit"], **fits},
