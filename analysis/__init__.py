@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dmstore.analysis.comparison.explain import explain as explain
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
     from dmstore.analysis.comparison.proposition import proposition as proposition
+    from dmstore.analysis.comparison.removal_effect import removal_effect as removal_effect
     from dmstore.analysis.comparison.similarities import cosines as cosines
     from dmstore.analysis.comparison.similarities import similarities as similarities
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
@@ -67,6 +68,7 @@ _NAMES = {
     "pca": "geometry.pca",
     "proposition": "comparison.proposition",
     "relative_influence": "geometry.influence",
+    "removal_effect": "comparison.removal_effect",
     "report": "pages.report",
     "residual": "geometry.residual",
     "reweighting": "geometry.sensitivity",
@@ -100,6 +102,7 @@ __all__ = [
     "plot",
     "proposition",
     "relative_influence",
+    "removal_effect",
     "report",
     "residual",
     "reweighting",

@@ -50,6 +50,7 @@ COMMANDS = {
     "caption": "Say in words what the ends of a comparison's directions show.",
     "transform": "Draw targets before and after a transformation.",
     "counterfactual": "Check a difference by changing the inputs.",
+    "removal": "Check a difference by training without some train units.",
     "report": "Write the page that shows a comparison.",
 }
 

@@ -24,6 +24,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.study import changes, results, target_sets
+from dmstore.study import removal as removals
 from dmstore.study.about import read_about
 from dmstore.study.algorithm import ANCHOR, Algorithm, require_study
 from dmstore.study.algorithms import add_algorithm, open_algorithm
@@ -31,6 +32,7 @@ from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
 from dmstore.study.full import MODELS, FullModels
+from dmstore.study.removal import RemovalRuns
 from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
 from dmstore.study.target import Target
@@ -589,6 +591,37 @@ class Study(Displayed):
         opened = self.algorithm(algorithm)
         wanted = MODELS if count is None else count
         return FullModels(self.objects, self.document, opened.document, wanted)
+
+    def removal_runs(self, algorithm: str, removal: str, count: int | None = None) -> RemovalRuns:
+        """The models of an algorithm that were trained without some train units, or the controls of such.
+
+        They are no runs of the algorithm: nothing is fitted on them.
+
+        Parameters
+        ----------
+        algorithm : str
+        removal : str
+            The name that 'dmstore removal' gives.
+        count : int, optional
+            How many there are to be; 10 by default.
+
+        Returns
+        -------
+        RemovalRuns
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or removal.
+        InputError
+            If the number is negative.
+        """
+        opened = self.algorithm(algorithm)
+        document = removals.read(
+            self.objects, opened.prefix, removal, opened.document, opened.train
+        )
+        wanted = removals.MODELS if count is None else count
+        return RemovalRuns(self.objects, self.document, opened.document, document, wanted)
 
     def target_outputs(
         self, algorithm: str, target_set: str, *, full: bool = False

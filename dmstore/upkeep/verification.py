@@ -20,7 +20,7 @@ from dmstore.study.examples import read_ids
 from dmstore.study.full import is_there
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_sets import TargetSet
-from dmstore.upkeep.tables import is_copy, later_outputs, tables
+from dmstore.upkeep.tables import is_copy, later_outputs, removal_runs, tables
 
 _ROWS = 4096
 _COPY = "copy the study again, whole"
@@ -84,10 +84,19 @@ def verify(
                 yield from verify_table(models.table, models.check_rows, copied=copied)
                 for outputs in later_outputs(study, name, full=True):
                     yield from verify_table(outputs.table, copied=copied)
+            for runs in removal_runs(study, name):
+                if objects.children(runs.table.prefix):
+                    yield from verify_table(runs.table, runs.check_rows, copied=copied)
+                for where, text in failures.check(objects, runs.prefix, runs.uuid):
+                    yield Problem("failure", where, text)
             yield from _verify_models(study, name)
             yield from _verify_fits(study, name)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
+        for child in objects.children(f"algorithms/{name}/removals/"):
+            where = f"algorithms/{name}/removals/{child}"
+            if not child.endswith(".zip") and not objects.exists(f"{where}/removal.json"):
+                yield Problem("missing", f"{where}/removal.json", f"is not there; {_COPY}")
         for place in ("outputs", "full/outputs"):
             for child in objects.children(f"algorithms/{name}/{place}/"):
                 if child not in sets or not sets[child]["later"]:
@@ -171,7 +180,7 @@ def _nameless_algorithms(study: Study) -> Iterator[Problem]:
     for name in study.objects.children("algorithms/"):
         where = f"algorithms/{name}"
         inside = set(study.objects.children(f"{where}/"))
-        if "algorithm.json" not in inside and {"runs", "outputs", "full"} & inside:
+        if "algorithm.json" not in inside and {"runs", "outputs", "full", "removals"} & inside:
             yield Problem(
                 "missing", f"{where}/algorithm.json", f"is not there, but its runs are; {_COPY}"
             )

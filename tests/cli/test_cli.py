@@ -202,6 +202,23 @@ BAD = {
         1,
         "77",
     ),
+    "two classes": (
+        ["counterfactual", "{s}", "a", "b", "--class", "0", "--class", "1", "--targets", "x"],
+        2,
+        "give it once",
+    ),
+    "two classes to transform": (
+        ["transform", "{s}", "yellow-square", "--class", "0", "--class", "1", "--sheet", "x.png"],
+        2,
+        "give it once",
+    ),
+    "share": (["removal", "{s}", "a", "b", "--direction", "A1", "--share", "51"], 1, "at most 50"),
+    "no share": (["removal", "{s}", "a", "--target", "1", "--share", "0"], 1, "more than 0"),
+    "direction": (["removal", "{s}", "a", "b", "--direction", "C1"], 1, "A1 to A3 (a)"),
+    "no direction": (["removal", "{s}", "a", "b"], 2, "--direction or --target"),
+    "target": (["removal", "{s}", "a", "--target", "none\x1b"], 1, "not among the 30 targets"),
+    "direction of one": (["removal", "{s}", "a", "--direction", "A1"], 1, "the two algorithms"),
+    "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 
 
@@ -258,6 +275,7 @@ REFUSED = {
     "caption": ["nowhere", "a", "b"],
     "transform": ["nowhere", "yellow-square", "--sheet", "x.png"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
+    "removal": ["nowhere", "a", "b", "--direction", "A1"],
     "report": ["nowhere", "a", "b"],
 }
 # Values that --help rules out, whatever there is.
