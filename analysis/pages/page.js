@@ -121,7 +121,9 @@
     else article.append(bars(one));
     if (one.estimate !== null) article.append(make("p", { class: "numbers", text: `Difference in strength ${signed(one.estimate)} with a standard error of ${digits(one.error)}. In sample it explains ${digits(one.explained[0], 2)} % of ${data.names[0]} and ${digits(one.explained[1], 2)} % of ${data.names[1]}.` }));
     if (one.annotation) article.append(make("p", { class: "numbers" }, "Goes with ", make("b", { text: one.annotation })));
-    for (const end of one.captions) article.append(...caption(end));
+    // Both ends by one embedder and one list of words; others are a click away.
+    for (const end of one.captions.slice(0, 2)) article.append(...caption(end));
+    if (one.captions.length > 2) article.append(make("details", {}, make("summary", { text: "Captions by other embedders or words" }), ...one.captions.slice(2).flatMap(caption)));
     const ends = one.ends.map((end) => {
       const of = end.of > end.members.length ? ` (${end.members.length} of ${end.of})` : "";
       const box = make("div", {}, make("p", { class: "label", text: `Targets at the ${end.title}${of}` }), strip(end.members.map((place) => cell("target", place))));
