@@ -371,6 +371,10 @@ def _lines(
         for name, e in effect.items()
     ]
     lines += [
+        f"On the page, read the answer at the top, then open direction A{best['direction']}: its targets are nines with a mark in the corner,",
+        'and so are its heaviest training images. The table "Where they differ" puts the marked targets first.',
+    ]
+    lines += [
         f"{result['seconds']:.0f} s; notebook: dmstore.open_study({study.path!r})",
         result["report"],
     ]

@@ -293,8 +293,12 @@ def test_exit_codes_are_those_of_the_readme(tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_every_command_has_help_and_stands_in_the_readme():
-    readme = (ROOT / "README.md").read_text()
+def test_every_command_has_help_and_stands_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    # Generated when the site is built, from the group, with all commands in it.
+    assert ".. click:: dmstore.cli:group" in page
+    assert ":nested: full" in page
+    assert cli.group.list_commands(None) == list(cli.COMMANDS)
     for name, text in cli.COMMANDS.items():
         command = cli.group.get_command(None, name)
         assert command.name == name
@@ -302,7 +306,6 @@ def test_every_command_has_help_and_stands_in_the_readme():
         assert text.endswith(".")
         result = CliRunner().invoke(cli.group, [name, "--help"])
         assert result.exit_code == 0
-        assert f"dmstore {name}" in readme
 
 
 def test_ingest_names_every_format():
