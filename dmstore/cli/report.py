@@ -30,7 +30,7 @@ def command(
     from dmstore.study.study import open_study
 
     study = open_study(path)
-    progress = output.Progress("report", quiet=quiet, delay=2)
+    progress = output.Progress("draw the page", quiet=quiet, delay=2)
     page = report(study, a, b, comparison=comparison, out=out, progress=progress)
     progress.close()
     warnings = rests_on_retracted(study, a, b, comparison)
