@@ -2,6 +2,7 @@
 
 import html
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -319,7 +320,9 @@ def test_module_and_version():
     result = subprocess.run(
         [sys.executable, "-m", "dmstore", "--version"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("dmstore 0.")
+    assert re.fullmatch(
+        r"dmstore 0\.\d+\.\d+; writes store format 1\.\d+, reads format 1\n", result.stdout
+    )
 
 
 def test_traceback_only_on_request(done):
