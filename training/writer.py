@@ -66,7 +66,7 @@ class RunWriter:
 
     Examples
     --------
-    >>> with RunWriter("cifar.dm", "high-noise", part="3/100") as writer:  # doctest: +SKIP
+    >>> with RunWriter("digits.dm", "plain", part="3/100") as writer:
     ...     for run in writer.pending():
     ...         writer.append(run, margin=train(run.mask, seed=run.seed))
     """
