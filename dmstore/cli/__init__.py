@@ -47,8 +47,10 @@ COMMANDS = {
     "evaluate": "Score a fit on runs that nothing was fitted on.",
     "compare": "Compare two fitted algorithms, or two files of scores.",
     "contrast": "Say how much a group of train units moves groups of targets; no fit is needed.",
+    "caption": "Say in words what the ends of a comparison's directions show.",
     "transform": "Draw targets before and after a transformation.",
     "counterfactual": "Check a difference by changing the inputs.",
+    "removal": "Check a difference by training without some train units.",
     "report": "Write the page that shows a comparison.",
 }
 
@@ -67,6 +69,8 @@ _EXTRAS = {
     "torch": "torch",
     "torchvision": "vision",
     "ffcv": "ffcv",
+    "open_clip": "captions",
+    "wordfreq": "captions",
 }
 
 
