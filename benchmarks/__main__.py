@@ -28,6 +28,7 @@ NAMES = (
         "gram",
         "ranks",
         "calibration",
+        "captions",
         "contrasts",
         "differences",
         "peers",
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, contrasts, differences: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, captions, contrasts, differences: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
     )
     parser.add_argument("--store", help="regression: a directory to keep the store in")
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")

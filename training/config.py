@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -88,6 +89,27 @@ def _fitted(one: Field[Any], value: Any) -> tuple[Any, str]:
     return (int(value) if whole else float(value)), ""
 
 
+def explained(kind: type[Any]) -> dict[str, str]:
+    """What each field of a config is, in one line: what the class's docstring says below ``Attributes``.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass.
+    """
+    said: dict[str, str] = {}
+    names: list[str] = []
+    section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")[2]
+    for line in section.splitlines():
+        if line.startswith("    "):
+            for name in names:
+                said[name] = f"{said[name]} {line.strip()}".strip().replace("``", "")
+        elif line.strip():
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+            said |= dict.fromkeys(names, "")
+    return {one.name: said.get(one.name, "") for one in fields(kind)}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -98,8 +120,10 @@ class TrainingConfig:
 
     Attributes
     ----------
-    recipe, recipe_version : str, int
+    recipe : str
         The recipe that these values were taken from, or "".
+    recipe_version : int
+        Its version.
     dataset : str
         Data set that the recipe was made for.
     model : str
@@ -114,35 +138,55 @@ class TrainingConfig:
         Side of images in px; 0 keeps what is stored.
     normalize : str
         ``data`` (mean and deviation of each channel over all train units), ``imagenet`` or ``half`` (values -1 to 1).
-    epochs, batch_size : int
+    epochs : int
+        Passes over the units that a run sees.
+    batch_size : int
+        Units of a step.
     stop_loss : float
         Ends training once the mean training loss of an epoch is below; 0 never does.
     batches : str
         ``all`` keeps a last smaller batch; ``whole`` drops it; ``rounded`` rounds the number of batches at random, so that on average it is as
         many as the units seen make.
-    learning_rate, momentum, weight_decay : float
+    learning_rate : float
+        Of SGD, at its height where the schedule changes it.
+    momentum : float
         Of SGD.
+    weight_decay : float
+        Of SGD: adds this times the weights to their gradient.
     nesterov : bool
+        Nesterov's momentum in the place of the plain one.
     schedule : str
         ``constant``; ``step`` (times ``schedule_factor`` every ``schedule_epochs`` epochs); ``triangle`` (from 0 up to the
         learning rate at epoch ``peak_epoch`` and down to 0 at the end, step by step); ``linear`` (down to 0).
-    schedule_epochs, schedule_factor, peak_epoch : int, float, float
+    schedule_epochs : int
+        Epochs between two steps of the schedule ``step``.
+    schedule_factor : float
+        What each of these multiplies the learning rate by.
+    peak_epoch : float
+        Where the schedule ``triangle`` is at the learning rate.
     label_smoothing : float
+        Share of each label that is spread evenly over all classes.
     crop : str
         ``none``; ``pad`` (reflect or zero padding, then a random crop of the old size); ``resized`` (a random area, resized).
     crop_padding : int
-        px.
-    crop_scale, crop_ratio : pair of float
-        Share of the area and ratio of the sides of ``resized``.
+        Width in px of what ``pad`` adds at each side.
+    crop_scale : pair of float
+        Least and largest share of the area that ``resized`` takes.
+    crop_ratio : pair of float
+        Least and largest ratio of the sides of ``resized``.
     flip : str
         ``none``, ``random``, or ``alternating`` (every second epoch, the first drawn for each image).
     choose : str
         Which epoch's model counts: ``last``, or ``validation``: the most accurate on the target set ``validation_set``.
     validation_set : str
+        Target set that chooses the epoch.
     precision : str
         Of the forward pass in training: ``float32``, ``bf16``, ``fp16``; ``auto`` is the fastest that the device does well. Outputs are always
         computed in float32.
-    channels_last, compile : bool
+    channels_last : bool
+        Images in memory as GPUs like them: the channel last.
+    compile : bool
+        Compile the network before training; the first run takes longer.
     deterministic : bool
         Only operations that repeat to the bit on one kind of device.
     loader : str
@@ -151,8 +195,12 @@ class TrainingConfig:
         Processes or threads of a loader that reads files.
     together : int
         Models trained at a time; 0 chooses.
-    init_seed, order_seed, augmentation_seed : int
-        The same for all runs; -1 takes each run's own.
+    init_seed : int
+        Of the weights to begin with, the same for all runs; -1 takes each run's own.
+    order_seed : int
+        Of the order of units, in the same way.
+    augmentation_seed : int
+        Of crops and flips, in the same way.
     """
 
     recipe: str = ""

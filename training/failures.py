@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from dmstore.errors import (
@@ -51,6 +51,8 @@ class Isolation:
         Takes them; InputError where they do not fit.
     forget : callable
         Called with runs that failed, whose checkpoints are of no use.
+    failed_before : collection of int
+        Runs that are tried once more.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Isolation:
         train: Train,
         store: Store,
         forget: Callable[[Sequence[Run]], None] = lambda runs: None,
+        failed_before: Collection[int] = (),
     ) -> None:
         self._algorithm = algorithm
         self._train = train
         self._store = store
         self._forget = forget
+        self._failed_before = failed_before
         self._suspects: dict[int, str] = {}
         self.failed = 0
 
@@ -136,9 +140,17 @@ class Isolation:
         if len(self._suspects) >= IN_A_ROW:
             ids = list(self._suspects)
             self._suspects.clear()
+            again = all(run in self._failed_before for run in ids)
+            what, stay = (
+                ("that had failed before failed again in a row", "these runs stay failed")
+                if again
+                else ("in a row failed", "these runs stay as they were")
+                if any(run in self._failed_before for run in ids)
+                else ("in a row failed", "these runs stay pending")
+            )
             msg = (
-                f"algorithm {self._algorithm.name!r}: {len(ids)} runs in a row failed ({ids[0]} to {ids[-1]}), the last with: "
-                f"{failures.one_line(error)}; that looks like a fault of the task or this host, so nothing more was tried and these runs stay pending; mend it and run the same command again"
+                f"algorithm {self._algorithm.name!r}: {len(ids)} runs {what} ({ids[0]} to {ids[-1]}), the last with: "
+                f"{failures.one_line(error)}; that looks like a fault of the task or this host, so nothing more was tried and {stay}; mend it and run the same command again"
             )
             raise InputError(msg) from error
         return 0

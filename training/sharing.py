@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError, InputError
-from dmstore.study import failures, plan
+from dmstore.study import failures
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.claims import EXPIRES, Claim, Claims
 from dmstore.study.plan import Part
@@ -22,6 +22,8 @@ from dmstore.study.plan import Part
 _RENEWALS = 4
 # Free slots among which a worker draws for each that is taken, so that workers rarely want the same one.
 _CHOICE = 2
+# A plan has so many slots at least, so that the first worker does not take all of a small one as its batch.
+_SLOTS = 8
 # So many times as long as a claim lasts without renewal a worker waits for others.
 _WAIT = 2.0
 
@@ -64,7 +66,7 @@ class SharedWork:
     ----------
     algorithm : Algorithm
     width : int
-        Runs a batch.
+        Runs a batch, fewer where the plan is small.
     todo : callable
         The runs to train, read anew at each call.
     stop : callable
@@ -99,9 +101,10 @@ class SharedWork:
             msg = f"claims that expire after {expires} s: give more than 0 seconds, longer than hosts' clocks and listings are apart"
             raise InputError(msg)
         self._algorithm = algorithm
-        self._claims = Claims(
-            algorithm.objects, algorithm.prefix, algorithm.uuid, max(1, width), expires
-        )
+        # Of the plan, not of what is left: workers whose slots have other widths do not see each other
+        # (as where a small plan is extended meanwhile: at worst a run is trained twice).
+        width = max(1, min(width, -(-len(algorithm.wanted()) // _SLOTS)))
+        self._claims = Claims(algorithm.objects, algorithm.prefix, algorithm.uuid, width, expires)
         self._todo = todo
         self._stop = stop
         self._flush = flush
@@ -183,7 +186,7 @@ class SharedWork:
         return np.empty(0, dtype=np.int64) if near else None
 
     def _slots(self, runs: NDArray[np.int64]) -> NDArray[np.int64]:
-        planned = plan.planned_runs(self._algorithm.blocks)
+        planned = self._algorithm.wanted()
         order = np.argsort(planned, kind="stable")
         return order[np.searchsorted(planned[order], runs)] // self._claims.width
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,21 @@ from dmstore.training import processes
 _MINUTES = 240
 # How often a job that runs out of its time may be queued again.
 _REQUEUES = 1000
+# Options of sbatch beside those that submitit knows by name: a key that is nearly one of these is misspelt. Others are taken as
+# they are, since SLURM gets new ones.
+_SBATCH_SAID = """
+account acctg_freq array batch bb bbf begin chdir cluster_constraint clusters constraint container
+container_id contiguous core_spec cores_per_socket cpu_freq cpus_per_gpu cpus_per_task deadline delay_boot
+dependency distribution error exclude exclusive export export_file extra extra_node_info get_user_env gid
+gpu_bind gpu_freq gpus gpus_per_node gpus_per_socket gpus_per_task gres gres_flags hint hold ignore_pbs input
+job_name kill_on_invalid_dep licenses mail_type mail_user mcs_label mem mem_bind mem_per_cpu mem_per_gpu
+mincpus network nice no_kill no_requeue nodefile nodelist nodes ntasks ntasks_per_core ntasks_per_gpu
+ntasks_per_node ntasks_per_socket oom_kill_step open_mode output overcommit oversubscribe parsable partition
+power prefer priority profile propagate qos quiet reboot requeue reservation resv_ports segment signal
+sockets_per_node spread_job stepmgr switches test_only thread_spec threads_per_core time time_min tmp
+tres_bind tres_per_task uid use_min_nodes verbose wait wait_all_nodes wckey wrap
+"""
+_SBATCH = frozenset(_SBATCH_SAID.split())
 
 
 @dataclass
@@ -67,6 +84,12 @@ class Job:
             "trained": sum(int(end.said.get("trained", 0)) for end in ends),
             "codes": [end.code for end in ends],
         }
+
+    def command(self) -> str:
+        """What each of its workers runs, as a shell takes it, but for the number of threads that the host gives."""
+        arguments = [*self.arguments, "--part", "next"]
+        arguments += ["--threads", str(self.threads)] if self.threads else []
+        return f"cd {shlex.quote(self.directory)} && dmstore train {shlex.join(arguments)}"
 
     def checkpoint(self) -> Any:
         """Called by submitit before the job is preempted or its time is over: end the workers, and say what to queue again."""
@@ -252,7 +275,7 @@ def _executor(
     try:
         from submitit import LocalExecutor, SlurmExecutor
     except ImportError:
-        msg = "jobs are submitted by submitit, which is not installed; pip install 'dmstore[submit]' (docs/guides/cluster.md has ways without it)"
+        msg = "jobs are submitted by submitit, which is not installed; pip install 'dmstore[submit]' (docs/guides/slurm.md has ways without it)"
         raise MissingDependencyError(msg) from None
     if not is_url(study.path) and logs.absolute().is_relative_to(Path(study.path).absolute()):
         msg = f"{logs}: is inside the study, where logs do not belong; choose another directory with --logs"
@@ -275,13 +298,17 @@ def _executor(
             return 2
 
     if not dry and SlurmExecutor.affinity() < 0:
-        msg = "there is no SLURM here ('srun' is not found); submit where it is, try with --local or --dry-run, or see docs/guides/cluster.md for other ways"
+        msg = "there is no SLURM here ('srun' is not found); submit where it is, try with --local or --dry-run, or see docs/guides/slurm.md for other ways"
         raise InputError(msg)
     kind = Slurm if dry else SlurmExecutor
     executor = kind(logs, max_num_timeout=_REQUEUES)
     known = kind._valid_parameters()
     own = {key: value for key, value in options.items() if key in known}
     further = {key: value for key, value in options.items() if key not in known}
+    for key in further.keys() - _SBATCH:
+        if near := difflib.get_close_matches(key, sorted({*known, *_SBATCH}), 1, 0.75):
+            msg = f"--slurm {key}: neither sbatch nor submitit has such an option; is {near[0]} meant?"
+            raise InputError(msg)
     own.setdefault("job_name", name)
     own.setdefault("array_parallelism", jobs)
     executor._internal_update_parameters(**own, additional_parameters={"requeue": True, **further})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import InputError
+from dmstore.errors import DmstoreError, InputError
 from dmstore.study.algorithm import Run
+from dmstore.study.failures import one_line
 from dmstore.training.outputs import FUNCTIONS
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def make_task(
         If there is no such function or it does not return a task.
     """
     if not name:
-        msg = "this algorithm was added without a task; write its runs with RunWriter or 'dmstore ingest', or give it a task with 'dmstore add STUDY NAME --task'"
+        msg = f"this algorithm was added without a task; write its runs with RunWriter or 'dmstore ingest', or give it a task with 'dmstore add {study.path} NAME --task'"
         raise InputError(msg)
     module, colon, function = name.partition(":")
     if not colon:
@@ -154,6 +155,11 @@ def make_task(
         task = make(study, dict(config), list(outputs))
     except TypeError as error:
         msg = f"task {name!r} cannot be made from a study, a config and output names ({error})"
+        raise InputError(msg) from error
+    except (DmstoreError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        msg = f"task {name!r} cannot be made here: {one_line(error)}"
         raise InputError(msg) from error
     if not isinstance(task, Task):
         msg = f"task {name!r} returned {type(task).__name__}, which has no batch and train"

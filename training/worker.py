@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
-from dmstore.study import plan
-from dmstore.study.algorithm import Run
+from dmstore.study import failures
+from dmstore.study import removal as removals
+from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.claims import EXPIRES
 from dmstore.study.plan import Part
 from dmstore.study.study import Study
@@ -38,6 +39,8 @@ def train(
     checkpoint_every: float | None = None,
     checkpoints: Path | None = None,
     claims_expire: float = EXPIRES,
+    removal: str | None = None,
+    models: int = removals.MODELS,
 ) -> int:
     """Train what is pending. Run it again after a kill: it goes on where it was.
 
@@ -65,6 +68,10 @@ def train(
         Directory for that; by default beside the study.
     claims_expire : float
         Seconds after which the runs of a worker that was killed are free for others.
+    removal : str, optional
+        Train models of a removal instead, under its name.
+    models : int
+        How many of these there are to be.
 
     Returns
     -------
@@ -78,7 +85,9 @@ def train(
     StorageError
         If the storage refuses; what was finished waits until the process ends, and is stored if that becomes possible.
     """
-    opened = study.algorithm(algorithm)
+    opened: Algorithm = study.algorithm(algorithm)
+    if removal is not None:
+        opened = study.removal_runs(algorithm, removal, models)
     task = make_task(study, opened.task, opened.config, list(opened.outputs))
     saved = None
     if checkpoint_every is not None:
@@ -86,8 +95,8 @@ def train(
         saved = Checkpoints(opened, checkpoints or default_place(study), checkpoint_every, stop)
         saved.tidy(opened.pending())
     fixed = part if isinstance(part, Part) else None
-    total = len(plan.planned_runs(opened.blocks, fixed))
-    if fixed and not total:
+    total = len(opened.wanted(fixed))
+    if fixed and not total and removal is None:
         planned = opened.planned_count
         msg = f"part {fixed.index}/{fixed.count}: algorithm {algorithm!r} has {planned} runs planned, so this part has none; give at most {planned} parts, or '--part next'"
         raise InputError(msg)
@@ -124,12 +133,15 @@ def train(
             )
             stack.enter_context(shared)
         # Left before the claims: what is finished is stored while they stand.
-        writer = stack.enter_context(RunWriter(study, algorithm, part=fixed))
+        writer = stack.enter_context(
+            RunWriter(study, algorithm, part=fixed, removal=removal, models=models)
+        )
 
         def store(runs: Sequence[Run], made: Mapping[str, Any]) -> None:
             writer.append_many(runs, **made)
 
-        isolation = Isolation(opened, train_batch, store, forget)
+        bad = failures.recorded(opened.objects, opened.prefix) if retry_failed else {}
+        isolation = Isolation(opened, train_batch, store, forget, bad)
         pending = todo()
         tell(total - len(pending), total)
         try:

@@ -23,6 +23,7 @@ from dmstore.core.tensors import to_numpy
 from dmstore.errors import ConflictError, DmstoreError, InputError
 from dmstore.storage.acts import retract
 from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
+from dmstore.study import removal as removals
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.full import MODELS
 from dmstore.study.plan import Part
@@ -59,6 +60,11 @@ class RunWriter:
     full : bool or int
         The runs are models trained on all data, for counterfactual checks: so many, or the paper's 500. They are no
         runs of the algorithm, their masks are all ones, and ``logit`` is among their outputs where there are classes.
+    removal : str, optional
+        The runs are models trained without some train units, or the controls of such, under the name that 'dmstore removal'
+        gives. They are no runs of the algorithm either.
+    models : int
+        How many of a removal there are to be.
     flush_runs : int
         Write when this many runs wait.
     flush_seconds : float
@@ -66,7 +72,7 @@ class RunWriter:
 
     Examples
     --------
-    >>> with RunWriter("cifar.dm", "high-noise", part="3/100") as writer:  # doctest: +SKIP
+    >>> with RunWriter("digits.dm", "plain", part="3/100") as writer:
     ...     for run in writer.pending():
     ...         writer.append(run, margin=train(run.mask, seed=run.seed))
     """
@@ -79,13 +85,20 @@ class RunWriter:
         part: str | Part | None = None,
         target_set: str | None = None,
         full: bool | int = False,
+        removal: str | None = None,
+        models: int = removals.MODELS,
         flush_runs: int = FLUSH_RUNS,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         opened = study if isinstance(study, Study) else open_study(study)
+        if removal is not None and (full or target_set):
+            msg = f"removal {removal!r} goes with neither full nor target_set: its models are asked on the algorithm's own targets"
+            raise InputError(msg)
         self.algorithm: Algorithm = opened.algorithm(algorithm)
         if full:
             self.algorithm = opened.full_models(algorithm, MODELS if full is True else full)
+        if removal is not None:
+            self.algorithm = opened.removal_runs(algorithm, removal, models)
         # Where rows go: the runs themselves, or outputs of runs that are stored already.
         self._outputs = (
             opened.target_outputs(algorithm, target_set, full=bool(full)) if target_set else None
@@ -120,6 +133,9 @@ class RunWriter:
         self, *, batch: int | None = None, progress: bool | Progress = False
     ) -> Pending[Run] | Pending[Batch]:
         """Runs of the part that are neither stored (or have outputs on the target set) nor wait in this writer.
+
+        A run that your loop gives up is given again the next time, since nobody but the loop knows why it failed; those that
+        'dmstore train' recorded as failed are given too. Skip by id what you do not want to train.
 
         Parameters
         ----------

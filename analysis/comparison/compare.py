@@ -9,6 +9,7 @@ from typing import Unpack
 import xarray as xr
 
 from dmstore import provenance
+from dmstore.analysis.comparison.agreement import agreement
 from dmstore.analysis.comparison.answer import answer, finite
 from dmstore.analysis.comparison.measured import runs_to_measure, with_measured
 from dmstore.analysis.comparison.modeldiff import modeldiff, stored_arrays
@@ -33,6 +34,7 @@ def compare(
     b: str,
     *,
     where: Sequence[str] = (),
+    agree: bool = False,
     progress: Progress | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
@@ -48,6 +50,8 @@ def compare(
     where : sequence of str
         Only targets that meet all of these: ``label=9``, ``type=mono`` (any column of the targets, as
         :func:`dmstore.study.selection.select` reads conditions), or a file with one target id a line.
+    agree : bool
+        Only targets for which most runs of both predict the same class (Appendix F.4); takes the output ``prediction``.
     progress : callable, optional
         Called with ``compare``, ``read`` and ``measure``, steps done and steps in all.
     memory : int or str, optional
@@ -79,8 +83,8 @@ def compare(
     Raises
     ------
     InputError
-        If A is B, they explain different outputs or targets, `where` leaves fewer than two, or more
-        memory is needed.
+        If A is B, they explain different outputs or targets, `where` or `agree` leaves fewer than two, there is no
+        ``prediction`` to agree in, or more memory is needed.
     NotFoundError
         If one is not in the study or has no finished fit.
 
@@ -104,7 +108,13 @@ def compare(
     target_set = fits[0]["target_set"]
     targets = study.target_set(target_set)
     chosen = restriction(where, targets, study.class_names)
+    same = agreement(study, a, b, target_set) if agree else None
+    if same:
+        chosen = same.among(chosen)
     kept = asdict(parameters) | (chosen.stated if chosen else {})
+    if same:
+        # Which targets these are depends on the runs that there are.
+        kept["agree"] = same.content_ids
     runs = runs_to_measure(study, (a, b), [fit["fit"] for fit in fits])
     stated = {
         "fits": [fit["fit"] for fit in fits],

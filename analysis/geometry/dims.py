@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dmstore.errors import InputError
 
@@ -33,3 +35,27 @@ def with_dims(array: Any, *dims: str) -> xr.DataArray:
         msg = f"an array over ({', '.join(map(str, array.dims))}), expected ({expected}); {remedy}"
         raise InputError(msg)
     return array.transpose(*dims)
+
+
+def positions_of(given: Any, count: int, dim: str) -> NDArray[np.int64]:
+    """Positions along a dim, without those that stand for none (-1).
+
+    Raises
+    ------
+    InputError
+        If they are no whole numbers, one is out of range, or none is left.
+    """
+    values = np.asarray(given)
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        msg = f"positions of {dim}s are whole numbers in one dim, got {values.dtype} with {values.ndim} dims"
+        raise InputError(msg)
+    values = np.asarray(values[values != -1], dtype=np.int64)
+    wrong = values[(values < 0) | (values >= count)]
+    if len(wrong):
+        msg = f"position {wrong[0]} of a {dim}: there are {count}, from 0 to {count - 1}"
+        raise InputError(msg)
+    if not len(values):
+        msg = f"no {dim} is given; give one position at least"
+        raise InputError(msg)
+    positions: NDArray[np.int64] = values
+    return positions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.dims import with_dims
-from dmstore.core.memory import scratch_array
+from dmstore.core.memory import available, scratch_array
 from dmstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -222,6 +222,28 @@ def as_dense(rows: Rows, memory: int | None) -> Rows:
         values[low : low + size] = rows.matrix[low : low + size].toarray()
         release(values)
     return Rows(values, rows.nonzero)
+
+
+def rows_of(arrays: Sequence[xr.DataArray]) -> list[Rows]:
+    """Unit rows of some algorithms, all sparse or all dense; dense ones on scratch where memory has no room for all.
+
+    Parameters
+    ----------
+    arrays : sequence of (target, train) float
+        In memory or lazy.
+
+    Raises
+    ------
+    InputError
+        If the dims are not those, or a weight is not finite.
+    StorageError
+        If dense rows have no room on scratch.
+    """
+    each = available() // (2 * max(1, len(arrays)))
+    made = [unit_rows(one, memory=each) for one in arrays]
+    if all(one.is_sparse for one in made):
+        return made
+    return [as_dense(one, each) for one in made]
 
 
 def row_reduced(

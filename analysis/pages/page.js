@@ -107,11 +107,10 @@
     return grid;
   };
   const caption = (end) => {
-    const list = make("ul", { class: "captions" });
-    for (const one of end.captions.slice(0, 8)) {
-      list.append(make("li", { class: one.beyond ? "yes" : "no", title: `AUROC ${digits(one.auroc, 2)}, q ${one.q === null ? "unknown" : one.q.toPrecision(2)}${one.beyond ? "" : ", within chance"}`, text: `${one.text} (${digits(one.auroc, 2).replace(/^0/, "")})` }));
-    }
-    return [make("p", { class: "label", text: `Captions of the ${end.end} (AUROC), by ${end.embedder}` }), list];
+    const title = make("p", { class: "label", text: `Captions of the ${end.end} (AUROC on images that did not choose them), by ${end.embedder}` });
+    const sure = end.captions.filter((one) => one.beyond).slice(0, 8);
+    if (!sure.length) return [title, make("p", { class: "note", text: "No caption is beyond chance." })];
+    return [title, make("ul", { class: "captions" }, ...sure.map((one) => make("li", { title: `q ${one.q === null ? "unknown" : one.q.toPrecision(2)}`, text: `${one.text} ${digits(one.auroc, 2).replace(/^0/, "")}` })))];
   };
   const card = (one) => {
     const article = make("article", { class: `card of-${"ab"[one.row]}`, id: one.code, tabindex: "-1", "aria-label": `Direction ${one.code}` });

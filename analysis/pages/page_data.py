@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis.comparison.answer import DirectionClaim, answer
+from dmstore.analysis.comparison.answer import DirectionClaim, answer, finite
 from dmstore.analysis.comparison.explain import Examples, best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
@@ -217,7 +217,7 @@ def _directions(comparison: xr.Dataset, subject: Subject, row: int) -> list[dict
                 "heavy": _weighed(heavy, one["direction"].values[heavy]),
                 "influencers": _influencers(one["relative_influence"].values),
                 "captions": [
-                    entry
+                    finite(entry)
                     for entry in subject.captions
                     if (entry["algorithm"], entry["component"]) == (own, component)
                 ],

@@ -7,11 +7,13 @@ from typing import Any
 
 import xarray as xr
 
+from dmstore.analysis.captions.kept import kept_captions
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.evaluation.evaluate import figures
 from dmstore.analysis.pages.bundle import check_out, files_of, put, stem_of, write
 from dmstore.analysis.pages.commands import compare_command, fit_command, report_command
 from dmstore.analysis.pages.kept_effects import kept_effects
+from dmstore.analysis.pages.kept_removals import kept_removals
 from dmstore.analysis.pages.page import render
 from dmstore.analysis.pages.page_data import Subject
 from dmstore.analysis.plot.fits import NEEDED
@@ -149,8 +151,8 @@ def _subject(
         effects=kept_effects(study, where),
         curves=curves,
         commands=_commands(study, document, names),
-        removals=[],
-        captions=[],
+        removals=kept_removals(study, where),
+        captions=kept_captions(study, where),
         fits={
             name: study.datamodels(name, fit)[list(NEEDED)].load()
             for name, fit in zip(names, document["fits"], strict=True)

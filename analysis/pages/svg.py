@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = "#e5e7eb"
+# Greys of the figures, which would vanish on a dark page.
+_GREYS = (drawing.GREY, "#64748b")
 # Dims of a list of points.
 _POINTS = 2
 
@@ -46,6 +48,8 @@ def inline(draw: Callable[[], Axes]) -> tuple[str, str]:
     text = re.sub(r'(?<=[ "])(fill|stroke): #ffffff', r"\1: var(--paper)", text)
     text = re.sub(r"(fill|stroke): #000000", r"\1: var(--ink)", text)
     text = text.replace(f"stroke: {_GRID}", "stroke: var(--line)")
+    for color in _GREYS:
+        text = text.replace(color, "var(--soft)")
     for color, name in zip(drawing.COLORS, ("--a", "--b"), strict=True):
         text = text.replace(color, f"var({name})")
     mark = f"f{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}-"

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from dmstore.analysis.plot.drawing import COLORS, GREY, PLAIN, figure, first_of, legend
+from dmstore.analysis.plot.drawing import (
+    COLORS,
+    GREY,
+    PLAIN,
+    figure,
+    first_of,
+    legend,
+    legend_above,
+)
+from dmstore.analysis.plot.placing import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +24,8 @@ if TYPE_CHECKING:
     from dmstore.analysis.plot.drawing import Entries
 
 _BETWEEN = "#64748b"
+# Directions of either algorithm that have a label; those up to which each has a mark.
+_LABELLED, _MARKED = 5, 30
 
 
 def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
@@ -42,15 +53,6 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             linewidth=0.6,
         )
         entries.append((points, f"{'AB'[row]}: directions of {own} less {other}"))
-        for component in np.flatnonzero(real[row])[:5]:
-            axes.annotate(
-                f"{'AB'[row]}{component + 1}",
-                explained[row, component],
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=9,
-                color=COLORS[row],
-            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, top)
@@ -61,7 +63,68 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel(f"variance explained under {names[0]} (%)", **PLAIN)
     axes.set_ylabel(f"variance explained under {names[1]} (%)", **PLAIN)
-    legend(axes, entries, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.14))
+    legend_above(axes, entries, 9, columns=1)
+    labelled = [
+        (row, k) for k in range(_LABELLED) for row in (0, 1) if k in np.flatnonzero(real[row])
+    ]
+    others = [
+        (row, int(k))
+        for row in (0, 1)
+        for k in np.flatnonzero(real[row])
+        if (row, int(k)) not in labelled
+    ]
+    places = np.array([explained[row, k] for row, k in (*labelled, *others)]).reshape(-1, 2)
+    place_labels(
+        axes,
+        np.maximum(places, low),
+        [f"{'AB'[row]}{k + 1}" for row, k in labelled],
+        [COLORS[row] for row, _ in labelled],
+    )
+    return axes
+
+
+def explained_variance(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
+    """Variance that the directions of either algorithm's residuals explain under both, by rank (Figure 19).
+
+    Parameters
+    ----------
+    comparison : Dataset
+        From :func:`dmstore.analysis.modeldiff` or :func:`dmstore.analysis.compare`; with ``components=100`` it is the paper's figure.
+    axes : matplotlib axes, optional
+
+    Returns
+    -------
+    matplotlib axes
+    """
+    axes = axes if axes is not None else figure()[1]
+    names = [str(name) for name in comparison["algorithm"].values]
+    explained = comparison["explained_variance"].values * 100
+    real = comparison["residual_variance"].values > 0
+    entries: Entries = []
+    for row, own in enumerate(names):
+        place = np.flatnonzero(real[row])
+        for on, under in enumerate(names):
+            style = "-" if on == row else "--"
+            few = len(place) <= _MARKED
+            lines = axes.plot(
+                place + 1,
+                explained[row, place, on],
+                color=COLORS[row],
+                linestyle=style,
+                marker="o" if few else None,
+                markersize=4,
+                markerfacecolor=COLORS[row] if on == row else "white",
+            )
+            entries += zip(lines, [f"{'AB'[row]}: {own}'s, under {under}"], strict=True)
+    positive = explained[explained > 0]
+    if len(positive) and positive.max() > 20 * positive.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("direction, by variance of the residuals")
+    axes.set_ylabel("variance explained (%)")
+    legend_above(axes, entries, 8)
     return axes
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.plot.drawing import COLORS, figure, legend_above
+from dmstore.analysis.plot.drawing import MORE, figure, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def learning_curve(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = 
     """
     axes = axes if axes is not None else figure()[1]
     entries: Entries = []
-    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+    for (name, curve), color in zip(curves.items(), MORE, strict=False):
         runs, lds, low, high, r2 = (
             _column(curve, key) for key in ("runs", "lds", "lds_low", "lds_high", "r2")
         )
@@ -52,7 +52,7 @@ def sample_size(curves: Mapping[str, Mapping[str, Any]], axes: Axes | None = Non
     """
     axes = axes if axes is not None else figure()[1]
     entries: Entries = []
-    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+    for (name, curve), color in zip(curves.items(), MORE, strict=False):
         runs, mean, low = (_column(curve, key) for key in ("runs", "cosine", "cosine_low"))
         lines = axes.plot(runs, mean, color=color, marker="o", markersize=4)
         lines += axes.plot(runs, low, color=color, linestyle=":")
@@ -78,7 +78,7 @@ def explained_by_samples(
     """
     axes = axes if axes is not None else figure()[1]
     entries: Entries = []
-    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+    for (name, curve), color in zip(curves.items(), MORE, strict=False):
         steps = curve["steps"]
         for place, (shares, other) in enumerate(zip(steps[step]["explained"], steps, strict=True)):
             known = [np.nan if share is None else share for share in shares]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dmstore.analysis.plot.settings import own_settings
-from dmstore.errors import MissingDependencyError
+from dmstore.errors import MissingDependencyError, plain
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     # What was drawn, and what it is called.
     Entries = list[tuple[Artist, str]]
 
-COLORS = ("#1b7f5c", "#b8382b")
+# A and B: blue and vermillion are told apart with every common colour blindness, and are dark enough for text on white.
+COLORS = ("#0072b2", "#b84d00")
+# Beyond two: shades from light to dark would hide who is who in print, so colours apart.
+MORE = (*COLORS, "#00695c", "#8e4585", "#7a6000", "#4d4d4d", "#5b4bb3", "#a3324f")
 GREY = "#6b7280"
+GRID = "#e5e7eb"
 # Names are no mathematics, whatever stands in them, and need no TeX.
 PLAIN: Any = {"parse_math": False, "usetex": False}
 
@@ -33,9 +37,15 @@ def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
     made = Figure(figsize=(width, height), layout="constrained")
     axes = made.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e7eb", linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     return made, axes
+
+
+def shown(text: Any, most: int = 60) -> str:
+    """A text as a figure may show it: one line, no control characters, not too long."""
+    line = plain(" ".join(str(text).split()))
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def legend(axes: Axes, entries: Entries, **options: Any) -> None:
@@ -52,9 +62,10 @@ def legend(axes: Axes, entries: Entries, **options: Any) -> None:
         text.set(text=label, **PLAIN)
 
 
-def legend_above(axes: Axes, entries: Entries, size: int) -> None:
-    """A legend in two columns above the axes, where it hides nothing."""
-    legend(axes, entries, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+def legend_above(axes: Axes, entries: Entries, size: int, columns: int = 2) -> None:
+    """A legend above the axes, where it hides nothing."""
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    legend(axes, entries, fontsize=size, ncols=columns, **place)
 
 
 def first_of(bars: Any) -> Artist:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dmstore.analysis.plot.drawing import COLORS, GREY, PLAIN, figure, legend
+from dmstore.analysis.plot.drawing import GREY, MORE, PLAIN, figure, legend
 from dmstore.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dmstore.analysis.plot.drawing import Entries
 
-# Beyond two algorithms: shades from light to dark would hide who is who in print, so colours apart.
-_MORE = (*COLORS, "#2563a8", "#b9770e", "#7b3fa0", "#0e8a93", "#5b5b5b", "#c2417f")
 _COLUMNS = 5
 
 
@@ -108,7 +106,7 @@ def _lines(result: xr.Dataset, axes: Axes) -> Entries:
     x = result["intensity"].values
     entries: Entries = []
     for row, name in enumerate(result["algorithm"].values):
-        color = _MORE[row % len(_MORE)]
+        color = MORE[row % len(MORE)]
         low, high = (
             np.asarray(result[key].values[row], dtype=float) * scale
             for key in ("effect_low", "effect_high")
@@ -117,7 +115,7 @@ def _lines(result: xr.Dataset, axes: Axes) -> Entries:
         style: Any = {
             "marker": "o",
             "markersize": 4,
-            "linestyle": "-" if row < len(_MORE) else "--",
+            "linestyle": "-" if row < len(MORE) else "--",
         }
         values = result["effect"].values[row] * scale
         entries += zip(axes.plot(x, values, color=color, **style), [str(name)], strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dmstore.analysis.plot.drawing import COLORS, figure, first_of, legend_above
+from dmstore.analysis.plot.drawing import MORE, figure, first_of, legend_above
 from dmstore.regression.problem.block_arrays import UNFITTED
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def holdout_curves(
     first, last = 0.0, np.inf
     entries: Entries = []
     grid = all(_shared(fit) for fit in fits.values())
-    for (name, fit), color in zip(fits.items(), COLORS, strict=False):
+    for (name, fit), color in zip(fits.items(), MORE, strict=False):
         share, error = _curves(fit)
         if not len(error) or len(share) < 2 or _shared(fit) != grid:
             entries += zip(axes.plot([], [], color=color), [f"{name}: none"], strict=True)
@@ -129,7 +129,7 @@ def _histograms(axes: Axes, values: Mapping[str, NDArray[np.float64]], form: str
     everything = np.concatenate([np.zeros(0), *finite.values()])
     edges = np.histogram_bin_edges(everything, bins=_BINS)
     entries: Entries = []
-    for (name, finite_values), color in zip(finite.items(), COLORS, strict=False):
+    for (name, finite_values), color in zip(finite.items(), MORE, strict=False):
         middle = format(np.median(finite_values), form) if len(finite_values) else "none"
         _, _, bars = axes.hist(
             finite_values,

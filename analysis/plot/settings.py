@@ -11,7 +11,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dmstore", "font.family": ["sans-serif"]}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dmstore",
+    "font.family": ["sans-serif"],
+    # Hundreds of images in one figure would be brought together by resampling each.
+    "image.composite_image": False,
+}
 # What is about the user's machine and not about a figure; reading ``backend`` would choose one.
 _KEPT = ("backend", "interactive", "toolbar", "webagg.", "tk.", "macosx.", "savefig.directory")
 _LOCK = threading.RLock()

@@ -47,8 +47,10 @@ COMMANDS = {
     "evaluate": "Score a fit on runs that nothing was fitted on.",
     "compare": "Compare two fitted algorithms, or two files of scores.",
     "contrast": "Say how much a group of train units moves groups of targets; no fit is needed.",
+    "caption": "Say in words what the ends of a comparison's directions show.",
     "transform": "Draw targets before and after a transformation.",
     "counterfactual": "Check a difference by changing the inputs.",
+    "removal": "Check a difference by training without some train units.",
     "report": "Write the page that shows a comparison.",
 }
 
@@ -67,6 +69,8 @@ _EXTRAS = {
     "torch": "torch",
     "torchvision": "vision",
     "ffcv": "ffcv",
+    "open_clip": "captions",
+    "wordfreq": "captions",
 }
 
 
@@ -96,11 +100,27 @@ class _Warnings(logging.Handler):
         click.echo(f"warning: {plain(' '.join(record.getMessage().split()))}", err=True)
 
 
+def _say_versions(context: click.Context) -> None:
+    from dmstore import __version__
+    from dmstore.schema.documents import FORMAT_VERSION
+
+    major = FORMAT_VERSION.split(".")[0]
+    click.echo(f"dmstore {__version__}; writes store format {FORMAT_VERSION}, reads format {major}")
+    context.exit()
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"},
 )
-@click.version_option(package_name="dmstore", prog_name="dmstore", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, parameter, value: value and _say_versions(context),
+    help="Say the version, and the store formats that it writes and reads.",
+)
 @click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")
 def group(verbose: int) -> None:
     """Store the runs of learning algorithms, fit datamodels from them, and show where two differ.

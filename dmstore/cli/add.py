@@ -80,6 +80,7 @@ _DECLARED = ("alpha", "runs", "repeats", "sampling", "masks", "outputs", "split"
     multiple=True,
     help="KEY=VALUE: another value of the recipe or of the config. May be repeated.",
 )
+@options.data
 @options.as_json
 def command(
     path: str,

@@ -11,6 +11,7 @@ from click.decorators import FC
 
 from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.cli import options, output
+from dmstore.cli.likeness import outlasts, several
 
 _DEFAULT = ComparisonParameters()
 
@@ -44,7 +45,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
 
 
 @click.command("compare", options_metavar="[OPTIONS]")
-@click.argument("items", nargs=-1, metavar="STUDY A B | A.pt B.npy")
+@click.argument("items", nargs=-1, metavar="STUDY A B [C…] | A.pt B.npy")
 @click.option(
     "--components",
     type=click.IntRange(1),
@@ -116,6 +117,11 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     metavar="CONDITION | FILE",
     help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id per line.",
 )
+@click.option(
+    "--agree",
+    is_flag=True,
+    help="Only targets for which most runs of both predict the same class; takes the output 'prediction'.",
+)
 @options.memory
 @options.threads
 @options.quiet
@@ -128,6 +134,7 @@ def command(
     random_state: int,
     fdr: float,
     where: tuple[str, ...],
+    agree: bool,
     memory: str | None,
     threads: int | None,
     quiet: bool,
@@ -138,12 +145,15 @@ def command(
 
     Of a study, by name, once both are fitted; or from two files of attribution scores alone
     (datamodels.pt and other .pt, .npy, .npz, .safetensors, folders of TRAK, kronfluence or bergson), with
-    no runs and no study, which writes a directory with the result and its report.
+    no runs and no study, which writes a directory with the result and its report. Of three algorithms or more it tells
+    how alike they are, each with each, and keeps nothing.
 
     \b
     Examples:
       dmstore compare digits.dm plain pasted
       dmstore compare digits.dm plain pasted --where label=9 --memory 4GB
+      dmstore compare digits.dm plain pasted --agree
+      dmstore compare cifar.dm high medium low
       dmstore compare A.pt B.npy --examples digits.npz
     """
     from dmstore.core.threads import blas_threads, cores
@@ -161,14 +171,25 @@ def command(
         "random_state": random_state,
         "fdr": fdr,
     }
-    if len(items) == 3:
+    if len(items) >= 3:
         given = [name for name in _FOR_SCORES if files[name]]
         if given:
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
             raise click.UsageError(msg, click.get_current_context())
+    if len(items) > 3:
+        if agree:
+            msg = "--agree is for two algorithms; leave it out for more"
+            raise click.UsageError(msg, click.get_current_context())
+        several(items, where, threads, random_state, quiet=quiet, as_json=as_json)
+        return
+    if len(items) == 3:
+        settings["agree"] = agree
         with blas_threads(threads or cores()):
             comparison = _of_study(items, settings)
     elif len(items) == 2:
+        if agree:
+            msg = "--agree needs runs; leave it out for two files of scores"
+            raise click.UsageError(msg, click.get_current_context())
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
@@ -184,6 +205,10 @@ def command(
             "  not kept: a published study is read-only; 'dmstore pull' makes a copy that keeps comparisons and writes their pages"
         )
     elif len(items) == 3:
+        if agree:
+            more, table = outlasts(comparison, items)
+            result |= {"outlasts": more}
+            lines += table
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [
             f"  kept in {kept_in}; write its page with:",

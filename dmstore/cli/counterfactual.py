@@ -31,6 +31,8 @@ def _integers(
     "--class",
     "label",
     required=True,
+    multiple=True,
+    callback=options.once,
     help="Class whose confidence is watched: name or number; several with commas, or all.",
 )
 @click.option(

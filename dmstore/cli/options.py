@@ -176,7 +176,23 @@ transformation_seed = click.option(
     show_default=True,
     help="Seed of places and pictures; each example has its own, which follows from its id.",
 )
-of_class = click.option("--class", "label", default=None, help="Targets of this class alone.")
+
+
+def once(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    """What an option says that may stand there once; click itself takes the last of several and says nothing."""
+    if len(value) > 1:
+        msg = f"stands there {len(value)} times; give it once"
+        raise click.BadParameter(msg)
+    return value[0] if value else None
+
+
+of_class = click.option(
+    "--class",
+    "label",
+    multiple=True,
+    callback=once,
+    help="Targets of this class alone.",
+)
 where = click.option(
     "--where",
     multiple=True,

@@ -8,6 +8,9 @@ import click
 
 from dmstore.cli import options, output
 
+# Of a setting with its value; what is wider stands out.
+_WIDEST = 32
+
 
 @click.command("recipes")
 @click.argument("name", required=False)
@@ -20,6 +23,7 @@ def command(name: str | None, as_json: bool) -> None:
       dmstore recipes cifar10-low-noise
       dmstore add cifar.dm low-noise --recipe cifar10-low-noise --set epochs=50 --runs 1000
     """
+    from dmstore.training.config import TrainingConfig, explained
     from dmstore.training.recipe import find, recipes
 
     if name is None:
@@ -32,13 +36,16 @@ def command(name: str | None, as_json: bool) -> None:
         )
         return
     shown = find(name).document()
+    explanations = explained(TrainingConfig)
+    given = {key: f"{key} = {json.dumps(value)}" for key, value in shown["config"].items()}
+    width = max(len(text) for text in given.values() if len(text) <= _WIDEST)
     output.emit(
-        shown,
+        {**shown, "settings": explanations},
         [
             f"{name}, version {shown['version']}: {shown['title']}",
             shown["source"],
             *([shown["note"]] if shown["note"] else []),
-            *(f"  {key} = {json.dumps(value)}" for key, value in shown["config"].items()),
+            *(f"  {text:{width}}  {explanations[key]}".rstrip() for key, text in given.items()),
         ],
         as_json=as_json,
     )

@@ -58,7 +58,7 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
     if noted:
         yield "  annotations: " + "; ".join(f"{k}: {', '.join(v)}" for k, v in noted.items())
     for name, entry in state["algorithms"].items():
-        yield from _algorithm_lines(name, entry)
+        yield from _algorithm_lines(state["study"], name, entry)
     for name, reason in state["removed"].items():
         yield f"  {name}: removed{f' ({reason})' if reason else ''}"
     newest = {(frozenset(c["algorithms"]), c["where"]): c for c in state["comparisons"]}
@@ -76,7 +76,7 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield "  no algorithms yet; add one with 'dmstore add'"
 
 
-def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+def _algorithm_lines(path: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     from dmstore.upkeep.retraction import retracted_text
 
     planned = (
@@ -104,8 +104,11 @@ def _algorithm_lines(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
             for label, count in entry["full"].items()
         ]
         yield f"    models trained on all data: {', '.join(asked)}"
+    if entry["removals"]:
+        count = sum(entry["removals"].values())
+        yield f"    models trained without some train units, and controls of such: {count} of {output.counted(len(entry['removals']), 'kind')}"
     if entry["failed"]:
-        yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train STUDY {name} --retry-failed' tries again"
+        yield f"    {output.counted(entry['failed'], 'run')} failed; 'dmstore train {path} {name} --retry-failed' tries again"
         for one in entry["failures"][:_MOST_FAILURES]:
             yield f"      run {one['run']} on {one['host']}: {one['error'][:_WIDEST]}"
     if entry["unreferenced"]:

@@ -83,27 +83,29 @@ def command(
     study = open_study(path)
     opened = study.algorithm(algorithm)
     if opened.task is None:
-        msg = f"algorithm {algorithm!r} has no task that a worker could train; give it one with 'dmstore add STUDY {algorithm} --task'"
+        msg = f"algorithm {algorithm!r} has no task that a worker could train; give it one with 'dmstore add {study.path} {algorithm} --task'"
         raise InputError(msg)
     parsed = submit.parse_slurm(slurm)
     where = logs or submit.default_logs(study)
     name = f"dmstore-{algorithm}"
+    given = options.worker_arguments(
+        retry_failed=retry_failed,
+        checkpoint_every=checkpoint_every,
+        checkpoints=checkpoints,
+        claims_expire=claims_expire,
+    )
+    place = path if "://" in path else str(Path(path).absolute())
+    job = submit.Job([place, algorithm, *given], str(Path.cwd()), per_device, threads)
     if dry_run:
         text = submit.text(study, where, jobs=jobs, slurm=parsed, name=name)
-        output.emit({"sbatch": text}, text.splitlines(), as_json=as_json)
+        worker = job.command()
+        lines = [*text.splitlines(), "", "# Each job starts workers that run", f"# {worker}"]
+        output.emit({"sbatch": text, "worker": worker}, lines, as_json=as_json)
         return
     failed_before = opened.objects.now() if retry_failed else None
     pending = len(untried(opened, None, failed_before=failed_before))
     submitted = []
     if pending:
-        given = options.worker_arguments(
-            retry_failed=retry_failed,
-            checkpoint_every=checkpoint_every,
-            checkpoints=checkpoints,
-            claims_expire=claims_expire,
-        )
-        place = path if "://" in path else str(Path(path).absolute())
-        job = submit.Job([place, algorithm, *given], str(Path.cwd()), per_device, threads)
         submitted = submit.submit(
             study, job, where, jobs=jobs, slurm=parsed, local=local, name=name
         )

@@ -83,7 +83,9 @@ def said(name: str, look: Mapping[str, Any]) -> Iterator[str]:
         parts.append(f"{look['rate']:.0f} an hour")
     if look["pending"]:
         left = look["seconds_left"]
-        parts.append(f"{_duration(left)} left" if left is not None else "none came in lately")
+        came = any(seen["runs"] for seen in look["hosts"].values())
+        unknown = "too few came in to say how long" if came else "none came in lately"
+        parts.append(f"{_duration(left)} left" if left is not None else unknown)
     yield ", ".join(parts)
     for host, seen in look["hosts"].items():
         words = []

@@ -170,6 +170,14 @@ class IndexAlgorithmFull(TypedDict):
     content_id: str
 
 
+class IndexAlgorithmRemoval(TypedDict):
+    """``algorithms.*.removals.*`` of the document ``index``."""
+
+    version: int
+    runs: int
+    content_id: str
+
+
 class IndexAlgorithm(TypedDict):
     """``algorithms.*`` of the document ``index``."""
 
@@ -178,6 +186,7 @@ class IndexAlgorithm(TypedDict):
     content_id: str | None
     outputs: NotRequired[dict[str, IndexAlgorithmOutput]]
     full: NotRequired[dict[str, IndexAlgorithmFull]]
+    removals: NotRequired[dict[str, IndexAlgorithmRemoval]]
 
 
 class IndexObject(TypedDict):
@@ -258,6 +267,17 @@ class PlanDocument(TypedDict):
     repeats: int
     created: NotRequired[str]
     token: NotRequired[str]
+
+
+class RemovalDocument(TypedDict):
+    """algorithms/NAME/removals/<removal>/removal.json: which train units the models beside it are trained without, and how many of the others each sees; immutable."""
+
+    removal: str
+    algorithm: str
+    units: list[int]
+    seen: int
+    created: NotRequired[str]
+    software: NotRequired[str]
 
 
 class ScoreComparisonSource(TypedDict):

@@ -22,6 +22,7 @@ from dmstore.schema.typed_documents import (
     ManifestDocument,
     OriginDocument,
     PlanDocument,
+    RemovalDocument,
     ScoreComparisonDocument,
     SegmentDocument,
     StudyDocument,
@@ -62,6 +63,8 @@ class DumpDocument(Protocol):
     def __call__(self, kind: Literal["origin"], payload: OriginDocument) -> bytes: ...
     @overload
     def __call__(self, kind: Literal["plan"], payload: PlanDocument) -> bytes: ...
+    @overload
+    def __call__(self, kind: Literal["removal"], payload: RemovalDocument) -> bytes: ...
     @overload
     def __call__(
         self, kind: Literal["score_comparison"], payload: ScoreComparisonDocument
@@ -133,6 +136,10 @@ class LoadDocument(Protocol):
     def __call__(
         self, kind: Literal["plan"], raw: bytes, where: str, *, lists: Lists = ()
     ) -> PlanDocument: ...
+    @overload
+    def __call__(
+        self, kind: Literal["removal"], raw: bytes, where: str, *, lists: Lists = ()
+    ) -> RemovalDocument: ...
     @overload
     def __call__(
         self, kind: Literal["score_comparison"], raw: bytes, where: str, *, lists: Lists = ()

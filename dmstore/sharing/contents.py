@@ -17,7 +17,7 @@ from dmstore.storage.table import log
 from dmstore.study.about import read_about, updated
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
-from dmstore.upkeep.tables import full_tables, later_outputs
+from dmstore.upkeep.tables import full_tables, later_outputs, removal_tables
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
                 more = _result(objects, where)
                 # The page and what lies beside it show images and names.
                 whole = selection.images and selection.ids
-                items += [i for i in more if whole or not i.name.startswith(f"{where}report")]
+                # Its data are those of the comparison, made for people, in codecs that are none of the format's.
+                kept = [i for i in more if i.name != f"{where}report.zarr.zip"]
+                items += [i for i in kept if whole or not i.name.startswith(f"{where}report")]
     return Contents(items, algorithms, updated(read_about(objects), about))
 
 
@@ -158,6 +160,13 @@ def _algorithm(
         for info in objects.entries(f"{prefix}{part}")
         if not info.name.startswith((f"{prefix}full/runs/", f"{prefix}full/outputs/"))
     ]
+    items += [
+        Item(info.name, objects)
+        for info in objects.entries(f"{prefix}removals/")
+        if info.name.endswith(("/removal.json", ".zarr.zip"))
+        # Not the segments of their tables.
+        and info.name[len(prefix) :].count("/") <= 2
+    ]
     stated: IndexAlgorithm = {"version": 0, "runs": 0, "content_id": None}
     if manifest.base is not None:
         base_items, state = _base(objects, table, manifest.version, manifest.base, without)
@@ -185,6 +194,12 @@ def _algorithm(
             base_items, state = _base(objects, models.prefix, newest.version, newest.base, without)
             items += base_items
             stated.setdefault("full", {})[label.removeprefix(f"{algorithm.name}:")] = state
+    for label, models in removal_tables(study, algorithm.name):
+        newest = log.newest(objects, models.prefix)
+        if newest.base is not None:
+            base_items, state = _base(objects, models.prefix, newest.version, newest.base, without)
+            items += base_items
+            stated.setdefault("removals", {})[label.rpartition(":")[2]] = state
     return items, stated
 
 

@@ -30,7 +30,7 @@ from dmstore.storage.published.published import ReadOnly
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, check_opened
 from dmstore.upkeep import maintenance
-from dmstore.upkeep.tables import full_tables, later_outputs
+from dmstore.upkeep.tables import apart_tables, later_outputs
 from dmstore.upkeep.verification import verify
 
 # In a bucket: says that what is there is of an unfinished publication. Hidden from every listing.
@@ -99,7 +99,7 @@ def publish(
             else:
                 for outputs in later_outputs(study, name):
                     compact(outputs.table)
-                for _, table in full_tables(study, name):
+                for _, table in apart_tables(study, name):
                     compact(table)
     contents = collect(study, selection, about or {})
     _check_names(study, contents)

@@ -37,7 +37,7 @@ from dmstore.storage.table import log
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import ANCHOR
 from dmstore.study.study import Study, open_study
-from dmstore.upkeep.tables import full_tables, later_outputs
+from dmstore.upkeep.tables import apart_tables, later_outputs
 from dmstore.upkeep.verification import verify
 
 _THREADS = 8
@@ -235,8 +235,9 @@ def _check_snapshots(study: Study, algorithms: Mapping[str, IndexAlgorithm]) -> 
         for target_set, table in later.items():
             state = outputs.get(target_set, _NOTHING)
             _check_snapshot(table, state, f"algorithm {name!r} on {target_set!r}")
-        models = {label.removeprefix(f"{name}:"): one for label, one in full_tables(study, name)}
-        full = stated.get("full", {})
+        models = {label.removeprefix(f"{name}:"): one for label, one in apart_tables(study, name)}
+        removals = stated.get("removals", {})
+        full = {**stated.get("full", {}), **{f"removal:{key}": removals[key] for key in removals}}
         for label in full.keys() | models.keys():
             if label not in models:
                 msg = f"{INDEX} names {label!r} of {name!r}, the study has none"

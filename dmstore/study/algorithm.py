@@ -85,7 +85,7 @@ class Algorithm(Displayed):
         self.target_set = document["target_set"]
         self.train = study["train"]["count"]
         self.prefix = f"algorithms/{self.name}/"
-        self.retracted_note = f"retracted here; 'dmstore retract STUDY {self.name} --restore --where run=…' takes them back"
+        self.retracted_note = f"retracted here; 'dmstore retract {objects.url} {self.name} --restore --where run=…' takes them back"
         self._seed = study["seed"]
         self._plan = StoredPlan(objects, self.prefix, self.name, planned=self.planned)
         self._study = study["uuid"]

@@ -181,9 +181,13 @@ def make_mask(key: int, mask_id: int, train: int, alpha: float) -> NDArray[np.bo
     -------
     (train,) bool
     """
+    return draw(key, mask_id, train, int(np.floor(alpha * train)))
+
+
+def draw(key: int, mask_id: int, train: int, count: int) -> NDArray[np.bool_]:
+    """The `count` smallest raw outputs of Philox4x64-10, of as many as there are units: (train,) bool."""
     stream = np.random.Philox(key=np.array([key, mask_id], dtype=np.uint64))
     raw = np.asarray(stream.random_raw(train))
-    count = int(np.floor(alpha * train))
     if not count:
         return np.zeros(train, dtype=bool)
     threshold = _smallest(raw, count)

@@ -24,6 +24,7 @@ from dmstore.storage.location import open_location
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.study import changes, results, target_sets
+from dmstore.study import removal as removals
 from dmstore.study.about import read_about
 from dmstore.study.algorithm import ANCHOR, Algorithm, require_study
 from dmstore.study.algorithms import add_algorithm, open_algorithm
@@ -31,6 +32,7 @@ from dmstore.study.display import Displayed, Facts, size
 from dmstore.study.example_sets import ExampleSets
 from dmstore.study.examples import read_npz
 from dmstore.study.full import MODELS, FullModels
+from dmstore.study.removal import RemovalRuns
 from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
 from dmstore.study.target import Target
@@ -590,6 +592,37 @@ class Study(Displayed):
         wanted = MODELS if count is None else count
         return FullModels(self.objects, self.document, opened.document, wanted)
 
+    def removal_runs(self, algorithm: str, removal: str, count: int | None = None) -> RemovalRuns:
+        """The models of an algorithm that were trained without some train units, or the controls of such.
+
+        They are no runs of the algorithm: nothing is fitted on them.
+
+        Parameters
+        ----------
+        algorithm : str
+        removal : str
+            The name that 'dmstore removal' gives.
+        count : int, optional
+            How many there are to be; 10 by default.
+
+        Returns
+        -------
+        RemovalRuns
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm or removal.
+        InputError
+            If the number is negative.
+        """
+        opened = self.algorithm(algorithm)
+        document = removals.read(
+            self.objects, opened.prefix, removal, opened.document, opened.train
+        )
+        wanted = removals.MODELS if count is None else count
+        return RemovalRuns(self.objects, self.document, opened.document, document, wanted)
+
     def target_outputs(
         self, algorithm: str, target_set: str, *, full: bool = False
     ) -> TargetOutputs:
@@ -778,11 +811,12 @@ class Study(Displayed):
         Parameters
         ----------
         target : int or str
-            Its id, of the target set ``test``.
+            Its id, of the target set ``test``; its place, from 0, where ids are texts and a number is given.
 
         Returns
         -------
         Target
+            With ``top(10)`` and ``show()``.
 
         Raises
         ------
@@ -790,21 +824,33 @@ class Study(Displayed):
             If there is no such target.
         """
         index = self.targets.indexes["target"]
-        if target not in index:
-            first = ", ".join(f"{name!r}" for name in index[:3].tolist())
-            msg = f"target {target!r} is not in this study; its {len(index)} targets have ids such as {first}"
-            if isinstance(target, int | np.integer) and index.dtype.kind not in "iu":
-                msg += f" (give study.targets.target.values[{target}] for the one at that place)"
+        texts = index.dtype.kind not in "iu"
+        number = isinstance(target, int | np.integer) and not isinstance(target, bool)
+        if texts and number and 0 <= int(target) < len(index):
+            position = int(target)
+        elif texts and number:
+            msg = f"no target at place {target}: this study has {len(index)}, from 0 to {len(index) - 1}"
             raise NotFoundError(msg)
-        position = int(index.get_loc(target))
+        elif isinstance(target, str | int | np.integer) and target in index:
+            position = int(index.get_loc(target))
+        else:
+            first = ", ".join(f"{name!r}" for name in index[:3].tolist())
+            msg = f"target {target!r:.80} is not in this study; its {len(index)} targets have ids such as {first}"
+            raise NotFoundError(msg)
         weights = functools.partial(self._weights, position)
-        return Target(target, weights, self.train["train"].values, self.label("train"))
+        name = index[position]
+        own = str(name) if texts else int(name)
+        return Target(own, position, self, weights, self.train["train"].values, self.label("train"))
 
     def _weights(self, position: int) -> dict[str, NDArray[np.float32]]:
-        """Weights of one target under each algorithm that is fitted."""
-        fitted = [name for name in self.algorithms if any(f["complete"] for f in self.fits(name))]
-        rows = {name: self.datamodels(name)["weight"].isel(target=position) for name in fitted}
-        return {name: np.asarray(row.values) for name, row in rows.items()}
+        """Weights of one target of the set ``test`` under each algorithm that is fitted on it."""
+        rows = {}
+        for name in self.algorithms:
+            own = [f["fit"] for f in self.fits(name) if f["complete"] and f["target_set"] == "test"]
+            if own:
+                weight = self.datamodels(name, own[-1])["weight"]
+                rows[name] = np.asarray(weight.isel(target=position).values)
+        return rows
 
     @property
     def about(self) -> AboutDocument:

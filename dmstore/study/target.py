@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.errors import InputError, NotFoundError
+
 if TYPE_CHECKING:
     import xarray as xr
+
+
+class Examples(Protocol):
+    """What a target is shown with; a study is one."""
+
+    @property
+    def train(self) -> xr.Dataset:
+        """The train units."""
+
+    @property
+    def targets(self) -> xr.Dataset:
+        """The targets."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
 
 
 class Target:
@@ -18,16 +37,22 @@ class Target:
     Attributes
     ----------
     id : int or str
+    position : int
+        Its place among the targets.
     """
 
     def __init__(
         self,
         id: int | str,
+        position: int,
+        examples: Examples,
         weights: Callable[[], Mapping[str, NDArray[np.float32]]],
         train: NDArray[Any],
         label: NDArray[np.int64],
     ) -> None:
         self.id = id
+        self.position = position
+        self._examples = examples
         # Of each fitted algorithm (train,), read when they are asked for.
         self._weights = weights
         self._train = train
@@ -76,3 +101,45 @@ class Target:
                 "target": self.id,
             },
         )
+
+    def show(self, count: int = 8, /) -> Any:
+        """The target beside its most influential train units under each fitted algorithm: images, or texts where there are none.
+
+        Parameters
+        ----------
+        count : int
+            How many of each algorithm.
+
+        Returns
+        -------
+        Picture
+            A notebook shows it; ``axes`` are matplotlib's, ``save("17.png")`` writes a file.
+
+        Raises
+        ------
+        InputError
+            If the count is not positive.
+        NotFoundError
+            If no algorithm is fitted on its target set.
+        StudyNotFoundError
+            If the study was deleted or moved.
+        MissingDependencyError
+            Without the extra ``analysis``.
+        """
+        import xarray as xr
+
+        if not (isinstance(count, int | np.integer) and count >= 1):
+            msg = f"show({count!r:.40}): give a number of train units, 1 or more"
+            raise InputError(msg)
+        weights = self._weights()
+        if not weights:
+            msg = f"target {self.id!r} has no datamodel: no algorithm of the study is fitted; run 'dmstore fit' first"
+            raise NotFoundError(msg)
+        weight = xr.DataArray(
+            np.stack(list(weights.values())),
+            dims=("algorithm", "train"),
+            coords={"algorithm": list(weights)},
+        )
+        # By its name: what draws stands above what is drawn.
+        picture = importlib.import_module("dmstore.analysis.plot.picture")
+        return picture.of_target(weight, self._examples, self.position, int(count))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,24 @@ def check_name(name: str) -> None:
         raise InputError(msg)
 
 
+class KnownSets(dict[str, TargetSet]):
+    """Target sets by name, of which one that is not there is told of with the remedy."""
+
+    def __missing__(self, name: str) -> TargetSet:
+        """NotFoundError, which is a KeyError too."""
+        raise _not_found(name, self)
+
+
+def _not_found(name: str, known: Collection[str]) -> NotFoundError:
+    remedy = "add it with 'dmstore targets'"
+    if canonical(name) in known:
+        remedy = f"it is called {canonical(name)!r}"
+    if name == "target":
+        remedy = "the targets that a study is made with are the set 'test'"
+    msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); {remedy}"
+    return NotFoundError(msg)
+
+
 def read_all(objects: Objects, study: StudyDocument) -> dict[str, TargetSet]:
     """All target sets of a study: name to ``count``, ``sha256``, ``path`` and ``later``.
 
@@ -65,10 +83,9 @@ def read_all(objects: Objects, study: StudyDocument) -> dict[str, TargetSet]:
     FormatError
         If a document is damaged or belongs to another study.
     """
-    sets: dict[str, TargetSet] = {
-        name: {**entry, "path": f"examples/{name}.zarr", "later": False}
-        for name, entry in study["targets"].items()
-    }
+    sets = KnownSets()
+    for name, entry in study["targets"].items():
+        sets[name] = {**entry, "path": f"examples/{name}.zarr", "later": False}
     for child in objects.children(PLACE):
         where = f"{PLACE}{child}"
         if not child.endswith(".json"):
@@ -93,14 +110,6 @@ def require(objects: Objects, study: StudyDocument, name: str) -> TargetSet:
     if entry:
         return {**entry, "path": f"examples/{name}.zarr", "later": False}
     known = read_all(objects, study)
-    if name not in known:
-        remedy = "add it with 'dmstore targets'"
-        if canonical(name) in known:
-            remedy = f"it is called {canonical(name)!r}"
-        if name == "target":
-            remedy = "the targets that a study is made with are the set 'test'"
-        msg = f"target set {name!r} is not in this study (it has: {', '.join(known)}); {remedy}"
-        raise NotFoundError(msg)
     return known[name]
 
 

@@ -30,7 +30,7 @@ def activity(study: Study, algorithm: str, *, window: float = WINDOW) -> dict[st
     -------
     dict
         ``planned`` (None of a foreign algorithm), ``stored``, ``pending`` and ``failed`` runs; ``rate``, runs an hour that
-        were finished in the window (None where none was); ``seconds_left`` at that rate (None where that is not known);
+        were finished in the window (None while all that were came in at one moment); ``seconds_left`` at that rate (None where that is not known);
         ``hosts``, of each that finished runs lately how many, the last one's ``time`` (milliseconds since 1970)
         and the ``claims`` of workers there; ``last_failure``, its run, error, time and host, or None.
 
@@ -46,9 +46,11 @@ def activity(study: Study, algorithm: str, *, window: float = WINDOW) -> dict[st
     pending = len(missing) - len(failed)
     now = time.time() * 1000
     times, hosts = _finished(opened.table, now - 1000 * window)
-    # Runs of one batch are stored together: what is measured begins with the first of them, not at the window's start.
-    span = (now - float(times.min())) / 1000 if len(times) else 0.0
-    rate = len(times) / max(span, 1.0) * 3600 if len(times) > 1 else None
+    # How long the first ones took is not known, and a batch of runs comes in at once: the later ones are counted, from the
+    # moment at which the first were there.
+    first = int(times.min()) if len(times) else 0
+    later = int((times > first).sum())
+    rate = later / max((now - first) / 1000, 1.0) * 3600 if later else None
     holding = claims.workers(study.objects, opened.prefix)
     last = failures.read(study.objects, opened.prefix, opened.uuid, failed.tolist(), 1)
     return {

@@ -25,12 +25,21 @@ from dmstore.study.results import runs_of
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_outputs import TargetOutputs, joined
 from dmstore.upkeep.retraction import retracted_since
-from dmstore.upkeep.tables import full_tables, later_outputs, tables
+from dmstore.upkeep.tables import (
+    apart_tables,
+    full_tables,
+    later_outputs,
+    removal_runs,
+    removal_tables,
+    tables,
+)
 from dmstore.upkeep.verification import gaps, unnamed_sets
 
 _HOUR = 3600.0
 
 
+# Where what is of no one algorithm lies.
+_SHARED = ("about/", "examples/", "targets/", "datamodels/", "comparisons/", "embeddings/")
 # Unabsorbed segments of a foreign algorithm whose mask ids a status still reads.
 _MOST_SEGMENTS = 200
 # Failures that a status reads: each is an object of its own.
@@ -54,7 +63,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
         and retracted runs, the same by block of the plan, runs by split, ``outputs_on`` (of each later
         target set the stored and pending runs), ``failed`` runs, which are not pending, and of the last of these
-        (``failures``) run, error, time in milliseconds since 1970 and host, ``full`` (table to the number of models trained on all data), segments not yet compacted, conflicts, ``unreferenced``
+        (``failures``) run, error, time in milliseconds since 1970 and host, ``full`` (table to the number of models trained on all data), ``removals`` (the same of models trained without some train units), segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
 
     Raises
@@ -71,11 +80,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
     }
     chosen = study.algorithms if algorithm is None else [algorithm]
     algorithms = {name: _algorithm_status(study, name) for name in chosen}
-    shared = [
-        info.size
-        for place in ("about/", "examples/", "targets/", "datamodels/", "comparisons/")
-        for info in study.objects.entries(place)
-    ]
+    shared = [info.size for place in _SHARED for info in study.objects.entries(place)]
     return {
         "study": study.path,
         "uuid": study.uuid,
@@ -137,6 +142,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
             for outputs in later_outputs(study, name)
         },
         "full": {label: len(table.view()) for label, table in full_tables(study, name)},
+        "removals": {label: len(table.view()) for label, table in removal_tables(study, name)},
         "segments": len(view.tail),
         "version": view.manifest.version,
         "content_id": content_id,
@@ -297,11 +303,12 @@ def vacuum(
             return tags | {fit["base"] for fit in study.fits(name) if not fit["complete"]}
 
         done[name] = _joined(
-            vacuum_table(opened.table, pinned, grace=grace), _vacuum_notes(opened, grace)
+            vacuum_table(opened.table, pinned, grace=grace),
+            *(_vacuum_notes(one, grace) for one in (opened, *removal_runs(study, name))),
         )
         for outputs in later_outputs(study, name):
             done[outputs.name] = vacuum_table(outputs.table, set, grace=grace)
-        for label, table in full_tables(study, name):
+        for label, table in apart_tables(study, name):
             done[label] = vacuum_table(table, set, grace=grace)
     if algorithm is None:
         done[""] = _vacuum_unnamed(study, grace)

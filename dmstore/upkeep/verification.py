@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from dmstore.errors import DmstoreError
+from dmstore.schema.group_specs import check_group, group_spec
 from dmstore.storage.acts import tag
 from dmstore.storage.acts.gaps import gaps as table_gaps
 from dmstore.storage.acts.problem import Problem
@@ -14,14 +15,17 @@ from dmstore.storage.acts.verify import verify as verify_table
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups, log
 from dmstore.study import annotation, failures, kept_models, results
+from dmstore.study.examples import opened as opened_group
 from dmstore.study.examples import read_ids
 from dmstore.study.full import is_there
 from dmstore.study.study import Study, check_opened
 from dmstore.study.target_sets import TargetSet
-from dmstore.upkeep.tables import is_copy, later_outputs, tables
+from dmstore.upkeep.tables import is_copy, later_outputs, removal_runs, tables
 
 _ROWS = 4096
 _COPY = "copy the study again, whole"
+# What is kept beside a comparison, one object each, by how its name begins.
+_BESIDE = {"effects-": "effects", "counterfactual-": "counterfactual", "captions-": "captions"}
 
 
 def verify(
@@ -80,10 +84,19 @@ def verify(
                 yield from verify_table(models.table, models.check_rows, copied=copied)
                 for outputs in later_outputs(study, name, full=True):
                     yield from verify_table(outputs.table, copied=copied)
+            for runs in removal_runs(study, name):
+                if objects.children(runs.table.prefix):
+                    yield from verify_table(runs.table, runs.check_rows, copied=copied)
+                for where, text in failures.check(objects, runs.prefix, runs.uuid):
+                    yield Problem("failure", where, text)
             yield from _verify_models(study, name)
             yield from _verify_fits(study, name)
         except DmstoreError as error:
             yield Problem(error.kind, f"algorithms/{name}", str(error))
+        for child in objects.children(f"algorithms/{name}/removals/"):
+            where = f"algorithms/{name}/removals/{child}"
+            if not child.endswith(".zip") and not objects.exists(f"{where}/removal.json"):
+                yield Problem("missing", f"{where}/removal.json", f"is not there; {_COPY}")
         for place in ("outputs", "full/outputs"):
             for child in objects.children(f"algorithms/{name}/{place}/"):
                 if child not in sets or not sets[child]["later"]:
@@ -92,6 +105,7 @@ def verify(
     if algorithm is None:
         yield from _nameless_algorithms(study)
         yield from _verify_comparisons(study)
+        yield from _verify_zips(study.objects, "embeddings/", {"": "embeddings"})
 
 
 def gaps(study: Study, algorithm: str | None = None) -> Iterator[Problem]:
@@ -166,7 +180,7 @@ def _nameless_algorithms(study: Study) -> Iterator[Problem]:
     for name in study.objects.children("algorithms/"):
         where = f"algorithms/{name}"
         inside = set(study.objects.children(f"{where}/"))
-        if "algorithm.json" not in inside and {"runs", "outputs", "full"} & inside:
+        if "algorithm.json" not in inside and {"runs", "outputs", "full", "removals"} & inside:
             yield Problem(
                 "missing", f"{where}/algorithm.json", f"is not there, but its runs are; {_COPY}"
             )
@@ -219,6 +233,25 @@ def _verify_comparisons(study: Study) -> Iterator[Problem]:
         for fit in sorted(set(entry["fits"]) - fits):
             yield Problem("missing", where, f"is of fit {fit}, which is not there; {_COPY}")
         yield from _verify_result(objects, where, "comparison")
+        yield from _verify_zips(objects, f"{where}/", _BESIDE)
+
+
+def _verify_zips(objects: Objects, place: str, kinds: Mapping[str, str]) -> Iterator[Problem]:
+    """Zipped groups below a place, each read whole; their names' beginnings say of which kind they are."""
+    for child in objects.children(place):
+        kind = next((kinds[start] for start in kinds if child.startswith(start)), None)
+        if kind is None or not child.endswith(".zarr.zip"):
+            continue
+        where = f"{place}{child}"
+        try:
+            with opened_group(objects, where) as group:
+                check_group(group, group_spec(kind), {}, where)
+            groups.read(objects, where)
+        except (DmstoreError, OSError, ValueError, KeyError) as error:
+            kind = getattr(error, "kind", "unreadable")
+            yield Problem(
+                kind, where, f"{error}; or delete it, and the same command makes it again"
+            )
 
 
 def _verify_result(objects: Objects, where: str, kind: str) -> Iterator[Problem]:

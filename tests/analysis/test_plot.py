@@ -1,15 +1,18 @@
-"""Figures of fits."""
+"""Figures: what they show, names as they are, labels apart, colours that everybody tells apart."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 
+from dmstore import analysis
 from dmstore.analysis import plot
 from dmstore.analysis.plot import drawing
+from dmstore.errors import InputError
 from dmstore.regression import lasso_path
 
 
@@ -65,12 +68,70 @@ def with_names(fits):
         key: (tuple(coords), np.full((2, 2), 0.1))
         for key in ("effect", "effect_low", "effect_high")
     }
+    measured = {
+        "effect": (("algorithm", "component", "on"), np.full((2, 3, 2), 0.1)),
+        "effect_error": (("algorithm", "component", "on"), np.full((2, 3, 2), 0.01)),
+        "energy": (("algorithm", "component", "on"), np.full((2, 3, 2), 0.02)),
+        "similarity": ("target", np.linspace(0, 1, 5)),
+        "similarity_error": ("target", np.full(5, 0.1)),
+        "included": ("target", np.ones(5, dtype=bool)),
+        "group_size": ("group", [5, 2]),
+        "detectable": ("algorithm", [0.01, 0.02]),
+    }
+    ways = ("difference", "difference_error", "p", "q")
+    measured |= {key: (("algorithm", "component"), np.full((2, 3), 0.01)) for key in ways}
+    groups = ("similarity", "similarity_error", "p", "q")
+    measured |= {f"group_{key}": ("group", [0.5, 0.01]) for key in groups}
     comparison = {
         "explained_variance": (("algorithm", "component", "on"), np.full((2, 3, 2), 0.1)),
         "residual_variance": (("algorithm", "component"), np.full((2, 3), 0.1)),
         "cosine": ("target", np.linspace(0, 1, 5)),
     }
+    own_coords = coords | {"group": ["all targets", f"{NAMES[0]}={NAMES[1]}"]}
+    claims = xr.Dataset(comparison | measured, own_coords)
+    contrast = {"effect": 0.1, "low": 0.0, "high": 0.2, "p": 0.01, "beyond_chance": True}
+    pairs = {"of": list(NAMES), "train_group": list(NAMES), "target_group": list(NAMES)}
+    square = {"algorithm": list(NAMES), "other": list(NAMES)}
     return {
+        "explained variance": partial(plot.explained_variance, claims),
+        "direction intervals": partial(plot.direction_intervals, claims),
+        "groups": partial(plot.groups, claims),
+        "power": partial(plot.power, claims),
+        "contrast": partial(
+            plot.contrast,
+            xr.Dataset(
+                {k: (tuple(pairs), np.full((2, 2, 2), v)) for k, v in contrast.items()}, pairs
+            ),
+        ),
+        "matrix": partial(
+            plot.similarity_matrix,
+            xr.Dataset({"cosine": (tuple(square), np.eye(2)), "order": ("leaf", [0, 1])}, square),
+        ),
+        "histograms": partial(
+            plot.similarity_histograms,
+            xr.Dataset(
+                {"cosine_of_target": ((*square, "target"), np.full((2, 2, 3), 0.5))}, square
+            ),
+        ),
+        "proposition": partial(
+            plot.proposition,
+            xr.Dataset(
+                {
+                    "predicted": (("direction", "on", "target"), np.ones((1, 2, 3))),
+                    "shift": (("direction", "on", "target"), np.ones((1, 2, 3))),
+                    "slope": (("direction", "on"), np.ones((1, 2))),
+                },
+                {"direction": ["A1"], "on": list(NAMES)},
+            ),
+        ),
+        "datamodel": partial(
+            plot.datamodel,
+            xr.DataArray(
+                np.ones((2, 3)), dims=("algorithm", "train"), coords={"algorithm": list(NAMES)}
+            ),
+            shown(NAMES[1]),
+            0,
+        ),
         "directions": partial(plot.directions, xr.Dataset(comparison, coords)),
         "similarity": partial(plot.similarity, xr.Dataset(comparison, coords)),
         "effect": partial(plot.effect, xr.Dataset(effect, coords), label=NAMES[1]),
@@ -83,11 +144,21 @@ def with_names(fits):
     }
 
 
+def shown(text):
+    """Examples without images: a text, an id and a class of the same name each."""
+
+    def one(dim, count):
+        data = {"label": (dim, np.zeros(count, dtype=int)), "text": (dim, np.array([text] * count))}
+        return xr.Dataset(data, {dim: [f"{text}{k}" for k in range(count)]})
+
+    return SimpleNamespace(train=one("train", 3), targets=one("target", 2), class_names=[text])
+
+
 def test_names_stand_as_they_are_whatever_the_users_settings(fits):
     draws = with_names(fits)
     plain = {key: drawing.svg(draw) for key, draw in draws.items()}
     for key, text in plain.items():
-        for name in NAMES if key != "similarity" else NAMES[:1]:
+        for name in NAMES if key not in ("similarity", "groups") else NAMES[:1]:
             assert name.replace("&", "&amp;") in text, key
     with mpl.rc_context({"text.usetex": True, "lines.linewidth": 9, "svg.fonttype": "path"}):
         before = mpl.rcParams.copy()
@@ -103,3 +174,99 @@ def test_figures_in_threads_are_the_same_and_leave_the_settings(fits):
         made = list(pool.map(drawing.svg, [draw] * 8))
     assert set(made) == {drawing.svg(draw)}
     assert mpl.rcParams.copy() == before
+
+
+def pixels(axes):
+    """Boxes of the labels in axes, in pixels, and places of the points."""
+    axes.get_figure().draw_without_rendering()
+    texts = [text for text in axes.texts if text.get_text()]
+    return {text.get_text(): text.get_window_extent() for text in texts}
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.02, 0.0])
+def test_labels_of_directions_do_not_cover_one_another(spread):
+    """Ten directions apart, close together, and all in one place."""
+    draw = np.random.default_rng(0)
+    explained = 0.01 * np.exp(spread * draw.normal(size=(2, 5, 2)))
+    comparison = xr.Dataset(
+        {
+            "explained_variance": (("algorithm", "component", "on"), explained),
+            "residual_variance": (("algorithm", "component"), np.full((2, 5), 0.1)),
+        },
+        {"algorithm": ["one", "other"]},
+    )
+    axes = plot.directions(comparison)
+    boxes = pixels(axes)
+    assert set(boxes) == {f"{way}{k}" for way in "AB" for k in range(1, 6)}
+    frame = axes.get_window_extent()
+    listed = list(boxes.values())
+    for place, box in enumerate(listed):
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+        assert not any(box.overlaps(other) for other in listed[:place])
+    # Where there is room, each label is nearer to its own point than any other label.
+    if spread == 1:
+        points = axes.transData.transform(100 * explained.reshape(-1, 2))
+        middle = np.array([(b.x0 + b.x1, b.y0 + b.y1) for b in listed]) / 2
+        names = [f"{way}{k}" for way in "AB" for k in range(1, 6)]
+        near = np.linalg.norm(points[:, None] - middle[None], axis=2).argmin(axis=1)
+        assert sum(list(boxes)[k] == name for k, name in zip(near, names, strict=True)) >= 8
+
+
+def luminance(rgb):
+    return np.asarray(rgb) @ (0.2126, 0.7152, 0.0722)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1: what protanopes, deuteranopes and tritanopes see of linear RGB.
+BLIND = {
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def linear(color):
+    value = np.array(mpl.colors.to_rgb(color))
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def test_colours_are_told_apart_and_can_be_read_on_white():
+    for color in (*drawing.MORE, drawing.GREY):
+        assert 1.05 / (luminance(linear(color)) + 0.05) >= 4.5, color
+    a, b = (linear(color) for color in drawing.COLORS)
+    for name, seen in BLIND.items():
+        # The paper's green and red come to .10 for deuteranopes.
+        assert (
+            np.linalg.norm(
+                np.sqrt(np.clip(np.array(seen) @ a, 0, 1))
+                - np.sqrt(np.clip(np.array(seen) @ b, 0, 1))
+            )
+            > 0.35
+        ), name
+
+
+def test_a_direction_that_is_not_there_is_named():
+    comparison = xr.Dataset(
+        {"residual_variance": (("algorithm", "component"), [[0.5, 0.1], [0.0, 0.0]])},
+        {"algorithm": ["one", "other"]},
+    )
+    for code in ("A3", "B1", "C1", "A0", "\n", 7):
+        with pytest.raises(InputError, match="this comparison has A1 to A2"):
+            plot.subpopulation(comparison, shown("x"), code)
+    for draw in (plot.groups, plot.power, plot.unlike_targets, plot.direction_intervals):
+        with pytest.raises(InputError, match="was not measured"):
+            draw(comparison)
+
+
+def test_a_heat_map_has_alike_ones_side_by_side_and_a_tree():
+    draw = np.random.default_rng(0)
+    base = draw.normal(size=(2, 6, 20))
+    given = {
+        f"{g}{k}": xr.DataArray(base[g] + 0.2 * draw.normal(size=(6, 20)), dims=("target", "train"))
+        for k in "xy"
+        for g in (0, 1)
+    }
+    axes = plot.similarity_matrix(analysis.cosines(given))
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert [name[0] for name in names] in (["0", "0", "1", "1"], ["1", "1", "0", "0"])
+    assert len(axes.child_axes[0].lines) == 3

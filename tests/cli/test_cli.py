@@ -2,6 +2,7 @@
 
 import html
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -178,6 +179,9 @@ BAD = {
     "part 4/3": (["train", "{s}", "a", "--part", "4/3"], 2, "count from 1"),
     "unknown algorithm": (["fit", "{s}", "zzz"], 1, "it has: a, b"),
     "itself": (["compare", "{s}", "a", "a"], 1, "itself"),
+    "more than two, one twice": (["compare", "{s}", "a", "b", "a"], 1, "named twice"),
+    "agreement of many": (["compare", "{s}", "a", "b", "c", "--agree"], 2, "--agree"),
+    "figures into a file": (["report", "{s}", "a", "b", "--figures", "{e}"], 1, "is a file"),
     "not compared": (["report", "{s}", "a", "zzz"], 1, "not in this study"),
     "grace": (["vacuum", "{s}", "--grace", "soon"], 2, "no duration"),
     "tag": (["tag", "{s}", "a", "x/y"], 1, "not allowed"),
@@ -199,6 +203,23 @@ BAD = {
         1,
         "77",
     ),
+    "two classes": (
+        ["counterfactual", "{s}", "a", "b", "--class", "0", "--class", "1", "--targets", "x"],
+        2,
+        "give it once",
+    ),
+    "two classes to transform": (
+        ["transform", "{s}", "yellow-square", "--class", "0", "--class", "1", "--sheet", "x.png"],
+        2,
+        "give it once",
+    ),
+    "share": (["removal", "{s}", "a", "b", "--direction", "A1", "--share", "51"], 1, "at most 50"),
+    "no share": (["removal", "{s}", "a", "--target", "1", "--share", "0"], 1, "more than 0"),
+    "direction": (["removal", "{s}", "a", "b", "--direction", "C1"], 1, "A1 to A3 (a)"),
+    "no direction": (["removal", "{s}", "a", "b"], 2, "--direction or --target"),
+    "target": (["removal", "{s}", "a", "--target", "none\x1b"], 1, "not among the 30 targets"),
+    "direction of one": (["removal", "{s}", "a", "--direction", "A1"], 1, "the two algorithms"),
+    "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 
 
@@ -252,8 +273,10 @@ REFUSED = {
     "evaluate": ["nowhere", "a"],
     "compare": ["nowhere", "a", "b"],
     "contrast": ["nowhere", "a", "--by", "label"],
+    "caption": ["nowhere", "a", "b"],
     "transform": ["nowhere", "yellow-square", "--sheet", "x.png"],
     "counterfactual": ["nowhere", "a", "b", "--class", "1", "--rows", "0", "--columns", "0"],
+    "removal": ["nowhere", "a", "b", "--direction", "A1"],
     "report": ["nowhere", "a", "b"],
 }
 # Values that --help rules out, whatever there is.
@@ -322,7 +345,9 @@ def test_module_and_version():
     result = subprocess.run(
         [sys.executable, "-m", "dmstore", "--version"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("dmstore 0.")
+    assert re.fullmatch(
+        r"dmstore 0\.\d+\.\d+; writes store format 1\.\d+, reads format 1\n", result.stdout
+    )
 
 
 def test_traceback_only_on_request(done):

@@ -22,6 +22,7 @@ from dmstore.schema.names import reserved_names
 from dmstore.sharing.publishing import publish
 from dmstore.storage.table.rows import MAX_RUN
 from dmstore.study import failures
+from dmstore.study import removal as removals
 from dmstore.study.claims import Claims
 from dmstore.training import RunWriter
 
@@ -193,6 +194,12 @@ def examples(tmp_path_factory):
         for run in writer.pending():
             count = study.document["targets"]["test"]["count"]
             writer.append(run, margin=np.zeros(count), logit=np.zeros((count, classes)))
+    removal = removals.stated([1, 2], 3, algorithm.uuid)
+    removals.add(study.objects, algorithm.prefix, removal)
+    raw += [path.read_bytes() for path in folder.glob("later/algorithms/a/removals/*/*.json")]
+    with RunWriter(study, "a", removal=removal["removal"], models=1) as writer:
+        for run in writer.pending():
+            writer.append(run, margin=np.zeros(count))
     publish(study, folder / "published")
     raw.append((folder / "published" / "index.json").read_bytes())
     found = {kind: [] for kind in DOCUMENTS}

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import Done
 from paths import ROOT
 
@@ -63,8 +65,39 @@ def test_worked_examples_of_the_regression_page(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_links_in_the_documents_exist():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), (document, target)
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+
+def prose(document):
+    """A document without its code, where brackets and signs mean other things."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(document):
+    """Anchors of a document's headings, as the site and GitHub make them."""
+    names = re.findall(r"^#{1,3} (.*)$", prose(document), re.M)
+    names = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", name) for name in names]
+    return {re.sub(r"[^\w\- ]", "", name.lower()).strip().replace(" ", "-") for name in names}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_in_the_documents_exist(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_table_of_contents():
+    docs = ROOT / "docs"
+    listed = set()
+    for index in docs.rglob("index.md"):
+        for block in re.findall(r"```{toctree}\n(.*?)```", index.read_text(), re.S):
+            names = [n for n in block.split() if not n.startswith(":")]
+            listed |= {(index.parent / f"{n}.md").relative_to(docs) for n in names}
+    pages = {path.relative_to(docs) for path in docs.rglob("*.md")}
+    assert pages - listed == {Path("index.md")}

@@ -48,6 +48,9 @@ def test_a_set_comes_back_and_never_changes(study):
         study.add_targets("Shifted", given)
     with pytest.raises(ExistsError, match="'test' exists"):
         study.add_targets("test", given)
+    with pytest.raises(NotFoundError, match=r"'shif-ted' is not in this study.*dmstore targets"):
+        study.target_sets["shif-ted"]
+    assert study.target_sets.get("shif-ted") is None
     assert files(Path(study.path)) == before
     opened = dmstore.open_study(study.path)
     found = opened.target_set("shifted")

@@ -87,6 +87,21 @@ def test_a_fault_of_all_runs_blames_none(make, fault, words, part):
     assert worker.train(study, "a", part=part) == RUNS - 1
 
 
+def test_many_that_fail_again_are_said_to_stay_failed(make):
+    study = make({0: "raise"})
+    worker.train(study, "a")
+    algorithm = study.algorithm("a")
+    for number in range(1, RUNS):
+        failures.record(algorithm.objects, algorithm.prefix, algorithm.uuid, number, "x: y")
+    dmstore.retract(study, "a", [f"run=1-{RUNS - 1}"], reason="a test")
+    make({-1: "raise"})
+    with pytest.raises(
+        InputError, match=r"10 runs that had failed before failed again.*stay failed; mend"
+    ):
+        worker.train(study, "a", retry_failed=True)
+    assert sorted(failed(study)) == list(range(RUNS))
+
+
 def test_the_command_line_says_what_failed(make, tmp_path):
     study = make({2: "nan", 3: "raise"})
     ended = Done("train", study.path, "a", "-Q", "--json")
@@ -108,6 +123,7 @@ def test_the_command_line_says_what_failed(make, tmp_path):
     ]
     said = Done("status", study.path).stdout
     assert "2 runs failed" in said
+    assert f"'dmstore train {study.path} a --retry-failed'" in said
     assert "run 3 on " in said
     assert "loss is nan" in said
     make({})

@@ -1,6 +1,7 @@
 """Recipes and configs: the paper's values, every fault named, schedules and batches as pure functions."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import dmstore
 from dmstore import cli
 from dmstore.errors import InputError
 from dmstore.training import recipe
-from dmstore.training.config import TrainingConfig
+from dmstore.training.config import TrainingConfig, explained
 from dmstore.training.loop.batches import Seeds, epoch_batches
 from dmstore.training.loop.schedule import learning_rate
 
@@ -130,6 +131,18 @@ def test_settings_are_json_or_text():
     }
     with pytest.raises(InputError, match="--set epochs, x: give key=value"):
         recipe.settings(["epochs", "x", "a=1"])
+
+
+def test_a_recipe_is_shown_with_what_each_setting_is():
+    said = explained(TrainingConfig)
+    assert list(said) == [one.name for one in fields(TrainingConfig)]
+    assert all(said.values())
+    assert not any("\n" in text or "``" in text for text in said.values())
+    shown = CliRunner().invoke(cli.group, ["recipes", "cifar10-low-noise"]).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("  stop_loss = ")]
+    assert line.endswith(
+        "Ends training once the mean training loss of an epoch is below; 0 never does."
+    )
 
 
 def test_the_command_lists_recipes_and_add_keeps_the_resolved_config(tmp_path):

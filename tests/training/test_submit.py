@@ -159,6 +159,10 @@ def test_a_dry_run_prints_the_text_for_sbatch(study, tmp_path):
     ):
         assert f"#SBATCH {line}\n" in ended.stdout
     assert f"#SBATCH --output={tmp_path}/s.dm.logs/%A_%a_0_log.out\n" in ended.stdout
+    assert f"&& dmstore train {study.path} a --claims-expire 300" in ended.stdout
+    assert ended.stdout.rstrip().endswith("--part next")
+    ended = Done("submit", study.path, "a", "--slurm", "partion=gpu", "--dry-run")
+    assert (ended.returncode, "is partition meant?" in ended.stderr) == (1, True)
     assert not (tmp_path / "s.dm.logs").exists()
 
 

@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -392,3 +393,21 @@ def test_a_recipe_trains_on_image_files(tmp_path, large, name, monkeypatch):
     assert one.shape == (1, 8)
     assert np.isfinite(one).all()
     assert np.array_equal(one, again)
+
+
+def test_without_torchvision_that_is_said_before_files_are_looked_for(monkeypatch):
+    from dmstore.training.models.make import require_packages
+
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    # No attribute of a study is asked for.
+    with pytest.raises(MissingDependencyError, match=r"dmstore\[vision\]"):
+        make_loader(TrainingConfig(loader="torchvision"), object(), None)
+    with pytest.raises(MissingDependencyError, match="model resnet18 is torchvision's"):
+        require_packages(TrainingConfig(model="resnet18"))
+    require_packages(TrainingConfig(model="resnet9"))
+
+
+def test_add_takes_the_folder_of_the_images_that_its_warning_names():
+    from dmstore.cli import add
+
+    assert "--data" in [name for one in add.command.params for name in one.opts]

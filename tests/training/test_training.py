@@ -86,6 +86,17 @@ def test_a_run_follows_from_its_seed_and_mask_alone(trained):
     assert np.array_equal(together, alone)
 
 
+@pytest.mark.parametrize("error", [ValueError("no\nepochs"), KeyError("x"), OSError("gone")])
+def test_what_a_constructor_raises_is_said_of_the_task(trained, monkeypatch, error):
+    def broken(study, config, names):
+        raise error
+
+    monkeypatch.setattr("linear_task.Linear", broken)
+    with pytest.raises(InputError, match=f"cannot be made here: {type(error).__name__}: ") as said:
+        make_task(trained, "linear_task:Linear", {}, NAMES)
+    assert "\n" not in str(said.value)
+
+
 def test_masks_of_different_sizes_train_in_one_call(trained):
     task = make_task(trained, TASK, {"epochs": 2, "batch_size": 7}, NAMES)
     draw = np.random.default_rng(0)

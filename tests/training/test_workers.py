@@ -17,6 +17,7 @@ from helpers import Done, dying, examples
 
 import dmstore
 from dmstore import provenance
+from dmstore.cli.watching import said
 from dmstore.errors import InputError
 from dmstore.study import failures
 from dmstore.study.claims import Claims, workers
@@ -24,6 +25,8 @@ from dmstore.study.plan import Part
 from dmstore.training import RunWriter, checkpoint, ending, worker
 from dmstore.training.checkpoint import Checkpoint, Checkpoints
 from dmstore.training.ending import Ended
+from dmstore.training.sharing import SharedWork
+from dmstore.upkeep.activity import activity
 from dmstore.upkeep.maintenance import vacuum
 
 
@@ -63,14 +66,14 @@ def test_three_workers_train_each_run_once(tmp_path, place):
 
 
 def test_claims_of_a_killed_worker_expire(tmp_path, monkeypatch):
-    study = make(tmp_path / "s.dm", tmp_path / "log", batch=5)
+    study = make(tmp_path / "s.dm", tmp_path / "log", runs=40, batch=5)
     algorithm = study.algorithm("a")
     dead = Claims(study.objects, algorithm.prefix, algorithm.uuid, 5)
     assert dead.claim(1, 1, [5, 6]) is not None
     assert dead.claim(1, 1, [5, 6]) is None
     assert workers(study.objects, algorithm.prefix) != {}
     monkeypatch.setattr("dmstore.training.sharing._WAIT", -1.0)
-    assert worker.train(study, "a", part="next") == 7
+    assert worker.train(study, "a", part="next") == 35
     assert study.algorithm("a").pending().tolist() == [5, 6, 7, 8, 9]
     (mine,) = study.objects.entries("algorithms/a/claims/")
     os.utime(tmp_path / "s.dm" / mine.name, (time.time() - 301,) * 2)
@@ -330,3 +333,36 @@ def test_ctrl_c_ends_the_watch(tmp_path, monkeypatch):
     study = make(tmp_path / "s.dm", tmp_path / "log", batch=2)
     monkeypatch.setattr("dmstore.cli.watching.activity", dying(lambda *a: None, 1)[0])
     assert Done("status", study.path, "--watch").returncode == 0
+
+
+def test_one_worker_does_not_take_the_whole_of_a_small_plan(tmp_path):
+    study = make(tmp_path / "s.dm", tmp_path / "log", runs=20)
+    with SharedWork(
+        study.algorithm("a"),
+        100,
+        study.algorithm("a").pending,
+        stop=lambda: False,
+        flush=lambda: None,
+    ) as shared:
+        batches = shared.batches()
+        sizes = [len(next(batches)) for _ in range(7)]
+    assert sorted(sizes) == [2, 3, 3, 3, 3, 3, 3]
+
+
+def test_the_rate_is_not_that_of_one_write(tmp_path):
+    """A batch comes in at once: how long it took shows once the next one is there."""
+    study = make(tmp_path / "s.dm", tmp_path / "log", runs=100)
+    now = time.time_ns() // 10**6
+
+    def store(first, ago):
+        ids = range(first, first + 40)
+        with RunWriter(study, "a") as writer:
+            writer.append_many(ids, margin=np.zeros((40, 23)), time=[now - 1000 * ago] * 40)
+
+    store(0, 2)
+    look = activity(study, "a")
+    assert (look["stored"], look["rate"], look["seconds_left"]) == (40, None, None)
+    assert "too few came in to say how long" in next(said("a", look))
+    store(40, 0)
+    rate = activity(study, "a")["rate"]
+    assert 40 / 30 * 3600 < rate <= 40 / 2 * 3600

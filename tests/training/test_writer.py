@@ -97,6 +97,16 @@ def test_wrong_values_are_refused_and_the_writer_goes_on(study, algorithm, value
     assert stored(study) == [0]
 
 
+def test_a_float64_that_fits_cannot_square_is_refused(study):
+    study.add_algorithm("wide", runs=3, outputs=["margin:float64"])
+    with RunWriter(study, "wide") as writer:
+        run = next(writer.pending())
+        with pytest.raises(InputError, match="too large for float32 in 1 of 23"):
+            writer.append(run, margin=np.where(np.arange(23) == 3, -1e300, 0.1))
+        writer.append(run, margin=np.full(23, 0.1))
+    assert study.runs("wide").margin.values[0, 0] == 0.1
+
+
 def test_wrong_runs_are_refused(study, algorithm):
     with RunWriter(study, "alpha") as writer:
         run = next(writer.pending())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dmstore.errors import DmstoreError, InputError, MissingDependencyError
 from dmstore.training.augmentation import Augmentation, augmented, flipped
 from dmstore.training.loaders import beton
-from dmstore.training.loaders.tensors import epoch_seed, normalized, pixels
+from dmstore.training.loaders.tensors import epoch_seed, inputs_of
 from dmstore.training.loaders.torchvision import example_seeds, mirrors
 
 if TYPE_CHECKING:
@@ -127,15 +127,12 @@ class FfcvLoader:
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
-        side = self._side[0] if self._side[0] == self._side[1] else 0
-        return normalized(pixels(images, side, self._device), self._mean, self._deviation)
+        return inputs_of(images, self._side, self._mean, self._deviation, self._device)
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         if self._grey:
             images = images[..., :1]
-        side = self._side[0] if self._side[0] == self._side[1] else 0
-        held = pixels_of(images, side, self._device)
-        return normalized(held, self._mean, self._deviation)
+        return self.inputs(images.numpy())
 
     def _batches(
         self, samples: NDArray[np.uint64], sizes: list[int], scale: Any
@@ -206,8 +203,3 @@ class FfcvLoader:
                 pipelines={"image": [decoder, ToTensor()], "key": None},
             )
         return self._readers[scale]
-
-
-def pixels_of(images: torch.Tensor, side: int, device: torch.device) -> torch.Tensor:
-    """Pixels (example, height, width, channel) uint8 as a batch on the device, of the side that is asked."""
-    return pixels(images.numpy(), side, device)

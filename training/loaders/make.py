@@ -64,12 +64,15 @@ def _of_files(
 ) -> TorchvisionLoader | FfcvLoader:
     from dmstore.training.loaders import beton
     from dmstore.training.loaders.ffcv import FfcvLoader
-    from dmstore.training.loaders.torchvision import TorchvisionLoader
+    from dmstore.training.loaders.torchvision import TorchvisionLoader, require_torchvision
 
     name = config.loader
     if name == "auto":
         fast = importlib.util.find_spec("ffcv") is not None and beton.find(study, None).is_file()
         name = "ffcv" if fast else "torchvision"
+    if name == "torchvision":
+        # Before the files are looked for, which may be on other hosts alone.
+        require_torchvision()
     if config.normalize == "data" and "file" in study.train:
         mean, deviation = _of_sample(study)
     else:

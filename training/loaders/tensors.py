@@ -151,6 +151,18 @@ def pixels(images: NDArray[np.uint8], size: int, device: torch.device) -> torch.
     return values.contiguous(memory_format=torch.channels_last)
 
 
+def inputs_of(
+    images: NDArray[np.uint8],
+    side: tuple[int, int],
+    mean: NDArray[Any],
+    deviation: NDArray[Any],
+    device: torch.device,
+) -> torch.Tensor:
+    """Images as a network takes them, of a side in px where both are one; see :func:`pixels` and :func:`normalized`."""
+    square = side[0] if side[0] == side[1] else 0
+    return normalized(pixels(images, square, device), mean, deviation)
+
+
 def normalized(images: torch.Tensor, mean: NDArray[Any], deviation: NDArray[Any]) -> torch.Tensor:
     """Pixels less the mean of their channel, over its deviation.
 

@@ -17,13 +17,28 @@ from dmstore.core.threads import cores
 from dmstore.errors import MissingDependencyError
 from dmstore.training.augmentation import Augmentation
 from dmstore.training.loaders.sources import CENTRE, Source, source_of
-from dmstore.training.loaders.tensors import epoch_seed, normalized, pixels
+from dmstore.training.loaders.tensors import epoch_seed, inputs_of, normalized
 
 if TYPE_CHECKING:
     from dmstore.study.study import Study
 
 # An example of a batch: its position, the seed of its augmentation, and whether it is mirrored (None: by the seed).
 _Item = tuple[int, int, bool | None]
+
+
+def require_torchvision() -> None:
+    """Refuse to go on without torchvision.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        msg = "this loader needs torchvision; pip install 'dmstore[vision]'"
+        raise MissingDependencyError(msg) from error
 
 
 class TorchvisionLoader:
@@ -64,11 +79,7 @@ class TorchvisionLoader:
         data: str | Path | None = None,
         workers: int | None = None,
     ) -> None:
-        try:
-            import torchvision  # noqa: F401
-        except ImportError as error:
-            msg = "this loader needs torchvision; pip install 'dmstore[vision]'"
-            raise MissingDependencyError(msg) from error
+        require_torchvision()
         self._study, self._data, self._device = study, data, device
         self._mean, self._deviation = mean, deviation
         self._workers = cores() if workers is None else workers
@@ -119,8 +130,7 @@ class TorchvisionLoader:
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
-        side = self._side[0] if self._side[0] == self._side[1] else 0
-        return normalized(pixels(images, side, self._device), self._mean, self._deviation)
+        return inputs_of(images, self._side, self._mean, self._deviation, self._device)
 
     def _plain(
         self, part: str, positions: NDArray[np.int64], batch_size: int

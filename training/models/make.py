@@ -56,6 +56,7 @@ def make(config: TrainingConfig, shape: tuple[int, ...], classes: int) -> nn.Mod
     elif config.model == "resnet9":
         network = resnet9(shape, config.width or 64, classes)
     else:
+        require_packages(config)
         network = _torchvision(config.model, shape[0])
     if config.weights:
         _load(network, weights_file(config))
@@ -65,12 +66,26 @@ def make(config: TrainingConfig, shape: tuple[int, ...], classes: int) -> nn.Mod
     return network
 
 
-def _torchvision(name: str, channels: int) -> nn.Module:
+def require_packages(config: TrainingConfig) -> None:
+    """Refuse a network whose package is not here, before anything of the study is read.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the network is torchvision's, and that is not installed.
+    """
+    if config.model not in ("resnet18", "resnet50"):
+        return
     try:
-        import torchvision
+        import torchvision  # noqa: F401
     except ImportError as error:
-        msg = f"model {name} is torchvision's; pip install 'dmstore[vision]'"
+        msg = f"model {config.model} is torchvision's; pip install 'dmstore[vision]'"
         raise MissingDependencyError(msg) from error
+
+
+def _torchvision(name: str, channels: int) -> nn.Module:
+    import torchvision
+
     if channels != 3:
         msg = f"model {name} takes images of 3 channels, and these have {channels}; take resnet9 or cnn"
         raise InputError(msg)

@@ -49,11 +49,13 @@ class RecipeTask:
         from dmstore.training.loaders.make import make_loader
         from dmstore.training.loaders.tensors import TensorLoader, column_of
         from dmstore.training.loop.precision import device_of, half
+        from dmstore.training.models.make import require_packages
 
         unknown = [name for name in outputs if name not in FUNCTIONS]
         if unknown:
             msg = f"output {unknown[0]!r} is not one that a recipe computes; declare {', '.join(FUNCTIONS)}"
             raise InputError(msg)
+        require_packages(config)
         self.config = config
         self.names = list(outputs)
         self.device = device_of(device)

@@ -1,0 +1,63 @@
+"""Removal checks that are kept beside a comparison, as a page shows them: one entry a check and algorithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dmstore.storage.table import groups
+from dmstore.study.study import Study
+
+
+def kept_removals(study: Study, where: str) -> list[dict[str, Any]]:
+    """Removal checks kept beside a comparison, or below an algorithm; of one check with more and more models the last.
+
+    Parameters
+    ----------
+    study : Study
+    where : str
+        Of the comparison, or ``algorithms/NAME/removals/``; ends in ``/``.
+
+    Returns
+    -------
+    list of dict
+        ``name`` (such as ``top 5 % of direction A1``), ``algorithm``, ``share`` (percent), ``units`` left out, ``models``,
+        ``controls``, ``seen`` (train units each), ``effect``, ``low``, ``high``, ``p``, ``predicted``, ``unit``, ``what``.
+
+    Raises
+    ------
+    CorruptionError
+        If one cannot be read.
+    """
+    checks: dict[tuple[Any, ...], tuple[int, list[dict[str, Any]]]] = {}
+    for child in study.objects.children(where):
+        if not (child.startswith("removal-") and child.endswith(".zarr.zip")):
+            continue
+        arrays, attrs = groups.read_with_attrs(study.objects, f"{where}{child}")
+        name, output = str(attrs.get("name", "")), str(attrs.get("output", ""))
+        algorithms = [str(one) for one in arrays["algorithm"]]
+        count = len(arrays["target"])
+        rows = [
+            {
+                "name": name,
+                "algorithm": algorithm,
+                "share": float(attrs.get("share", "nan")),
+                "units": len(arrays["unit"]),
+                "models": int(arrays["models"][row]),
+                "controls": int(arrays["controls"][row]),
+                "seen": int(arrays["seen"][row]),
+                "effect": float(arrays["effect"][row]),
+                "low": float(arrays["effect_low"][row]),
+                "high": float(arrays["effect_high"][row]),
+                "p": float(arrays["p"][row]),
+                "predicted": float(arrays["predicted"][row]),
+                "unit": "",
+                "what": f"mean {output} of {count} {'target' if count == 1 else 'targets'}",
+            }
+            for row, algorithm in enumerate(algorithms)
+        ]
+        units = arrays["unit"].tobytes()
+        key = (name, output, units, arrays["target"].tobytes(), *algorithms, *arrays["seen"])
+        made = int(arrays["models"].sum() + arrays["controls"].sum())
+        if key not in checks or checks[key][0] < made:
+            checks[key] = (made, rows)
+    return [row for _, rows in checks.values() for row in rows]
