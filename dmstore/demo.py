@@ -333,6 +333,14 @@ def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(positive, score)) if both else float("nan")
 
 
+# What to look at on the page: where the mark was found, and where runs were too few for it.
+_LOOK = (
+    "On the page, read the answer at the top, then open direction A{direction}: its targets are nines with a mark in the corner,\n"
+    'and so are its heaviest training images. The table "Where they differ" says which targets differ most.'
+)
+_LOOK_AGAIN = "On the page, read the answer at the top. These runs are too few to find the mark; plan more with --runs 4000."
+
+
 def _lines(
     study: Study,
     fits: Mapping[str, Fit],
@@ -370,6 +378,7 @@ def _lines(
         f"  under {name:6} by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
         for name, e in effect.items()
     ]
+    lines.append(_LOOK.format(direction=best["direction"]) if best["auc"] >= 0.9 else _LOOK_AGAIN)
     lines += [
         f"{result['seconds']:.0f} s; notebook: dmstore.open_study({study.path!r})",
         result["report"],

@@ -33,6 +33,9 @@ autodoc_member_order = "bysource"
 # Links to files of the repository that are no pages; tests/house/test_docs.py looks whether they are there.
 suppress_warnings = ["config.cache", "myst.xref_missing"]
 
+# Options in texts begin with two signs, which typography would make one.
+smartquotes = False
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"dmstore {version}"
 html_theme_options = {
@@ -47,10 +50,20 @@ html_show_sourcelink = False
 
 
 def _plain(app, context, lines):
-    """Help texts are no reStructuredText: their signs stand for themselves."""
-    for place, line in enumerate(lines):
-        if not line.lstrip().startswith((".. ", ":")):
-            lines[place] = re.sub(r"([*_|`\\\\])", r"\\\1", line)
+    """Help texts are no reStructuredText: signs stand for themselves, and what is laid out by hand stays so."""
+    done, by_hand = [], False
+    for line in lines:
+        text = line.removeprefix("| ")
+        if text == line:
+            by_hand = False
+            own = line.lstrip().startswith((".. ", ":"))
+            done.append(line if own else re.sub(r"([*_|`\\])", r"\\\1", line))
+            continue
+        if not by_hand:
+            done += [".. code-block:: text", ""]
+            by_hand = True
+        done.append(f"   {text}")
+    lines[:] = done
 
 
 def setup(app):

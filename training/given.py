@@ -93,7 +93,7 @@ def _output_fault(
     elif shape == (1, *wanted):
         text += ", so take its [0]"
     elif "class" not in dims and len(shape) == len(wanted) + 1 and shape[:-1] == wanted:
-        text += f", so it has a value a class; dmstore.training.{spec.name} makes one a target of logits and labels"
+        text += f", so it has a value per class; dmstore.training.{spec.name} makes one per target of logits and labels"
     elif len(wanted) == 2 and shape == wanted[::-1]:
         text += ", so transpose it"
     elif len(shape) == len(wanted) and shape[: len(wanted) - 1] == wanted[:-1]:
@@ -107,7 +107,7 @@ def _column_fault(
     wanted = () if count is None else (count,)
     if shape == wanted:
         return []
-    text = f"{name!r} has shape {shape}: it is no declared output ({', '.join(declared)}), and a column takes one value a run"
+    text = f"{name!r} has shape {shape}: it is no declared output ({', '.join(declared)}), and a column takes one value per run"
     if not shape and count is not None:
         text += f", shape {wanted}; give a list of {count}"
     return [text]

@@ -193,7 +193,7 @@ def _own_and_others(logit: Any, label: Any) -> tuple[Any, Any]:
 
 
 def _arranged(logit: Any, label: Any) -> tuple[Any, Any, bool]:
-    """Logits in at least float32, labels of the same kind as integers, and whether there is one logit a target."""
+    """Logits in at least float32, labels of the same kind as integers, and whether there is one logit per target."""
     if not _is_tensor(logit):
         logit, label = to_numpy(logit, "logit"), to_numpy(label, "label")
         logit = logit.astype(np.result_type(logit.dtype, np.float32), copy=False)
@@ -203,7 +203,7 @@ def _arranged(logit: Any, label: Any) -> tuple[Any, Any, bool]:
         logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
     shape = tuple(logit.shape)
     if label.ndim != 1 or "float" in str(label.dtype):
-        msg = f"label has shape {tuple(label.shape)} and dtype {label.dtype}; give one integer a target"
+        msg = f"label has shape {tuple(label.shape)} and dtype {label.dtype}; give one integer per target"
         raise InputError(msg)
     targets = len(label)
     of_all = len(shape) >= 2 and shape[-2] == targets

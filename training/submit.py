@@ -275,7 +275,7 @@ def _executor(
     try:
         from submitit import LocalExecutor, SlurmExecutor
     except ImportError:
-        msg = "jobs are submitted by submitit, which is not installed; pip install 'dmstore[submit]' (docs/guides/cluster.md has ways without it)"
+        msg = "jobs are submitted by submitit, which is not installed; pip install 'dmstore[submit]' (docs/guides/slurm.md has ways without it)"
         raise MissingDependencyError(msg) from None
     if not is_url(study.path) and logs.absolute().is_relative_to(Path(study.path).absolute()):
         msg = f"{logs}: is inside the study, where logs do not belong; choose another directory with --logs"
@@ -298,7 +298,7 @@ def _executor(
             return 2
 
     if not dry and SlurmExecutor.affinity() < 0:
-        msg = "there is no SLURM here ('srun' is not found); submit where it is, try with --local or --dry-run, or see docs/guides/cluster.md for other ways"
+        msg = "there is no SLURM here ('srun' is not found); submit where it is, try with --local or --dry-run, or see docs/guides/slurm.md for other ways"
         raise InputError(msg)
     kind = Slurm if dry else SlurmExecutor
     executor = kind(logs, max_num_timeout=_REQUEUES)

@@ -236,7 +236,7 @@ def _checked(found: Trial, algorithm: Algorithm, runs: Sequence[Run], made: Any)
     if not isinstance(made, Mapping):
         what = "nothing" if made is None else f"a {type(made).__name__}"
         found.faults.append(
-            f"train returned {what}; return a mapping with {', '.join(declared)}, and columns of one value a run"
+            f"train returned {what}; return a mapping with {', '.join(declared)}, and columns of one value per run"
         )
         return None
     arrays: Arrays = {}

@@ -72,7 +72,7 @@ class RunWriter:
 
     Examples
     --------
-    >>> with RunWriter("cifar.dm", "high-noise", part="3/100") as writer:  # doctest: +SKIP
+    >>> with RunWriter("digits.dm", "plain", part="3/100") as writer:
     ...     for run in writer.pending():
     ...         writer.append(run, margin=train(run.mask, seed=run.seed))
     """
@@ -183,7 +183,7 @@ class RunWriter:
         of_plan = self._outputs is None
         total = len(self.algorithm.wanted(self.part)) if of_plan else pending
         self._meter.close()
-        self._meter = Meter(self._sink.name, quiet=progress is not True, rate="runs")
+        self._meter = Meter(self._sink.name, quiet=progress is not True, unit="runs", rate=True)
         tell = self._meter if progress is True else progress
         self._count = counting(None if isinstance(tell, bool) else tell, self._sink.name)
         self._done, self._total = total - pending, total

@@ -82,7 +82,7 @@ def contrast(
     Raises
     ------
     InputError
-        If groups cannot be made or have no effect to measure, the output is not one number a target or not that of both
+        If groups cannot be made or have no effect to measure, the output is not one number per target or not that of both
         algorithms, target sets differ, or there are too few masks.
     NotFoundError
         If there is no such algorithm.
@@ -177,7 +177,7 @@ def _check_target_sets(algorithms: Sequence[Algorithm]) -> None:
 
 
 def _measurable(algorithm: Algorithm) -> list[str]:
-    """Outputs that are one number a target: a class index is none."""
+    """Outputs that are one number per target: a class index is none."""
     return [
         name
         for name, entry in algorithm.outputs.items()
@@ -206,10 +206,10 @@ def _output(algorithms: Sequence[Algorithm], output: str | None) -> str:
     what = (
         "several outputs could be measured"
         if output is None and common
-        else "no output with one number a target"
+        else "no output with one number per target"
     )
     if output is not None:
-        what = f"output {output!r} is not one number a target that can be measured"
+        what = f"output {output!r} is not one number per target that can be measured"
     both = " of both" if len(algorithms) > 1 and not (output is None and common) else ""
     msg = f"{what}{both} ({listed}); name one with --output"
     raise InputError(msg)

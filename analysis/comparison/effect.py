@@ -133,7 +133,7 @@ class Effects:
         Raises
         ------
         ValueError
-            If there is not one number a class.
+            If there is not one number per class.
         """
         dims = ("algorithm", "intensity", "class")
         most = 1.0 if clip else np.inf

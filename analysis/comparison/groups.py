@@ -54,7 +54,7 @@ class Side:
         return self.what == "train unit"
 
     def annotations(self) -> list[str]:
-        """Those with one value an example."""
+        """Those with one value per example."""
         return [str(name) for name, one in self.data.data_vars.items() if one.ndim == 1]
 
     def column(self, name: str, spec: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -63,7 +63,7 @@ class Side:
         Raises
         ------
         InputError
-            If there is none of the name with one value an example.
+            If there is none of the name with one value per example.
         """
         known = self.annotations()
         if name not in known:

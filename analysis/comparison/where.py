@@ -49,7 +49,7 @@ def restriction(
         ``COLUMN=VALUE`` (or ``!=``, ``<``, ``<=``, ``>``, ``>=``) on a column of the targets, ``target`` for ids;
         or a file with one target id a line.
     targets : Dataset
-        Ids as the coordinate ``target``, columns of one value a target; a lazy one is computed where it is asked for.
+        Ids as the coordinate ``target``, columns of one value per target; a lazy one is computed where it is asked for.
     class_names : sequence of str
         So that ``label`` takes names too.
 

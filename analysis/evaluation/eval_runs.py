@@ -105,7 +105,7 @@ def read_truth(
     name = runs.attrs["algorithm"]
     if output not in runs or runs[output].dims != ("run", "target"):
         known = [k for k, v in runs.data_vars.items() if v.dims == ("run", "target")]
-        msg = f"algorithm {name!r} has no output {output!r} with a value a target; it has {', '.join(map(str, known))}"
+        msg = f"algorithm {name!r} has no output {output!r} with a value per target; it has {', '.join(map(str, known))}"
         raise InputError(msg)
     mask_id = runs["mask_id"].values
     reserved = np.flatnonzero(runs["split"].values == "eval")

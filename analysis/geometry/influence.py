@@ -32,7 +32,7 @@ def relative_influence(
     Returns
     -------
     (train,) float64
-        Sum over the targets of |a| less that of |b|; its absolute value is the paper's.
+        Sum over the targets of the absolute weights of `a`, less that of `b`; its absolute value is the paper's.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Counterfactual checks that are kept beside a comparison, as a page shows them: one entry a class."""
+"""Counterfactual checks that are kept beside a comparison, as a page shows them: one entry per class."""
 
 from __future__ import annotations
 

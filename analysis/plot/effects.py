@@ -1,4 +1,4 @@
-"""Figures of counterfactual effects: by intensity, a line an algorithm, a panel a class (Figures 4, 6, 8 and 15 to 17)."""
+"""Figures of counterfactual effects: by intensity, a line per algorithm, a panel a class (Figures 4, 6, 8 and 15 to 17)."""
 
 from __future__ import annotations
 

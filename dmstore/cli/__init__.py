@@ -100,11 +100,27 @@ class _Warnings(logging.Handler):
         click.echo(f"warning: {plain(' '.join(record.getMessage().split()))}", err=True)
 
 
+def _say_versions(context: click.Context) -> None:
+    from dmstore import __version__
+    from dmstore.schema.documents import FORMAT_VERSION
+
+    major = FORMAT_VERSION.split(".")[0]
+    click.echo(f"dmstore {__version__}; writes store format {FORMAT_VERSION}, reads format {major}")
+    context.exit()
+
+
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DMSTORE"},
 )
-@click.version_option(package_name="dmstore", prog_name="dmstore", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, parameter, value: value and _say_versions(context),
+    help="Say the version, and the store formats that it writes and reads.",
+)
 @click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")
 def group(verbose: int) -> None:
     """Store the runs of learning algorithms, fit datamodels from them, and show where two differ.

@@ -25,7 +25,7 @@ def command(
 
     \b
     SRC is an .npz or .csv of columns by name, a .json object of lists, or one column:
-    .npy, .txt (a line an example) or a .json list, with --name. A column "id" says which
+    .npy, .txt (a line per example) or a .json list, with --name. A column "id" says which
     value is whose; without it they are in the set's order. An annotation never changes:
     doing it again with the same values changes nothing, other values are refused. A
     .csv column is bool, int64, float64 (NaN where a value is empty or NA) or text: look

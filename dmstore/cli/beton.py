@@ -65,7 +65,7 @@ def command(
 
     study = open_study(path)
     target = beton.place_of(study, place)
-    progress = output.Progress("images", quiet=quiet)
+    progress = output.Progress("write images", quiet=quiet, unit="images")
     count = beton.write(
         study, target, data=data, max_size=max_size, jpeg_quality=jpeg_quality, progress=progress
     )

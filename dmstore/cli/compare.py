@@ -18,6 +18,12 @@ _DEFAULT = ComparisonParameters()
 if TYPE_CHECKING:
     import xarray as xr
 
+# What is done, in words, and what is counted.
+_STAGES = {
+    "compare": ("find directions", ""),
+    "read": ("read the masks", ""),
+    "measure": ("measure the difference", "targets"),
+}
 _FOR_SCORES = (
     "examples",
     "out",
@@ -109,7 +115,7 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     "--where",
     multiple=True,
     metavar="CONDITION | FILE",
-    help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id a line.",
+    help="Only targets with label=9, type=mono (any column; several with commas), or listed in FILE, an id per line.",
 )
 @click.option(
     "--agree",
@@ -153,7 +159,7 @@ def command(
     from dmstore.core.threads import blas_threads, cores
     from dmstore.readers.scores import is_scores
 
-    progress = output.Progress("compare", quiet=quiet, delay=2, share=True)
+    progress = output.Stages(_STAGES, quiet=quiet, delay=2)
     settings: Any = {
         "progress": progress,
         "where": where,

@@ -97,13 +97,11 @@ def command(
     if not (by or train_by):
         msg = "no group of train units; give --by or --train-by, such as --by label"
         raise click.UsageError(msg, click.get_current_context())
-    bars: dict[str, output.Progress] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = output.Progress(what, quiet=quiet, delay=2)
-        bars[what](what, done, total)
-
+    tell = output.Stages(
+        {"masks": ("read the masks", ""), "contrast": ("measure the effects", "")},
+        quiet=quiet,
+        delay=2,
+    )
     found = contrast(
         open_study(path),
         a,
@@ -116,8 +114,7 @@ def command(
         threads=threads,
         progress=tell,
     )
-    for bar in bars.values():
-        bar.close()
+    tell.close()
     output.emit(_result(found), _lines(found), as_json=as_json)
 
 

@@ -152,7 +152,7 @@ def command(
     options.find_tasks_here()
     study = open_study(path)
     numbers = _numbers(study, label)
-    progress = output.Progress("counterfactual", quiet=quiet, delay=2)
+    progress = output.Progress("ask the models", quiet=quiet, delay=2)
     if targets:
         result = from_outputs(
             study,

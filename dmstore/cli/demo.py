@@ -34,12 +34,7 @@ def command(
     """
     from dmstore.demo import demo
 
-    bars: dict[str, output.Progress] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        bars.setdefault(what, output.Progress(what, quiet=quiet))(what, done, total)
-
+    progress = output.Stages({"train": ("train", "runs")}, quiet=quiet)
     made = demo(directory, runs=runs, seed=seed, workers=workers, report=progress)
-    for bar in bars.values():
-        bar.close()
+    progress.close()
     output.emit(made.result, made.lines, as_json=as_json)

@@ -153,7 +153,7 @@ def command(
     steps = _shares(shares) if shares is not None else SHARES
     if curve:
         check_curve(study, algorithm, steps)
-    bar = output.Progress(f"baselines {algorithm}", quiet=quiet)
+    bar = output.Progress(f"baselines of {algorithm}", quiet=quiet)
     judged = benchmark(
         study,
         algorithm,
@@ -179,7 +179,7 @@ def command(
         result |= asdict(said)
         lines.append(f"  {enough_text(said)}")
     if curve:
-        bar = output.Progress(f"curve {algorithm}", quiet=quiet)
+        bar = output.Progress(f"learning curve of {algorithm}", quiet=quiet)
         grown = learning_curve(
             study,
             algorithm,

@@ -43,7 +43,7 @@ def command(
     options.find_tasks_here()
     study = open_study(path)
     frozen = network(model, weights)
-    progress = output.Progress("features", quiet=quiet)
+    progress = output.Progress("compute features", quiet=quiet, unit="images")
     made = compute_features(study, frozen, name=name, image_size=image_size, progress=progress)
     progress.close()
     lines = [f"{part}: {count} examples, {size} features" for part, (count, size) in made.items()]

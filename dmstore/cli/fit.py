@@ -142,21 +142,18 @@ def command(
         raise click.UsageError(msg)
     if lam_grid is not None:
         own["lam_grid"] = parse_grid(lam_grid)
+    label = {
+        "read": "read the masks",
+        "count": "count pairs of train units",
+        "fit": f"fit {algorithm}",
+        "join": "write the fit",
+    }
     bars: dict[str, output.Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
-        label = {
-            "read": "read the masks",
-            "count": "count pairs",
-            "fit": f"fit {algorithm}",
-            "join": "join",
-        }
         if what not in bars:
             bars[what] = output.Progress(
-                label[what],
-                quiet=quiet,
-                delay=0.0 if what == "fit" else 2.0,
-                share=what in ("count", "fit"),
+                label[what], quiet=quiet, delay=0.0 if what == "fit" else 2.0
             )
         bars[what](what, done, total)
         if done == total:

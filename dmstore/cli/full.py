@@ -30,14 +30,14 @@ def train_full_models(
 
     for name in targets:
         study.target_set(name)
-    progress = output.Progress(f"train {algorithm}, all data", quiet=quiet)
+    progress = output.Progress(f"train {algorithm} on all data", quiet=quiet, unit="models")
     trained = train_full(
         study, algorithm, count, keep=keep, part=part, threads=threads, progress=progress
     )
     progress.close()
     asked = {}
     for name in targets:
-        progress = output.Progress(f"ask {algorithm} on {name}", quiet=quiet)
+        progress = output.Progress(f"ask {algorithm} about {name}", quiet=quiet, unit="models")
         asked[name] = ask_full(
             study, algorithm, name, part=part, threads=threads, progress=progress
         )

@@ -151,9 +151,9 @@ def command(
       kronfluence      masks.pt with margins.pt or losses.pt, as in its examples
       lira             shadow models: experiment-*/keep.npy and scores/; targets are train units
       heldout-influence
-                       folders a run with aux_arrays.npz, of one share of the training set
+                       a folder per run with aux_arrays.npz, of one share of the training set
       index-lists      lists of train units in place of masks: .npz (indices, offsets), .json or .pt
-                       with a list a run (--lists seen or left-out)
+                       with a list per run (--lists seen or left-out)
       arrays           masks and outputs in a folder of .npy files, one .npy (--output NAME=FILE),
                        a zarr group, .safetensors or .npz; also our own exports
       study            another study of the same examples (--from ALGORITHM)

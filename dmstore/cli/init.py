@@ -84,7 +84,7 @@ def command(
             raise click.UsageError(msg)
         from dmstore.training.datasets import make_study
 
-        progress = output.Progress("images", quiet=quiet)
+        progress = output.Progress("read images", quiet=quiet, unit="images")
         made, notes = make_study(
             path, dataset, root, seed=seed, limit=limit, about=about, progress=progress
         )

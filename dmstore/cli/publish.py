@@ -87,7 +87,7 @@ def command(
         "citation": citation or "",
         "doi": doi or "",
     }
-    bar = output.Progress("publish", quiet=quiet)
+    bar = output.Progress("publish", quiet=quiet, unit="files")
     try:
         made = publish(open_study(path), destination, selection, about=about, progress=bar)
     finally:

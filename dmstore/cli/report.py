@@ -46,7 +46,7 @@ def command(
     study = open_study(path)
     if figures is not None:
         check_folder(figures)
-    progress = output.Progress("report", quiet=quiet, delay=2)
+    progress = output.Progress("draw the page", quiet=quiet, delay=2)
     page = report(study, a, b, comparison=comparison, out=out, progress=progress)
     written = (
         save_figures(study, a, b, figures, comparison=comparison, progress=progress)

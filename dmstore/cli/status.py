@@ -32,7 +32,7 @@ def command(path: str, algorithm: str | None, watch: bool, every: float, as_json
     """Say what STUDY holds, or ALGORITHM of it alone, and what is still to do.
 
     With --watch: runs an hour of the last 15 minutes, the hosts that they came from, failures, and when all
-    will be there; with --json one object a look.
+    will be there; with --json one object per look.
     """
     from dmstore.study.study import open_study
     from dmstore.upkeep.maintenance import status

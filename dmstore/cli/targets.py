@@ -90,7 +90,7 @@ def command(
             *([f"label={study.class_number(label)}"] if label is not None else []),
         ]
         of = canonical(of)
-        progress = output.Progress("transform", quiet=quiet, delay=2)
+        progress = output.Progress("transform", quiet=quiet, unit="images", delay=2)
         done = add_transformed(
             study,
             set_name,

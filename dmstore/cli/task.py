@@ -83,7 +83,7 @@ def command(
         algorithm = study.algorithm(task) if named else None
         runs = len(algorithm.pending()) if algorithm and algorithm.planned else 1000
     lines = [
-        f"{name}: {dtype} {shape or 'a number'} a run"
+        f"{name}: {dtype} {shape or 'a number'} per run"
         for name, (shape, dtype) in found.shapes.items()
     ]
     if found.seconds is not None and found.shapes:
@@ -91,7 +91,7 @@ def command(
             f", batches of {found.batch} may be faster" if found.batch and found.batch > 3 else ""
         )
         lines.append(
-            f"{duration(found.seconds)} a run{many}; {output.counted(runs, 'run')} take {duration(runs * found.seconds)} on one worker like this"
+            f"{duration(found.seconds)} per run{many}; {output.counted(runs, 'run')} take {duration(runs * found.seconds)} on one worker like this"
         )
     if found.memory is not None:
         device = f", {output.size(found.device_memory)} on the GPU" if found.device_memory else ""

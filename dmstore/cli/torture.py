@@ -65,7 +65,7 @@ def command(
     """
     from dmstore.upkeep.torture import torture
 
-    progress = output.Progress("kills", quiet=quiet)
+    progress = output.Progress("kill workers", quiet=quiet)
     outcome = torture(
         path,
         seconds=seconds,

@@ -115,7 +115,7 @@ def command(
         trained = _run_workers(study, algorithm, given, workers, per_device, threads, quiet=quiet)
         _end(study, algorithm, "next", trained, as_json=as_json)
         return
-    progress = output.Progress(f"train {algorithm}", quiet=quiet)
+    progress = output.Progress(f"train {algorithm}", quiet=quiet, unit="runs", rate=True)
     with Ending() as ending:
         trained = train(
             study,
@@ -148,7 +148,7 @@ def _run_workers(
     from dmstore.training import processes
 
     opened = study.algorithm(algorithm)
-    progress = output.Progress(f"train {algorithm}", quiet=quiet)
+    progress = output.Progress(f"train {algorithm}", quiet=quiet, unit="runs", rate=True)
 
     def look() -> None:
         progress("train", opened.planned_count - len(opened.pending()), opened.planned_count)

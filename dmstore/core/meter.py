@@ -11,9 +11,8 @@ import click
 class Meter:
     """One moving line on a terminal; elsewhere a plain line every tenth or minute.
 
-    With a `delay` nothing is shown of what takes no longer than so many seconds. A `share` is shown where
-    steps are not worth counting. A `rate` names what is counted, such as ``runs``, and shows how many of them a
-    second, minute or hour.
+    With a `delay` nothing is shown of what takes no longer than so many seconds. A `unit` names what is counted, such
+    as ``runs``; without one the share that is done is shown. With `rate`, so many of them per second, minute or hour.
     """
 
     def __init__(
@@ -21,12 +20,12 @@ class Meter:
         what: str,
         *,
         quiet: bool = False,
+        unit: str = "",
         delay: float = 0.0,
-        share: bool = False,
-        rate: str = "",
+        rate: bool = False,
     ) -> None:
         self._delay = delay
-        self._share = share
+        self._unit = unit
         self._rate = rate
         self._what = what
         self._quiet = quiet
@@ -62,7 +61,7 @@ class Meter:
         self._last = (done * 10 // total, now)
 
     def _said(self, done: int, total: int) -> str:
-        return f"{100 * done // total} %" if self._share else f"{done}/{total}"
+        return f"{done:,} of {total:,} {self._unit}" if self._unit else f"{100 * done // total} %"
 
     def _fast(self, done: int) -> str:
         fresh = done - (self._first or 0)
@@ -71,15 +70,15 @@ class Meter:
         a_second = fresh / max(time.monotonic() - self._started, 1e-9)
         for unit, seconds in (("s", 1), ("min", 60)):
             if a_second * seconds >= 1:
-                return f", {_short(a_second * seconds)} {self._rate}/{unit}"
-        return f", {_short(a_second * 3600)} {self._rate}/h"
+                return f", {_short(a_second * seconds)} {self._unit}/{unit}"
+        return f", {_short(a_second * 3600)} {self._unit}/h"
 
     def _left(self, done: int, total: int) -> str:
         fresh = done - (self._first or 0)
         if fresh <= 0 or done >= total:
             return ""
         seconds = (time.monotonic() - self._started) / fresh * (total - done)
-        return f", {duration(seconds)} left"
+        return f", {duration(seconds)} left" if seconds >= 1 else ""
 
     def close(self) -> None:
         """End the moving line."""

@@ -29,7 +29,7 @@ def read_columns(path: str | Path, name: str | None = None) -> Columns:
     ----------
     path : path
         ``.npz``: columns by name; ``.csv``: columns by its header line; ``.json``: an object of lists;
-        ``.npy``, ``.txt`` (a line an example) and a ``.json`` list: one column, called `name`.
+        ``.npy``, ``.txt`` (a line per example) and a ``.json`` list: one column, called `name`.
     name : str, optional
         Needed for a file that holds one column; of several columns, takes the one of this name.
 

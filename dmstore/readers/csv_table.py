@@ -54,7 +54,9 @@ def parse_csv(text: str, where: str) -> dict[str, NDArray[Any]]:
     """
     rows = list(_rows(text, where))
     if len(rows) < 2:
-        msg = f"{where}: has no rows; a .csv of annotations has a header line and a line an example"
+        msg = (
+            f"{where}: has no rows; a .csv of annotations has a header line and a line per example"
+        )
         raise InputError(msg)
     header = rows[0][1]
     if len(set(header)) != len(header):

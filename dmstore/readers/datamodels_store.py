@@ -1,4 +1,4 @@
-"""Training stores of MadryLab/datamodels: one memory-mapped ``.npy`` a key, a row a model.
+"""Training stores of MadryLab/datamodels: one memory-mapped ``.npy`` a key, a row per model.
 
 ``_completed.npy`` says which rows were finished. Nothing was ever checked when they were written:
 a routine that forgot a key leaves zeros in a row that is marked complete. Our own exports have this layout too,
@@ -59,7 +59,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     """
     completed = open_npy(path / f"{_COMPLETED}.npy", path)
     if len(completed.shape) != 1:
-        msg = f"{completed.path}: has shape {completed.shape}, expected one value a model"
+        msg = f"{completed.path}: has shape {completed.shape}, expected one value per model"
         raise InputError(msg)
     arrays = request.kept(_arrays(path, completed.shape[0]), str(path))
     export = own_export.of_folder(path)
@@ -117,7 +117,7 @@ def _arrays(path: Path, models: int) -> dict[str, FileArray]:
     for name in names:
         array = open_npy(path / f"{name}.npy", path, NUMBERS + "U")
         if array.dtype.kind == "U" and len(array.shape) != 1:
-            msg = f"{array.path}: is text of shape {array.shape}, and only numbers and bools are taken, or text with one value a model; take it out of the store"
+            msg = f"{array.path}: is text of shape {array.shape}, and only numbers and bools are taken, or text with one value per model; take it out of the store"
             raise InputError(msg)
         if array.shape[:1] != (models,):
             msg = f"{array.path}: has shape {array.shape}, but _completed.npy has {models} models"

@@ -1,4 +1,4 @@
-"""Models of google-research/heldout-influence-estimation: a folder a run with ``aux_arrays.npz``.
+"""Models of google-research/heldout-influence-estimation: a folder per run with ``aux_arrays.npz``.
 
 ``subsample_idx`` lists the units that a run was trained on; ``correctness_test``, ``correctness_train`` and
 ``correctness_removed`` say whether the label was predicted, in the order of ``index_test`` and so on. The last two
@@ -60,7 +60,7 @@ def open_source(path: Path, request: Request) -> ArraySource:
     if not files:
         shares = sorted({file.parents[1].name for file in path.glob(f"*/*/{_FILE}")})
         what = f"holds runs of the shares {', '.join(shares)}" if shares else f"has no {_FILE}"
-        msg = f"{path}: {what}; name the folder of one share, with a folder a run"
+        msg = f"{path}: {what}; name the folder of one share, with a folder per run"
         raise InputError(msg)
     request = replace(request, outputs=request.outputs or {_TEST: _TEST})
     key = next(iter(request.outputs.values()))
@@ -162,6 +162,6 @@ def _load(file: Path, *names: str) -> list[NDArray[Any]]:
             whole = "biu" if name.startswith(("subsample", "index")) else "biuf"
             if header is None or len(header.shape) != 1 or header.dtype.kind not in whole:
                 found = "missing" if header is None else f"{header.dtype} {header.shape}"
-                msg = f"{file}: {name!r} is {found}, expected one number an example"
+                msg = f"{file}: {name!r} is {found}, expected one number per example"
                 raise InputError(msg)
         return [reader.load(name) for name in names]

@@ -130,7 +130,7 @@ def _array(path: Path, name: str, values: Any) -> RowArray:
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "biufU" or not array.ndim:
-        msg = f"{path}: {name!r} is no array of numbers with a row a run; take it out"
+        msg = f"{path}: {name!r} is no array of numbers with a row per run; take it out"
         raise InputError(msg)
     return MemoryArray(array)
 

@@ -26,7 +26,7 @@ class Labels:
     Attributes
     ----------
     train, targets : xarray.Dataset
-        Index coordinate ``train`` or ``target``; ``label``, ``image`` and whatever is one value an example.
+        Index coordinate ``train`` or ``target``; ``label``, ``image`` and whatever is one value per example.
     class_names : list of str
         Empty where there are no labels.
     about : dict

@@ -305,7 +305,7 @@ def check_ids(ids: NDArray[Any], path: Path) -> NDArray[np.int64]:
         If they are no integers from 0 to 2**62, or one stands there twice.
     """
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        msg = f"{path}: run ids are {ids.dtype} {ids.shape}, expected one integer a run"
+        msg = f"{path}: run ids are {ids.dtype} {ids.shape}, expected one integer per run"
         raise InputError(msg)
     if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= MAX_RUN):
         msg = f"{path}: run ids must be from 0 to 2**62"

@@ -108,7 +108,7 @@ def check(
             examples.check_labels(values, classes, f"{where}: {name}")
         if name == "name" and set_name == "class":
             if values.ndim != 1 or values.dtype.kind != "U":
-                msg = f"{where}: name is {values.dtype} {values.shape}, expected one text a class"
+                msg = f"{where}: name is {values.dtype} {values.shape}, expected one text per class"
                 raise InputError(msg)
             examples.check_names(values, f"{where}: {name}")
         checked[name] = values
@@ -268,7 +268,7 @@ class _Stored:
 def read(
     objects: Objects, where: str, name: str, count: int
 ) -> tuple[tuple[str, ...], NDArray[Any] | Any]:
-    """Dims after the first, and values of one array: in memory if it has one value an example.
+    """Dims after the first, and values of one array: in memory if it has one value per example.
 
     Raises
     ------

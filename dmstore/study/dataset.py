@@ -155,7 +155,7 @@ def _token(view: View, name: str, position: NDArray[np.int64]) -> str:
 
 
 def coordinates(view: View, known: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Everything of a view that has one value a run, in memory: name to dims and values.
+    """Everything of a view that has one value per run, in memory: name to dims and values.
 
     What is `known` already is not read: each further column costs an open of every segment. ``time`` is a date in UTC, NaT where the writer's clock was beyond what a date can be.
     """

@@ -133,7 +133,7 @@ def declare(
         raise NotFoundError(msg)
     declared = declare_outputs(outputs)
     if not study.get("classes") and any("class" in entry["dims"] for entry in declared.values()):
-        msg = "an output with a value a class needs class names in the study"
+        msg = "an output with a value per class needs class names in the study"
         raise InputError(msg)
     declaration: Declared = {
         "alpha": alpha,

@@ -1,6 +1,6 @@
 """The examples of a study as they are given: columns checked, ids written and read back.
 
-A column is labels, images, texts or numbers, one value an example.
+A column is labels, images, texts or numbers, one value per example.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def check(arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, dict[str,
         prefix, _, rest = name.partition("_")
         if name == "class_name":
             if np.ndim(values) != 1:
-                msg = f"{where}: class_name has shape {np.shape(values)}, expected one name a class"
+                msg = (
+                    f"{where}: class_name has shape {np.shape(values)}, expected one name per class"
+                )
                 raise InputError(msg)
             sets["class"]["name"] = check_names(values, f"{where}: class_name")
         elif prefix in ("train", "target") and rest:
@@ -150,7 +152,7 @@ def check_column(name: str, values: NDArray[Any], where: str) -> NDArray[Any]:
     """
     check_name(name, f"{where}: column")
     if values.ndim == 0:
-        msg = f"{where} has shape {values.shape}, expected one value an example"
+        msg = f"{where} has shape {values.shape}, expected one value per example"
         raise InputError(msg)
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.flat):
         values = values.astype(str)
@@ -229,7 +231,7 @@ def check_set(columns: dict[str, NDArray[Any]], prefix: str, where: str) -> None
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) != count:
         twice = f" ({str(unique[counts > 1][0])!a} is there twice)" if len(ids) == count else ""
-        msg = f"{where}: {prefix}_id must hold one id an example, all different{twice}"
+        msg = f"{where}: {prefix}_id must hold one id per example, all different{twice}"
         raise InputError(msg)
     columns["id"] = ids
 

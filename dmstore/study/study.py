@@ -318,7 +318,7 @@ class Study(Displayed):
         set_name : str
             ``train``, ``test``, another target set, or ``class``.
         columns, **more
-            Name to one value an example (of ``class``: a class), in the order of the set's ids.
+            Name to one value per example (of ``class``: a class), in the order of the set's ids.
             All are checked before the first is written; each is there whole or not at all.
         origin : mapping, optional
             What made them, kept beside each.
@@ -333,7 +333,7 @@ class Study(Displayed):
         NotFoundError
             If there is no such set.
         InputError
-            If a column cannot be stored, or is not one value an example.
+            If a column cannot be stored, or is not one value per example.
         ExistsError
             If an annotation of the name is there with other values.
         """
@@ -367,7 +367,7 @@ class Study(Displayed):
         ----------
         set_name : str
         columns : mapping
-            Name to one value an example.
+            Name to one value per example.
 
         Returns
         -------

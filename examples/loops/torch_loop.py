@@ -29,7 +29,7 @@ target_x, target_y = load(study.targets)
 def train(run):
     """A model of what the run may see: order and weights follow from its seed alone."""
     torch.manual_seed(run.seed)
-    seen = torch.from_numpy(run.mask).to(device).nonzero()[:, 0]
+    seen = torch.tensor(run.mask, device=device).nonzero()[:, 0]
     model = torch.nn.Sequential(
         torch.nn.Linear(train_x.shape[1], 32),
         torch.nn.ReLU(),

@@ -52,7 +52,10 @@ def subject(kind="image"):
         sets[dim] = xr.Dataset(columns, coords={dim: [f"{dim[0]}{i}{EVIL}" for i in range(count)]})
     labels = Labels(sets["train"], sets["target"], [EVIL, "two", "three"])
     found = modeldiff(
-        *data, names=("</script><b>" + "W" * 28, "b"), label=sets["target"]["label"].values, components=3
+        *data,
+        names=("</script><b>" + "W" * 28, "b"),
+        label=sets["target"]["label"].values,
+        components=3,
     )
     cards = [{"title": EVIL, "rows": [("<b>", EVIL)]}] * 2
     made = Subject(EVIL, labels, cards, [(EVIL, EVIL)], weights=data, scores_only=True)

@@ -813,12 +813,10 @@ def test_the_same_examples_in_another_archive_are_the_same(folder):
     assert compare_scores("a.npy", "b.npy", "e.npz").attrs["path"] != found.attrs["path"]
 
 
-def test_the_example_of_the_readme(tmp_path):
+def test_the_example_of_the_guide(tmp_path):
     """The block runs as it stands, and its output is what stands under it."""
-    root = ROOT
-    text = (root / "README.md").read_text()
-    section = text.split("## Two score files, no runs")[1].split("\n## ")[0]
-    script, said = re.findall(r"^```(?:bash|text)\n(.*?)^```$", section, re.M | re.S)
+    text = (ROOT / "docs" / "guides" / "compare-scores.md").read_text()
+    script, said = re.findall(r"^```(?:bash|text)\n(.*?)^```$", text, re.M | re.S)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

@@ -82,6 +82,10 @@ def test_kill_and_go_on(tmp_path):
     assert again.result["auc"] == result["auc"]
     assert len(again.lines) <= 20
     assert again.lines[-1] == result["report"]
+    # It says what to look at, and the page has these parts.
+    (where,) = (line for line in again.lines if line.startswith("On the page,"))
+    assert f"open direction A{result['direction']}" in where
+    assert "Where they differ" in html
 
 
 def stored(path):

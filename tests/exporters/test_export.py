@@ -126,7 +126,7 @@ def test_npy_is_a_source_with_its_texts(made, tmp_path):
         same(again.read([name])[name], old.read([name])[name])
     np.save(folder / "note.npy", np.full((RUNS, 2), "x"))
     refused = ingest(other, [folder])
-    assert "or text with one value a model" in refused.errors[0]
+    assert "or text with one value per model" in refused.errors[0]
 
 
 def test_snapshot_output_and_blocks(made, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """What the README says is run as it stands there."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from paths import ROOT
 
 import dmstore
 
+# Longer texts belong to the pages of the site.
+LINES = 130
 README = (ROOT / "README.md").read_text()
 
 
@@ -29,37 +30,9 @@ def test_first_two_blocks_are_the_two_commands():
     assert tests.rstrip().endswith(".venv/bin/python -m pytest -q")
 
 
-@pytest.mark.parametrize("count", [180, pytest.param(2000, marks=pytest.mark.slow)])
-def test_steps_by_hand_and_notebook(tmp_path, count):
-    """The commands of "The same by hand", then the Python of the sections after it."""
-    by_hand = README.split("## The same by hand")[1]
-    script = re.search(r"^```bash\n(.*?)^```$", by_hand, re.M | re.S)[1]
-    assert "--runs 2000" in script
-    script = script.replace("--runs 2000", f"--runs {count}")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "nothing wrong" in done.stdout
-    assert len(list(tmp_path.glob("digits.dm/comparisons/*/report.html"))) == 1
-    for language, code in re.findall(
-        r"^```(python|bash)\n(.*?)^```$", README.split("## Your own training loop")[1], re.M | re.S
-    ):
-        text = code.replace("runs=30", "runs=4").replace("--seconds 10", "--seconds 2")
-        command = (
-            [sys.executable, "-W", "error", "-c", text]
-            if language == "python"
-            else ["bash", "-euc", text]
-        )
-        found = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert found.returncode == 0, found.stderr
+def test_readme_is_short_and_its_picture_is_small():
+    assert README.count("\n") <= LINES
+    assert (ROOT / "docs" / "tutorial" / "page.png").stat().st_size < 150_000
 
 
 def test_worked_examples_of_the_regression_page(tmp_path):
@@ -92,8 +65,39 @@ def test_worked_examples_of_the_regression_page(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_links_in_the_documents_exist():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), (document, target)
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+
+def prose(document):
+    """A document without its code, where brackets and signs mean other things."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(document):
+    """Anchors of a document's headings, as the site and GitHub make them."""
+    names = re.findall(r"^#{1,3} (.*)$", prose(document), re.M)
+    names = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", name) for name in names]
+    return {re.sub(r"[^\w\- ]", "", name.lower()).strip().replace(" ", "-") for name in names}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_in_the_documents_exist(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_table_of_contents():
+    docs = ROOT / "docs"
+    listed = set()
+    for index in docs.rglob("index.md"):
+        for block in re.findall(r"```{toctree}\n(.*?)```", index.read_text(), re.S):
+            names = [n for n in block.split() if not n.startswith(":")]
+            listed |= {(index.parent / f"{n}.md").relative_to(docs) for n in names}
+    pages = {path.relative_to(docs) for path in docs.rglob("*.md")}
+    assert pages - listed == {Path("index.md")}

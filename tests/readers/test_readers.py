@@ -225,7 +225,7 @@ def test_a_planned_algorithm_takes_its_own_masks_alone(study, tmp_path):
         ({"margins": None}, "no 'margin'"),
         ({"margins": None, "val_margins": margins()}, "log_odds \\(val_margins\\)"),
         ({"_completed": np.zeros(RUNS, dtype=bool)}, "no finished run"),
-        ({"_completed": np.ones((RUNS, 1), dtype=bool)}, "one value a model"),
+        ({"_completed": np.ones((RUNS, 1), dtype=bool)}, "one value per model"),
         ({"masks": np.full((RUNS, 37), 2, dtype=np.uint8)}, "other than 0 and 1"),
         ({"masks": np.full((RUNS, 37), 2, dtype=np.uint8).view(bool)}, "no bools"),
     ],

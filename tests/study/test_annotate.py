@@ -73,7 +73,7 @@ REFUSED = {
     "other values": (lambda: {"group": GROUP + 1}, ExistsError, "other values"),
     "other dtype": (lambda: {"group": GROUP.astype(float)}, ExistsError, "other values"),
     "too few": (lambda: {"more": GROUP[:-1]}, InputError, "37 examples"),
-    "a number": (lambda: {"more": np.array(3)}, InputError, "one value an example"),
+    "a number": (lambda: {"more": np.array(3)}, InputError, "one value per example"),
     "objects": (lambda: {"more": [None] * TRAIN}, InputError, "numbers, bools or text"),
     "complex": (lambda: {"more": GROUP * 1j}, InputError, "numbers, bools or text"),
     "labels beyond": (lambda: {"label": GROUP}, InputError, "0 to 2"),

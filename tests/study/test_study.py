@@ -72,7 +72,7 @@ BAD_EXAMPLES = {
     "object column": ({"train_thing": np.array([None] * 37)}, "numbers, bools or text"),
     "unknown array": ({"labels": np.zeros(37)}, "rename or drop"),
     "enormous labels": ({"train_label": np.full(37, 2**62)}, "class indices"),
-    "names that are no list": ({"class_name": np.array("x")}, "one name a class"),
+    "names that are no list": ({"class_name": np.array("x")}, "one name per class"),
     "bytes that are no text": ({"train_text": np.array([b"\xff"] * 37)}, "Unicode"),
     "reserved column": ({"train_train": np.zeros(37)}, "reserved"),
     "empty images": ({"train_image": np.zeros((37, 0, 6), np.uint8)}, "uint8"),

@@ -38,9 +38,9 @@ def test_examples_store_what_they_promise(tmp_path, monkeypatch):
         assert len(writer.pending()) == 0
 
 
-def test_the_task_of_the_training_page(tmp_path, monkeypatch):
+def test_the_task_of_the_guide(tmp_path, monkeypatch):
     """It is tried, trained and refused as the page says."""
-    page = (ROOT / "docs" / "guides" / "training.md").read_text().split("## A task of your own")[1]
+    page = (ROOT / "docs" / "guides" / "task.md").read_text()
     code = re.search(r"^```python\n(.*?)^```$", page, re.M | re.S)[1]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
@@ -53,7 +53,7 @@ def test_the_task_of_the_training_page(tmp_path, monkeypatch):
 
     tried = run("task", "digits.dm", "mytask:Logistic")
     assert tried.exit_code == 0
-    said = re.search(r"^\$ dmstore task.*?\n(.*?)^```$", page, re.M | re.S)[1].splitlines()
+    said = re.search(r"^```text\n(.*?)^```$", page, re.M | re.S)[1].splitlines()
     plain = [re.sub(r"[0-9.]+ (s|min|kB|MB|GB)", "", line.replace("797", "100")) for line in said]
     assert [re.sub(r"[0-9.]+ (s|min|kB|MB|GB)", "", x) for x in tried.stdout.splitlines()] == plain
     (tmp_path / "small.json").write_text('{"c": 1}')

@@ -81,7 +81,7 @@ def test_timer_writes_what_waits(study, algorithm):
         ({"margin": np.full(23, np.inf)}, "infinite"),
         ({"margin": np.full(23, "x")}, "dtype"),
         ({}, "margin"),
-        ({"margin": np.zeros(23), "step": [1, 2]}, "one value a run"),
+        ({"margin": np.zeros(23), "step": [1, 2]}, "one value per run"),
         ({"margin": np.zeros(23), "mask_id": 3}, "reserved"),
         ({"margin": np.zeros(23), "a--b": 3}, "name"),
         ({"margin": np.zeros(23), "thing": object()}, "dtype"),
@@ -473,9 +473,11 @@ def test_progress_is_shown_on_request(study, algorithm, capsys):
             writer.append(run, **outputs(run))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "alpha: 1/10"
-    assert re.fullmatch(r"alpha: 5/10, [0-9.e+]+ runs/(s|min|h), [0-9.e-]+ (s|min) left", lines[4])
-    assert re.fullmatch(r"alpha: 10/10, [0-9.e+]+ runs/(s|min|h)", lines[9])
+    assert lines[0] == "alpha: 1 of 10 runs"
+    assert re.fullmatch(
+        r"alpha: 5 of 10 runs, [0-9.e+]+ runs/(s|min|h)(, [0-9.e-]+ (s|min) left)?", lines[4]
+    )
+    assert re.fullmatch(r"alpha: 10 of 10 runs, [0-9.e+]+ runs/(s|min|h)", lines[9])
     with RunWriter(study, "alpha", part="2/30") as writer:
         for run in writer.pending(progress=lambda *now: told.append(now)):
             writer.append(run, **outputs(run))

@@ -227,7 +227,7 @@ class Writer:
         mask : (train,) bool, optional
             Needed unless the run is planned.
         **values
-            Outputs, one value a target (or a target and class); ``seed``; any further number, bool
+            Outputs, one value per target (or a target and class); ``seed``; any further number, bool
             or text, which becomes a per-run column.
 
         A WriterError means that the run was not taken; an OSError that it was, and waits.
@@ -294,7 +294,7 @@ class Writer:
         if declared is None:
             declared = {name: (v.dtype, v.shape) for name, v in arrays.items() if v.ndim}
         for name in sorted(declared.keys() - arrays.keys()) if declared else ["output"]:
-            raise WriterError(f"{where}: no {name}; every run needs a value a target of each")
+            raise WriterError(f"{where}: no {name}; every run needs a value per target of each")
         outputs = {name: _output(name, arrays[name], *declared[name], where) for name in declared}
         columns = {n: _column(n, v, where) for n, v in arrays.items() if n not in outputs}
         if len({name.lower() for name in columns}) < len(columns):
@@ -416,7 +416,7 @@ def _column(name: str, value: Any, where: str) -> Any:
     if name not in _OWN:
         _check_name(name, where)
     if value.ndim or kind not in _OWN.get(name, "biufU"):
-        raise WriterError(f"{where}: {name} is {value.dtype} {value.shape}; give one value a run")
+        raise WriterError(f"{where}: {name} is {value.dtype} {value.shape}; give one value per run")
     low, high = (0, _LARGEST[name]) if name in _LARGEST else (-_EXACT, _EXACT)
     if kind in "iu" and not low <= int(value) <= high:
         raise WriterError(f"{where}: {name} is {value}, out of range; store it as text")

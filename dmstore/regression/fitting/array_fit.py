@@ -151,9 +151,7 @@ def lasso_path(
         msg = f"masks {seen.shape} and outputs {values.shape}: expected (run, train) and (run, target), none of them empty"
         raise InputError(msg)
     if len(seen) != len(values):
-        msg = (
-            f"masks of {len(seen)} runs and outputs of {len(values)}: expected a row a run in both"
-        )
+        msg = f"masks of {len(seen)} runs and outputs of {len(values)}: expected a row per run in both"
         raise InputError(msg)
     if seen.dtype.kind not in "buif":
         msg = f"masks {seen.dtype}: expected bool, True where a run saw a unit"

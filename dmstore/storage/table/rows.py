@@ -34,7 +34,7 @@ class Rows:
     arrays : mapping
         What the digest covers: ``mask`` (run, train) bool, and each output (run, target[, class]).
     columns : mapping
-        Everything else, one value a run.
+        Everything else, one value per run.
     digest : (run, 16) uint8, optional
         Where it has been computed; whoever stores rows reads them back and compares.
     """

@@ -98,7 +98,9 @@ class Table:
         """
         count = len(rows)
         if rows.run.ndim != 1 or not count:
-            msg = f"{where}: run has shape {rows.run.shape}, expected one id a run and at least one"
+            msg = (
+                f"{where}: run has shape {rows.run.shape}, expected one id per run and at least one"
+            )
             raise InputError(msg)
         if rows.run.dtype.kind not in "iu" or rows.run.min() < 0 or int(rows.run.max()) >= 2**62:
             msg = f"{where}: run ids must be integers from 0 to 2**62 (found {rows.run.dtype})"
