@@ -16,7 +16,7 @@ from dmstore.schema.typed_documents import ComparisonDocument
 from dmstore.study.study import Study, check_opened
 
 PREDICTION = "prediction"
-_SAID = "modal predictions agree"
+AGREE = "modal predictions agree"
 # Predictions that are in memory at once.
 _BLOCK = 1 << 24
 
@@ -97,7 +97,7 @@ class Agreement:
         """
         before = np.arange(len(self.agrees)) if chosen is None else chosen.positions
         positions = before[self.agrees[before]]
-        said = _SAID if chosen is None else f"{chosen.said}, {_SAID}"
+        said = AGREE if chosen is None else f"{chosen.said}, {AGREE}"
         if len(positions) < 2:
             msg = f"where {said}: {len(positions)} of {len(before)} targets; a comparison needs two or more"
             raise InputError(msg)
@@ -135,7 +135,7 @@ def without_agreement(
     document : dict
         Of targets on which predictions agree.
     """
-    where = str(document["parameters"].get("where", "")).removesuffix(_SAID).removesuffix(", ")
+    where = str(document["parameters"].get("where", "")).removesuffix(AGREE).removesuffix(", ")
     for one in reversed(comparisons):
         stated = one["parameters"]
         same = set(one["fits"]) == set(document["fits"]) and "agree" not in stated

@@ -91,7 +91,7 @@ def check_out(out: str | Path) -> Path:
     Raises
     ------
     InputError
-        If it is of another kind, or its folder is not there.
+        If it is of another kind, its folder is not there, or what is no page's would be written over.
     """
     place = local_path(out)
     if not place.parent.is_dir():
@@ -104,6 +104,14 @@ def check_out(out: str | Path) -> Path:
     elif place.exists() and not place.is_dir():
         msg = f"{place}: is a file that ends neither in .html nor in .zip; choose another place"
         raise InputError(msg)
+    page = place if is_file(place) else place / f"{STEM}.html"
+    if page.suffix.lower() == ".html" and not page.exists():
+        # Without its page, what is called like a page's data is somebody's own.
+        for ending in (".json", ".zarr.zip"):
+            own = page.with_name(f"{page.stem}{ending}")
+            if own.exists():
+                msg = f"{own}: is there and no page's, and the data of the page would be written over it; choose another place"
+                raise InputError(msg)
     return place
 
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dmstore.analysis.comparison.agreement import AGREE
+
 # Parameters of a fit and of a comparison: option, and what it is by default.
 _FIT = {
     "lams": ("--lams", 50),
@@ -23,6 +25,7 @@ _COMPARE = {
     "random_state": ("--random-state", 0),
     "fdr": ("--fdr", 0.05),
 }
+_CONDITION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:!=|<=|>=|=|<|>)")
 
 
 def fit_command(study: str, algorithm: str, output: str, parameters: Mapping[str, Any]) -> str:
@@ -58,11 +61,25 @@ def compare_command(study: str, names: Sequence[str], parameters: Mapping[str, A
     words = ["dmstore", "compare", study, *names, *_options(parameters, _COMPARE)]
     if parameters.get("center") is False:
         words.append("--no-center")
-    # A file of ids is kept by its name and a digest.
-    stated = re.sub(r" \(\d+ ids, sha256 [0-9a-f]+\)", "", str(parameters.get("where", "")))
-    for condition in stated.split(", ") if stated else ():
+    stated = str(parameters.get("where", ""))
+    if "agree" in parameters:
+        stated = stated.removesuffix(AGREE).removesuffix(", ")
+    for condition in _conditions(stated):
         words += ["--where", condition]
+    if "agree" in parameters:
+        words.append("--agree")
     return _said(words)
+
+
+def _conditions(stated: str) -> list[str]:
+    """Conditions and files as they were given: a file is kept by its name and a digest, and values may have commas."""
+    made: list[str] = []
+    for part in re.sub(r" \(\d+ ids, sha256 [0-9a-f]+\)", "\0", stated).split(", "):
+        if made and not part.endswith("\0") and not _CONDITION.match(part):
+            made[-1] += f", {part}"
+        elif part:
+            made.append(part)
+    return [one.removesuffix("\0") for one in made]
 
 
 def report_command(study: str, names: Sequence[str], comparison: str) -> str:

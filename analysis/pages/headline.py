@@ -98,7 +98,7 @@ def _measured(
     counted = (
         f" ({runs[0]:,} runs of {names[0]}, {runs[1]:,} of {names[1]})" if len(runs) == 2 else ""
     )
-    if not said.similarity:
+    if not said.similarity and not said.differs:
         return Headline(
             f"These runs are too few, or their outputs too noisy, to tell whether {names[0]} and {names[1]} differ{counted}.",
             next="Train more runs of both.",
@@ -137,7 +137,8 @@ def _least_alike(said: Answer) -> GroupClaim | None:
 def _score(said: Answer) -> str:
     """How alike they are, over all targets and where they are least so."""
     whole, one = said.similarity, _least_alike(said)
-    assert whole is not None
+    if whole is None:
+        return "Over all targets the datamodels are too weak to be measured with these runs."
     value = f"{number(whole.estimate, whole)} (95 % interval {ends(whole)}) over all targets"
     there = (
         f", and {number(one.similarity.estimate, one.similarity)} for {named(one)}" if one else ""

@@ -8,8 +8,9 @@
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
     for (const [key, value] of Object.entries(attributes)) {
-      if (value === false || value === null || value === undefined) continue;
+      if (value === null || value === undefined) continue;
       if (key === "text") node.textContent = value;
+      else if (value === false) continue;
       else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
       else node.setAttribute(key, value === true ? "" : value);
     }
@@ -107,7 +108,7 @@
     return grid;
   };
   const caption = (end) => {
-    const title = make("p", { class: "label", text: `Captions of the ${end.end} (AUROC on images that did not choose them), by ${end.embedder}` });
+    const title = make("p", { class: "label", text: `Captions of the ${end.end} (AUROC on targets that did not choose them), by ${end.embedder}` });
     const sure = end.captions.filter((one) => one.beyond).slice(0, 8);
     if (!sure.length) return [title, make("p", { class: "note", text: "No caption is beyond chance." })];
     return [title, make("ul", { class: "captions" }, ...sure.map((one) => make("li", { title: `q ${one.q === null ? "unknown" : one.q.toPrecision(2)}`, text: `${one.text} ${digits(one.auroc, 2).replace(/^0/, "")}` })))];
@@ -133,7 +134,7 @@
     article.append(make("div", { class: "rows" }, ...ends));
     article.append(make("p", { class: "label", text: `Heaviest training examples (${train.texts || !sheetOf("train", one.row) ? "line" : "frame"} in the colour of ${data.names[0]}: towards the top; of ${data.names[1]}: towards the bottom)` }), weighed(one.heavy, one.row));
     if (one.influencers.length) {
-      article.append(make("details", {}, make("summary", { text: `Training examples that move these targets most under ${data.names[one.row]}, compared with ${data.names[1 - one.row]}` }), weighed(one.influencers, one.row)));
+      article.append(make("details", {}, make("summary", { text: `Training examples that move these targets most under ${data.names[one.row]}, compared with ${data.names[1 - one.row]}` }), strip(one.influencers.map(([unit]) => cell("train", unit, { row: one.row })))));
     }
     return article;
   };
@@ -200,7 +201,7 @@
       data.sheets.target && !target.texts ? make("td", {}, picture("target", place, 36)) : null,
       ...columns.map((one, k) => (k === 0
         ? make("td", {}, make("button", { class: "open", type: "button", "data-place": place, text: target.ids[place], onclick: (event) => { event.stopPropagation(); show(place); } }))
-        : make("td", { class: one.number ? "num" : null, title: one.name === "text" ? target.texts[place] : null, text: one.say ? one.say(place) : one.get(place) ?? "" }))))));
+        : make("td", { class: one.number ? "num" : null, title: target.texts && one.name === "text" ? target.texts[place] : null, text: one.say ? one.say(place) : one.get(place) ?? "" }))))));
     $("t-count").textContent = `${listed.length.toLocaleString("en")} of ${target.ids.length.toLocaleString("en")} targets`;
     $("t-page").textContent = listed.length ? `${start + 1} to ${start + some.length}` : "none";
     $("t-back").disabled = state.page === 0;
@@ -266,7 +267,7 @@
     withDatamodel(place, (both) => {
       if (open !== place) return;
       if (both) two.replaceChildren(side(0, both[0]), side(1, both[1]));
-      else two.replaceChildren(make("p", { class: "note", text: both === undefined ? "The folder 'report' beside this page is missing: keep both together." : "This page was made without datamodels." }));
+      else two.replaceChildren(make("p", { class: "note", text: both === undefined ? `The folder '${decodeURIComponent(data.influences.urls[0].split("/")[0])}' beside this page is missing: keep both together.` : "This page was made without datamodels." }));
     });
     if (!$("detail").open) $("detail").showModal();
     $("detail-title").focus();

@@ -215,7 +215,7 @@ def _context(comparison: xr.Dataset, subject: Subject, made: PageData) -> dict[s
         "shown": [_figure(*entry) for entry in _figures(comparison, subject)],
         "curves": [_figure(*entry) for entry in _curves(subject.curves)],
         "fits": [_figure(*entry) for entry in _fits(subject.fits)],
-        "effects": [_effect(entry) for entry in subject.effects],
+        "effects": [_effect(entry, n) for n, entry in enumerate(subject.effects, start=1)],
         "removals": subject.removals,
         "excluded": left_out(comparison),
         "targets": comparison.sizes["target"],
@@ -309,7 +309,7 @@ def _fits(fits: dict[str, xr.Dataset]) -> list[tuple[str, Any, str]]:
     ]
 
 
-def _effect(entry: dict[str, Any]) -> dict[str, Any]:
+def _effect(entry: dict[str, Any], number: int) -> dict[str, Any]:
     full = "; ".join(
         f"{row['algorithm']} {_signed(row['effect'])}{entry['unit']} "
         + (
@@ -319,8 +319,9 @@ def _effect(entry: dict[str, Any]) -> dict[str, Any]:
         )
         for row in entry["rows"]
     )
+    # A check of several classes is several figures, each with data of its own.
     return _figure(
-        f"effect-of-{entry['name']}".replace(" ", "-"),
+        f"effect-{number}-of-{entry['name']}".replace(" ", "-"),
         partial(plot.effect, entry["result"], label=entry["class"]),
         f"Effect of {entry['name']} on the {entry['what']}, over models trained on all data; bands are 95 % intervals "
         f"clustered by model and example. At full intensity: {full}.",

@@ -208,7 +208,9 @@ def _directions(comparison: xr.Dataset, subject: Subject, row: int) -> list[dict
                 "code": f"{'AB'[row]}{component + 1}",
                 "row": row,
                 "component": component,
-                "about": _about(says, examples, one["subpopulation"].values[0]),
+                "about": _about(
+                    says, examples, one["subpopulation"].values[0], comparison["included"].values
+                ),
                 "annotation": says["line"].replace("`", ""),
                 "explained": numbers(one["explained_variance"].values * 100),
                 "delta": numbers([one["delta"].values * 100])[0],
@@ -260,12 +262,18 @@ def _weighed(units: NDArray[np.int64], values: NDArray[Any]) -> list[list[Any]]:
 
 def _influencers(values: NDArray[Any]) -> list[list[Any]]:
     """Train units that move the top subpopulation most under the one algorithm and not under the other (appendix D)."""
-    order = np.argsort(-np.abs(values), kind="stable")[:_INFLUENCERS]
-    return _weighed(order[values[order] != 0], values[order][values[order] != 0])
+    order = np.argsort(-values, kind="stable")[:_INFLUENCERS]
+    order = order[values[order] > 0]
+    return _weighed(order, values[order])
 
 
-def _about(says: Mapping[str, Any], examples: Examples, members: NDArray[np.int64]) -> str:
-    """What the targets of a direction have in common, as a sentence has it; empty where nothing says it."""
+def _about(
+    says: Mapping[str, Any],
+    examples: Examples,
+    members: NDArray[np.int64],
+    among: NDArray[np.bool_],
+) -> str:
+    """What the targets of a direction have in common, unlike all that are compared; empty where nothing says it."""
     if says["measure"] == "auroc" and says["score"] >= _SAYS and says["end"] == "top":
         label, value = says["label"], str(says["value"])
         parts = [f"targets of class {label}" if label else "targets"]
@@ -283,7 +291,7 @@ def _about(says: Mapping[str, Any], examples: Examples, members: NDArray[np.int6
     first, count = int(common.argmax()), int(common.max())
     if (
         2 * count <= len(there)
-        or _tail(count, len(there), float((labels == first).mean())) > _CHANCE
+        or _tail(count, len(there), float((labels[among] == first).mean())) > _CHANCE
     ):
         return ""
     return f"targets of class {examples.class_names[first]}"
@@ -291,6 +299,6 @@ def _about(says: Mapping[str, Any], examples: Examples, members: NDArray[np.int6
 
 def _tail(count: int, of: int, base: float) -> float:
     """Probability of so many or more of one kind among `of` drawn at random."""
-    from math import comb
+    from scipy.stats import binom
 
-    return sum(comb(of, k) * base**k * (1 - base) ** (of - k) for k in range(count, of + 1))
+    return float(binom.sf(count - 1, of, base))

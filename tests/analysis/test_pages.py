@@ -9,10 +9,12 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from dmstore.analysis.comparison.answer import Answer, DirectionClaim
 from dmstore.analysis.pages.bundle import check_out, write
 from dmstore.analysis.pages.commands import compare_command, fit_command
+from dmstore.analysis.pages.headline import _measured
 from dmstore.analysis.pages.influences import influences
-from dmstore.analysis.pages.page_data import _about, numbers
+from dmstore.analysis.pages.page_data import _about, _influencers, numbers
 from dmstore.analysis.pages.sheets import sheets
 from dmstore.analysis.pages.units import described, drawn, text_column
 from dmstore.errors import InputError
@@ -84,15 +86,24 @@ def test_a_class_is_named_only_where_chance_would_not_make_it_so():
     nothing = {"measure": "", "score": None, "end": "", "label": "", "annotation": "", "value": ""}
     label = np.arange(1000) % 2
 
-    def about(members, classes):
+    def about(members, classes, among=None):
         targets = xr.Dataset({"label": ("target", np.arange(1000) % len(classes))})
-        return _about(nothing, Labels(targets, targets, classes), np.array(members))
+        among = np.ones(1000, dtype=bool) if among is None else among
+        return _about(nothing, Labels(targets, targets, classes), np.array(members), among)
 
     nine_of_16 = [*np.flatnonzero(label == 0)[:9], *np.flatnonzero(label == 1)[:7]]
     assert about(nine_of_16, ["no", "yes"]) == ""
     assert about(np.flatnonzero(label == 1)[:16], ["no", "yes"]) == "targets of class yes"
     ten = [str(k) for k in range(10)]
     assert about([*range(3, 93, 10), 0, 1, 2, 4, 5, 6, 7], ten) == "targets of class 3"
+    # Of a comparison of targets of one class alone, the class says nothing.
+    assert about(range(3, 93, 10), ten, np.arange(1000) % 10 == 3) == ""
+    # As many as the largest subpopulation that may be asked for.
+    assert about(np.tile(np.flatnonzero(label == 1), 5), ["no", "yes"]) == "targets of class yes"
+
+
+def test_influencers_are_those_of_the_algorithm_itself():
+    assert _influencers(np.array([0.5, -3, 0, 2])) == [[3, 2.0], [0, 0.5]]
 
 
 def test_numbers_are_short_and_never_negative_zero():
@@ -114,6 +125,14 @@ def test_commands_say_what_is_not_as_by_default():
         *("dmstore", "compare", "s.dm", "a", "b", "--components", "3"),
         *("--where", "label=1,2", "--where", "some ids.txt"),
     ]
+    for stated, words in (
+        ("label=cat, dog, x>1", ["--where", "label=cat, dog", "--where", "x>1"]),
+        ("modal predictions agree", ["--agree"]),
+        ("label=3, modal predictions agree", ["--where", "label=3", "--agree"]),
+    ):
+        parameters = {"where": stated} | ({"agree": ["0a", "1b"]} if "agree" in stated else {})
+        said = shlex.split(compare_command("s.dm", ["a", "b"], parameters))
+        assert said == ["dmstore", "compare", "s.dm", "a", "b", *words]
 
 
 def test_a_page_is_written_where_it_is_asked_for(tmp_path):
@@ -124,13 +143,25 @@ def test_a_page_is_written_where_it_is_asked_for(tmp_path):
     assert zipfile.ZipFile(out).namelist() == list(files)
     (tmp_path / "is.html").mkdir()
     (tmp_path / "file.txt").touch()
+    (tmp_path / "mine.json").write_text("of somebody")
     for name, words in (
         ("none/report.html", "make it first"),
         ("is.html", "is a folder"),
         ("file.txt", "ends neither in .html nor in .zip"),
+        ("mine.html", "mine.json: is there and no page's"),
     ):
         with pytest.raises(InputError, match=words):
             check_out(tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("file.txt", "folder", "is.html", "page.zip")
+        *("file.txt", "folder", "is.html", "mine.json", "page.zip")
     ]
+    assert check_out(tmp_path / "folder") == tmp_path / "folder"
+
+
+def test_a_difference_is_told_where_the_similarity_of_all_targets_is_not_known():
+    one = DirectionClaim("a", 0, 0.5, 0.05, 1e-6, 1e-5, [0.2, float("nan")], beyond=True)
+    said = _measured(Answer(measured=True, differs=True, similarity=None, directions=[one]), ["a", "b"], {}, (), ())
+    assert said.answer.startswith("a and b use the training examples differently.")
+    assert said.alike.startswith("Over all targets the datamodels are too weak to be measured")
+    few = _measured(Answer(measured=True, differs=False, similarity=None), ["a", "b"], {}, (), ())
+    assert "too few" in few.answer
