@@ -24,7 +24,7 @@ def several(
     from dmstore.analysis.comparison.answer import finite
     from dmstore.study.study import open_study
 
-    progress = output.Progress("compare", quiet=quiet, delay=2, share=True)
+    progress = output.Progress("compare", quiet=quiet, delay=2)
     found = similarities(
         open_study(items[0]),
         items[1:],
