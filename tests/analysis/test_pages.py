@@ -160,7 +160,13 @@ def test_a_page_is_written_where_it_is_asked_for(tmp_path):
 
 def test_a_difference_is_told_where_the_similarity_of_all_targets_is_not_known():
     one = DirectionClaim("a", 0, 0.5, 0.05, 1e-6, 1e-5, [0.2, float("nan")], beyond=True)
-    said = _measured(Answer(measured=True, differs=True, similarity=None, directions=[one]), ["a", "b"], {}, (), ())
+    said = _measured(
+        Answer(measured=True, differs=True, similarity=None, directions=[one]),
+        ["a", "b"],
+        {},
+        (),
+        (),
+    )
     assert said.answer.startswith("a and b use the training examples differently.")
     assert said.alike.startswith("Over all targets the datamodels are too weak to be measured")
     few = _measured(Answer(measured=True, differs=False, similarity=None), ["a", "b"], {}, (), ())
