@@ -13,7 +13,7 @@ from dmstore.schema.typed_documents import AboutDocument, IndexAlgorithm, IndexA
 from dmstore.sharing import blocks, documents, examples
 from dmstore.storage.acts import tag
 from dmstore.storage.objects.objects import Objects
-from dmstore.storage.table import log
+from dmstore.storage.table import groups, log
 from dmstore.study.about import read_about, updated
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study
@@ -112,6 +112,9 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
         items += _result(objects, f"datamodels/{algorithm}/{fit}/")
     if selection.datamodels and selection.comparisons:
         for entry in study.comparisons:
+            said = str(entry["parameters"].get("where", ""))
+            if not selection.ids and examples.names_examples(said):
+                continue
             if set(entry["fits"]) <= set(fits):
                 where = f"comparisons/{entry['comparison']}/"
                 more = _result(objects, where)
@@ -120,7 +123,18 @@ def collect(study: Study, selection: Selection, about: AboutDocument) -> Content
                 # Its data are those of the comparison, made for people, in codecs that are none of the format's.
                 kept = [i for i in more if i.name != f"{where}report.zarr.zip"]
                 items += [i for i in kept if whole or not i.name.startswith(f"{where}report")]
+    if not selection.ids:
+        items = [one for one in items if not _names_target(one)]
     return Contents(items, algorithms, updated(read_about(objects), about))
+
+
+def _names_target(item: Item) -> bool:
+    """Whether an object is a removal check of one target, which is called by its id."""
+    last = item.name.rpartition("/")[2]
+    if item.objects is None or not (last.startswith("removal-") and last.endswith(".zarr.zip")):
+        return False
+    _, attrs = groups.read_with_attrs(item.objects, item.name)
+    return " of target " in str(attrs.get("name", ""))
 
 
 def _check_columns(study: Study, names: Sequence[str], without: Sequence[str]) -> None:
@@ -256,9 +270,9 @@ def _fits(
 
 
 def _result(objects: Objects, where: str) -> list[Item]:
-    """A finished result: its documents and zips, and the group that ``complete.json`` names."""
+    """A finished result: its documents and zips, what a large page has beside it, and the group that ``complete.json`` names."""
     place = f"{where}complete.json"
     named = load_document("complete", objects.get(place), place)["path"]
     items = [Item(info.name, objects) for info in objects.entries(where)]
-    group = f"{where}{named}/"
-    return [i for i in items if i.name.startswith(group) or "/" not in i.name[len(where) :]]
+    folders = (f"{where}{named}/", f"{where}report/")
+    return [i for i in items if i.name.startswith(folders) or "/" not in i.name[len(where) :]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 
 import numpy as np
@@ -69,6 +70,12 @@ def collect(study: Study, *, images: bool, ids: bool) -> tuple[list[str], dict[s
         and not info.name.startswith(tuple(hidden))
     ]
     return [*names, *(f"{target_sets.PLACE}{name}.json" for name in later)], made
+
+
+def names_examples(where: str) -> bool:
+    """Whether conditions on targets, as a comparison keeps them, are on ids or on columns that say which file an image is."""
+    columns = "|".join(sorted({"target", *_NAMING}))
+    return re.search(rf"(?:^|, )(?:{columns})(?:!=|<=|>=|=|<|>)", where) is not None
 
 
 def _is_set(name: str) -> bool:

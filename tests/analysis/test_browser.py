@@ -38,12 +38,15 @@ def subject(kind="image"):
         columns = {
             "label": (dim, np.arange(count) % 3),
             "note": (dim, np.array([EVIL, "=SUM(A1)", "plain"])[np.arange(count) % 3]),
+            "seen": (dim, np.arange(count) % 2 == 0),
         }
         if kind == "image":
             columns["image"] = (
                 (dim, "h", "w", "c"),
                 draw.integers(0, 255, (count, 32, 32, 3), "u1"),
             )
+            # Numbers that are called as texts are elsewhere.
+            columns["text"] = (dim, np.arange(count))
         else:
             columns["text"] = (
                 dim,
@@ -116,6 +119,7 @@ def test_directions_are_filtered_and_targets_opened(tmp_path, images):
         type("d-find", "no such thing"); counts.none = all("#cards > *").length;
         type("d-find", ""); type("d-of", ""); type("d-sort", "a");
         counts.first = all("#cards > *")[0].id;
+        counts.seen = [...new Set(all("#t-table tbody td").map((one) => one.textContent))].filter((one) => /^(true|false)$/.test(one)).sort().join();
         const drawn = all("#cards .picture")[0];
         counts.picture = drawn.style.backgroundImage.slice(0, 20) + drawn.style.width;
         type("t-class", "1"); counts.status = $("t-count").textContent;
@@ -138,6 +142,7 @@ def test_directions_are_filtered_and_targets_opened(tmp_path, images):
     )
     assert (said["all"], said["one"], said["none"]) == (6, 3, 0)
     assert said["first"] == "A1"
+    assert said["seen"] == "false,true"
     assert said["picture"] == 'url("data:image/jpeg62px'
     assert said["status"] == said["found"] == "20 of 60 targets"
     assert (said["sorted"], said["pages"], said["next"]) == ("t0<", "1 to 25", "26 to 50")

@@ -183,6 +183,42 @@ def test_selection(finished, tmp_path):
     assert dmstore.open_study(tmp_path / "withheld").comparisons
 
 
+def test_what_is_called_by_an_id_is_withheld_and_a_large_page_has_its_folder(finished, tmp_path):
+    from zarr.storage import MemoryStore
+
+    from dmstore.analysis import compare
+    from dmstore.schema.group_specs import group_spec
+    from dmstore.storage.table import groups
+
+    path = shutil.copytree(finished.path, tmp_path / "study.dm")
+    study = dmstore.open_study(path)
+    first = f"comparisons/{study.comparisons[0]['comparison']}/"
+    study.objects.put_if_absent(f"{first}report/target-0000.jpg", b"picture")
+    numbers = ("effect", "effect_low", "effect_high", "p", "predicted")
+    arrays = {
+        "algorithm": np.array(["plain"], dtype=object),
+        "unit": np.array([1]),
+        "target": np.array([2]),
+        **{key: np.zeros(1) for key in numbers},
+        **{key: np.array([2]) for key in ("models", "controls", "seen")},
+    }
+    for place, of in ((first, "direction A1"), ("algorithms/plain/removals/", "target photo-3")):
+        store = MemoryStore()
+        attrs = {"name": f"top 5 % of {of}", "output": "margin", "share": "5"}
+        groups.fill(store, group_spec("removals"), arrays, whole=True, attrs=attrs)
+        study.objects.put_if_absent(f"{place}removal-00.zarr.zip", groups.zip_bytes(store))
+    compare(study, "plain", "other", components=1, top=3, where=["target!=3"])
+    publish(study, tmp_path / "whole")
+    assert (tmp_path / "whole" / first / "report/target-0000.jpg").is_file()
+    assert len(dmstore.open_study(tmp_path / "whole").comparisons) == 2
+    assert problems(tmp_path / "whole") == []
+    publish(study, tmp_path / "withheld", Selection(ids=False))
+    found = names(tmp_path / "withheld")
+    assert [n for n in found if "/removal-" in n] == [f"{first}removal-00.zarr.zip"]
+    assert len(dmstore.open_study(tmp_path / "withheld").comparisons) == 1
+    assert b"photo-" not in b"".join((tmp_path / "withheld" / n).read_bytes() for n in found)
+
+
 def test_withheld_ids_must_say_so(finished, tmp_path):
     publish(finished, tmp_path / "p", Selection(ids=False))
     pull(tmp_path / "p", tmp_path / "copy")
