@@ -117,8 +117,8 @@ def _measured(
             + ([_effect(effects[0])] if effects else [])
         ),
         _score(said),
-        f"{_counted(said)} was measured on runs that had no part in finding it{counted}. Of claims like these, about "
-        f"{_odds(said.fdr)} is false.",
+        f"{_counted(said)} was measured on runs that had no part in finding it{counted}. Of claims like these, at most "
+        f"{_odds(said.fdr)} is expected to be false.",
         _try(claimed, names, tried=bool(effects)),
     )
 

@@ -28,7 +28,7 @@
   const signed = (value) => (value === null ? "" : (value > 0 ? "+" : "") + Number(value.toPrecision(3)));
 
   // Pictures ----------------------------------------------------------------------------------------------------
-  const sheetOf = (kind, row) => data.sheets[kind === "target" ? "target" : row && data.sheets["train" + row] ? "train" + row : "train0"];
+  const sheetOf = (kind, row) => data.sheets[kind === "target" ? "target" : "train" + row in data.sheets ? "train" + row : "train0"];
   const picture = (kind, place, size, row = 0) => {
     const sheet = sheetOf(kind, row);
     if (!sheet) return null;

@@ -124,6 +124,9 @@ def render(
         for one in context[part]
     }
     data["sheets"] = {key: layout(one, urls[key]) for key, one in drawings.items()}
+    if subject.images[1] != subject.images[0]:
+        # Said, so that the second algorithm is not shown what the first one saw.
+        data["sheets"].setdefault("train1", None)
     html = template.render(**context, data=_script_json(data))
     whole = json.dumps(
         made.data | {"influences": _rows(made, 0, None)}, ensure_ascii=False, allow_nan=False
