@@ -104,7 +104,7 @@ def main():
     if not (steps.folder / "result" / "report.html").exists():
         steps("compare", "compare", *ALGORITHMS, "--experiment", "all", *digits, "--out", "result")
     for name in ALGORITHMS:
-        halves = (
+        parts = (
             "--experiment",
             "first",
             "--experiment",
@@ -115,7 +115,7 @@ def main():
         )
         if not (steps.folder / f"halves-{name}" / "report.html").exists():
             steps(
-                f"halves-{name}", "compare", name, name, *halves, *digits, "--out", f"halves-{name}"
+                f"halves-{name}", "compare", name, name, *parts, *digits, "--out", f"halves-{name}"
             )
     halves(steps, (len(train[0]), len(targets[0])))
     ridge(steps, columns)
