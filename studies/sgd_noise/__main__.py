@@ -40,7 +40,7 @@ def add(steps, tiny):
         values = [f"{key}={one[key]}" for key in ("batch_size", "learning_rate")]
         sets = [word for value in (*seen, *SHARED, *values) for word in ("--set", value)]
         declared = [word for o in ("margin", "prediction", "logit") for word in ("--output", o)]
-        runs = 120 if tiny else one["runs"]
+        runs = 240 if tiny else one["runs"]
         steps(
             f"add-{name}", "add", STUDY, name, "--recipe", "mlp", "--runs", runs, *declared, *sets
         )

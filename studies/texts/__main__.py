@@ -72,7 +72,7 @@ def main():
     study = create(steps, given.texts, units, targets)
     for name in FEATURES:
         if name not in study.algorithms:
-            runs = 160 if given.tiny else RUNS[name]
+            runs = 240 if given.tiny else RUNS[name]
             study.add_algorithm(name, runs=runs, outputs=["margin", "prediction", "logit"])
         train(study, name)
         steps(f"fit-{name}", "fit", STUDY, name)
