@@ -592,6 +592,27 @@ class Study(Displayed):
         wanted = MODELS if count is None else count
         return FullModels(self.objects, self.document, opened.document, wanted)
 
+    def removals(self, algorithm: str, /) -> list[str]:
+        """Names of the removals that models of an algorithm were asked for, and of their controls.
+
+        What a loop of your own trains: each with ``RunWriter(study, algorithm, removal=name)``.
+
+        Parameters
+        ----------
+        algorithm : str
+
+        Returns
+        -------
+        list of str
+            As :meth:`removal_runs` takes them.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such algorithm.
+        """
+        return removals.names(self.objects, self.algorithm(algorithm).prefix)
+
     def removal_runs(self, algorithm: str, removal: str, count: int | None = None) -> RemovalRuns:
         """The models of an algorithm that were trained without some train units, or the controls of such.
 

@@ -82,7 +82,7 @@ def checked(study, **more):
     with pytest.raises(IncompleteError, match="RunWriter") as error:
         counterfactual.removal(study, "a", "b", **how)
     for name in ("a", "b"):
-        for one in removals.names(study.objects, f"algorithms/{name}/"):
+        for one in study.removals(name):
             if one in str(error.value):
                 store(study, name, removal=one, models=5)
     return counterfactual.removal(study, "a", "b", **how)

@@ -1,0 +1,1 @@
+"""Studies that anyone can run again; docs/studies tells what came out."""

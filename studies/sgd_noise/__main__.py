@@ -1,0 +1,80 @@
+"""SGD with little noise and with more: small heads on features of a pre-trained network.
+
+``python -m studies.sgd_noise FOLDER --images FILE.npz`` writes everything into FOLDER. Killed, it goes on where it was.
+"""
+
+import argparse
+from pathlib import Path
+
+import dmstore
+from studies.sgd_noise import cifar
+from studies.steps import Steps
+
+STUDY = "sgd.dm"
+ALGORITHMS = {
+    "batch25": {"runs": 1824, "batch_size": 25, "learning_rate": 0.005},
+    "low": {"runs": 4000, "batch_size": 250, "learning_rate": 0.02},
+}
+SHARED = ("epochs=10", "flip=none", "crop=none", "width=64", "schedule=constant")
+
+
+def options():
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m studies.sgd_noise", description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument(
+        "--images", required=True, type=Path, help="CIFAR-10 as one .npz: see cifar.py"
+    )
+    parser.add_argument("--captions", action="store_true", help="needs 'dmstore[captions-standin]'")
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see that it works")
+    return parser.parse_args()
+
+
+def add(steps, tiny):
+    """The two algorithms: a network of one hidden layer on features, or, tiny, on pixels."""
+    study = steps.open(STUDY)
+    seen = () if tiny else ("features=features",)
+    for name, one in ALGORITHMS.items():
+        if name in study.algorithms:
+            continue
+        values = [f"{key}={one[key]}" for key in ("batch_size", "learning_rate")]
+        sets = [word for value in (*seen, *SHARED, *values) for word in ("--set", value)]
+        declared = [word for o in ("margin", "prediction", "logit") for word in ("--output", o)]
+        runs = 240 if tiny else one["runs"]
+        steps(
+            f"add-{name}", "add", STUDY, name, "--recipe", "mlp", "--runs", runs, *declared, *sets
+        )
+
+
+def main():
+    """All steps."""
+    given = options()
+    steps = Steps(given.folder)
+    pair = tuple(ALGORITHMS)
+    train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
+    if steps.open(STUDY) is None:
+        chosen = cifar.examples(given.images, train, targets)
+        dmstore.create_study(steps.folder / STUDY, chosen, seed=1)
+    if not given.tiny:
+        steps("features", "features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
+    add(steps, given.tiny)
+    for name in pair:
+        steps(f"train-{name}", "train", STUDY, name)
+        steps(f"fit-{name}", "fit", STUDY, name)
+        steps(f"evaluate-{name}", "evaluate", STUDY, name, "--curve", "--targets", curve)
+    steps("compare", "compare", STUDY, *pair)
+    steps("contrast", "contrast", STUDY, *pair, "--by", "label")
+    if given.captions:
+        steps("caption", "caption", STUDY, *pair, "--embedder", "standin")
+    removal = ("--direction", "B1", "--share", 5, "--as-runs", "--models", 2 if given.tiny else 20)
+    steps("removal", "removal", STUDY, *pair, *removal)
+    if not given.tiny:
+        blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", "0,0.25,0.5")
+        change = ("--class", "airplane,bird", "--models", models)
+        steps("counterfactual", "counterfactual", STUDY, *pair, *blue, *change)
+    steps("report", "report", STUDY, *pair, "--figures", "figures")
+    steps.end()
+
+
+if __name__ == "__main__":
+    main()
