@@ -100,7 +100,9 @@ class _Warnings(logging.Handler):
         click.echo(f"warning: {plain(' '.join(record.getMessage().split()))}", err=True)
 
 
-def _say_versions(context: click.Context) -> None:
+def _say_versions(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value:
+        return
     from dmstore import __version__
     from dmstore.schema.documents import FORMAT_VERSION
 
@@ -118,7 +120,7 @@ def _say_versions(context: click.Context) -> None:
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=lambda context, parameter, value: value and _say_versions(context),
+    callback=_say_versions,
     help="Say the version, and the store formats that it writes and reads.",
 )
 @click.option("-v", "--verbose", count=True, help="Log what is done (-v); show tracebacks (-vv).")

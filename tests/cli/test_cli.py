@@ -350,6 +350,16 @@ def test_module_and_version():
     )
 
 
+def test_the_shell_completes_commands_and_values(monkeypatch, capsys):
+    monkeypatch.setenv("_DMSTORE_COMPLETE", "bash_complete")
+    for words, completed in (("pub", "publish"), ("export --to dat", "datamodels.pt")):
+        monkeypatch.setenv("COMP_WORDS", f"dmstore {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        with pytest.raises(SystemExit):
+            cli.main([])
+        assert capsys.readouterr().out == f"plain,{completed}\n"
+
+
 def test_traceback_only_on_request(done):
     assert "Traceback" not in run("fit", done[0], "zzz", code=1)[1]
     assert "Traceback" in run("-vv", "fit", done[0], "zzz", code=1)[1]

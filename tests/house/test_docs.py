@@ -90,14 +90,3 @@ def test_links_in_the_documents_exist(document):
         assert linked.exists(), target
         if anchor and linked.suffix == ".md":
             assert anchor in anchors(linked), target
-
-
-def test_every_page_is_in_the_table_of_contents():
-    docs = ROOT / "docs"
-    listed = set()
-    for index in docs.rglob("index.md"):
-        for block in re.findall(r"```{toctree}\n(.*?)```", index.read_text(), re.S):
-            names = [n for n in block.split() if not n.startswith(":")]
-            listed |= {(index.parent / f"{n}.md").relative_to(docs) for n in names}
-    pages = {path.relative_to(docs) for path in docs.rglob("*.md")}
-    assert pages - listed == {Path("index.md")}
