@@ -93,7 +93,7 @@ def _output_fault(
     elif shape == (1, *wanted):
         text += ", so take its [0]"
     elif "class" not in dims and len(shape) == len(wanted) + 1 and shape[:-1] == wanted:
-        text += f", so it has a value per class; dmstore.training.{spec.name} makes one per target of logits and labels"
+        text += f", so it has a value per class; dmstore.training.{spec.name} makes one per target out of logits and labels"
     elif len(wanted) == 2 and shape == wanted[::-1]:
         text += ", so transpose it"
     elif len(shape) == len(wanted) and shape[: len(wanted) - 1] == wanted[:-1]:

@@ -79,7 +79,7 @@ def test_the_command(study):
     before = sorted(info.name for info in study.objects.entries(""))
     done = CliRunner().invoke(cli.group, ["task", study.path, "a"])
     assert done.exit_code == 0
-    for words in ("margin: float64 (23,) a run", "accuracy: float64 a number", "40 runs take"):
+    for words in ("margin: float64 (23,) per run", "accuracy: float64 a number", "40 runs take"):
         assert words in done.stdout
     assert done.stdout.endswith("bad_tasks:Good: nothing wrong\n")
     assert "training 2" in done.stderr

@@ -508,7 +508,7 @@ GOOD = np.zeros((2, 23))
             r"margin has shape \(2, 22\), expected \(2, 23\) \(run, target\)",
         ),
         ({"margin": GOOD.T}, "transpose it"),
-        ({"margin": np.zeros((2, 23, 3))}, "value a class; dmstore.training.margin makes"),
+        ({"margin": np.zeros((2, 23, 3))}, "value per class; dmstore.training.margin makes"),
         ({"margin": GOOD[..., None]}, r"take its \[..., 0\]"),
         ({"margin": GOOD[0], "accuracy": 0.5}, r"\(23,\).*; 'accuracy' has shape \(\).*list of 2"),
         (
