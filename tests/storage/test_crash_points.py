@@ -444,7 +444,7 @@ def content(path):
         # A result of score files holds when it was made.
         kept = [
             p
-            for p in path.iterdir()
+            for p in sorted(path.iterdir())
             if p.name[0] != "." and p.name not in ("comparison.json", "report.html")
         ]
         own = [content(p) for p in kept]
