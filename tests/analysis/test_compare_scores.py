@@ -795,7 +795,7 @@ def test_command_says_which_form_it_wants(folder):
     ):
         _, err = run(*arguments, code=2)
         assert said in err
-        assert "STUDY A B | A.pt B.npy" in err
+        assert "STUDY A B [C…] | A.pt B.npy" in err
     found = run_json("compare", "a.npy", "c.npy", "--examples", "e.npz", code=1)
     assert found["error"] == {"kind": "input", "message": "c.npy: no such file"}
     out, _ = run("compare", "--help")
