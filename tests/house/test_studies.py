@@ -12,6 +12,9 @@ from paths import ROOT
 sys.path.insert(0, str(ROOT))
 from studies.texts import corpus
 
+# Minutes on a crowded machine.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def here(monkeypatch):
