@@ -12,6 +12,9 @@ from paths import ROOT
 sys.path.insert(0, str(ROOT))
 from studies.texts import corpus
 
+# Minutes on a crowded machine.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def here(monkeypatch):
@@ -53,7 +56,7 @@ def fortunes(folder):
     for label, name in enumerate(corpus.CLASSES):
         words = [f"w{'abcdefghij'[k % 10]}{'klmnopq'[label]}" for k in range(10)]
         texts = [
-            f"{' '.join(draw.choice(words, 8))} {' '.join(draw.choice(['and', 'the', 'was'], 12))}\n"
+            f"{'<me> ' if name == 'knghtbrd' else ''}{' '.join(draw.choice(words, 8))} {' '.join(draw.choice(['and', 'the', 'was'], 12))}\n"
             for _ in range(90)
         ]
         (folder / name).write_text("%\n".join(texts), encoding="utf-8")
