@@ -114,7 +114,7 @@ def _measured(
     return Headline(
         " ".join(
             [_where(said, names), *(_claim(one, names, about) for one in claimed[:1])]
-            + ([_effect(effects[0])] if effects else [])
+            + [_effect(one) for one in effects[:1] if _tells_apart(one)]
         ),
         _score(said),
         f"{_counted(said)} was measured on runs that had no part in finding it{counted}. Of claims like these, at most "
@@ -250,7 +250,7 @@ def _unmeasured(
     sentences.insert(
         0, f"Over all targets the mean cosine similarity is {cosine:.2f}.".replace("-0.00", "0.00")
     )
-    sentences += [_effect(effects[0])] if effects else []
+    sentences += [_effect(one) for one in effects[:1] if _tells_apart(one)]
     if scores_only:
         return Headline(
             " ".join(sentences),
@@ -286,6 +286,13 @@ def _in_sample(
         f"What {own} uses and {other} uses less, by the largest gap: {titled} explains {100 * explained[own]:.2f} % "
         f"of {own}'s datamodels and {100 * explained[other]:.2f} % of {other}'s."
     )
+
+
+def _tells_apart(effect: Mapping[str, Any]) -> bool:
+    """Whether the intervals of a check do not overlap: else it says nothing of a difference."""
+    low, high = (np.array([row[end] for row in effect["rows"]]) for end in ("low", "high"))
+    # Of one model there is no interval.
+    return bool(np.isfinite(low).all() and low.max() > high.min())
 
 
 def _effect(effect: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim
 from dmstore.analysis.pages.bundle import check_out, write
 from dmstore.analysis.pages.commands import compare_command, fit_command
-from dmstore.analysis.pages.headline import _measured
+from dmstore.analysis.pages.headline import _measured, _tells_apart
 from dmstore.analysis.pages.influences import influences
 from dmstore.analysis.pages.page_data import _about, _influencers, numbers
 from dmstore.analysis.pages.sheets import sheets
@@ -171,3 +171,19 @@ def test_a_difference_is_told_where_the_similarity_of_all_targets_is_not_known()
     assert said.alike.startswith("Over all targets the datamodels are too weak to be measured")
     few = _measured(Answer(measured=True, differs=False, similarity=None), ["a", "b"], {}, (), ())
     assert "too few" in few.answer
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([(-2.4, -1.5), (-3.0, -2.1)], False),
+        ([(-2, -1), (1, 2)], True),
+        ([(np.nan, np.nan)] * 2, False),
+    ],
+)
+def test_a_check_is_a_finding_only_where_intervals_are_apart(ends, said):
+    rows = [
+        {"algorithm": n, "low": low, "high": high}
+        for n, (low, high) in zip("ab", ends, strict=True)
+    ]
+    assert _tells_apart({"rows": rows}) is said
