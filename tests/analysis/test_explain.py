@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from commands import run, run_json
 from helpers import examples
+from pages import page_json
 from scipy.stats import hypergeom, mannwhitneyu, spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -295,7 +296,8 @@ def test_compare_and_its_page_say_it(tmp_path, monkeypatch):
     assert best_of[0][0]["line"] == "`web` = true, AUROC 1"
     out, _ = run("compare", "a.npy", "b.npy", "--examples", "e.npz", "--components", "3", "-Q")
     assert "       `web` = true, AUROC 1\n" in out
-    assert "Goes with <b>web = true, AUROC 1</b>" in Path(found["report"]).read_text()
+    page = page_json(Path(found["report"]).read_text())
+    assert "web = true, AUROC 1" in {one["annotation"] for one in page["directions"]}
     bare = run_json(
         "compare", "a.npy", "b.npy", "--components", "3", "-Q", "--orientation", "target-train"
     )

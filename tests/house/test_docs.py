@@ -1,15 +1,9 @@
 """What the README says is run as it stands there."""
 
 import re
-import subprocess
-import sys
 
-import numpy as np
 import pytest
-from helpers import Done
 from paths import ROOT
-
-import dmstore
 
 # Longer texts belong to the pages of the site.
 LINES = 130
@@ -34,39 +28,6 @@ def test_readme_is_short_and_its_picture_is_small():
     assert (ROOT / "docs" / "tutorial" / "page.png").stat().st_size < 150_000
 
 
-def test_worked_examples_of_the_regression_page(tmp_path):
-    page = (ROOT / "docs" / "explanation" / "fit.md").read_text()
-    found = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
-    assert len(found) == 2
-    study = dmstore.create_study(
-        tmp_path / "digits.dm",
-        {"train_id": np.arange(30).astype(str), "target_id": np.arange(4).astype(str)},
-        seed=0,
-    )
-    study.add_algorithm("plain", sampling="foreign")
-    draw = np.random.default_rng(0)
-    masks = draw.random((400, 30)) < 0.5
-    np.savez(
-        tmp_path / "runs.npz",
-        run=np.arange(400),
-        mask=masks,
-        margin=masks @ draw.normal(size=(30, 4)),
-    )
-    assert Done("ingest", study.path, "plain", tmp_path / "runs.npz").returncode == 0
-    for code in found:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
-
-
 def prose(document):
     """A document without its code, where brackets and signs mean other things."""
     return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
@@ -77,6 +38,9 @@ def anchors(document):
     names = re.findall(r"^#{1,3} (.*)$", prose(document), re.M)
     names = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", name) for name in names]
     return {re.sub(r"[^\w\- ]", "", name.lower()).strip().replace(" ", "-") for name in names}
+
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
