@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, GroupClaim
+from dmstore.analysis.comparison.target_groups import ALL
 
 _SHOWN = 3
 _NARROW = 0.03
@@ -63,7 +64,8 @@ def verdict(said: Answer) -> list[str]:
 def difference(said: Answer) -> str:
     """Whether they differ, and what would have been seen."""
     directions = sum(one.beyond for one in said.directions)
-    groups = sum(one.beyond for one in said.groups)
+    # What goes for all targets is said by the similarity.
+    groups = sum(one.beyond for one in said.groups if one.group != ALL)
     level = f"at a false discovery rate of {100 * said.fdr:g} %"
     if not said.differs:
         return f"No difference is beyond chance {level}. {sensitivity(said)}".rstrip()
@@ -75,6 +77,8 @@ def difference(said: Answer) -> str:
         for number, what in ((directions, "direction"), (groups, "group of targets"))
         if number
     ]
+    if not directions and not groups:
+        return f"They differ over all targets together, beyond chance {level}."
     counts = [text.replace("group of targetss", "groups of targets") for text in counts]
     how = "They are opposite, and differ by more than the sign" if opposite else "They differ"
     return f"{how}: {' and '.join(counts)} beyond chance {level}."
@@ -117,4 +121,4 @@ def direction_text(one: DirectionClaim, names: Sequence[str]) -> str:
 def _least_alike(said: Answer) -> list[GroupClaim]:
     """Groups beyond chance on which they are least alike, apart from all targets."""
     beyond = [one for one in said.groups if one.beyond]
-    return [one for one in beyond if one.group != "all targets"][:_SHOWN]
+    return [one for one in beyond if one.group != ALL][:_SHOWN]
