@@ -200,10 +200,8 @@ def test_runs_that_were_retracted_here_stay_out(study, algorithm, tmp_path):
     before = len(algorithm.table.segment_names())
     result = ingest(algorithm, [tmp_path / "copy.dm"])
     assert (result.new, result.present, result.skipped, result.errors) == (20, 18, 2, [])
-    assert (
-        "2 runs skipped, retracted here; 'dmstore retract STUDY alpha --restore"
-        in (result.warnings[0])
-    )
+    assert "copy.dm: 2 runs skipped, retracted here; 'dmstore retract " in result.warnings[0]
+    assert "study.dm alpha --restore --where" in result.warnings[0]
     segments = algorithm.table.segment_names()
     assert len(segments) > before
     assert ingest(algorithm, [tmp_path / "copy.dm"]).skipped == 2

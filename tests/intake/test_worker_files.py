@@ -315,7 +315,9 @@ def test_retracted_rows_of_a_worker_are_skipped(single, tmp_path):
     before = len(single.table.segment_names())
     result = ingest(single, [tmp_path / "w.npz"])
     assert (result.new, result.present, result.skipped, result.errors) == (0, 2, 2, [])
-    assert "w.npz: 2 runs skipped, retracted here; 'dmstore retract STUDY" in result.warnings[0]
+    assert (
+        "study.dm one --restore --where run=…' takes them back (run 12, 13)" in result.warnings[0]
+    )
     assert len(single.table.segment_names()) == before
 
 
