@@ -284,7 +284,10 @@ def _caught(found: Trial, doing: str) -> Iterator[None]:
     try:
         yield
     except DmstoreError as error:
-        found.faults.append(str(error))
+        # What a constructor raised is said by its own line.
+        own = error.__cause__ if isinstance(error.__cause__, Exception) else None
+        place = _place(own, found.task.partition(":")[0]) if own else ""
+        found.faults.append(f"{error}{place}")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's can raise anything
         place = _place(error, found.task.partition(":")[0])
         said = " ".join(str(error).split())

@@ -27,7 +27,7 @@ from dmstore.training.trial import try_task
         ("Silent", ["returned nothing; return a mapping with margin"]),
         ("Plain", ["returned a ndarray"]),
         ("Fractional", ["batch is 0.5"]),
-        ("Broken", [r"raised KeyError: 'rate' \(.*bad_tasks.py:\d+\)"]),
+        ("Broken", [r"made here: KeyError: 'rate' \(.*bad_tasks.py:\d+\)"]),
         ("nothing", ["returned NoneType"]),
         ("absent", ["cannot be imported"]),
     ],
