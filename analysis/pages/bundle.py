@@ -11,9 +11,9 @@ from zarr.storage import MemoryStore
 
 from dmstore.analysis.pages.page import Page
 from dmstore.analysis.pages.page_data import PageData
+from dmstore.analysis.plot.figure_file import write_whole
 from dmstore.core.given import local_path
 from dmstore.errors import DmstoreError, InputError
-from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.zarr_internals import consolidate
@@ -140,24 +140,18 @@ def write(out: Path, files: dict[str, bytes]) -> Path:
     """
     try:
         if out.suffix.lower() == ".zip":
-            _replace(out, _zipped(files))
+            write_whole(out, _zipped(files))
             return out
         folder = out.parent if is_file(out) else out
         for name, content in files.items():
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            _replace(place, content)
+            write_whole(place, content)
     except OSError as error:
         if isinstance(error, DmstoreError):
             raise
         raise storage_error(error, out) from error
     return folder / next(name for name in files if name.endswith(".html"))
-
-
-def _replace(place: Path, content: bytes) -> None:
-    with beside(place) as building:
-        building.write_bytes(content)
-        building.replace(place)
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:

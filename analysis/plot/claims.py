@@ -9,6 +9,7 @@ import xarray as xr
 
 from dmstore.analysis.comparison.answer import answer
 from dmstore.analysis.comparison.sentences import named, share
+from dmstore.analysis.comparison.target_groups import ALL
 from dmstore.analysis.plot.drawing import COLORS, GREY, PLAIN, figure, legend_above, shown
 from dmstore.errors import InputError
 
@@ -139,7 +140,7 @@ def groups(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     """
     _measured(comparison)
     said = [one for one in answer(comparison).groups if np.isfinite(one.similarity.estimate)]
-    whole = [one for one in said if one.group == "all targets"]
+    whole = [one for one in said if one.group == ALL]
     rest = sorted(
         (one for one in said if one not in whole), key=lambda one: one.similarity.estimate
     )
