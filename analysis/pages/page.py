@@ -106,18 +106,20 @@ def render(
         "css": _asset("page.css"),
         "script": _asset("page.js"),
     }
-    text = json.dumps(made.data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Base64 of pictures, and the datamodels as text.
-    size = sum(len(f) * 4 // 3 for one in drawings.values() for f in one.files) + len(text)
-    size += 0 if made.influences is None else made.influences.unit.size * 12
+    rows = _rows(made)
+    whole = json.dumps(
+        made.data | {"influences": {"first": 0, "rows": rows}}, ensure_ascii=False, allow_nan=False
+    )
+    # Pictures become base64.
+    size = sum(len(f) * 4 // 3 for one in drawings.values() for f in one.files) + len(whole)
     files: dict[str, bytes] = {}
     data = dict(made.data)
     if size <= largest:
         urls = {key: [_uri(one, file) for file in one.files] for key, one in drawings.items()}
-        data["influences"] = _rows(made, 0, None)
+        data["influences"] = {"first": 0, "rows": rows}
     else:
         urls = {key: _placed(key, one, files, folder) for key, one in drawings.items()}
-        data["influences"] = _chunked(made, files, folder)
+        data["influences"] = _chunked(rows, files, folder)
     data["figures"] = {
         one["name"]: one["table"]
         for part in ("shown", "curves", "fits", "effects")
@@ -128,9 +130,6 @@ def render(
         # Said, so that the second algorithm is not shown what the first one saw.
         data["sheets"].setdefault("train1", None)
     html = template.render(**context, data=_script_json(data))
-    whole = json.dumps(
-        made.data | {"influences": _rows(made, 0, None)}, ensure_ascii=False, allow_nan=False
-    )
     return Page(html, files, whole, made)
 
 
@@ -169,30 +168,28 @@ def _placed(key: str, one: Sheets, files: dict[str, bytes], folder: str) -> list
     return [f"{quote(folder)}/{name}" for name in names]
 
 
-def _rows(made: PageData, start: int, stop: int | None) -> dict[str, Any]:
-    """Datamodels of some targets: by algorithm, by target, pairs of train unit and weight in one flat list."""
+def _rows(made: PageData) -> list[Any] | None:
+    """Datamodels of the targets: by algorithm, by target, pairs of train unit and weight in one flat list."""
     if made.influences is None:
-        return {"first": start, "rows": None}
-    rows = []
-    for units, weights in zip(made.influences.unit, made.influences.weight, strict=True):
-        rows.append(
-            [
-                [v for u, w in zip(us, numbers(ws), strict=True) if u >= 0 for v in (u, w)]
-                for us, ws in zip(units[start:stop].tolist(), weights[start:stop], strict=True)
-            ]
-        )
-    return {"first": start, "rows": rows}
+        return None
+    return [
+        [
+            [v for u, w in zip(us, numbers(ws), strict=True) if u >= 0 for v in (u, w)]
+            for us, ws in zip(units.tolist(), weights, strict=True)
+        ]
+        for units, weights in zip(made.influences.unit, made.influences.weight, strict=True)
+    ]
 
 
-def _chunked(made: PageData, files: dict[str, bytes], folder: str) -> dict[str, Any]:
+def _chunked(rows: list[Any] | None, files: dict[str, bytes], folder: str) -> dict[str, Any]:
     """Datamodels in scripts beside the page: a page that is opened from disk may load scripts, and no other data."""
-    if made.influences is None:
+    if rows is None:
         return {"first": 0, "rows": None}
     urls = []
-    for start in range(0, made.influences.unit.shape[1], _CHUNK):
+    for start in range(0, len(rows[0]), _CHUNK):
         name = f"targets-{start // _CHUNK:04d}.js"
-        text = _script_json(_rows(made, start, start + _CHUNK))
-        files[name] = f"dmstoreChunk({text});\n".encode()
+        part = {"first": start, "rows": [one[start : start + _CHUNK] for one in rows]}
+        files[name] = f"dmstoreChunk({_script_json(part)});\n".encode()
         urls.append(f"{quote(folder)}/{name}")
     return {"first": 0, "rows": None, "per": _CHUNK, "urls": urls}
 
