@@ -902,7 +902,7 @@ def test_command(planted, opened, tmp_path):
     assert "noise ceiling 0." in out
     for name in ("truth", "fit", "empirical influence", "class mean", "mean", "learning curve"):
         assert f"{name} " in out
-    assert "baselines a" in err
+    assert "baselines of a: " in err
     found = run_json(
         *("evaluate", opened.path, "a", "--scores", tmp_path / "truth.npy", "-Q"),
         *("--curve", "--targets", 5, "--resamples", 50, "--no-baselines"),
