@@ -29,8 +29,9 @@ def contrast(
     a: str,
     b: str | None = None,
     *,
-    train: Given,
-    targets: Given | None = None,
+    by: Given | None = None,
+    train_by: Given | None = None,
+    targets_by: Given | None = None,
     output: str | None = None,
     fdr: float = 0.05,
     fits: bool = True,
@@ -51,13 +52,15 @@ def contrast(
         An algorithm; it needs no fit.
     b : str, optional
         Another, of the same target set: then the difference is measured too.
-    train : str, list of str or mapping
-        Groups of train units: names of annotations, all of whose values are groups (``"marked"``); conditions
-        (``"marked=true"``, ``"age<3"``, ``"label=nine & marked=false"``); files, of ids (``.txt``, one a line) or of a
-        direction, a number a train unit (``.npy``, or ``.csv`` of id and value). Or name to (train,) bool or numbers.
-    targets : str, list of str or mapping, optional
-        Groups of targets likewise, without directions. Those of `train` by default, as far as targets have these
-        annotations, else all targets in one group.
+    by : str, list of str or mapping
+        Groups of train units, and of targets as far as these have the annotations, else all targets in one group: names of
+        annotations, all of whose values are groups (``"marked"``); conditions (``"marked=true"``, ``"age<3"``,
+        ``"label=nine & marked=false"``); files, of ids (``.txt``, one a line) or of a direction, a number a train unit
+        (``.npy``, or ``.csv`` of id and value). Or name to (train,) bool or numbers, of train units alone.
+    train_by : str, list of str or mapping, optional
+        The same for train units alone, in place of `by`.
+    targets_by : str, list of str or mapping, optional
+        The same for targets alone, in place of `by`, without directions.
     output : str, optional
         ``margin`` by default, or the only one that there is.
     fdr : float
@@ -98,7 +101,7 @@ def contrast(
     algorithms = [study.algorithm(name) for name in names]
     _check_target_sets(algorithms)
     chosen = _output(algorithms, output)
-    sides, groups = _groups(study, algorithms[0].target_set, train, targets)
+    sides, groups = _groups(study, algorithms[0].target_set, by, train_by, targets_by)
     count = threads_of(threads)
     pinned = tuple(pin(study, name) for name in names)
     with blas_threads(count):
@@ -216,22 +219,28 @@ def _output(algorithms: Sequence[Algorithm], output: str | None) -> str:
 
 
 def _groups(
-    study: Study, target_set: str, train: Given, targets: Given | None
+    study: Study,
+    target_set: str,
+    by: Given | None,
+    train_by: Given | None,
+    targets_by: Given | None,
 ) -> tuple[tuple[Side, Side], tuple[Groups, Groups]]:
     """Both sides and their groups."""
     units = Side("train", "train unit", study.train, study.ids("train"), study.class_names)
     data = study.target_set(target_set)
     others = Side(target_set, "target", data, study.ids(target_set), study.class_names)
-    of_train = _made(units, train)
+    given = by if train_by is None else train_by
+    of_train = Groups() if given is None else _made(units, given)
     if not of_train.names:
         msg = (
             "no group of train units; name an annotation, a condition or a file, such as --by label"
         )
         raise InputError(msg)
-    if targets is not None:
-        of_targets = _made(others, targets)
+    if targets_by is not None:
+        of_targets = _made(others, targets_by)
     else:
-        specs = () if isinstance(train, Mapping) else _listed(train)
+        both = train_by if by is None else by
+        specs = () if both is None or isinstance(both, Mapping) else _listed(both)
         of_targets = read_groups(others, [spec for spec in specs if _on(others, spec)])
     if not of_targets.names:
         everything = Groups()

@@ -251,7 +251,7 @@ def planted(tmp_path_factory):
 
 
 def test_marked_units_move_marked_targets(planted):
-    found = contrast(planted, "a", "b", train="marked")
+    found = contrast(planted, "a", "b", by="marked")
     assert found["of"].values.tolist() == ["a", "b", "a - b"]
     assert found["train_group"].values.tolist() == ["marked=false", "marked=true"]
     one = found.sel(train_group="marked=true", target_group="marked=true")
@@ -280,8 +280,8 @@ def test_marked_units_move_marked_targets(planted):
 
 
 def test_an_output_that_is_the_negative_has_the_negative_effects(planted):
-    margin = contrast(planted, "a", train="marked", targets="label", fits=False)
-    loss = contrast(planted, "a", train="marked", targets="label", output="loss")
+    margin = contrast(planted, "a", by="marked", targets_by="label", fits=False)
+    loss = contrast(planted, "a", by="marked", targets_by="label", output="loss")
     assert np.allclose(margin["effect"], -loss["effect"], atol=1e-5)
     assert loss.attrs["orientation"] == "larger is worse"
     assert loss.attrs["fits"] == [""]
@@ -300,7 +300,7 @@ def test_groups_are_asked_for_in_many_ways(planted, tmp_path):
     named = [
         str(tmp_path / n) for n in ("ids.txt", "ids.csv", "yes.npy", "direction.npy", "part.csv")
     ]
-    found = contrast(planted, "a", train=[*specs, *named], targets=["size<5", "marked"])
+    found = contrast(planted, "a", by=[*specs, *named], targets_by=["size<5", "marked"])
     effect = found["effect"].values[0]
     same = [0, *range(4, 4 + 4 - 1)]
     assert found["train_group"].values.tolist()[4:] == ["ids", "yes", "direction", "part"]
@@ -311,47 +311,50 @@ def test_groups_are_asked_for_in_many_ways(planted, tmp_path):
     assert np.allclose(effect[2], effect[3])
     assert found["target_group"].values.tolist() == ["size<5", "marked=false", "marked=true"]
     assert "3 of 60 train units have no 'age' and are in no group" in found.attrs["notes"]
-    arrays = contrast(planted, "a", train={"mine": marked, "u": marked / 12})
+    arrays = contrast(planted, "a", by={"mine": marked, "u": marked / 12})
     assert np.allclose(arrays["effect"][0], found["effect"][0, 0, :1] * 0 + arrays["effect"][0, 0])
     assert arrays["target_group"].values.tolist() == ["all targets"]
-    by_site = contrast(planted, "a", train="site")
+    by_site = contrast(planted, "a", by="site")
     assert by_site["train_group"].values.tolist() == ["site=here", "site=there"]
+    other = contrast(planted, "a", by="marked", train_by="site")
+    assert other["train_group"].values.tolist() == ["site=here", "site=there"]
+    assert other["target_group"].values.tolist() == ["marked=false", "marked=true"]
     assert by_site.attrs["notes"][0] == "4 of 60 train units have no 'site' and are in no group"
 
 
 REFUSED = {
-    "unknown": ({"train": "colour"}, "'train' is not there; it has age, label, marked"),
-    "unknown of targets": ({"train": "marked", "targets": "site"}, "'test' is not there"),
-    "several numbers": ({"train": "text"}, "is no number, text or bool an example"),
-    "unknown value": ({"train": "site=nowhere"}, "'site' is here, there"),
+    "unknown": ({"by": "colour"}, "'train' is not there; it has age, label, marked"),
+    "unknown of targets": ({"by": "marked", "targets_by": "site"}, "'test' is not there"),
+    "several numbers": ({"by": "text"}, "is no number, text or bool an example"),
+    "unknown value": ({"by": "site=nowhere"}, "'site' is here, there"),
     "unknown class": (
-        {"train": "label=nope"},
+        {"by": "label=nope"},
         "class 'nope' is not in the study; 'label' is zero, one",
     ),
-    "unknown number": ({"train": "age>900"}, "'age' goes from 4.5 to 88.5"),
-    "many numbers": ({"train": "age"}, "57 different values; give a condition"),
-    "another each": ({"train": "name"}, "another value for each train unit"),
-    "equal": ({"train": "same"}, "is '1' everywhere"),
-    "all": ({"train": "same=1"}, "all 60 train units"),
-    "one": ({"train": "name=unit 3"}, "a group of one train unit ('3')"),
-    "order of texts": ({"train": "site<3"}, "texts, which have no order"),
-    "empty": ({"train": []}, "no group of train units"),
-    "no file": ({"train": "none.txt"}, "no such file"),
-    "length": ({"train": {"u": np.arange(7.0)}}, "has 7 values, but there are 60"),
-    "NaN": ({"train": {"u": np.full(60, np.nan)}}, "NaN or infinity"),
-    "flat": ({"train": {"u": np.ones(60)}}, "give a direction that varies"),
-    "none of them": ({"train": {"u": np.zeros(60, dtype=bool)}}, "names no train unit"),
+    "unknown number": ({"by": "age>900"}, "'age' goes from 4.5 to 88.5"),
+    "many numbers": ({"by": "age"}, "57 different values; give a condition"),
+    "another each": ({"by": "name"}, "another value for each train unit"),
+    "equal": ({"by": "same"}, "is '1' everywhere"),
+    "all": ({"by": "same=1"}, "all 60 train units"),
+    "one": ({"by": "name=unit 3"}, "a group of one train unit ('3')"),
+    "order of texts": ({"by": "site<3"}, "texts, which have no order"),
+    "empty": ({"by": []}, "no group of train units"),
+    "no file": ({"by": "none.txt"}, "no such file"),
+    "length": ({"by": {"u": np.arange(7.0)}}, "has 7 values, but there are 60"),
+    "NaN": ({"by": {"u": np.full(60, np.nan)}}, "NaN or infinity"),
+    "flat": ({"by": {"u": np.ones(60)}}, "give a direction that varies"),
+    "none of them": ({"by": {"u": np.zeros(60, dtype=bool)}}, "names no train unit"),
     "direction of targets": (
-        {"train": "marked", "targets": {"t": np.arange(30.0)}},
+        {"by": "marked", "targets_by": {"t": np.arange(30.0)}},
         "a direction over train units",
     ),
-    "output": ({"train": "marked", "output": "nothing"}, "'a' has loss, margin"),
-    "class index": ({"train": "marked", "output": "prediction"}, "'a' has loss, margin"),
-    "not of both": ({"train": "marked", "b": "b", "output": "loss"}, "'b' has margin"),
-    "itself": ({"train": "marked", "b": "a"}, "itself"),
-    "few": ({"train": "marked", "b": "few"}, "masks in one half"),
-    "eval": ({"train": "marked", "b": "kept"}, "evaluation only"),
-    "fdr": ({"train": "marked", "fdr": 0}, "between 0 and 1"),
+    "output": ({"by": "marked", "output": "nothing"}, "'a' has loss, margin"),
+    "class index": ({"by": "marked", "output": "prediction"}, "'a' has loss, margin"),
+    "not of both": ({"by": "marked", "b": "b", "output": "loss"}, "'b' has margin"),
+    "itself": ({"by": "marked", "b": "a"}, "itself"),
+    "few": ({"by": "marked", "b": "few"}, "masks in one half"),
+    "eval": ({"by": "marked", "b": "kept"}, "evaluation only"),
+    "fdr": ({"by": "marked", "fdr": 0}, "between 0 and 1"),
 }
 
 
@@ -367,7 +370,7 @@ def test_what_cannot_be_contrasted_is_refused_in_one_line(planted, case):
 
 
 def test_masks_from_elsewhere_are_told_of(planted):
-    found = contrast(planted, "foreign", train="marked")
+    found = contrast(planted, "foreign", by="marked")
     assert found.attrs["notes"][0].startswith("foreign: masks do not draw the units of marked=")
     assert "together with what it is drawn with" in found.attrs["notes"][0]
     effect = found["effect"].sel(
@@ -380,11 +383,11 @@ def test_masks_from_elsewhere_are_told_of(planted):
 def test_a_file_of_ids_that_are_not_there_names_the_first(planted, tmp_path):
     (tmp_path / "ids.txt").write_text("3\nx7\n")
     with pytest.raises(InputError, match=r"'x7' is no id of a train unit of 'train' .1 of 2"):
-        contrast(planted, "a", train=str(tmp_path / "ids.txt"))
+        contrast(planted, "a", by=str(tmp_path / "ids.txt"))
 
 
 def test_the_command_says_what_the_function_does(planted, tmp_path):
-    expected = contrast(planted, "a", "b", train="marked")
+    expected = contrast(planted, "a", "b", by="marked")
     found = run_json("contrast", planted.path, "a", "b", "--by", "marked", "-Q")
     best = found["pairs"][0]
     assert {best["train_group"], best["target_group"]} == {"marked=true"}
@@ -405,7 +408,7 @@ def test_the_command_says_what_the_function_does(planted, tmp_path):
 def test_a_published_study_is_contrasted_and_nothing_is_written(planted, tmp_path):
     run("publish", planted.path, tmp_path / "out", "-Q")
     before = files(tmp_path / "out")
-    found = contrast(dmstore.open_study(tmp_path / "out"), "a", "b", train="marked")
-    assert np.allclose(found["effect"], contrast(planted, "a", "b", train="marked")["effect"])
+    found = contrast(dmstore.open_study(tmp_path / "out"), "a", "b", by="marked")
+    assert np.allclose(found["effect"], contrast(planted, "a", "b", by="marked")["effect"])
     assert files(tmp_path / "out") == before
     shutil.rmtree(tmp_path / "out")
