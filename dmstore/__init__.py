@@ -8,7 +8,7 @@ Public, and stable from one version to the next:
 
 - ``create_study``, ``open_study`` and the :class:`Study` that they give, with what its methods return;
 - ``ingest``, ``export``, ``compact``, ``verify`` and ``retract``, which act on a study;
-- the names in ``__all__`` of the packages ``training``, ``regression``, ``analysis`` and ``sharing``;
+- the names in ``__all__`` of the packages ``training``, ``regression``, ``analysis``, ``counterfactual`` and ``sharing``;
 - ``errors``: every error that dmstore raises on purpose is a :class:`DmstoreError`;
 - the command line, and the store format (``docs/reference/format.md``).
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmstore import analysis as analysis
+    from dmstore import counterfactual as counterfactual
     from dmstore import errors as errors
     from dmstore import regression as regression
     from dmstore import sharing as sharing
@@ -55,7 +56,7 @@ _NAMES = {
     "retract": "upkeep.retraction",
     "verify": "upkeep.verification",
 }
-_PACKAGES = ("analysis", "errors", "regression", "sharing", "training")
+_PACKAGES = ("analysis", "counterfactual", "errors", "regression", "sharing", "training")
 
 __all__ = [
     "DmstoreError",
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "analysis",
     "compact",
+    "counterfactual",
     "create_study",
     "errors",
     "export",

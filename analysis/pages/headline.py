@@ -147,14 +147,15 @@ def _score(said: Answer) -> str:
 
 
 def _claimed(said: Answer, names: Sequence[str]) -> list[DirectionClaim]:
-    """Directions beyond chance, the surest first, of equally sure ones those that take most."""
+    """Directions beyond chance, the surest first, of equally sure ones those that take most more of their own algorithm."""
     claimed = [one for one in said.directions if one.beyond]
 
-    def own(one: DirectionClaim) -> float:
-        value = one.energy[list(names).index(one.algorithm)]
-        return value if np.isfinite(value) else 0.0
+    def gap(one: DirectionClaim) -> float:
+        row = list(names).index(one.algorithm)
+        value = max(one.energy[row], 0.0) - max(one.energy[1 - row], 0.0)
+        return value if np.isfinite(value) else -1.0
 
-    return sorted(claimed, key=lambda one: (one.q > 1e-3, -own(one)))
+    return sorted(claimed, key=lambda one: (one.q > 1e-3, -gap(one)))
 
 
 def _code(one: DirectionClaim, names: Sequence[str]) -> str:
@@ -230,7 +231,7 @@ def _try(claimed: Sequence[DirectionClaim], names: Sequence[str], *, tried: bool
         return "Look at the targets that are least alike below; more runs would show single directions."
     code = _code(claimed[0], names)
     if tried:
-        return f"Look at {code} and its check below."
+        return f"Look at {code} and at the checks below."
     return (
         f"Look at the examples of {code} below and name what they share; then test it: change that in the inputs with "
         f"'dmstore counterfactual', and see whether {names[0]} and {names[1]} react differently."

@@ -13,6 +13,7 @@ from dmstore.study.study import Study
 _OLD, _NEW = "counterfactual-", "effects-"
 # A page has no room for the panels of very many classes; the figure of the command has.
 _MOST = 12
+_ON = {"others": " on targets of other classes", "class": " on its own targets"}
 
 
 def kept_effects(study: Study, where: str) -> list[dict[str, Any]]:
@@ -59,7 +60,7 @@ def _several(study: Study, where: str) -> list[dict[str, Any]]:
     whole = xr.Dataset(
         {k: (spec.arrays[k].dims, arrays[k]) for k in ("effect", "effect_low", "effect_high")},
         coords={key: arrays[key] for key in ("algorithm", "intensity", "class")},
-        attrs={"measure": attrs.get("measure", "")},
+        attrs={key: attrs.get(key, "") for key in ("measure", "on")},
     )
     numbers = arrays["class"].tolist()
     return [
@@ -83,7 +84,7 @@ def _entry(name: str, label: str, result: xr.Dataset) -> dict[str, Any]:
         "class": label,
         "what": f"margin of targets of class {label}"
         if margin
-        else f"probability of class {label}",
+        else f"probability of class {label}{_ON.get(result.attrs.get('on', ''), '')}",
         "unit": "" if margin else " points",
         "result": result,
         "rows": [

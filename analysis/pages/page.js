@@ -54,15 +54,19 @@
     if (weight !== undefined) parts.push(`weight ${signed(weight)}`);
     return parts.join(", ");
   };
-  const cell = (kind, place, { weight, row = 0, size = 62 } = {}) => {
+  const cell = (kind, place, { weight, row = 0, size = 62, number = false } = {}) => {
     const units = kind === "target" ? target : train;
     const sign = weight === undefined ? "" : weight > 0 ? " plus" : " minus";
     const drawn = units.texts ? null : picture(kind, place, size, row);
     const opens = kind === "target";
     const inside = [];
-    if (drawn) inside.push(drawn, make("span", { text: className(units, place) || units.ids[place] }));
+    const arrow = weight === undefined ? "" : weight > 0 ? "▲ " : "▼ ";
+    if (drawn) {
+      inside.push(drawn, make("span", { text: arrow + (className(units, place) || units.ids[place]) }));
+      if (number) inside.push(make("span", { text: signed(weight) }));
+    }
     else {
-      const small = [units.texts ? units.ids[place] : "", className(units, place), weight === undefined ? "" : signed(weight)];
+      const small = [units.texts ? units.ids[place] : "", className(units, place), weight === undefined ? "" : arrow + signed(weight)];
       inside.push(make("span", { text: units.texts ? units.texts[place] : units.ids[place] }));
       if (small.some(Boolean)) inside.push(make("small", { text: small.filter(Boolean).join(" · ") }));
     }
@@ -93,7 +97,7 @@
 
   // Directions --------------------------------------------------------------------------------------------------
   const largest = Math.max(1e-6, ...data.directions.flatMap((one) => (one.effects ? one.effects.flat().map(Math.abs) : [0])));
-  const shares = (one) => (one.energy ? one.energy : one.explained.map((value) => `${digits(value, 2)} %`));
+  const shares = (one) => (one.shares ? one.shares : one.explained.map((value) => `${digits(value, 2)} %`));
   const bars = (one) => {
     const grid = make("div", { class: "bars" });
     data.names.forEach((name, row) => {
@@ -115,12 +119,12 @@
   };
   const card = (one) => {
     const article = make("article", { class: `card of-${"ab"[one.row]}`, id: one.code, tabindex: "-1", "aria-label": `Direction ${one.code}` });
-    const head = make("h3", { text: `${one.code}: ${one.about || "what " + data.names[one.row] + " uses and " + data.names[1 - one.row] + " uses less"}` });
+    const head = make("h3", { text: `${one.code}: ${one.about || (share(one, one.row) > 2 * share(one, 1 - one.row) ? "what " + data.names[one.row] + " uses and " + data.names[1 - one.row] + " uses less" : "weighed differently by the two")}` });
     if (data.measured) head.append(make("span", { class: "chip " + (one.beyond ? "yes" : "no"), text: one.beyond ? `beyond chance, ${one.rate}` : one.rate ? `within chance, ${one.rate}` : "not measured" }));
     article.append(head);
     if (data.measured && !one.energy) article.append(make("p", { class: "numbers", text: "Nothing tells this direction from noise with these runs." }));
     else article.append(bars(one));
-    if (one.estimate !== null) article.append(make("p", { class: "numbers", text: `Difference in strength ${signed(one.estimate)} with a standard error of ${digits(one.error)}. In sample it explains ${digits(one.explained[0], 2)} % of ${data.names[0]} and ${digits(one.explained[1], 2)} % of ${data.names[1]}.` }));
+    if (one.estimate !== null) article.append(make("p", { class: "numbers", text: `Difference ${signed(one.estimate)} (standard error ${digits(one.error)}) with both algorithms on one scale, so that it is not just that of the strengths. In sample it explains ${digits(one.explained[0], 2)} % of ${data.names[0]} and ${digits(one.explained[1], 2)} % of ${data.names[1]}.` }));
     if (one.annotation) article.append(make("p", { class: "numbers" }, "Goes with ", make("b", { text: one.annotation })));
     // Both ends by one embedder and one list of words; others are a click away.
     for (const end of one.captions.slice(0, 2)) article.append(...caption(end));
@@ -132,7 +136,7 @@
       return box;
     });
     article.append(make("div", { class: "rows" }, ...ends));
-    article.append(make("p", { class: "label", text: `Heaviest training examples (${train.texts || !sheetOf("train", one.row) ? "line" : "frame"} in the colour of ${data.names[0]}: towards the top; of ${data.names[1]}: towards the bottom)` }), weighed(one.heavy, one.row));
+    article.append(make("p", { class: "label", text: `Heaviest training examples (▲ pull towards the top, ▼ towards the bottom)` }), weighed(one.heavy, one.row));
     if (one.influencers.length) {
       article.append(make("details", {}, make("summary", { text: `Training examples that move these targets most under ${data.names[one.row]}, compared with ${data.names[1 - one.row]}` }), strip(one.influencers.map(([unit]) => cell("train", unit, { row: one.row })))));
     }
@@ -142,13 +146,14 @@
     ...one.captions.flatMap((end) => end.captions.map((each) => each.text)),
     ...(target.labels ? one.ends[0].members.map((place) => className(target, place)) : [])].join(" ").toLowerCase();
   const sorters = {
-    // Below a thousandth one is as sure as another: then those that take most come first.
-    rank: (x, y) => Number(y.beyond) - Number(x.beyond) || Math.max(x.q ?? 2, 0.001) - Math.max(y.q ?? 2, 0.001) || (data.measured ? share(y, y.row) - share(x, x.row) : 0) || x.component - y.component || x.row - y.row,
+    // Below a thousandth one is as sure as another: then those that take most more of their own algorithm come first.
+    rank: (x, y) => Number(y.beyond) - Number(x.beyond) || Math.max(x.q ?? 2, 0.001) - Math.max(y.q ?? 2, 0.001) || (data.measured ? more(y) - more(x) : 0) || x.component - y.component || x.row - y.row,
     "rank-only": (x, y) => x.component - y.component || x.row - y.row,
     a: (x, y) => share(y, 0) - share(x, 0), b: (x, y) => share(y, 1) - share(x, 1),
     gap: (x, y) => Math.abs(share(y, 0) - share(y, 1)) - Math.abs(share(x, 0) - share(x, 1)),
   };
-  const share = (one, row) => (one.energy ? parseFloat(one.energy[row]) || 0 : one.explained[row]);
+  const share = (one, row) => (one.energy ? one.energy[row] : one.explained[row]);
+  const more = (one) => Math.max(0, share(one, one.row)) - Math.max(0, share(one, 1 - one.row));
   const value = (id, otherwise) => ($(id) ? $(id).value : otherwise);
   const draw = () => {
     const find = value("d-find", "").trim().toLowerCase(), of = value("d-of", ""), q = Number(value("d-q", 1));
@@ -251,7 +256,7 @@
     const pairs = [];
     for (let k = 0; k < flat.length; k += 2) pairs.push([flat[k], flat[k + 1]]);
     for (const [title, kept] of [["Raise its output most", pairs.filter(([, w]) => w > 0)], ["Lower it most", pairs.filter(([, w]) => w < 0)]]) {
-      box.append(make("p", { class: "label", text: title }), kept.length ? strip(kept.map(([unit, weight]) => cell("train", unit, { weight, row }))) : make("p", { class: "note", text: "No training example." }));
+      box.append(make("p", { class: "label", text: title }), kept.length ? strip(kept.map(([unit, weight]) => cell("train", unit, { weight, row, number: true }))) : make("p", { class: "note", text: "No training example." }));
     }
     return box;
   };

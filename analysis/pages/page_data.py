@@ -232,7 +232,7 @@ def _measured(claim: DirectionClaim | None, one: xr.Dataset, row: int) -> dict[s
     """What a direction shows on runs that did not find it."""
     nothing = {"q": None, "rate": "", "beyond": False, "estimate": None, "error": None}
     if claim is None:
-        return {**nothing, "energy": None, "effects": None}
+        return {**nothing, "energy": None, "shares": None, "effects": None}
     known = bool(np.isfinite(claim.estimate))
     effects = None
     if known and "effect" in one:
@@ -247,7 +247,8 @@ def _measured(claim: DirectionClaim | None, one: xr.Dataset, row: int) -> dict[s
         "beyond": claim.beyond,
         "estimate": numbers([claim.estimate])[0],
         "error": numbers([claim.standard_error])[0],
-        "energy": [share(value) for value in claim.energy] if known else None,
+        "energy": numbers([100 * value for value in claim.energy]) if known else None,
+        "shares": [share(value) for value in claim.energy] if known else None,
         "effects": effects,
     }
 

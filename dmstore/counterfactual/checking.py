@@ -30,7 +30,7 @@ def check(
     a: str,
     b: str,
     transformation: Transformation | Function,
-    label: int | Sequence[int],
+    label: int | str | Sequence[int | str],
     *more: str,
     name: str,
     intensity: Sequence[float],
@@ -49,8 +49,8 @@ def check(
         Compared algorithms; of more than two, the result is kept beside the comparison of the first two.
     transformation : Transformation or callable
         From :func:`dmstore.training.transformations.choose`, or a function of images and an intensity.
-    label : int or sequence of int
-        The class, or classes.
+    label : int, str or sequence of these
+        The class, or classes: numbers or names.
     name : str
         What to call the transformation in the report.
     intensity : sequence of float
@@ -130,13 +130,13 @@ def check(
     return result.assign_attrs(kept=keep(study, result, name))
 
 
-def check_classes(study: Study, label: int | Sequence[int]) -> list[int]:
+def check_classes(study: Study, label: int | str | Sequence[int | str]) -> list[int]:
     """Numbers of classes, each once.
 
     Parameters
     ----------
     study : Study
-    label : int or sequence of int
+    label : int, str or sequence of these
 
     Returns
     -------
@@ -147,7 +147,10 @@ def check_classes(study: Study, label: int | Sequence[int]) -> list[int]:
     InputError
         If one is not in the study, or there is none.
     """
-    numbers = [label] if isinstance(label, int | np.integer) else list(dict.fromkeys(label))
+    given = [label] if isinstance(label, int | np.integer | str) else label
+    numbers = list(
+        dict.fromkeys(study.class_number(one) if isinstance(one, str) else one for one in given)
+    )
     count = len(study.class_names)
     for number in numbers:
         if not 0 <= number < count:

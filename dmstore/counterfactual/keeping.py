@@ -41,7 +41,7 @@ def keep(study: Study, result: xr.Dataset, name: str) -> str:
     Raises
     ------
     ExistsError
-        If another result is kept under this name.
+        If other numbers are kept under this name for the same question.
     """
     a, b = (str(one) for one in result["algorithm"].values[:2])
     try:
@@ -53,7 +53,7 @@ def keep(study: Study, result: xr.Dataset, name: str) -> str:
     classes = "_".join(map(str, numbers))
     if len(classes) > _LONGEST:
         classes = name_of({"classes": numbers}, 8)
-    where = f"comparisons/{comparison}/effects-{plain}-on-{classes}.zarr.zip"
+    where = f"comparisons/{comparison}/effects-{plain}-on-{classes}"
     arrays: dict[str, NDArray[Any]] = {
         "algorithm": result["algorithm"].values,
         "intensity": result["intensity"].values,
@@ -65,14 +65,31 @@ def keep(study: Study, result: xr.Dataset, name: str) -> str:
     store = MemoryStore()
     attrs = {key: str(result.attrs[key]) for key in ("measure", "on", "output", "name")}
     groups.fill(store, group_spec("effects"), arrays, whole=True, attrs=attrs)
-    written = study.objects.put_if_absent(where, groups.zip_bytes(store))
-    if not written and not _same(groups.read(study.objects, where), arrays):
-        msg = (
-            f"{study.path}/{where}: another counterfactual is kept under {name!r}; results never "
-            f"change, so give this one another --name"
-        )
-        raise ExistsError(msg)
-    return where
+    data, asked = groups.zip_bytes(store), _asked(arrays, attrs)
+    # What was asked in another way (other intensities, say) is another result of that name, and stands beside it.
+    for place in (f"{where}.zarr.zip", f"{where}-{name_of(asked, 8)}.zarr.zip"):
+        if study.objects.put_if_absent(place, data):
+            return place
+        kept, said = groups.read_with_attrs(study.objects, place)
+        if _same(kept, arrays):
+            return place
+        if _asked(kept, said) == asked:
+            break
+    msg = (
+        f"{study.path}/{place}: another counterfactual is kept under {name!r}; results never "
+        f"change, so give this one another --name"
+    )
+    raise ExistsError(msg)
+
+
+def _asked(arrays: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result is the answer to."""
+    return {
+        "algorithms": sorted(map(str, arrays["algorithm"])),
+        "intensity": [float(one) for one in arrays["intensity"]],
+        "examples": [int(one) for one in arrays["examples"]],
+        **{key: str(attrs.get(key, "")) for key in ("measure", "on", "output")},
+    }
 
 
 def _same(kept: Mapping[str, NDArray[Any]], made: Mapping[str, NDArray[Any]]) -> bool:

@@ -42,7 +42,7 @@ def from_outputs(
     study: Study,
     algorithms: Sequence[str],
     target_sets: Sequence[str],
-    label: int | Sequence[int],
+    label: int | str | Sequence[int | str],
     *,
     name: str | None = None,
     on: str = "all",
@@ -59,8 +59,8 @@ def from_outputs(
     target_sets : sequence of str
         Transformed ones, each at another intensity, with the columns ``base`` (id of the target that an example was made
         of) and ``intensity``.
-    label : int or sequence of int
-        The class, or classes.
+    label : int, str or sequence of these
+        The class, or classes: numbers or names.
     name : str, optional
         What to call the transformation; by default as the sets call it.
     on : {"all", "others", "class"}
@@ -84,7 +84,7 @@ def from_outputs(
         If a set is not a transformed one, two are not of one transformation, outputs are missing, or say nothing of the
         class.
     ExistsError
-        If another result is kept under this name and class.
+        If other numbers are kept under this name and class for the same question.
     """
     from dmstore.analysis.comparison.effect import Effects
 

@@ -227,7 +227,7 @@ def test_probabilities_and_paste(trained):
 
 
 def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
-    """Another result needs another name; the same one again, from either side, is fine."""
+    """Other numbers need another name, another question stands beside; the same again, from either side, is fine."""
     level = 0.1
 
     def probability(study, name, images, transformation, intensity, labels, *, models, advance):
@@ -239,17 +239,24 @@ def test_a_counterfactual_is_kept_once_under_a_name(trained, monkeypatch):
     monkeypatch.setattr("dmstore.training.counterfactual.probabilities", probability)
     monkeypatch.setattr(type(trained), "comparison", lambda *_: compared)
 
-    def check(a="plain", b="other", name="noise", intensity=(0, 1)):
-        return counterfactual.check(trained, a, b, None, 1, name=name, intensity=intensity)
+    def check(a="plain", b="other", name="noise", intensity=(0, 1), label=1, on="all"):
+        return counterfactual.check(
+            trained, a, b, None, label, name=name, intensity=intensity, on=on
+        )
 
     first = check()
     assert check().equals(first)
     assert check("other", "plain").effect.values.tolist() == first.effect.values[::-1].tolist()
+    assert check(label=trained.class_names[1]).attrs["kept"] == first.attrs["kept"]
+    finer = check(intensity=(0, 1, 2)).attrs["kept"]
+    assert finer.startswith("comparisons/0123/effects-noise-on-1-")
+    assert check("other", "plain", intensity=(0, 1, 2)).attrs["kept"] == finer
+    assert check(on="others").attrs["kept"] not in (finer, first.attrs["kept"])
+    level = 0.5
     with pytest.raises(ExistsError, match="another --name"):
         check(intensity=(0, 1, 2))
-    level = 0.5
     with pytest.raises(ExistsError, match="another --name"):
         check()
     assert check(name="more noise").effect.values[..., 0].tolist() == [[0, 0.5], [0, 1]]
     kept = [info.name for info in trained.objects.entries("comparisons/0123/")]
-    assert len(kept) == 2
+    assert len(kept) == 4
