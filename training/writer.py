@@ -414,6 +414,14 @@ class RunWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._say_stored()
+
+    def _say_stored(self) -> None:
+        """Tell whoever watches, and stops it, that nothing is lost."""
+        self._meter.say(
+            f"{self._sink.name}: {self._done:,} of {self._total:,} runs are stored; the next start goes on from there"
+        )
 
     def _write(self) -> None:
         """Write waiting runs, in groups of the same columns, each dropped once it is stored."""
@@ -448,9 +456,11 @@ class RunWriter:
     def _when_due(self, asked: bool) -> None:  # noqa: FBT001 - a flusher calls it
         with self._lock:
             late = time.monotonic() - self._oldest >= self._flush_seconds
-            if self._waiting and (late or asked):
-                try:
+            try:
+                if self._waiting and (late or asked):
                     self._write()
-                except Exception as error:  # noqa: BLE001 - the next append tries again and raises
-                    self._oldest = time.monotonic()
-                    logging.getLogger(__name__).warning("runs wait: %s", error)
+                if asked:
+                    self._say_stored()
+            except Exception as error:  # noqa: BLE001 - the next append tries again and raises
+                self._oldest = time.monotonic()
+                logging.getLogger(__name__).warning("runs wait: %s", error)

@@ -192,8 +192,8 @@ def enough_text(said: Enough) -> str:
     if said.detectable >= 1:
         return f"A comparison with an algorithm of as many such runs would show no direction; one of {SHARE:.0%} of the datamodels takes about {each}."
     return (
-        f"A comparison with an algorithm of as many such runs would show a direction of {said.detectable:.1%} of the datamodels, "
-        f"four times in five; one of {SHARE:.0%} takes about {each}."
+        f"A comparison with an algorithm of as many such runs would show a direction of {said.detectable:.1%} of the datamodels or less, "
+        f"four times in five; one of {SHARE:.0%} takes at most about {each}."
     )
 
 

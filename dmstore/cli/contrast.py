@@ -163,8 +163,8 @@ def _pairs(found: xr.Dataset) -> list[tuple[int, int]]:
 
 
 def _small(p: float) -> str:
-    """A probability; none is 0, though numbers of the computer end."""
-    return "< 1e-300" if p < 1e-300 else f"{p:.2g}"
+    """A probability; far out no distribution is known to so many digits."""
+    return "< 1e-6" if p < 1e-6 else f"{p:.2g}"
 
 
 def _lines(found: xr.Dataset) -> list[str]:
@@ -173,7 +173,7 @@ def _lines(found: xr.Dataset) -> list[str]:
     unit = f", in {attrs['units']}" if "units" in attrs else ""
     meaning = f" ({attrs['orientation']})" if "orientation" in attrs else ""
     lines = [
-        f"one more train unit of a group, and the mean {attrs['output']}{meaning} of targets{unit}:"
+        f"one more train unit of a group, and the mean {attrs['output']}{meaning} of targets{unit}, the surest first:"
     ]
     pairs = _pairs(found)
     for train, target in pairs[:_SHOWN]:

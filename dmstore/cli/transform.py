@@ -52,6 +52,8 @@ def command(
     Example:
       dmstore transform cifar.dm polka-dots --class frog --sheet dots.png
     """
+    import itertools
+
     import numpy as np
 
     from dmstore.analysis.comparison.where import positions
@@ -66,11 +68,21 @@ def command(
     study = open_study(path)
     targets = study.target_set(of)
     conditions = [*where, *([f"label={study.class_number(label)}"] if label is not None else [])]
-    rows = positions(conditions, targets, study.class_names)[:count]
+    rows = positions(conditions, targets, study.class_names)
+    # Spread over all, which are often in the order of their classes.
+    rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
     chosen = choose(transformation, bank=bank, place=place)
-    steps = intensity or list(chosen.intensities)
+    # What they were before comes first.
+    steps = [0.0, *(step for step in intensity or chosen.intensities if step)]
     images, ids = np.asarray(images_of(study, targets, of)[rows]), study.ids(of)[rows]
     made = np.array([apply(chosen, images, ids, step, seed) for step in steps])
+    for i, j in itertools.pairwise(range(len(steps))):
+        if np.array_equal(made[i], made[j]):
+            click.echo(
+                f"warning: {chosen.name} at {steps[i]:g} and {steps[j]:g} makes the same of these images, which are "
+                f"{' x '.join(map(str, images.shape[1:3]))} pixels; choose intensities that lie further apart",
+                err=True,
+            )
     names, labels = study.class_names, study.label(of)[rows]
     said = [
         f"{one}\n{names[number]}" if "label" in targets else str(one)

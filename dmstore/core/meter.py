@@ -80,6 +80,12 @@ class Meter:
         seconds = (time.monotonic() - self._started) / fresh * (total - done)
         return f", {duration(seconds)} left" if seconds >= 1 else ""
 
+    def say(self, text: str) -> None:
+        """End the moving line, and write one more."""
+        self.close()
+        if not self._quiet:
+            click.echo(text, err=True)
+
     def close(self) -> None:
         """End the moving line."""
         if self._open:

@@ -72,7 +72,7 @@ def digits(tmp_path_factory):
         folder,
         "bash",
         """
-        python -c "import numpy, dmstore.demo as d; numpy.savez('digits.npz', **{k: v if k == 'class_name' else v[:300] for k, v in d.digits().items()})"
+        python -c "import numpy, dmstore.demo as d; numpy.savez('digits.npz', **{k: v[:200] if k.startswith('target') else v for k, v in d.digits().items()})"
         dmstore init digits.dm --examples digits.npz --seed 0
         dmstore add digits.dm plain --runs 180 --task dmstore.training.tasks:dense
         echo '{"paste_rows": [0, 1], "paste_columns": [0, 1], "paste_share": 0.5}' > pasted.json

@@ -1,11 +1,12 @@
 """Transformations of inputs: what they change, and that an example's pixels are its own."""
 
+import json
 import sys
 import types
 
 import numpy as np
 import pytest
-from helpers import examples
+from helpers import Done, examples
 
 import dmstore
 from dmstore.errors import ExistsError, InputError
@@ -145,3 +146,17 @@ def test_a_transformed_target_set_says_what_it_was_made_of(tmp_path):
     add_transformed(study, "some", square, 0.5, positions=np.array([3, 5]))
     assert np.array_equal(study.target_set("some")["image"].values, made["image"].values[[3, 5]])
     assert isinstance(square, Transformation)
+
+
+def test_a_sheet_shows_what_was_before_and_says_where_intensities_are_one(tmp_path, study):
+    """Of 6 x 6 pixels a quarter and .26 is the same square."""
+    command = ("transform", study.path, "yellow-square", "--sheet", tmp_path / "x.png")
+    done = Done(*command, "--intensity", "0.25,0.26,0.5", "--count", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["intensity"] == [0, 0.25, 0.26, 0.5]
+    ids = study.ids("test").tolist()
+    assert said["targets"] == [ids[0], ids[len(ids) // 2], ids[-1]]
+    assert "at 0.25 and 0.26 makes the same" in done.stderr
+    assert done.stderr.count("warning") == 1
+    assert (tmp_path / "x.png").stat().st_size > 1000

@@ -254,24 +254,36 @@ def test_close_that_fails_can_be_repeated(study, algorithm, monkeypatch):
     "number",
     [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU],
 )
-def test_own_handler_is_called_after_the_runs_are_written(study, algorithm, number):
+def test_own_handler_is_called_after_the_runs_are_written(study, algorithm, number, capsys):
     seen = []
     before = signal.signal(number, lambda number, frame: seen.append(stored(study)))
     try:
         writer = RunWriter(study, "alpha")
-        run = next(writer.pending())
+        run = next(writer.pending(progress=True))
         writer.append(run, **outputs(run))
         os.kill(os.getpid(), number)
         deadline = time.monotonic() + 20
         while not seen and time.monotonic() < deadline:
             time.sleep(0.02)
         assert seen == [[0]]
+        said = "alpha: 1 of 300 runs are stored; the next start goes on from there"
+        assert said in capsys.readouterr().err
         second = next(writer.pending())
         writer.append(second, **outputs(second))
         writer.close()
     finally:
         signal.signal(number, before)
     assert stored(study) == [0, 1]
+
+
+def test_whoever_interrupts_a_loop_is_told_what_is_stored(study, algorithm, capsys):
+    with pytest.raises(KeyboardInterrupt), RunWriter(study, "alpha") as writer:
+        for run in writer.pending(progress=True):
+            if run.id == 3:
+                raise KeyboardInterrupt
+            writer.append(run, **outputs(run))
+    assert "alpha: 3 of 300 runs are stored" in capsys.readouterr().err
+    assert stored(study) == [0, 1, 2]
 
 
 SCRIPT = """
