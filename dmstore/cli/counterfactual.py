@@ -152,7 +152,8 @@ def command(
     options.find_tasks_here()
     study = open_study(path)
     numbers = _numbers(study, label)
-    progress = output.Progress("ask the models", quiet=quiet, delay=2)
+    stage = "read the outputs" if targets else "ask the models"
+    progress = output.Progress(stage, quiet=quiet, delay=2)
     if targets:
         result = from_outputs(
             study,
@@ -276,7 +277,10 @@ def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
     counts = ", ".join(f"{n} of {a}" for a, n in zip(names, result["models"].values, strict=True))
     on = sorted(set(result["examples"].values.tolist()))
     shown = str(on[0]) if len(on) == 1 else f"{on[0]} to {on[-1]}"
-    lines.append(f"  over {shown} targets, and full models: {counts}")
+    strength = float(result["intensity"].values[-1])
+    lines.append(
+        f"  at intensity {strength:g}, over {shown} targets, and full models: {counts}"
+    )
     if not result.attrs["kept"]:
         lines.append(f"  not kept: {names[0]} and {names[1]} have not been compared")
     return [*lines, *([f"  drawn: {figure}"] if figure else [])]

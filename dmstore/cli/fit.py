@@ -171,7 +171,12 @@ def command(
         progress=progress,
     )
     s, runs = fitted.summary, fitted.document["runs"]
-    _warn(s, walked=own["lam"] is None and lam_grid is None)
+    smaller = (
+        f"give --lam-ratio {own['lam_ratio'] / 10:g}"
+        if lam_grid is None
+        else "give a --lam-grid that ends lower"
+    )
+    _warn(s, walked=own["lam"] is None and lam_grid is None, smaller=smaller)
     unit = "lam" if own["lam"] != 0 else "of the gradient without weights"
     used = f"{runs['train']} + {output.counted(runs['holdout'], 'run')}"
     if own["folds"]:
@@ -189,7 +194,7 @@ def command(
     )
 
 
-def _warn(summary: dict[str, Any], *, walked: bool) -> None:
+def _warn(summary: dict[str, Any], *, walked: bool, smaller: str) -> None:
     """Say on stderr what a reader of the numbers must know; `walked` if each target had a path of its own."""
     from dmstore.regression.problem.parameters import FEWEST_RUNS
 
@@ -208,8 +213,8 @@ def _warn(summary: dict[str, Any], *, walked: bool) -> None:
         )
     if status["lam_at_end"] > 0.3 * targets:
         click.echo(
-            f"warning: {status['lam_at_end']} of {targets} targets fit best at the smallest lam; fit again with a smaller "
-            f"--lam-ratio, or a --lam-grid that ends lower",
+            f"warning: {status['lam_at_end']} of {targets} targets fit best at the smallest lam that was tried, and may fit "
+            f"better at a smaller one; {smaller}",
             err=True,
         )
     empty = summary.get("without_weights", 0) - status.get("too_few_runs", 0)

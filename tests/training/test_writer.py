@@ -277,11 +277,15 @@ def test_own_handler_is_called_after_the_runs_are_written(study, algorithm, numb
 
 
 def test_whoever_interrupts_a_loop_is_told_what_is_stored(study, algorithm, capsys):
-    with pytest.raises(KeyboardInterrupt), RunWriter(study, "alpha") as writer:
-        for run in writer.pending(progress=True):
-            if run.id == 3:
-                raise KeyboardInterrupt
-            writer.append(run, **outputs(run))
+    def loop():
+        with RunWriter(study, "alpha") as writer:
+            for run in writer.pending(progress=True):
+                if run.id == 3:
+                    raise KeyboardInterrupt
+                writer.append(run, **outputs(run))
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
     assert "alpha: 3 of 300 runs are stored" in capsys.readouterr().err
     assert stored(study) == [0, 1, 2]
 
