@@ -4,7 +4,7 @@ Every function takes and returns :class:`xarray.Dataset` or :class:`xarray.DataA
 by keyword, and writes its parameters into the attributes of what it returns.
 
 Imports: regression, readers, study and below; never training.
-To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, captions, plot, pages.
+To add a public function, its name here; rooms: geometry, experiment, evaluation, comparison, explaining, captions, plot, pages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dmstore.analysis.comparison.compare import compare as compare
     from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
-    from dmstore.analysis.comparison.explain import explain as explain
     from dmstore.analysis.comparison.modeldiff import modeldiff as modeldiff
     from dmstore.analysis.comparison.proposition import proposition as proposition
     from dmstore.analysis.comparison.removal_effect import removal_effect as removal_effect
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from dmstore.analysis.evaluation.benchmark import benchmark as benchmark
     from dmstore.analysis.evaluation.evaluate import evaluate as evaluate
     from dmstore.analysis.evaluation.learning_curve import learning_curve as learning_curve
+    from dmstore.analysis.explaining.explain import explain as explain
     from dmstore.analysis.geometry.coherence import coherence as coherence
     from dmstore.analysis.geometry.influence import influence_contrast as influence_contrast
     from dmstore.analysis.geometry.influence import relative_influence as relative_influence
@@ -58,7 +58,7 @@ _NAMES = {
     "direction_likeness": "comparison.agreement",
     "effect": "comparison.effect",
     "evaluate": "evaluation.evaluate",
-    "explain": "comparison.explain",
+    "explain": "explaining.explain",
     "explained_variance": "geometry.pca",
     "influence_contrast": "geometry.influence",
     "learning_curve": "evaluation.learning_curve",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.captions.ranking import Floats, Places
-from dmstore.analysis.comparison.association import enrichment
+from dmstore.analysis.explaining.association import enrichment
 from dmstore.errors import InputError
 
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")

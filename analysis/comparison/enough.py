@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dmstore.analysis.comparison.differences import direction_share, propose
 from dmstore.analysis.comparison.measured import fits_of_halves, runs_to_measure
 from dmstore.analysis.comparison.parameters import ComparisonParameters
-from dmstore.analysis.experiment.arms import Arm, Halves
+from dmstore.analysis.experiment.arms import Arm, Halves, centred
 from dmstore.analysis.experiment.halves import rowdot, squares
 from dmstore.analysis.experiment.measure import Proposal
 from dmstore.analysis.experiment.projections import dense_products, sparse_products
@@ -127,7 +127,7 @@ def _half_noise(arm: Arm, fit: Any, proposed: Proposal, threads: int) -> float:
     fit = fit.multiply((spread > 0).astype(fit.dtype)[None]).tocsr()
     direction = np.asarray(proposed.direction, dtype=np.float32)
     columns = np.ascontiguousarray((direction * spread).T, np.float32)
-    z = _centred(dense_products(arm.masks.words, columns), arm.used)
+    z = centred(dense_products(arm.masks.words, columns).astype(np.float64), arm.used, axis=0)
     size = np.zeros(len(direction))
     each = np.zeros((len(arm.used), len(direction)))
     mean, lengths = 0.0, np.zeros((len(arm.used), 1))
@@ -145,7 +145,7 @@ def _half_noise(arm: Arm, fit: Any, proposed: Proposal, threads: int) -> float:
         mean += float((along * inverse).sum())
         lengths[:, 0] += adds @ inverse
     error = [
-        squares([np.ascontiguousarray(_centred(one, arm.used).T)], None, [arm.used])
+        squares([np.ascontiguousarray(centred(one, arm.used, axis=0).T)], None, [arm.used])
         for one in (each, lengths)
     ]
     square = (proposed.weight**2).sum(axis=1)
@@ -155,11 +155,6 @@ def _half_noise(arm: Arm, fit: Any, proposed: Proposal, threads: int) -> float:
     effective = np.abs(proposed.weight).sum(axis=1) ** 2 / np.where(square > 0, square, 1.0)
     value = error[0] * effective / np.where(size > 0, size, np.nan) ** 2
     return float(np.median(np.where(size > 0, value, np.inf)[square > 0]))
-
-
-def _centred(values: NDArray[Any], used: NDArray[np.bool_]) -> Floats:
-    """Values of masks less their mean over those that are used; 0 for the others."""
-    return np.where(used[:, None], values - values[used].mean(axis=0, dtype=np.float64), 0.0)
 
 
 def _along_fit(
@@ -179,7 +174,7 @@ def _along_fit(
     rest = np.where(there, left - left.sum(axis=0) / np.maximum(runs, 1), 0.0)
     # A covariance over so many masks has one degree of freedom less.
     rest /= np.maximum(runs - 1, 1.0)
-    adds = _centred(z, arm.used) * inverse * rest
+    adds = centred(z.astype(np.float64), arm.used, axis=0) * inverse * rest
     total = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
     return rest, adds, arm.expected(length, total, total * inverse), inverse
 

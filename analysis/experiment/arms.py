@@ -85,19 +85,9 @@ class Arm:
         right: NDArray[Any],
         fixed: float | None = None,
     ) -> NDArray[np.float64]:
-        """What an effect f, measured along u without noise, comes to: f . u, as masks of one size see it.
-
-        Parameters
-        ----------
-        product : float64
-            f . u.
-        left, right : float64
-            Sums over train units of f and of u, shaped as the product or so that they spread to it.
-        fixed : float, optional
-            In the place of its own; 1 where u is measured less its mean.
-        """
-        share = (self.fixed if fixed is None else fixed) / max(self.masks.train - 1, 1)
-        return np.asarray((1 + share) * product - share * left * right)
+        """The same as :func:`as_masks_see`, of its own masks; `fixed` is 1 where u is measured less its mean."""
+        own = self.fixed if fixed is None else fixed
+        return as_masks_see(product, left, right, train=self.masks.train, fixed=own)
 
     def there(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Which runs count for each target, those that did not see it: (bit, target) or (bit, 1) bool."""
@@ -111,6 +101,42 @@ class Arm:
 
 
 Halves = tuple[Arm, Arm]
+
+
+def as_masks_see(
+    product: NDArray[np.float64],
+    left: NDArray[Any],
+    right: NDArray[Any],
+    *,
+    train: int,
+    fixed: float,
+) -> NDArray[np.float64]:
+    """What an effect f, measured along u without noise, comes to: f . u, where masks of one size exchange units.
+
+    Parameters
+    ----------
+    product : float64
+        f . u.
+    left, right : float64
+        Sums over train units of f and of u, shaped as the product or so that they spread to it.
+    train : int
+        Units that are drawn.
+    fixed : float
+        1 where all masks see as many units, 0 where units are drawn independently of one another.
+    """
+    share = fixed / max(train - 1, 1)
+    return np.asarray((1 + share) * product - share * left * right)
+
+
+def centred(values: Any, used: NDArray[np.bool_], axis: int = -1) -> Any:
+    """Values of masks, which stand along `axis`, less their mean over those that are used; 0 for the others."""
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    there = used.reshape(shape)
+    mean = values.mean(axis=axis, dtype=np.float64, where=there, keepdims=True)
+    made = values - mean.astype(values.dtype)
+    np.copyto(made, 0, where=~there)
+    return made
 
 
 def common_bits(a: Arm, b: Arm) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

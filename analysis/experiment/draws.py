@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Halves
+from dmstore.analysis.experiment.arms import Halves, as_masks_see, centred
 from dmstore.analysis.experiment.cells import Cells
 from dmstore.analysis.experiment.projections import dense_products
 from dmstore.core import bits
@@ -59,7 +59,7 @@ class Draws:
         sizes = np.concatenate([one[arm.used, -1] for one, arm in zip(sums, halves, strict=True)])
         z = []
         for one, arm in zip(sums, halves, strict=True):
-            z.append(centred(one[:, :-1], arm.used))
+            z.append(centred(one[:, :-1], arm.used, axis=0))
             largest = np.abs(one[arm.used, :-1]).max(axis=0)
             for group in np.flatnonzero(np.abs(z[-1]).max(axis=0) <= 1e-5 * largest).tolist():
                 msg = (
@@ -69,20 +69,15 @@ class Draws:
                 raise InputError(msg)
         return cls((z[0], z[1]), bool(np.ptp(sizes) == 0), rate, spread)
 
-    @property
-    def exchanged(self) -> float:
-        """What exchanging a unit for any other adds to leaving it out: n / (n - 1) for masks of one size."""
-        n = len(self.rate)
-        return n / (n - 1) if self.fixed else 1.0
-
     def known(self, train: Floats, weight: Floats) -> Floats:
         """What is expected of a sum of weights over a mask: (train group, column) float64, for weights (train, column)."""
-        value = train.T @ weight
-        if self.fixed:
-            variance = self.rate * (1 - self.rate)
-            mean = variance @ weight / variance.sum()
-            value = (value - train.sum(axis=0)[:, None] * mean) * self.exchanged
-        return np.asarray(value)
+        count, variance = len(train), self.rate * (1 - self.rate)
+        # A unit is exchanged for others as often as masks differ in these.
+        total = count * (variance @ weight) / variance.sum() if self.fixed else 0.0
+        left = train.sum(axis=0)[:, None]
+        return as_masks_see(
+            train.T @ weight, left, np.asarray(total), train=count, fixed=float(self.fixed)
+        )
 
     def shift(self, cells: Cells) -> Floats:
         """By how much z lies off 0 in runs that did not see a target, with the sign turned: (train group, cell) float64."""
@@ -104,11 +99,6 @@ class Draws:
             return 1.0
         more = rate * n / (n - 1)
         return rate * (1 - rate) / (more * (1 - more)) if more < 1 else 1.0
-
-
-def centred(values: Floats, used: NDArray[np.bool_]) -> Floats:
-    """Values less their mean over the rows that are used; 0 in the others."""
-    return np.asarray(np.where(used[:, None], values - values[used].mean(axis=0), 0.0))
 
 
 def drawn_together(halves: Halves, draws: Draws, train: Floats) -> NDArray[np.bool_]:

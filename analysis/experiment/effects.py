@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm, Halves, common_bits
+from dmstore.analysis.experiment.arms import Arm, Halves, as_masks_see, centred, common_bits
 from dmstore.analysis.experiment.cells import Cells
-from dmstore.analysis.experiment.draws import Draws, centred, drawn_together
+from dmstore.analysis.experiment.draws import Draws, drawn_together
 from dmstore.analysis.experiment.projections import dense_products, sparse_products
 from dmstore.errors import InputError
 
@@ -150,7 +150,7 @@ def effects(
             ]
             for i, part in enumerate(parts):
                 estimate[i, group] += part.sum(axis=0) + share[i] * sums[i].known[group]
-                parts[i] = centred(part, sums[i].arm.used) * sums[i].inflation
+                parts[i] = centred(part, sums[i].arm.used, axis=0) * sums[i].inflation
                 variance[i, group] += (parts[i] ** 2).sum(axis=0)
             if many == 2:
                 a, b = common_bits(sums[0].arm, sums[1].arm)
@@ -244,9 +244,10 @@ class _Sums:
         value = np.asarray(fits @ train)
         if draws.fixed:
             variance, n = draws.rate * (1 - draws.rate), len(train)
-            mean = (fits @ variance) / (variance.sum() - variance[unit])
-            value = value - (train.sum(axis=0) - train[unit]) * mean[:, None]
-            value *= (n - 1) / (n - 2)
+            # Of the other units alone, for which each is exchanged.
+            total = (n - 1) * (fits @ variance) / (variance.sum() - variance[unit])
+            left = train.sum(axis=0) - train[unit]
+            value = as_masks_see(value, left, total[:, None], train=n - 1, fixed=1.0)
         share = np.where(self.cells.means, train[unit], 0.0)
         return np.asarray((value / np.where(share < 1, 1 - share, 1.0)).T)
 
@@ -256,7 +257,7 @@ class _Sums:
             said = dense_products(self.arm.masks.words, self.weight.astype(np.float32))
             self.known += self.draws.known(self.cells.train, self.weight)
             self.said -= self._by_cell(said)
-        rest = centred(self.said, self.arm.used) / (self.arm.count - 1)
+        rest = centred(self.said, self.arm.used, axis=0) / (self.arm.count - 1)
         if self.own is not None:
             rest += self.own
         factor, shift = self.cells.factor(), self.draws.shift(self.cells)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.experiment import kernels
-from dmstore.analysis.experiment.arms import Arm, common_bits
+from dmstore.analysis.experiment.arms import Arm, centred, common_bits
 from dmstore.analysis.experiment.projections import (
     dense_products,
     sparse_products,
@@ -124,7 +124,7 @@ class Half:
         words = arm.masks.words
         columns = np.hstack([self._direction * spread[:, None], spread[:, None]])
         sums = dense_products(words, columns).T
-        z, size = sums[:-1], self.centred_by(arm.used, sums[-1:])[0]
+        z, size = sums[:-1], centred(sums[-1:], arm.used)[0]
         if self.columns is None:
             zg = bits.unpack_runs(words, len(arm.used)).T * spread[:, None]
         else:
@@ -143,15 +143,7 @@ class Half:
 
     def centred(self, i: int, values: Any) -> Any:
         """Values of an algorithm's bits less their mean over those that are used; 0 for the others."""
-        return self.centred_by(self.used[i], values)
-
-    @staticmethod
-    def centred_by(used: NDArray[np.bool_], values: Any) -> Any:
-        """The same with the bits that are used."""
-        mean = values.mean(axis=-1, dtype=np.float64, where=used, keepdims=True)
-        values = values - mean.astype(values.dtype)
-        values[..., ~used] = 0
-        return values
+        return centred(values, self.used[i])
 
     def sketch_error(self, cosine: Floats) -> Floats:
         """Standard error of cosines that were taken on a sketch; 0 where all train units were taken."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.geometry.rows import COLUMNS, Product, Rows
+from dmstore.analysis.geometry.products import COLUMNS, Product
+from dmstore.analysis.geometry.rows import Rows
 
 # Non-zeros beyond which a product of sparse matrices is slower than one of dense ones.
 _SPARSE_GRAM = 0.05
@@ -49,16 +50,16 @@ class SparseMatrix:
     def times(self, columns: NDArray[Any]) -> NDArray[Any]:
         """R times columns over train units."""
         mean = self.mean.astype(self.dtype) @ columns
-        return self._apply(columns) - np.outer(self._included.astype(self.dtype), mean)
+        made = self._apply(columns)
+        made -= np.outer(self._included.astype(self.dtype), mean)
+        return made
 
     def adjoint(self, columns: NDArray[Any]) -> NDArray[Any]:
         """R' times columns over targets."""
-        parts = []
-        for low in range(0, columns.shape[1], COLUMNS):
-            some = columns[:, low : low + COLUMNS]
-            sums = self._included.astype(self.dtype) @ some
-            parts.append(self._adjoint(some) - np.outer(self.mean.astype(self.dtype), sums))
-        return np.concatenate(parts, axis=1)
+        sums = self._included.astype(self.dtype) @ columns
+        made = self._adjoint(columns)
+        made -= np.outer(self.mean.astype(self.dtype), sums)
+        return made
 
     def squared(self, columns: NDArray[Any]) -> NDArray[Any]:
         """RR' times columns over targets, or R'R times columns over train units."""

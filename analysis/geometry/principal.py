@@ -81,7 +81,7 @@ def principal_directions(
     direction = leading_directions(matrix, count, random_state, tell)
     mean, energy = matrix.mean, matrix.energy
     del matrix
-    products = (own.along(direction), other.along(direction))
+    products = (own.along(direction, threads), other.along(direction, threads))
     along = (products[0] - cosine[:, None] * products[1])[included]
     sign = signs(along)
     direction *= sign[:, None]

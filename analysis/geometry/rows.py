@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.geometry.dims import with_dims
+from dmstore.analysis.geometry.products import Product
 from dmstore.core.memory import available, scratch_array
 from dmstore.errors import InputError
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 # Share of non-zeros up to which rows are kept sparse: a dense number takes half of what a sparse one does.
 SPARSE = 0.25
-# Columns that a sparse matrix is multiplied with at once; more of them do not stay in a cache.
-COLUMNS = 16
 
 # Of a block of rows while it is read; beside it lie a mask and the places of its non-zeros.
 _BLOCK_BYTES = 1 << 26
@@ -109,15 +106,11 @@ class Rows:
             yield first, np.asarray(self.matrix[first : first + size])
             release(self.matrix)
 
-    def along(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    def along(self, directions: NDArray[np.float64], threads: int = 1) -> NDArray[np.float64]:
         """Products with directions (component, train): (target, component) float64."""
-        result = np.empty((self.matrix.shape[0], len(directions)))
         if self.is_sparse:
-            for low in range(0, len(directions), COLUMNS):
-                some = directions[low : low + COLUMNS].T
-                columns = np.ascontiguousarray(some, dtype=self.matrix.dtype)
-                result[:, low : low + COLUMNS] = self.matrix @ columns
-            return result
+            return Product(self.matrix, threads)(directions.T).astype(np.float64)
+        result = np.empty((self.matrix.shape[0], len(directions)))
         turned = np.ascontiguousarray(directions.T, dtype=self.matrix.dtype)
         for first, values in self.parts():
             result[first : first + len(values)] = values @ turned
@@ -268,35 +261,6 @@ def dots(a: Rows, b: Rows) -> NDArray[np.float64]:
     return result
 
 
-class Product:
-    """Products of a sparse matrix with some columns, its rows shared between threads: the same bits with any number."""
-
-    def __init__(self, matrix: csr_array, threads: int) -> None:
-        from scipy.sparse import csr_array
-
-        self.shape, self.dtype = matrix.shape, matrix.dtype
-        # By non-zeros, not by rows: train units differ in how many targets use them.
-        wanted = np.linspace(0, matrix.nnz, threads + 1)[1:-1]
-        edges = [0, *np.searchsorted(matrix.indptr, wanted).tolist(), matrix.shape[0]]
-        self._parts = []
-        for low, high in pairwise(edges):
-            start, stop = int(matrix.indptr[low]), int(matrix.indptr[high])
-            content = (
-                matrix.data[start:stop],
-                matrix.indices[start:stop],
-                matrix.indptr[low : high + 1] - matrix.indptr[low],
-            )
-            self._parts.append(csr_array(content, shape=(high - low, matrix.shape[1]), copy=False))
-
-    def __call__(self, columns: NDArray[Any]) -> NDArray[Any]:
-        """The matrix times (its columns, count)."""
-        columns = np.ascontiguousarray(columns, dtype=self.dtype)
-        if len(self._parts) == 1:
-            return np.asarray(self._parts[0] @ columns)
-        with ThreadPoolExecutor(len(self._parts)) as pool:
-            return np.concatenate(list(pool.map(lambda part: part @ columns, self._parts)))
-
-
 def sparse_rows(array: xr.DataArray, *, block: int | None = None) -> csr_array:
     """Datamodels as they are, as a sparse matrix; the dense one is never formed.
 
@@ -334,7 +298,7 @@ def _sparse(
     indices, data, counts = [], [], [np.zeros(1, dtype=np.int64)]
     nonzeros = 0
     for first, values in blocks(array, block, check=False):
-        column, number, count = _compressed(values)
+        column, number, count = compressed(values)
         # What is not finite is not zero either.
         if not np.isfinite(number).all():
             raise _not_finite(values, first)
@@ -354,7 +318,7 @@ def _sparse(
     )
 
 
-def _compressed(
+def compressed(
     values: NDArray[Any],
 ) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[np.int64]]:
     """Columns and values of the non-zeros of some rows, and how many each row has."""

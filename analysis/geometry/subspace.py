@@ -101,7 +101,9 @@ def leading_directions(
 
 def _orthonormal(columns: NDArray[Any]) -> NDArray[np.float64]:
     """Rows of length 1 along the columns, each less what those before it have."""
-    q, r = np.linalg.qr(columns.astype(np.float64))
+    from scipy.linalg import qr
+
+    q, r = qr(columns.astype(np.float64), mode="economic", check_finite=False)
     return np.ascontiguousarray((q * np.where(np.diagonal(r) < 0, -1.0, 1.0)).T)
 
 
@@ -116,7 +118,7 @@ def _lanczos(
     start = np.random.default_rng(random_state).normal(size=(length, width))
     basis = np.zeros((length, most), dtype=matrix.dtype, order="F")
     projected = np.zeros((most, most))
-    block = np.linalg.qr(start.astype(matrix.dtype))[0]
+    block = _block(start.astype(matrix.dtype))
     size, check = 0, 2 * count + 2 * width
     while True:
         basis[:, size : size + width] = block
@@ -146,13 +148,20 @@ def _continued(image: NDArray[Any], basis: NDArray[Any]) -> NDArray[Any]:
     """An orthonormal block that has nothing in common with a basis; where nothing new is left, any such block."""
     # What the caller took off is the first time; rounding leaves no more after the second, unless the image was
     # rounding alone.
-    block = np.linalg.qr(image)[0]
+    block = _block(image)
     for _ in range(2):
         shared = basis.T @ block
-        block = np.linalg.qr(block - basis @ shared)[0]
+        block = _block(block - basis @ shared)
         if np.abs(shared).max() < _CLEAN:
             break
     return block
+
+
+def _block(columns: NDArray[Any]) -> NDArray[Any]:
+    """An orthonormal basis of some columns, in their dtype; numpy's takes several times as long, in float64."""
+    from scipy.linalg import qr
+
+    return np.asarray(qr(columns, mode="economic", check_finite=False)[0])
 
 
 def _is_settled(values: NDArray[np.float64], left: NDArray[np.float64], count: int) -> bool:

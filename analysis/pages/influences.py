@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.geometry.rows import blocks, compressed
+
 # Bytes of datamodels that are looked at in one piece.
-_BLOCK = 1 << 26
+_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,36 @@ def influences(
     weight = np.zeros(unit.shape, dtype=np.float32)
     step = max(1, _BLOCK // (4 * train))
     for row, data in enumerate(weights):
-        for start in range(0, targets, step):
-            block = np.asarray(data[start : start + step].values, dtype=np.float32)
-            for place, values in enumerate(block, start):
-                unit[row, place], weight[row, place] = _strongest(values, count)
+        for first, block in blocks(data, check=False):
+            for low in range(0, len(block), step):
+                some = np.asarray(block[low : low + step], dtype=np.float32)
+                place = slice(first + low, first + low + len(some))
+                _strongest(some, count, unit[row, place], weight[row, place])
             if tell:
-                tell(row * targets + start + len(block), len(weights) * targets)
+                tell(row * targets + first + len(block), len(weights) * targets)
     return Influences(unit, weight)
 
 
 def _strongest(
-    values: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Positions and values of the largest positive entries, then of the smallest negative ones; -1 and 0 where there are fewer."""
-    unit = np.full(2 * count, -1, dtype=np.int64)
-    weight = np.zeros(2 * count, dtype=np.float32)
-    # Once per row: most weights are 0.
-    any_weight = np.flatnonzero(values)
-    for start, sign in ((0, 1.0), (count, -1.0)):
-        there = any_weight[sign * values[any_weight] > 0]
-        size = -sign * values[there]
-        if len(there) > count:
-            least = np.argpartition(size, count - 1)[:count]
-            there, size = there[least], size[least]
-        order = np.lexsort((there, size))
-        unit[start : start + len(order)] = there[order]
-        weight[start : start + len(order)] = values[there[order]]
-    return unit, weight
+    block: NDArray[np.float32], count: int, unit: NDArray[np.int64], weight: NDArray[np.float32]
+) -> None:
+    """Write positions and values of the largest positive entries of each row, then of its smallest negative ones; of equal ones the first."""
+    column, number, many = compressed(block)
+    # Most weights are 0: rows of what is left, filled up with zeros.
+    size = np.zeros((len(block), max(count, int(many.max(initial=0)))), dtype=np.float32)
+    unit_of = np.zeros(size.shape, dtype=np.int32)
+    row = np.repeat(np.arange(len(block)), many)
+    place = np.arange(len(number)) - np.repeat(np.cumsum(many) - many, many)
+    size[row, place] = np.where(np.isnan(number), 0, number)
+    unit_of[row, place] = column
+    for start, sign in ((0, -1), (count, 1)):
+        signed = sign * size
+        least = np.partition(signed, count - 1, axis=1)[:, count - 1 : count]
+        row, place = np.nonzero((signed <= least) & (signed < 0))
+        units, values = unit_of[row, place], signed[row, place]
+        order = np.lexsort((units, values, row))
+        # Of one row they stand together: how many before each.
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = order[rank < count]
+        there = (row[kept], start + rank[rank < count])
+        unit[there], weight[there] = units[kept], sign * values[kept]

@@ -11,9 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.answer import DirectionClaim, answer, finite
-from dmstore.analysis.comparison.explain import Examples, best
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
+from dmstore.analysis.explaining.explanation import Examples
+from dmstore.analysis.explaining.lines import best
 from dmstore.analysis.pages.influences import Influences, influences
 from dmstore.analysis.pages.units import described
 

@@ -16,7 +16,7 @@ from dmstore.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dmstore.analysis.comparison.explain import Examples
+    from dmstore.analysis.explaining.explanation import Examples
 
 _ENDS = ("top", "bottom")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from dmstore.analysis.comparison.explain import Examples
+    from dmstore.analysis.explaining.explanation import Examples
 
 
 class Picture:

@@ -276,7 +276,7 @@ def _explained(
     comparison: xr.Dataset, items: tuple[str, ...], examples: str | None
 ) -> list[list[dict[str, Any]]]:
     """What explains each direction; nothing where nothing is known of the examples."""
-    from dmstore.analysis.comparison.explain import best
+    from dmstore.analysis.explaining.lines import best
     from dmstore.readers.labels import positions, read_labels
     from dmstore.study.study import open_study
 

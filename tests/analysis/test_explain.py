@@ -13,9 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 import dmstore
 from dmstore.analysis import explain
-from dmstore.analysis.comparison.annotations import annotated
-from dmstore.analysis.comparison.association import auroc, enrichment, spearman
-from dmstore.analysis.comparison.explain import best, explanations
+from dmstore.analysis.explaining.annotations import annotated
+from dmstore.analysis.explaining.association import auroc, enrichment, spearman
+from dmstore.analysis.explaining.lines import best
+from dmstore.analysis.explaining.scores import explanations
 from dmstore.errors import InputError, NotFoundError
 from dmstore.readers.labels import Labels
 

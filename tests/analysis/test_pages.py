@@ -28,6 +28,25 @@ def test_influences_are_the_largest_of_either_sign():
     assert found.weight[0].tolist() == [[3, 0.5, -2, -1], [0, 0, -4, 0], [1, 1, 0, 0]]
 
 
+@pytest.mark.parametrize("share", [0.02, 0.9])
+def test_influences_in_blocks_are_those_of_each_target_by_itself(share, monkeypatch):
+    monkeypatch.setattr("dmstore.analysis.pages.influences._BLOCK", 4 * 300 * 7)
+    draw = np.random.default_rng(0)
+    # Few different values: many are equal, as those of scores in half precision are.
+    weight = draw.integers(-9, 10, (50, 300)) * (draw.random((50, 300)) < share)
+    both = [xr.DataArray(one, dims=("target", "train")) for one in (weight, -weight)]
+    found = influences([both[0], both[1].chunk(target=20)], count=5)
+    for row, values in ((0, weight), (1, -weight)):
+        for target, own in enumerate(values):
+            for start, sign in ((0, 1), (5, -1)):
+                order = np.argsort(-sign * own, kind="stable")[:5]
+                order = order[sign * own[order] > 0].tolist()
+                none = 5 - len(order)
+                there = (row, target, slice(start, start + 5))
+                assert found.unit[there].tolist() == order + [-1] * none
+                assert found.weight[there].tolist() == own[order].tolist() + [0] * none
+
+
 @pytest.mark.parametrize("shape", [(300, 8, 8), (300, 32, 32, 3), (5, 100, 200, 3), (3, 20, 20, 1)])
 def test_every_example_has_its_own_cell(shape):
     grey = np.linspace(0, 255, shape[0]).astype("u1").reshape(-1, *[1] * (len(shape) - 1))

@@ -1,5 +1,7 @@
 """Rows of datamodels, sparse: against the dense matrix that they come from."""
 
+import sys
+
 import dask.array as da
 import dask.callbacks
 import numpy as np
@@ -19,7 +21,7 @@ from dmstore.analysis import (
 )
 from dmstore.analysis.comparison import room
 from dmstore.analysis.comparison.modeldiff import rank
-from dmstore.analysis.geometry import rows, subspace
+from dmstore.analysis.geometry import products, rows, subspace
 from dmstore.analysis.geometry.differences import PlainMatrix
 from dmstore.analysis.geometry.rows import sparse_rows
 from dmstore.core import memory
@@ -64,6 +66,31 @@ def test_sparse_rows_name_the_weight_that_is_not_finite():
     weight[20, 3] = np.nan
     with pytest.raises(InputError, match="nan at target 20, train unit 3"):
         sparse_rows(weight, block=8)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("width", [np.int32, np.int64])
+@pytest.mark.parametrize("count", [1, 9, 16, 37])
+def test_products_compiled_or_not_are_those_of_dense_rows(dtype, width, count, monkeypatch):
+    monkeypatch.setattr(products, "_COMPILED", 0)
+    matrix = sparse_rows(sparse_weight(200, 90).astype(dtype))
+    matrix.indices, matrix.indptr = matrix.indices.astype(width), matrix.indptr.astype(width)
+    columns = np.random.default_rng(1).normal(size=(90, count)).astype(dtype)
+    made = products.Product(matrix, 1)(columns)
+    assert made.dtype == dtype
+    # Sums of some nine products, each rounded.
+    tolerance = 32 * np.finfo(dtype).eps
+    np.testing.assert_allclose(made, matrix.toarray() @ columns, atol=tolerance, rtol=0)
+    np.testing.assert_array_equal(products.Product(matrix, 3)(columns), made)
+    monkeypatch.setattr(products, "_compiled_times", lambda: None)
+    np.testing.assert_allclose(products.Product(matrix, 1)(columns), made, atol=tolerance, rtol=0)
+
+
+def test_products_do_without_numba(monkeypatch):
+    for name in ("compiled", "sparse"):
+        monkeypatch.delitem(sys.modules, f"dmstore.regression.kernels.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert products._compiled_times() is None
 
 
 def in_memory(a, b, parameters):

@@ -65,7 +65,7 @@ FLOORS = [
     ["regression"],
     ["training", "analysis.geometry"],
     ["analysis.experiment"],
-    ["analysis.evaluation", "analysis.comparison"],
+    ["analysis.evaluation", "analysis.comparison", "analysis.explaining"],
     ["analysis.plot", "analysis.captions"],
     ["analysis.pages"],
     ["analysis"],
