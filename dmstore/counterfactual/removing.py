@@ -238,6 +238,8 @@ def _remedy(pending: list[tuple[str, RemovalRuns, int]], *, train: bool) -> str:
     for name, runs, left in pending:
         what = "without these units" if len(runs.units) else "as controls"
         text = f"{counted(left, 'model')} of {name!r} {what}"
+        if runs.task is not None:
+            text += f" (--removal {runs.removal} --models {runs.count} of 'dmstore train' and 'dmstore submit')"
         if runs.task is None:
             text += f" (it has no task: store them with RunWriter(study, {name!r}, removal={runs.removal!r}, models={runs.count}), masks as they come)"
         parts.append(text)

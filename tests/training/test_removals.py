@@ -237,14 +237,31 @@ def test_a_task_trains_what_is_pending_and_goes_on(study):
     how = ("removal", study.path, "task", "--target", 5, "--share", 5, "--models", 3, "-Q")
     _, err = run(*how, "--part", "1/2", code=3)
     assert "pending: 1 model of 'task' without these units" in err
+    (one,) = (
+        part
+        for part in study.removals("task")
+        if f"--removal {part} --models 3" in err and len(study.removal_runs("task", part).units)
+    )
+    which = (study.path, "task", "--removal", one, "--models", 3)
+    job = run_json("submit", *which, "--dry-run")["worker"]
+    assert f"--removal {one} --models 3 --part next" in job
+    assert run_json("train", *which)["trained"] == 1
     said = run_json(*how, "--part", "next")
     assert said["effects"]["task"]["models"] == said["effects"]["task"]["controls"] == 3
     assert said["kept"].startswith("algorithms/task/removals/removal-")
     text = run(*how)[0]
     assert "without the top 5 % of target 5 (2 train units), mean margin of 1 target" in text
+    assert "in spreads: not measured" in text
     assert "3 models against 3 controls, of 38 train units each" in text
     (entry,) = kept_removals(study, "algorithms/task/removals/")
     assert entry["what"] == "mean margin of 1 target"
+    retract = ("retract", study.path, "task", "--where", "run=0", "--reason", "x")
+    assert run_json(*retract, "--removal", one)["runs_of"] == f"task:removal:{one}"
+    assert "pending: 1 model" in run(*how, "--no-train", code=3)[1]
+    assert run_json(*retract, "--removal", one, "--restore")["restored"] == 1
+    assert run_json(*how)["effects"] == said["effects"]
+    assert "give one of the two" in run(*retract, "--removal", one, "--full", code=1)[1]
+    assert "--models goes with --removal" in run("train", *which[:2], "--models", 2, code=2)[1]
 
 
 def store_with_task(study):
