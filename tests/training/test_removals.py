@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commands import run, run_json
 from helpers import examples, files
+from zarr.storage import MemoryStore
 
 import dmstore
 from dmstore import counterfactual
@@ -17,8 +18,10 @@ from dmstore.analysis.experiment.unseen import unseen_effect
 from dmstore.analysis.pages.kept_removals import kept_removals
 from dmstore.errors import FormatError, IncompleteError, InputError, NotFoundError
 from dmstore.regression import fit
+from dmstore.schema.group_specs import group_spec
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
+from dmstore.storage.table import groups
 from dmstore.study import failures
 from dmstore.study import removal as removals
 from dmstore.training import RunWriter
@@ -180,6 +183,28 @@ def test_a_result_is_kept_once_and_the_one_of_most_models_is_shown(study):
         10.0,
         "mean margin of 4 targets",
     )
+
+
+def test_a_check_of_an_earlier_version_is_shown_until_it_is_made_again(study):
+    first = checked(study)
+    where, _, name = first.attrs["kept"].rpartition("/")
+    arrays, attrs = groups.read_with_attrs(study.objects, first.attrs["kept"])
+    spec = group_spec("removals")
+    store = MemoryStore()
+    kept = {key: value for key, value in arrays.items() if not spec.arrays[key].optional}
+    said = {key: attrs[key] for key in ("name", "output", "share")}
+    groups.fill(store, spec, kept, whole=True, attrs=said)
+    study.objects.delete(first.attrs["kept"])
+    study.objects.put_if_absent(f"{where}/removal-{'0' * 16}.zarr.zip", groups.zip_bytes(store))
+    assert list(verify(study)) == []
+    old = kept_removals(study, f"{where}/")
+    assert [one["effect"] for one in old] == first["effect"].values.tolist()
+    assert all(np.isnan(one["scaled"]) for one in old)
+    assert checked_again(study, 5).attrs["kept"].endswith(name)
+    new = kept_removals(study, f"{where}/")
+    assert [one["scaled"] for one in new] == first["scaled"].values.tolist()
+    assert [one["less"] for one in new] == ["a", "a"]
+    assert new[1]["difference"] == float(first["difference"][1])
 
 
 def checked_again(study, models):
