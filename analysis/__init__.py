@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dmstore.analysis.captions.caption import caption as caption
     from dmstore.analysis.comparison.agreement import direction_likeness as direction_likeness
     from dmstore.analysis.comparison.agreement import modal_prediction as modal_prediction
+    from dmstore.analysis.comparison.coherences import coherences as coherences
     from dmstore.analysis.comparison.compare import compare as compare
     from dmstore.analysis.comparison.contrast import contrast as contrast
     from dmstore.analysis.comparison.effect import effect as effect
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "benchmark": "evaluation.benchmark",
     "coherence": "geometry.coherence",
+    "coherences": "comparison.coherences",
     "caption": "captions.caption",
     "compare": "comparison.compare",
     "compare_scores": "pages.score_comparison",
@@ -82,6 +84,7 @@ __all__ = [
     "benchmark",
     "caption",
     "coherence",
+    "coherences",
     "compare",
     "compare_scores",
     "contrast",

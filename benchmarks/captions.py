@@ -42,11 +42,13 @@ def claims(
     count: int = 20,
     ends: int = _ENDS,
     fdr: float = 0.05,
+    lists: int = 1,
 ) -> dict[str, Any]:
     """One study: whether any caption is claimed of ends that have none, and the planted one of the end that has one.
 
     `share` of the targets have a feature that moves their projection on the first direction by `strength` deviations, and
-    their embedding towards the caption by `likeness` (of its length).
+    their embedding towards the caption by `likeness` (of its length). The captions come in so many `lists`, as whoever tries
+    several has them.
     """
     images, captions, label = _space(draw, targets, classes)
     projections = draw.normal(size=(ends, targets)) + draw.normal(size=(ends, classes))[:, label]
@@ -55,12 +57,17 @@ def claims(
         projections[0, has] += strength
         images[has] += likeness * captions[_PLANTED]
         images /= np.linalg.norm(images, axis=1, keepdims=True)
-    scores = ranking.Cosines(ranking.centred(images, label, np.ones(targets, dtype=bool)), captions)
+    about = ranking.centred(images, label, np.ones(targets, dtype=bool))
     size = size or groups.default_size(targets)
     splits = [groups.halves(row, label, size, draw) for row in projections]
-    found = list(ranking.ranked(scores, splits, label, count))
-    q = discovery_rates([np.concatenate([one.p for one in found])])[0].reshape(ends, -1)
-    first = found[0].caption[q[0] <= fdr]
+    parts = [
+        list(ranking.ranked(ranking.Cosines(about, part), splits, label, count))
+        for part in np.array_split(captions, lists)
+    ]
+    found = parts[0]
+    rates = discovery_rates([np.concatenate([one.p for one in part]) for part in parts])
+    q = np.concatenate([one.reshape(ends, -1) for one in rates], axis=1)
+    first = found[0].caption[q[0, : len(found[0].caption)] <= fdr]
     null = q[1:] if share else q
     return {
         "any": bool((null <= fdr).any()),

@@ -13,6 +13,7 @@ from typing import Any
 
 from dmstore.errors import InputError, MissingDependencyError, StorageError
 from dmstore.storage.objects.remote import is_url
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study
 from dmstore.training import processes
 
@@ -277,9 +278,7 @@ def _executor(
     except ImportError:
         msg = "jobs are submitted by submitit, which is not installed; pip install 'dmstore[submit]' (docs/guides/slurm.md has ways without it)"
         raise MissingDependencyError(msg) from None
-    if not is_url(study.path) and logs.absolute().is_relative_to(Path(study.path).absolute()):
-        msg = f"{logs}: is inside the study, where logs do not belong; choose another directory with --logs"
-        raise InputError(msg)
+    outside_studies(logs)
     options = dict(slurm or {"time": _MINUTES})
     if local:
         executor: Any = LocalExecutor(logs, max_num_timeout=_REQUEUES)

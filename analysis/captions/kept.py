@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dmstore.analysis.experiment.inference import discovery_rates
 from dmstore.errors import FormatError
 from dmstore.schema.group_specs import group_spec
 from dmstore.storage.objects.objects import Objects
@@ -83,7 +84,7 @@ def read(objects: Objects, name: str) -> xr.Dataset:
 
 
 def kept_captions(study: Study, where: str) -> list[dict[str, Any]]:
-    """Captions kept beside a comparison, as a page shows them.
+    """Captions kept beside a comparison, as a page shows them; where several sets are kept, with q-values over all of them.
 
     Parameters
     ----------
@@ -103,10 +104,37 @@ def kept_captions(study: Study, where: str) -> list[dict[str, Any]]:
     CorruptionError
         If one cannot be read.
     """
-    made: list[dict[str, Any]] = []
-    for child in study.objects.children(where):
-        if child.startswith(PREFIX) and child.endswith(SUFFIX):
-            made += listed(read(study.objects, f"{where}{child}"))
+    sets = [
+        read(study.objects, f"{where}{child}")
+        for child in study.objects.children(where)
+        if child.startswith(PREFIX) and child.endswith(SUFFIX)
+    ]
+    return [entry for found in corrected(sets) for entry in listed(found)]
+
+
+def corrected(sets: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Sets of captions with q-values over all: whoever tries many lists of words finds something by chance in one of them.
+
+    Each set has an equal share of the false discovery rate, however many captions it tests.
+
+    Parameters
+    ----------
+    sets : list of Dataset
+        As :func:`dmstore.analysis.caption` returns them.
+    """
+    if len(sets) < 2:
+        return sets
+    tested = [np.isfinite(one["p"].values) for one in sets]
+    rates = discovery_rates([one["p"].values[at] for one, at in zip(sets, tested, strict=True)])
+    made = []
+    for one, at, rate in zip(sets, tested, rates, strict=True):
+        q = np.full(at.shape, np.nan)
+        q[at] = rate
+        beyond = (q <= float(one.attrs["fdr"])) & one["direction_beyond_chance"].values[
+            ..., None, None
+        ]
+        dims = one["q"].dims
+        made.append(one.assign(q=(dims, q), beyond_chance=(dims, beyond)))
     return made
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.modeldiff import rank
-from dmstore.analysis.geometry.sensitivity import reweighting, sensitivity
+from dmstore.analysis.geometry.sensitivity import most_weight, reweighting, sensitivity
 from dmstore.errors import InputError
 from dmstore.study import results
 from dmstore.study.study import Study, check_opened
@@ -38,14 +39,16 @@ def proposition(
         Dims ``direction`` (A1, A2, …, B1, …), ``on`` (both algorithms) and ``target``: ``shift`` and ``shift_error`` (direction,
         on, target), measured, ``predicted`` beside them; ``sensitivity``, ``sensitivity_error`` and ``sensitivity_predicted``
         (direction, on), sums over targets; ``gap``, ``gap_error`` and ``gap_predicted`` (direction,): A less B, a quarter of
-        Delta(u); ``slope`` (direction, on): of measured on predicted shifts, 1 where the proposition holds; NaN where nothing is predicted.
+        Delta(u); ``slope`` (direction, on): of measured on predicted shifts, 1 where the proposition holds; NaN where nothing is
+        predicted. A direction in which one unit weighs too much for probabilities between 0 and 1 is NaN throughout, and
+        stands in the attribute ``left_out``, a list.
 
     Raises
     ------
     NotFoundError
         If they have not been compared.
     InputError
-        If an algorithm has no direction, too few masks, no known alpha, or an output is not finite.
+        If an algorithm has no direction, no direction can be weighted along, or it has too few masks, no known alpha, or an output is not finite.
     """
     check_opened(study)
     if components < 1:
@@ -63,6 +66,14 @@ def proposition(
         np.concatenate([shown["direction"].values[row, : counts[row]] for row in (0, 1)]),
         dims=("component", "train"),
     )
+    alphas = [study.algorithm(name).alpha for name in names]
+    most = most_weight(max(max(one, 1 - one) for one in (0.5, *alphas) if one is not None))
+    largest = np.abs(directions.values).max(axis=1)
+    usable = largest < most
+    if not usable.any():
+        msg = f"every direction has a weight of {largest.min():.3g} or more, and |u_i| must be below {most:.3g} for probabilities between 0 and 1; nothing can be weighted along them"
+        raise InputError(msg)
+    directions = directions.isel(component=usable)
     said, measured = [], []
     for name, fit in zip(names, document["fits"], strict=True):
         algorithm, entry = study.algorithm(name), study.newest_fit(name, fit)
@@ -88,11 +99,12 @@ def proposition(
         said.append(sensitivity(weight, directions, alpha=algorithm.alpha, fixed=algorithm.planned))
     dims = ("direction", "on", "target")
     shift, error = (
-        np.stack([m[key].values for m in measured], axis=1) for key in ("shift", "shift_error")
+        _placed(np.stack([m[key].values for m in measured], axis=1), usable)
+        for key in ("shift", "shift_error")
     )
-    predicted = np.stack([one["shift"].values for one in said], axis=1)
+    predicted = _placed(np.stack([one["shift"].values for one in said], axis=1), usable)
     total, total_error = (
-        np.stack([m[key].values for m in measured], axis=1)
+        _placed(np.stack([m[key].values for m in measured], axis=1), usable)
         for key in ("sensitivity", "sensitivity_error")
     )
     expected = (predicted**2).sum(axis=-1)
@@ -117,5 +129,16 @@ def proposition(
             "slope": (dims[:2], slope),
         },
         coords={"direction": codes, "on": names, "target": shown["target"].values},
-        attrs={"comparison": shown.attrs["comparison"], "fits": list(document["fits"])},
+        attrs={
+            "comparison": shown.attrs["comparison"],
+            "fits": list(document["fits"]),
+            "left_out": [code for code, one in zip(codes, usable.tolist(), strict=True) if not one],
+        },
     )
+
+
+def _placed(values: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values of the directions that could be used, NaN for the others."""
+    made = np.full((len(usable), *values.shape[1:]), np.nan)
+    made[usable] = values
+    return made

@@ -196,6 +196,11 @@ def _log_weights(
     return made
 
 
+def most_weight(alpha: float) -> float:
+    """What |u_i| must be below for probabilities between 0 and 1."""
+    return 1 / (2 * max(alpha, 1 - alpha))
+
+
 def _directions(direction: Any, alpha: float) -> NDArray[np.float64]:
     """Directions (component, train), along which probabilities stay between 0 and 1."""
     if not (isinstance(alpha, int | float) and 0 < alpha < 1):
@@ -207,7 +212,7 @@ def _directions(direction: Any, alpha: float) -> NDArray[np.float64]:
     )
     directions = np.asarray(values.values, dtype=np.float64)
     largest = float(np.abs(directions).max(initial=0))
-    most = 1 / (2 * max(alpha, 1 - alpha))
+    most = most_weight(alpha)
     if not largest < most:
         msg = f"a direction has a weight of {largest:.3g}, and |u_i| must be below {most:.3g} for probabilities between 0 and 1; scale it down"
         raise InputError(msg)

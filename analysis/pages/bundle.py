@@ -12,13 +12,13 @@ from zarr.storage import MemoryStore
 from dmstore.analysis.pages.page import Page
 from dmstore.analysis.pages.page_data import PageData
 from dmstore.analysis.plot.figure_file import write_whole
-from dmstore.core.given import local_path
 from dmstore.errors import DmstoreError, InputError
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.objects.zarr_internals import consolidate
 from dmstore.storage.table.groups import zip_bytes
 from dmstore.study.annotation import portable
+from dmstore.study.outside import outside_studies
 
 STEM = "report"
 
@@ -93,7 +93,7 @@ def check_out(out: str | Path) -> Path:
     InputError
         If it is of another kind, its folder is not there, or what is no page's would be written over.
     """
-    place = local_path(out)
+    place = outside_studies(out)
     if not place.parent.is_dir():
         msg = f"{place}: no folder {place.parent}; make it first"
         raise InputError(msg)

@@ -16,10 +16,10 @@ from dmstore.analysis.geometry.rows import Rows, rows_of
 from dmstore.analysis.pages.kept_effects import kept_effects
 from dmstore.analysis.plot.figure_file import drawn, write_whole
 from dmstore.analysis.plot.fits import NEEDED
-from dmstore.core.given import local_path
 from dmstore.core.progress import Progress, counting
 from dmstore.errors import InputError, StorageError
 from dmstore.study import results
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study, check_opened
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_folder(folder: str | Path) -> Path:
     InputError
         If it is a file, or is in no folder.
     """
-    place = local_path(folder)
+    place = outside_studies(folder)
     if place.exists() and not place.is_dir():
         msg = f"{place}: is a file; figures are written into a folder of their own, name another"
         raise InputError(msg)

@@ -57,12 +57,12 @@
   const cell = (kind, place, { weight, row = 0, size = 62, number = false } = {}) => {
     const units = kind === "target" ? target : train;
     const sign = weight === undefined ? "" : weight > 0 ? " plus" : " minus";
-    const drawn = units.texts ? null : picture(kind, place, size, row);
+    const drawn = picture(kind, place, size, row);
     const opens = kind === "target";
     const inside = [];
     const arrow = weight === undefined ? "" : weight > 0 ? "▲ " : "▼ ";
     if (drawn) {
-      inside.push(drawn, make("span", { text: arrow + (className(units, place) || units.ids[place]) }));
+      inside.push(drawn, make("span", { text: arrow + ((units.texts && units.texts[place]) || className(units, place) || units.ids[place]) }));
       if (number) inside.push(make("span", { text: signed(weight) }));
     }
     else {
@@ -71,7 +71,7 @@
       if (small.some(Boolean)) inside.push(make("small", { text: small.filter(Boolean).join(" · ") }));
     }
     return make(opens ? "button" : "div", {
-      class: "cell" + (drawn ? "" : " text") + sign + (opens ? "" : " still"), type: opens ? "button" : null,
+      class: "cell" + (drawn ? (units.texts ? " both" : "") : " text") + sign + (opens ? "" : " still"), type: opens ? "button" : null,
       title: said(units, place, weight), "aria-label": said(units, place, weight), role: opens ? null : "img",
       onclick: opens ? () => show(place) : () => {},
     }, ...inside);
@@ -199,11 +199,11 @@
   };
   const rows = () => {
     const start = state.page * PER, some = listed.slice(start, start + PER);
-    $("t-table").tHead.replaceChildren(make("tr", {}, data.sheets.target && !target.texts ? make("th", { scope: "col" }, make("span", { class: "hidden", text: "picture" })) : null,
+    $("t-table").tHead.replaceChildren(make("tr", {}, data.sheets.target ? make("th", { scope: "col" }, make("span", { class: "hidden", text: "picture" })) : null,
       ...columns.map((one, k) => make("th", { scope: "col", class: one.number ? "num" : null, "aria-sort": state.by === k ? (state.down ? "descending" : "ascending") : null },
         make("button", { type: "button", text: one.name, onclick: () => { state.down = state.by === k && !state.down; state.by = k; state.page = 0; list(); } })))));
     $("t-table").tBodies[0].replaceChildren(...some.map((place) => make("tr", { onclick: () => show(place) },
-      data.sheets.target && !target.texts ? make("td", {}, picture("target", place, 36)) : null,
+      data.sheets.target ? make("td", {}, picture("target", place, 36)) : null,
       ...columns.map((one, k) => (k === 0
         ? make("td", {}, make("button", { class: "open", type: "button", "data-place": place, text: target.ids[place], onclick: (event) => { event.stopPropagation(); show(place); } }))
         : make("td", { class: one.number ? "num" : null, title: target.texts && one.name === "text" ? target.texts[place] : null, text: one.say ? one.say(place) : one.get(place) ?? "" }))))));
@@ -264,7 +264,7 @@
     open = place;
     $("detail-title").textContent = `Target ${target.ids[place]}${target.labels ? ", class " + className(target, place) : ""}`;
     const facts = columns.slice(1).filter((one) => one.name !== "class" && one.name !== "text").map((one) => `${one.name} ${one.say ? one.say(place) : one.get(place) ?? "not known"}`);
-    const body = [make("div", {}, target.texts ? make("blockquote", { text: target.texts[place] }) : picture("target", place, 128)), make("p", { class: "numbers", text: facts.join(" · ") })];
+    const body = [make("div", {}, picture("target", place, 128), target.texts ? make("blockquote", { text: target.texts[place] }) : null), make("p", { class: "numbers", text: facts.join(" · ") })];
     const inside = data.directions.filter((one) => one.ends.some((end) => end.members.includes(place)));
     if (inside.length) body.push(make("p", { class: "numbers" }, "In direction ", ...inside.flatMap((one, k) => [k ? ", " : "", make("a", { href: "#" + one.code, text: one.code, onclick: () => $("detail").close() })])));
     const two = make("div", { class: "two" });

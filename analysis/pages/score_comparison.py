@@ -39,6 +39,7 @@ from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
 from dmstore.storage.table import groups
 from dmstore.study import results
+from dmstore.study.outside import outside_studies
 
 _DOCUMENT, _ARRAYS, _PAGE = "comparison.json", "comparison.zarr", "report.html"
 _NOTE = (
@@ -172,7 +173,7 @@ def compare_scores(
         "format_version": FORMAT_VERSION,
     }
     name = results.name_of(stated)
-    place = local_path(out) if out is not None else Path(_directory(called, name))
+    place = outside_studies(_directory(called, name) if out is None else out)
     shown = _Shown([one["weight"] for one in data], [f"{turned}."] if turned else [])
     if not _is_there(place, name):
         label = labels.targets["label"].values if "label" in labels.targets else None

@@ -15,6 +15,7 @@ from dmstore.errors import InputError
 
 # A page shows the beginning of a long text, and as many columns as a table has room for.
 _TEXT, _VALUE, _COLUMNS = 400, 60, 8
+_EXACT = 2**53
 # A column of which so many values differ, and which are so long, is what the examples are and no annotation.
 _DISTINCT, _LONG = 0.5, 20
 
@@ -127,7 +128,8 @@ def _value(one: Any) -> Any:
     if isinstance(one, float):
         return float(f"{one:.5g}") if np.isfinite(one) else None
     if isinstance(one, bool | int):
-        return one
+        # JavaScript would round a larger one.
+        return one if abs(one) <= _EXACT else str(one)
     if isinstance(one, bytes):
         one = one.decode(errors="replace")
     said = str(one)

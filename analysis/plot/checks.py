@@ -145,7 +145,14 @@ def proposition(
         If it was not checked along this direction.
     """
     known = [str(one) for one in result["direction"].values]
-    code = known[0] if direction is None else direction
+    left = list(result.attrs.get("left_out", []))
+    code = next((one for one in known if one not in left), known[0])
+    code = code if direction is None else direction
+    if code in left:
+        msg = (
+            f"direction {code}: one unit weighs too much for it to be weighted along; draw another"
+        )
+        raise InputError(msg)
     if code not in known:
         msg = f"direction {code!r:.40}: checked were {', '.join(known)}"
         raise InputError(msg)

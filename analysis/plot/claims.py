@@ -30,8 +30,8 @@ def _measured(comparison: xr.Dataset) -> None:
         raise InputError(msg)
 
 
-def _rows(count: int, axes: Axes | None, width: float = 5.8) -> Axes:
-    axes = axes if axes is not None else figure(width, 1.5 + _ROW * max(count, 2))[1]
+def _rows(count: int, axes: Axes | None, width: float = 5.8, edge: float = 0.04) -> Axes:
+    axes = axes if axes is not None else figure(width, 1.5 + _ROW * max(count, 2), edge)[1]
     axes.set_ylim(max(count, 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -68,7 +68,8 @@ def direction_intervals(comparison: xr.Dataset, axes: Axes | None = None) -> Axe
     _measured(comparison)
     names = [str(name) for name in comparison["algorithm"].values]
     said = [one for one in answer(comparison).directions if one.component < _DIRECTIONS]
-    axes = _rows(len(said), axes, 6.4)
+    # Texts are up to a tenth wider in other resolutions than the one that is laid out, and in browsers.
+    axes = _rows(len(said), axes, 6.6, 0.16)
     value, error = comparison["effect"].values, comparison["effect_error"].values
     entries: Entries = []
     labels = []

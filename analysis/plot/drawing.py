@@ -27,14 +27,15 @@ GRID = "#e5e7eb"
 PLAIN: Any = {"parse_math": False, "usetex": False}
 
 
-def figure(width: float = 5.4, height: float = 3.9) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes in the style of the report, outside of pyplot's state."""
+def figure(width: float = 5.4, height: float = 3.9, edge: float = 0.04) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes in the style of the report, outside of pyplot's state; `edge` in inches is left at its sides."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         msg = "figures need matplotlib; pip install 'dmstore[analysis]'"
         raise MissingDependencyError(msg) from error
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=edge))
     axes = made.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GRID, linewidth=0.6)

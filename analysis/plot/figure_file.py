@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmstore.analysis.plot.settings import own_settings
-from dmstore.core.given import local_path
 from dmstore.errors import InputError, StorageError
+from dmstore.study.outside import outside_studies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def check_figure_path(path: str | Path) -> Path:
     InputError
         If its suffix is none of a figure, or its folder is not there.
     """
-    place = local_path(path)
+    place = outside_studies(path)
     if place.suffix.lower() not in KINDS:
         msg = f"{place}: figures are written as {', '.join(KINDS)}; give the file one of these endings"
         raise InputError(msg)

@@ -11,7 +11,7 @@ from click.decorators import FC
 
 from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.cli import options, output
-from dmstore.cli.likeness import outlasts, several
+from dmstore.cli.likeness import coherent, outlasts, several
 
 _DEFAULT = ComparisonParameters()
 
@@ -122,6 +122,11 @@ def _each(name: str, help: str, **settings: Any) -> Callable[[FC], FC]:
     is_flag=True,
     help="Only targets for which most runs of both predict the same class; takes the output 'prediction'.",
 )
+@click.option(
+    "--coherence",
+    is_flag=True,
+    help="Tell too whether the top targets of directions are coherent: found by half of the runs, measured on the other half.",
+)
 @options.memory
 @options.threads
 @options.quiet
@@ -135,6 +140,7 @@ def command(
     fdr: float,
     where: tuple[str, ...],
     agree: bool,
+    coherence: bool,
     memory: str | None,
     threads: int | None,
     quiet: bool,
@@ -177,9 +183,10 @@ def command(
             msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
             raise click.UsageError(msg, click.get_current_context())
     if len(items) > 3:
-        if agree:
-            msg = "--agree is for two algorithms; leave it out for more"
-            raise click.UsageError(msg, click.get_current_context())
+        for name, there in (("agree", agree), ("coherence", coherence)):
+            if there:
+                msg = f"--{name} is for two algorithms; leave it out for more"
+                raise click.UsageError(msg, click.get_current_context())
         several(items, where, threads, random_state, quiet=quiet, as_json=as_json)
         return
     if len(items) == 3:
@@ -187,9 +194,10 @@ def command(
         with blas_threads(threads or cores()):
             comparison = _of_study(items, settings)
     elif len(items) == 2:
-        if agree:
-            msg = "--agree needs runs; leave it out for two files of scores"
-            raise click.UsageError(msg, click.get_current_context())
+        for name, there in (("agree", agree), ("coherence", coherence)):
+            if there:
+                msg = f"--{name} needs runs; leave it out for two files of scores"
+                raise click.UsageError(msg, click.get_current_context())
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
@@ -208,6 +216,10 @@ def command(
         if agree:
             more, table = outlasts(comparison, items)
             result |= {"outlasts": more}
+            lines += table
+        if coherence:
+            told, table = coherent(items, result["comparison"])
+            result |= {"coherence": told}
             lines += table
         kept_in = f"{items[0].rstrip('/')}/comparisons/{result['comparison']}"
         lines += [

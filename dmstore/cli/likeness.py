@@ -94,3 +94,31 @@ def outlasts(
         known = [f"{one:.3f}" for one in row[:5] if one == one]
         lines.append(f"    {name}: {', '.join(known) or 'none'}")
     return finite(found["likeness"].values.tolist()), lines
+
+
+def coherent(
+    items: tuple[str, ...], comparison: str
+) -> tuple[list[dict[str, str | int | float]], list[str]]:
+    """Whether subpopulations are coherent, as a result for programs and as a table."""
+    from dmstore.analysis import coherences
+    from dmstore.study.study import open_study
+
+    found = coherences(open_study(items[0]), *items[1:], comparison=comparison)
+    names = [str(one) for one in found["algorithm"].values]
+    entries: list[dict[str, str | int | float]] = []
+    lines = [
+        "  coherence of the top targets of each direction that half of the runs find, on the other half:"
+    ]
+    for row, name in enumerate(names):
+        for k in range(found.sizes["component"]):
+            one = found.isel(algorithm=row, component=k)
+            if not int(one["members"]):
+                continue
+            keys = ("coherence", "null", "p", "q")
+            entry: dict[str, str | int | float] = {"algorithm": name, "direction": k + 1}
+            entry |= {key: float(one[key]) for key in keys} | {"members": int(one["members"])}
+            entries.append(entry)
+            lines.append(
+                f"    {name} {k + 1}: {entry['coherence']:+.3f}, random sets of the same classes {entry['null']:+.3f}; q {entry['q']:.2g}"
+            )
+    return entries, lines if entries else []

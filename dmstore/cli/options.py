@@ -12,7 +12,9 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from dmstore.study.algorithm import Algorithm
     from dmstore.study.plan import Part
+    from dmstore.study.study import Study
 
 # Where image files are: said on the command line or in the environment, heard by workers' processes too.
 DATA = "DMSTORE_DATA"
@@ -117,6 +119,15 @@ claims_expire = click.option(
 )
 
 
+def runs_of(study: Study, algorithm: str, removal: str | None, models: int | None) -> Algorithm:
+    """Runs of an algorithm, or the models of a removal of it."""
+    if removal is None:
+        if models is not None:
+            raise click.UsageError("--models goes with --removal")
+        return study.algorithm(algorithm)
+    return study.removal_runs(algorithm, removal, models)
+
+
 def find_tasks_here() -> None:
     """Let a task be found that lives beside the scripts it belongs to, in the working directory."""
     here = str(Path.cwd())
@@ -130,9 +141,13 @@ def worker_arguments(
     checkpoint_every: float | None,
     checkpoints: Path | None,
     claims_expire: float,
+    removal: str | None = None,
+    models: int | None = None,
 ) -> list[str]:
     """The options of a worker, as the command line of another process takes them."""
     arguments = ["--claims-expire", f"{claims_expire:f}s"]
+    if removal is not None:
+        arguments += ["--removal", removal, *(["--models", str(models)] if models else [])]
     if retry_failed:
         arguments.append("--retry-failed")
     if checkpoint_every is not None:
@@ -205,6 +220,19 @@ full = click.option(
     default=None,
     metavar="N",
     help="Train N models on all data instead (the paper: 500), for counterfactual checks.",
+)
+removal = click.option(
+    "--removal",
+    default=None,
+    metavar="ID",
+    help="Models of this removal instead, as 'dmstore removal --no-train' names it.",
+)
+models = click.option(
+    "--models",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="With --removal: how many models there are to be; 10 by default.",
 )
 no_keep = click.option(
     "--keep/--no-keep",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dmstore.study.plan import Part
+
+
+# Standard deviations of what runs miss, beyond which next to no run is.
+_FAR = 3.0
+# Of each algorithm, and of the first less each other.
+_NUMBERS = (
+    *("effect", "effect_low", "effect_high", "p", "predicted"),
+    *("spread", "scaled", "scaled_low", "scaled_high"),
+    *("expected", "expected_low", "expected_high"),
+    *("surplus", "surplus_low", "surplus_high", "missed", "missed_deviation"),
+)
+_COUNTS = ("models", "controls", "seen", "spread_masks")
+_LESS = ("difference", "difference_low", "difference_high", "difference_p")
 
 
 @click.command("removal")
@@ -55,6 +69,11 @@ if TYPE_CHECKING:
 @click.option(
     "--no-train", "train", flag_value=False, default=True, help="Measure, and train nothing."
 )
+@click.option(
+    "--comparison",
+    metavar="ID",
+    help="A comparison by its name, whose direction is meant and which keeps the result; the newest by default.",
+)
 @options.part_or_next
 @options.data
 @click.option(
@@ -72,6 +91,7 @@ def command(
     models: int,
     as_runs: bool,
     train: bool,
+    comparison: str | None,
     part: Part | Literal["next"] | None,
     threads: int,
     quiet: bool,
@@ -81,6 +101,7 @@ def command(
 
     They are compared with controls, which leave out as many units at random. Models and controls that are stored
     are not trained again. An algorithm without a task is trained by its own loop, and the command says how.
+    Outputs of two algorithms need not be on one scale: compare effects in spreads, which are measured on the runs.
 
     \b
     Examples:
@@ -107,6 +128,7 @@ def command(
             models=models,
             as_runs=as_runs,
             train=train,
+            comparison=comparison,
             part=part,
             threads=threads,
             progress=progress,
@@ -117,19 +139,27 @@ def command(
 
 
 def _said(result: xr.Dataset) -> dict[str, Any]:
-    numbers = ("effect", "effect_low", "effect_high", "p", "predicted")
-    counts = ("models", "controls", "seen")
+    names = [str(name) for name in result["algorithm"].values]
     return {
         **{key: result.attrs[key] for key in ("name", "output", "share", "kept")},
         "units": result.sizes["unit"],
         "targets": result.sizes["measured"],
         "effects": {
-            str(name): {
-                **{key: float(result[key].values[row]) for key in numbers},
-                **{key: int(result[key].values[row]) for key in counts},
+            name: {
+                **{key: float(result[key].values[row]) for key in _NUMBERS},
+                **{key: int(result[key].values[row]) for key in _COUNTS},
             }
-            for row, name in enumerate(result["algorithm"].values)
+            for row, name in enumerate(names)
         },
+        "differences": [
+            {
+                "of": names[0],
+                "less": name,
+                **{key: float(result[key].values[row]) for key in _LESS},
+            }
+            for row, name in enumerate(names)
+            if row
+        ],
     }
 
 
@@ -139,10 +169,52 @@ def _lines(result: xr.Dataset) -> list[str]:
         f"without the {said['name']} ({output.counted(said['units'], 'train unit')}), mean {said['output']} of {output.counted(said['targets'], 'target')}, against random removals:"
     ]
     for name, one in said["effects"].items():
-        lines.append(
-            f"  {name}: {one['effect']:+.4g} (95 % {one['effect_low']:+.4g} to {one['effect_high']:+.4g}), p {one['p']:.2g}; datamodels predict {one['predicted']:+.4g}"
-        )
+        lines.append(f"  {name}: {_between(one, 'effect')}, p {one['p']:.2g}")
+        if math.isfinite(one["scaled"]):
+            lines.append(
+                f"    = {_between(one, 'scaled')} spreads; a spread, {one['spread']:.3g}, is how much one such target varies with a random half of the train units"
+            )
+        else:
+            lines.append(
+                "    in spreads: not measured, its runs are too few or draw units together"
+            )
+        if math.isfinite(one["expected"]):
+            lines.append(
+                f"    expected if single effects add up: {_between(one, 'expected')}, from runs that no fit saw; datamodels predict {one['predicted']:+.4g}; {_surplus(one)}"
+            )
+        else:
+            lines.append(
+                f"    datamodels predict {one['predicted']:+.4g}; too few runs are left to check that"
+            )
         lines.append(
             f"    {output.counted(one['models'], 'model')} against {output.counted(one['controls'], 'control')}, of {output.counted(one['seen'], 'train unit')} each"
         )
-    return lines
+    for less in said["differences"]:
+        if math.isfinite(less["difference"]):
+            lines.append(
+                f"  {less['of']} less {less['less']}: {_between(less, 'difference')} spreads, p {less['difference_p']:.2g}"
+            )
+    return [*lines, *_far(said)]
+
+
+def _between(one: dict[str, Any], key: str) -> str:
+    return f"{one[key]:+.4g} (95 % {one[f'{key}_low']:+.4g} to {one[f'{key}_high']:+.4g})"
+
+
+def _surplus(one: dict[str, Any]) -> str:
+    """Whether what happens is what was expected."""
+    if one["surplus_low"] <= 0 <= one["surplus_high"]:
+        return "what happens agrees"
+    more = (one["surplus"] > 0) == (one["expected"] > 0)
+    return f"{'more' if more else 'less'} happens, by {_between(one, 'surplus')}"
+
+
+def _far(said: dict[str, Any]) -> list[str]:
+    """That models without all of the units are unlike any run, where they are."""
+    for one in said["effects"].values():
+        if said["units"] - one["missed"] > _FAR * one["missed_deviation"]:
+            return [
+                f"  runs miss {one['missed']:.0f} of these {said['units']} units, give or take {one['missed_deviation']:.1f}, and never all: a prediction so far out is rough,",
+                "  because effects need not add up; a smaller --share with --as-runs is nearer to the runs",
+            ]
+    return []

@@ -36,6 +36,8 @@ def _conditions(
 )
 @click.option("--reason", default=None, help="Why; stands in the log for ever.")
 @click.option("--restore", is_flag=True, help="Undo: only run=… is possible then.")
+@click.option("--full", is_flag=True, help="Models trained on all data instead.")
+@options.removal
 @click.option("--dry-run", is_flag=True, help="Only count the runs.")
 @options.as_json
 def command(
@@ -44,6 +46,8 @@ def command(
     where: tuple[str, ...],
     reason: str | None,
     restore: bool,
+    full: bool,
+    removal: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -58,17 +62,17 @@ def command(
       dmstore retract cifar.dm high-noise --where host=node17 --reason "bad memory"
     """
     from dmstore.study.study import open_study
-    from dmstore.upkeep.retraction import restore_runs, retract_runs
+    from dmstore.upkeep.retraction import meant, restore_runs, retract_runs
 
     if not (reason or dry_run):
         msg = "say why with --reason"
         raise click.UsageError(msg)
-    opened = open_study(path).algorithm(algorithm)
+    opened = meant(open_study(path), algorithm, full=full, removal=removal)
     act: Any = restore_runs if restore else retract_runs
     retracted = act(opened, where, reason=reason or "", dry_run=dry_run)
     done = "restored" if restore else "retracted"
     would = f"would be {done}" if dry_run else done
-    lines = [f"{algorithm}: {output.counted(len(retracted.rows), 'run')} {would}"]
+    lines = [f"{opened.name}: {output.counted(len(retracted.rows), 'run')} {would}"]
     if restore:
         lines += _seen(retracted.visible, retracted.behind, len(retracted.rows))
     elif not retracted.rows:
@@ -76,6 +80,7 @@ def command(
     output.emit(
         {
             "algorithm": algorithm,
+            "runs_of": opened.name,
             done: len(retracted.rows),
             "runs": [run for run, _ in retracted.rows],
             "version": retracted.version,

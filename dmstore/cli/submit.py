@@ -43,6 +43,8 @@ from dmstore.cli import options, output
     help="Where logs are kept, outside the study; STUDY.logs by default. All hosts must see it.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what sbatch would get, and submit nothing.")
+@options.removal
+@options.models
 @options.retry_failed
 @options.checkpoint_every
 @options.checkpoints
@@ -58,13 +60,15 @@ def command(
     local: bool,
     logs: Path | None,
     dry_run: bool,
+    removal: str | None,
+    models: int | None,
     retry_failed: bool,
     checkpoint_every: float | None,
     checkpoints: Path | None,
     claims_expire: float,
     as_json: bool,
 ) -> None:
-    """Submit an array of jobs whose workers train the pending runs of ALGORITHM, through submitit.
+    """Submit an array of jobs whose workers train the pending runs of ALGORITHM, or models of a removal, through submitit.
 
     Workers share what is undone, as with 'dmstore train --part next'. A job that is preempted, or whose time
     is over, stores what is finished and is queued again. Nothing is lost when one is killed.
@@ -81,7 +85,7 @@ def command(
     from dmstore.training.sharing import untried
 
     study = open_study(path)
-    opened = study.algorithm(algorithm)
+    opened = options.runs_of(study, algorithm, removal, models)
     if opened.task is None:
         msg = f"algorithm {algorithm!r} has no task that a worker could train; give it one with 'dmstore add {study.path} {algorithm} --task'"
         raise InputError(msg)
@@ -93,6 +97,8 @@ def command(
         checkpoint_every=checkpoint_every,
         checkpoints=checkpoints,
         claims_expire=claims_expire,
+        removal=removal,
+        models=models,
     )
     place = path if "://" in path else str(Path(path).absolute())
     job = submit.Job([place, algorithm, *given], str(Path.cwd()), per_device, threads)
@@ -111,11 +117,11 @@ def command(
         )
     ids = [str(job.job_id) for job in submitted]
     lines = [
-        f"{algorithm}: {output.counted(len(ids), 'job')} submitted for {output.counted(pending, 'pending run')}: {', '.join(ids[:5])}{' …' if len(ids) > 5 else ''}",
+        f"{opened.name}: {output.counted(len(ids), 'job')} submitted for {output.counted(pending, 'pending run')}: {', '.join(ids[:5])}{' …' if len(ids) > 5 else ''}",
         f"logs in {where}; 'dmstore status {study.path} {algorithm} --watch' says how it goes",
     ]
     if not ids:
-        lines = [f"{algorithm}: nothing is pending, so no job was submitted"]
+        lines = [f"{opened.name}: nothing is pending, so no job was submitted"]
     output.emit(
         {"algorithm": algorithm, "pending": pending, "jobs": ids, "logs": str(where)},
         lines,

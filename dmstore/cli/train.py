@@ -11,6 +11,7 @@ from dmstore.cli import options, output
 from dmstore.errors import plain
 
 if TYPE_CHECKING:
+    from dmstore.study.algorithm import Algorithm
     from dmstore.study.plan import Part
     from dmstore.study.study import Study
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 @options.checkpoint_every
 @options.checkpoints
 @options.claims_expire
+@options.removal
+@options.models
 @options.full
 @options.no_keep
 @options.full_targets
@@ -58,6 +61,8 @@ def command(
     checkpoint_every: float | None,
     checkpoints: Path | None,
     claims_expire: float,
+    removal: str | None,
+    models: int | None,
     full: int | None,
     keep: bool | None,
     targets: list[str],
@@ -66,7 +71,8 @@ def command(
 ) -> None:
     """Train the pending runs of ALGORITHM with its task, and store them.
 
-    With --full N, train N models on all data instead, for counterfactual checks, and keep them.
+    With --full N, train N models on all data instead, for counterfactual checks, and keep them; with --removal ID,
+    models of a removal check.
 
     Run as many workers as you like, each with its own part (--part 3/100) or all with --part next; run one
     again after a kill. A run that fails stops no other one.
@@ -79,13 +85,17 @@ def command(
     Exit codes: 0 all is stored; 1 the input is bad or something was refused; 3 runs are pending still, so run
     it again (also after SIGTERM, which ends it early); 4 nothing is pending, but runs failed: see 'dmstore status'.
     """
+    from dmstore.study.removal import MODELS
     from dmstore.study.study import open_study
     from dmstore.training.ending import Ending
     from dmstore.training.worker import train
 
     options.find_tasks_here()
     study = open_study(path)
+    opened = options.runs_of(study, algorithm, removal, models)
     if full is not None:
+        if removal is not None:
+            raise click.UsageError("--full and --removal are two kinds of models; give one of them")
         if part == "next" or workers or per_device or retry_failed or checkpoint_every:
             msg = "--full goes with --part I/N, --threads, --keep, --no-keep and --targets alone"
             raise click.UsageError(msg)
@@ -111,11 +121,13 @@ def command(
             checkpoint_every=checkpoint_every,
             checkpoints=checkpoints,
             claims_expire=claims_expire,
+            removal=removal,
+            models=models,
         )
-        trained = _run_workers(study, algorithm, given, workers, per_device, threads, quiet=quiet)
-        _end(study, algorithm, "next", trained, as_json=as_json)
+        trained = _run_workers(study, opened, given, workers, per_device, threads, quiet=quiet)
+        _end(study, algorithm, opened, "next", trained, as_json=as_json)
         return
-    progress = output.Progress(f"train {algorithm}", quiet=quiet, unit="runs", rate=True)
+    progress = output.Progress(f"train {opened.name}", quiet=quiet, unit="runs", rate=True)
     with Ending() as ending:
         trained = train(
             study,
@@ -128,14 +140,16 @@ def command(
             checkpoint_every=checkpoint_every,
             checkpoints=checkpoints,
             claims_expire=claims_expire,
+            removal=removal,
+            models=opened.planned_count if removal else MODELS,
         )
     progress.close()
-    _end(study, algorithm, part, trained, as_json=as_json)
+    _end(study, algorithm, opened, part, trained, as_json=as_json)
 
 
 def _run_workers(
     study: Study,
-    algorithm: str,
+    opened: Algorithm,
     given: list[str],
     workers: int | None,
     per_device: int | None,
@@ -147,8 +161,8 @@ def _run_workers(
     from dmstore.errors import InputError
     from dmstore.training import processes
 
-    opened = study.algorithm(algorithm)
-    progress = output.Progress(f"train {algorithm}", quiet=quiet, unit="runs", rate=True)
+    algorithm = opened.name.partition(":")[0]
+    progress = output.Progress(f"train {opened.name}", quiet=quiet, unit="runs", rate=True)
 
     def look() -> None:
         progress("train", opened.planned_count - len(opened.pending()), opened.planned_count)
@@ -178,6 +192,7 @@ def _run_workers(
 def _end(
     study: Study,
     algorithm: str,
+    opened: Algorithm,
     part: Part | Literal["next"] | None,
     trained: int,
     *,
@@ -186,14 +201,13 @@ def _end(
     """Say what was done and what is left, and exit with the code for it."""
     from dmstore.study import failures
 
-    opened = study.algorithm(algorithm)
     fixed = part if part != "next" else None
     missing = opened.pending(fixed)
     failed = len(failures.failed(opened.objects, opened.prefix, missing))
     left = len(missing) - failed
     text = f"{fixed.index}/{fixed.count}" if fixed else part
     lines = [
-        f"{algorithm}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if fixed else ''}"
+        f"{opened.name}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if fixed else ''}"
     ]
     if failed:
         lines.append(

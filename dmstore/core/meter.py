@@ -7,6 +7,8 @@ import time
 
 import click
 
+from dmstore.core import waiting
+
 
 class Meter:
     """One moving line on a terminal; elsewhere a plain line every tenth or minute.
@@ -34,6 +36,9 @@ class Meter:
         self._first: int | None = None
         self._last = (-1, 0.0)
         self._open = False
+        self._wide = 0
+        self._told: set[str] = set()
+        self._now = (0, 0)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Report `done` of `total`; see :data:`dmstore.core.progress.Progress`."""
@@ -42,6 +47,8 @@ class Meter:
         now = time.monotonic()
         if self._first is None:
             self._first = done
+            waiting.listen(self)
+        self._now = (done, total)
         if now - self._started < self._delay:
             return
         tenth, when = self._last
@@ -49,16 +56,37 @@ class Meter:
         if self._terminal:
             if now - when < 0.1 and done < total:
                 return
-            width = 30
-            filled = width * done // total
-            bar = f"[{'#' * filled}{'.' * (width - filled)}]"
-            click.echo(f"\r{self._what} {bar} {said}  ", err=True, nl=False)
-            self._open = True
+            self._draw(said)
             if done >= total:
                 self.close()
         elif done * 10 // total != tenth or now - when >= 60:
             click.echo(f"{self._what}: {said}", err=True)
         self._last = (done * 10 // total, now)
+
+    def _draw(self, said: str) -> None:
+        """The moving line, over the one before."""
+        done, total = self._now
+        width = 30
+        filled = width * done // total
+        bar = f"[{'#' * filled}{'.' * (width - filled)}]"
+        line = f"{self._what} {bar} {said}  "
+        click.echo(f"\r{line.ljust(self._wide)}", err=True, nl=False)
+        self._wide = len(line)
+        self._open = True
+
+    def waits(self, why: str) -> None:
+        """Say that something else is waited for."""
+        if time.monotonic() - self._started < self._delay:
+            return
+        if self._terminal:
+            self._draw(f"{self._said(*self._now)}, {why}")
+        elif why not in self._told:
+            self._told.add(why)
+            click.echo(f"{self._what}: {why}", err=True)
+
+    def goes_on(self, seconds: float) -> None:
+        """Count a wait that is over neither into the rate nor into the time that is left."""
+        self._started += seconds
 
     def _said(self, done: int, total: int) -> str:
         return f"{done:,} of {total:,} {self._unit}" if self._unit else f"{100 * done // total} %"
@@ -88,6 +116,7 @@ class Meter:
 
     def close(self) -> None:
         """End the moving line."""
+        waiting.forget(self)
         if self._open:
             click.echo("", err=True)
             self._open = False

@@ -35,6 +35,8 @@ class Choice:
     output : str
     weight : dict
         Of each algorithm the mean weights of these targets, (train,) float64.
+    fits : dict
+        Of each algorithm the fit that these are of.
     where : str
         The comparison or algorithm that the result is kept with; ends in ``/``.
     """
@@ -45,6 +47,7 @@ class Choice:
     target_set: str
     output: str
     weight: dict[str, NDArray[np.float64]]
+    fits: dict[str, str]
     where: str
 
 
@@ -56,6 +59,7 @@ def choose(
     target: object,
     share: float,
     end: str,
+    comparison: str | None = None,
 ) -> Choice:
     """Units by their weight in a direction of a comparison, or in the datamodel of a target.
 
@@ -70,6 +74,8 @@ def choose(
     share : float
         Of the train units, in percent.
     end : {"top", "bottom"}
+    comparison : str, optional
+        By its name; the newest of the two by default.
 
     Returns
     -------
@@ -97,28 +103,33 @@ def choose(
     for name in algorithms:
         study.algorithm(name)
     if direction is not None:
-        return _of_direction(study, algorithms, direction, share, end)
-    return _of_target(study, algorithms, str(target), share, end)
+        return _of_direction(study, algorithms, direction, share, end, comparison)
+    return _of_target(study, algorithms, str(target), share, end, comparison)
 
 
 def _of_direction(
-    study: Study, algorithms: Sequence[str], direction: str, share: float, end: str
+    study: Study,
+    algorithms: Sequence[str],
+    direction: str,
+    share: float,
+    end: str,
+    comparison: str | None,
 ) -> Choice:
     if len(algorithms) != 2:
         msg = f"direction {direction}: give the two algorithms that were compared"
         raise InputError(msg)
     a, b = algorithms
-    document = results.newest_comparison(study.objects, a, b)
-    comparison = study.comparison(a, b, document["comparison"])
+    document = results.newest_comparison(study.objects, a, b, comparison)
+    compared = study.comparison(a, b, document["comparison"])
     match = _DIRECTION.fullmatch(direction)
-    count = comparison.sizes["component"]
+    count = compared.sizes["component"]
     if not match or int(match[2]) > count:
         first, second = document["algorithms"]
         msg = f"direction '{plain(direction)[:40]}' is none of the comparison's: A1 to A{count} ({first}), B1 to B{count} ({second})"
         raise NotFoundError(msg)
     at = {"algorithm": "AB".index(match[1]), "component": int(match[2]) - 1}
-    weight = np.asarray(comparison["direction"].isel(at).values, dtype=np.float64)
-    chosen = comparison["subpopulation"].isel({**at, "end": ENDS.index(end)}).values
+    weight = np.asarray(compared["direction"].isel(at).values, dtype=np.float64)
+    chosen = compared["subpopulation"].isel({**at, "end": ENDS.index(end)}).values
     fits = dict(zip(document["algorithms"], document["fits"], strict=True))
     return _choice(
         study,
@@ -131,7 +142,12 @@ def _of_direction(
 
 
 def _of_target(
-    study: Study, algorithms: Sequence[str], target: str, share: float, end: str
+    study: Study,
+    algorithms: Sequence[str],
+    target: str,
+    share: float,
+    end: str,
+    comparison: str | None,
 ) -> Choice:
     first = study.newest_fit(algorithms[0])
     fits = {name: study.newest_fit(name, output=first["output"])["fit"] for name in algorithms[1:]}
@@ -143,12 +159,18 @@ def _of_target(
         raise NotFoundError(msg)
     weights = study.datamodels(algorithms[0], first["fit"])["weight"].isel(target=int(places[0]))
     where = f"algorithms/{algorithms[0]}/removals/"
+    if comparison is not None and len(algorithms) < 2:
+        msg = f"comparison {comparison!a} is of two algorithms; give both, or leave comparison out"
+        raise InputError(msg)
     if len(algorithms) > 1:
         try:
-            compared = results.newest_comparison(study.objects, algorithms[0], algorithms[1])
+            compared = results.newest_comparison(
+                study.objects, algorithms[0], algorithms[1], comparison
+            )
             where = f"comparisons/{compared['comparison']}/"
         except NotFoundError:
-            pass
+            if comparison is not None:
+                raise
     return _choice(
         study,
         f"{end} {share:g} % of target {plain(target)[:100]}",
@@ -187,7 +209,7 @@ def _choice(
             block = rows.isel(target=targets[start : start + _BLOCK]).values
             total += block.sum(axis=0, dtype=np.float64)
         weight[one] = total / len(targets)
-    return Choice(name, units, targets, first["target_set"], first["output"], weight, where)
+    return Choice(name, units, targets, first["target_set"], first["output"], weight, fits, where)
 
 
 def _ranked(weight: NDArray[np.float64], share: float, end: str) -> NDArray[np.int64]:

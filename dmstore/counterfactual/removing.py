@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from dmstore.core.progress import Progress
+from dmstore.counterfactual.from_runs import change_of, from_runs
 from dmstore.counterfactual.removed_units import Choice, choose
 from dmstore.errors import IncompleteError, InputError
 from dmstore.schema.group_specs import group_spec
@@ -62,6 +63,7 @@ def removal(
     models: int = MODELS,
     as_runs: bool = False,
     train: bool = True,
+    comparison: str | None = None,
     part: Part | Literal["next"] | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -93,6 +95,8 @@ def removal(
         controls then. Otherwise it sees all that are left.
     train : bool
         Train what is pending, where the algorithm has a task.
+    comparison : str, optional
+        By its name, whose direction is meant and beside which the result is kept; the newest by default.
     part : Part or "next", optional
         Train this part alone, or share with other processes that do the same.
     threads : int
@@ -105,9 +109,9 @@ def removal(
     Returns
     -------
     xarray.Dataset
-        ``effect``, ``effect_low``, ``effect_high``, ``p``, ``predicted`` by the datamodels, ``models``, ``controls``,
-        ``seen`` (algorithm); ``unit`` (unit) and ``target`` (measured) ids; attributes ``name``, ``output``, ``share``,
-        ``kept``.
+        As :func:`dmstore.analysis.removal_effect` gives it, with ``predicted`` by the datamodels, ``seen``, ``spread_masks``
+        behind the spread, ``missed`` and ``missed_deviation``, how many of the units runs miss (algorithm); ``unit``
+        (unit) and ``target`` (measured) ids; attributes ``name``, ``output``, ``share``, ``kept``.
 
     Raises
     ------
@@ -123,7 +127,15 @@ def removal(
     if models < FEWEST:
         msg = f"{models} models: give {FEWEST} or more, because an interval needs to know how much models differ"
         raise InputError(msg)
-    chosen = choose(study, algorithms, direction=direction, target=target, share=share, end=end)
+    chosen = choose(
+        study,
+        algorithms,
+        direction=direction,
+        target=target,
+        share=share,
+        end=end,
+        comparison=comparison,
+    )
     sizes = {name: _seen(study.algorithm(name), chosen, as_runs=as_runs) for name in algorithms}
     arms = {name: _arms(study, name, chosen, sizes[name], models) for name in algorithms}
     pending = []
@@ -145,15 +157,28 @@ def removal(
     if pending:
         raise IncompleteError(_remedy(pending, train=train))
     said = {name: _said(own, chosen) for name, own in arms.items()}
+    told = {name: from_runs(study, name, chosen, sizes[name], threads) for name in algorithms}
     result = removal_effect(
         {name: ours for name, (ours, _) in said.items()},
         {name: others for name, (_, others) in said.items()},
+        spread={name: one.spread for name, one in told.items()},
+        masks=_masks(arms, algorithms[0]),
+        expected={name: one.expected for name, one in told.items()},
     )
-    weights = [_predicted(chosen, name, sizes[name]) for name in algorithms]
     ids = study.ids(chosen.target_set)[chosen.targets]
+    weights = [
+        float(chosen.weight[name] @ change_of(chosen, len(chosen.weight[name]), sizes[name]))
+        for name in algorithms
+    ]
+    numbers = {
+        "predicted": weights,
+        "seen": list(sizes.values()),
+        "spread_masks": [one.masks for one in told.values()],
+        "missed": [one.missed for one in told.values()],
+        "missed_deviation": [one.give for one in told.values()],
+    }
     result = result.assign(
-        predicted=("algorithm", np.array(weights)),
-        seen=("algorithm", np.array(list(sizes.values()), dtype=np.int64)),
+        {key: ("algorithm", np.array(values)) for key, values in numbers.items()}
     ).assign_coords(unit=study.ids("train")[chosen.units], measured=ids)
     result.attrs |= {"name": chosen.name, "output": chosen.output, "share": float(share)}
     return result.assign_attrs(kept=_keep(study, result, chosen, said))
@@ -213,6 +238,8 @@ def _remedy(pending: list[tuple[str, RemovalRuns, int]], *, train: bool) -> str:
     for name, runs, left in pending:
         what = "without these units" if len(runs.units) else "as controls"
         text = f"{counted(left, 'model')} of {name!r} {what}"
+        if runs.task is not None:
+            text += f" (--removal {runs.removal} --models {runs.count} of 'dmstore train' and 'dmstore submit')"
         if runs.task is None:
             text += f" (it has no task: store them with RunWriter(study, {name!r}, removal={runs.removal!r}, models={runs.count}), masks as they come)"
         parts.append(text)
@@ -249,13 +276,27 @@ def _means(
     return np.concatenate([*parts, np.empty(0)])
 
 
-def _predicted(chosen: Choice, name: str, seen: int) -> float:
-    """What datamodels say of the effect: weights times how much more, or less, often each unit is seen than by controls."""
-    weight = chosen.weight[name]
-    train = len(weight)
-    share = np.full(train, seen / (train - len(chosen.units)))
-    share[chosen.units] = 0.0
-    return float(weight @ (share - seen / train))
+def _masks(
+    arms: dict[str, Arms], first: str
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Masks of models and controls: equal where they are those of the first algorithm, -1 where none is shared."""
+    made = {}
+    for name, own in arms.items():
+        parts = []
+        for runs, others in (
+            (own.removed, arms[first].removed),
+            (own.control, arms[first].control),
+        ):
+            mask_id = runs.table.view().read(["mask_id"])["mask_id"]
+            shared = not runs.one_mask and runs.shares_masks(others)
+            # Below those of stored runs, which are hashes and counts from 0.
+            parts.append(-2 - mask_id if shared else np.full(len(mask_id), -1))
+        stored = np.full(len(own.stored), -1)
+        if own.algorithm.shares_masks(arms[first].algorithm) and len(stored):
+            view = own.algorithm.table.view()
+            stored = view.read(["mask_id"])["mask_id"][np.isin(view.run, own.stored)]
+        made[name] = (parts[0], np.concatenate([parts[1], stored]))
+    return made
 
 
 def _keep(
@@ -272,20 +313,20 @@ def _keep(
         **{
             key: result[key].values
             for key in (
-                "effect",
-                "effect_low",
-                "effect_high",
-                "p",
-                "predicted",
-                "models",
-                "controls",
-                "seen",
+                *("effect", "effect_low", "effect_high", "p", "predicted"),
+                *("models", "controls", "seen", "spread", "spread_masks"),
+                *("scaled", "scaled_low", "scaled_high"),
+                *("difference", "difference_low", "difference_high", "difference_p"),
+                *("expected", "expected_low", "expected_high"),
+                *("surplus", "surplus_low", "surplus_high"),
+                *("missed", "missed_deviation"),
             )
         },
     }
     values = hashlib.sha256()
     for ours, others in said.values():
         values.update(ours.tobytes() + b"\0" + others.tobytes())
+    values.update(result["spread"].values.tobytes() + result["expected"].values.tobytes())
     stated = {
         "name": chosen.name,
         "algorithms": list(said),

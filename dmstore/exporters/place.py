@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmstore.core.given import local_path
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.storage.objects.build_aside import beside
 from dmstore.storage.objects.posix import sync_path
 from dmstore.storage.objects.refusals import storage_error
+from dmstore.study.outside import outside_studies
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def building(dest: str | Path) -> Iterator[Path]:
     StorageError
         If the file system refuses.
     """
-    target = local_path(dest)
+    target = outside_studies(dest)
     _check_free(target)
     if not target.absolute().parent.is_dir():
         msg = f"{target}: the folder {target.parent} is not there; make it first"

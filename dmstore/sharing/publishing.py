@@ -28,6 +28,7 @@ from dmstore.storage.published.archive import ZipObjects
 from dmstore.storage.published.index import FOR_PEOPLE, INDEX, Entry, Index
 from dmstore.storage.published.published import ReadOnly
 from dmstore.study.algorithm import ANCHOR
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study, check_opened
 from dmstore.upkeep import maintenance
 from dmstore.upkeep.tables import apart_tables, later_outputs
@@ -120,7 +121,10 @@ def _check_destination(study: Study, destination: str | Path) -> None:
         if f"{place}/".startswith(f"{study.path.rstrip('/')}/"):
             msg = f"{destination}: lies inside the study; choose a place outside"
             raise InputError(msg)
-    elif isinstance(study.objects, LocalObjects):
+        return
+    # A published copy may be published to again.
+    outside_studies(destination, itself=False)
+    if isinstance(study.objects, LocalObjects):
         inside = local_path(destination).resolve()
         if inside.is_relative_to(study.objects.root.resolve()):
             msg = f"{destination}: lies inside the study; choose a place outside"

@@ -36,6 +36,7 @@ from dmstore.storage.published.index import FOR_PEOPLE, INDEX, ORIGIN, Entry, In
 from dmstore.storage.table import log
 from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import ANCHOR
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study, open_study
 from dmstore.upkeep.tables import apart_tables, later_outputs
 from dmstore.upkeep.verification import verify
@@ -92,7 +93,7 @@ def pull(source: str | Path, path: str | Path, *, progress: Progress | None = No
     if is_url(path):
         msg = f"{path}: pull makes a copy on a file system; give a local path"
         raise InputError(msg)
-    target = local_path(path)
+    target = outside_studies(path, itself=False)
     objects = open_location(source)
     index = read_index(objects)
     if index is None:

@@ -13,7 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dmstore import provenance
-from dmstore.core.given import local_path
 from dmstore.errors import DmstoreError, ExistsError, InputError
 from dmstore.schema.documents import dump_document
 from dmstore.schema.typed_documents import AboutDocument, StudyDocument, StudyTrain
@@ -29,6 +28,7 @@ from dmstore.study import annotation
 from dmstore.study import examples as example_sets
 from dmstore.study import target_sets as later_sets
 from dmstore.study.algorithm import ANCHOR
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study, open_study
 
 
@@ -75,7 +75,7 @@ def create_study(
     StorageError
         If the file system refuses; nothing is left behind then.
     """
-    target = Path(path) if is_url(path) else local_path(path)
+    target = Path(path) if is_url(path) else outside_studies(path, itself=False)
     if isinstance(examples, Mapping):
         arrays, where = dict(examples), "examples"
     else:

@@ -15,9 +15,10 @@ from dmstore.storage.acts.retract import Retraction
 from dmstore.storage.table import log
 from dmstore.storage.table.rows import Pair, Pairs, pairs_of
 from dmstore.storage.table.view import View
-from dmstore.study import target_sets
+from dmstore.study import kept_models, target_sets
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.display import counted
+from dmstore.study.full import FullModels
 from dmstore.study.results import base_of
 from dmstore.study.selection import Condition, meets, select
 from dmstore.study.study import Study, check_opened
@@ -31,6 +32,8 @@ def retract(
     *,
     reason: str,
     dry_run: bool = False,
+    full: bool = False,
+    removal: str | None = None,
 ) -> Retraction:
     """Take runs out of every later view; earlier snapshots, tags and fits stay what they were.
 
@@ -44,6 +47,10 @@ def retract(
         Stands in the log.
     dry_run : bool
         Only say which.
+    full : bool
+        Models trained on all data instead.
+    removal : str, optional
+        Models of this removal instead.
 
     Returns
     -------
@@ -53,14 +60,27 @@ def retract(
     Raises
     ------
     InputError
-        If a condition cannot be used.
+        If a condition cannot be used, or a model trained on all data is kept.
     NotFoundError
-        If the study has no algorithm of this name.
+        If the study has no algorithm or removal of this name.
     StorageError
         If the storage refuses; nothing is retracted then.
     """
     check_opened(study)
-    return retract_runs(study.algorithm(algorithm), where, reason=reason, dry_run=dry_run)
+    opened = meant(study, algorithm, full=full, removal=removal)
+    return retract_runs(opened, where, reason=reason, dry_run=dry_run)
+
+
+def meant(
+    study: Study, algorithm: str, *, full: bool = False, removal: str | None = None
+) -> Algorithm:
+    """The runs of an algorithm, its models trained on all data, or those of a removal."""
+    if full and removal is not None:
+        msg = "models trained on all data (full) are of no removal; give one of the two"
+        raise InputError(msg)
+    if full:
+        return study.full_models(algorithm)
+    return study.removal_runs(algorithm, removal) if removal else study.algorithm(algorithm)
 
 
 def retract_runs(
@@ -95,6 +115,7 @@ def retract_runs(
                 raise
             return set()
         usable = True
+        _check_not_kept(algorithm, view.run[rows].tolist())
         return set(pairs_of(view.run[rows], view.digest[rows]))
 
     if dry_run:
@@ -104,6 +125,15 @@ def retract_runs(
     done = acts.retract(algorithm.table, choose, reason)
     _settle_outputs(algorithm, {run for run, _ in done.rows}, reason)
     return done
+
+
+def _check_not_kept(algorithm: Algorithm, runs: list[int]) -> None:
+    """Refuse models that are kept: what they say would be asked of the kept ones again."""
+    if isinstance(algorithm, FullModels):
+        kept = kept_models.names(algorithm.objects, algorithm.name.partition(":")[0])
+        if both := sorted(kept.keys() & set(runs)):
+            msg = f"{kept[both[0]]}: the model is kept, so that training would ask it again; delete this file{f' and {len(both) - 1} more' if len(both) > 1 else ''}, then retract"
+            raise InputError(msg)
 
 
 def _settle_outputs(algorithm: Algorithm, changed: set[int], reason: str) -> None:

@@ -25,7 +25,13 @@ from dmstore.upkeep.tables import is_copy, later_outputs, removal_runs, tables
 _ROWS = 4096
 _COPY = "copy the study again, whole"
 # What is kept beside a comparison, one object each, by how its name begins.
-_BESIDE = {"effects-": "effects", "counterfactual-": "counterfactual", "captions-": "captions"}
+_REMOVALS = {"removal-": "removals"}
+_BESIDE = {
+    "effects-": "effects",
+    "counterfactual-": "counterfactual",
+    "captions-": "captions",
+    **_REMOVALS,
+}
 
 
 def verify(
@@ -97,6 +103,7 @@ def verify(
             where = f"algorithms/{name}/removals/{child}"
             if not child.endswith(".zip") and not objects.exists(f"{where}/removal.json"):
                 yield Problem("missing", f"{where}/removal.json", f"is not there; {_COPY}")
+        yield from _verify_zips(objects, f"algorithms/{name}/removals/", _REMOVALS)
         for place in ("outputs", "full/outputs"):
             for child in objects.children(f"algorithms/{name}/{place}/"):
                 if child not in sets or not sets[child]["later"]:

@@ -40,14 +40,14 @@ def subject(kind="image"):
             "note": (dim, np.array([EVIL, "=SUM(A1)", "plain"])[np.arange(count) % 3]),
             "seen": (dim, np.arange(count) % 2 == 0),
         }
-        if kind == "image":
+        if kind != "text":
             columns["image"] = (
                 (dim, "h", "w", "c"),
                 draw.integers(0, 255, (count, 32, 32, 3), "u1"),
             )
             # Numbers that are called as texts are elsewhere.
             columns["text"] = (dim, np.arange(count))
-        else:
+        if kind != "image":
             columns["text"] = (
                 dim,
                 [f"text {i} {EVIL} " + "word " * (i * 10) for i in range(count)],
@@ -194,6 +194,28 @@ def test_texts_are_shown_as_texts_and_nothing_is_wider_than_a_phone(tmp_path):
         width=500,
     )
     assert said == [0, True, True, []]
+
+
+def test_images_with_texts_are_shown_with_the_text_below(tmp_path):
+    made = subject("both")
+    place = written(tmp_path, made)
+    said = browse(
+        place,
+        """
+        const cells = all(".cell.both");
+        const below = cells.every((one) => {
+            const [drawn, text] = one.children;
+            return drawn.className.startsWith("picture") && text.textContent.startsWith("text ")
+                && text.getBoundingClientRect().top >= drawn.getBoundingClientRect().bottom;
+        });
+        const inTable = all("#t-table tbody .picture").length;
+        all("#t-table .open")[0].click();
+        await until(() => $("detail").open);
+        const inside = $("detail").querySelectorAll(".picture, blockquote");
+        return [cells.length > 20, below, all(".cell.text").length, inTable > 0, [...inside].slice(0, 2).map((one) => one.tagName)];
+        """,
+    )
+    assert said == [True, True, 0, True, ["SPAN", "BLOCKQUOTE"]]
 
 
 def test_every_control_has_a_name_and_text_has_contrast(tmp_path, images):

@@ -17,7 +17,7 @@ from benchmarks.captions import claims
 from dmstore.analysis import caption
 from dmstore.analysis.captions import groups, ranking, texts, words
 from dmstore.analysis.captions.embedder import check_embedder, unit_rows
-from dmstore.analysis.captions.kept import kept_captions, listed, write
+from dmstore.analysis.captions.kept import corrected, kept_captions, listed, write
 from dmstore.analysis.captions.loading import load_embedder
 from dmstore.errors import (
     CorruptionError,
@@ -257,6 +257,8 @@ def test_nothing_is_claimed_by_chance_and_a_planted_caption_is_found():
     null = [claims(np.random.default_rng(seed), **small) for seed in range(40)]
     assert sum(one["any"] for one in null) <= 5
     assert np.mean([one["p"] for one in null]) == pytest.approx(0.05, abs=0.02)
+    several = [claims(np.random.default_rng(seed), **small, lists=3) for seed in range(40)]
+    assert sum(one["any"] for one in several) <= 5
     planted = {"share": 0.3, "strength": 2.0, "likeness": 0.4}
     power = [claims(np.random.default_rng(seed), **small, **planted) for seed in range(5)]
     assert sum(one["found"] for one in power) >= 4
@@ -321,6 +323,33 @@ def test_a_planted_colour_is_found_and_kept(tmp_path, monkeypatch):
     embedder.content, embedder.calls = "1", []
     caption(study, "a", "b", embedder=embedder, words=WORDS)
     assert sum(embedder.calls) == TARGET + len(WORDS)
+
+
+def test_several_lists_of_words_share_the_rate(tmp_path):
+    study, where = compared(tmp_path), f"comparisons/{'c' * 16}/"
+    sets = [
+        caption(study, "a", "b", embedder=Colours(), words=WORDS),
+        caption(study, "a", "b", embedder=Colours(), words=WORDS[:3], contrast="all"),
+        caption(study, "a", "b", texts="text"),
+    ]
+    families = [one["p"].values[np.isfinite(one["p"].values)] for one in sets]
+    # Each has a third of the rate, however many captions it tests: Benjamini and Hochberg by hand.
+    weighted = np.concatenate([p * len(p) * 3 / sum(map(len, families)) for p in families])
+    order = np.argsort(weighted)
+    steps = weighted[order] * len(order) / np.arange(1, len(order) + 1)
+    rates = np.empty(len(order))
+    rates[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1)
+    shown = [one["q"] for entry in kept_captions(study, where) for one in entry["captions"]]
+    assert np.allclose(np.sort(shown), np.sort(rates), atol=1e-12)
+    told = corrected(sets)
+    assert np.allclose(
+        told[0]["q"].values[np.isfinite(sets[0]["p"].values)], rates[: len(families[0])]
+    )
+    # What one list alone would claim is not claimed beside two others.
+    alone = sets[0].assign(p=sets[0]["p"] * 0 + 0.03)
+    assert corrected([alone])[0] is alone
+    noise = sets[2].assign(p=sets[2]["p"] * 0 + 0.9)
+    assert not any(one["beyond_chance"].any() for one in corrected([alone, noise, noise]))
 
 
 def test_a_kill_loses_a_block_at_most(tmp_path, monkeypatch):

@@ -79,6 +79,14 @@ def test_long_texts_and_columns_are_cut_and_said(monkeypatch):
     assert found["columns"] == {"value": [0.33333, None]}
 
 
+def test_whole_numbers_that_javascript_would_round_are_texts():
+    numbers = [2**53, 2**53 + 1, -(2**60), 3]
+    data = xr.Dataset({"key": ("train", numbers)}, {"train": [str(one) for one in numbers]})
+    said = described(data, "train", np.arange(4), [])
+    assert said["columns"]["key"] == [2**53, str(2**53 + 1), str(-(2**60)), 3]
+    assert said["ids"] == [str(one) for one in numbers]
+
+
 def test_the_texts_are_the_longest_column_of_examples_without_images():
     columns = {
         "topic": ("train", ["news", "sport"]),

@@ -248,6 +248,50 @@ def test_proposition_1_on_a_study(study):
         analysis.proposition(study, "_a", "b", components=0)
 
 
+def test_a_direction_that_cannot_be_weighted_along_is_left_out_alone(study, monkeypatch):
+    from dmstore.analysis.comparison import proposition as module
+
+    whole = analysis.proposition(study, "_a", "b", components=1)
+    directions = study.comparison("_a", "b")["direction"].values[:, 0]
+    small, large = np.sort(np.abs(directions).max(axis=1))
+    heavy = int(np.abs(directions[1]).max() == large)
+    monkeypatch.setattr(module, "most_weight", lambda alpha: large)
+    found = analysis.proposition(study, "_a", "b", components=1)
+    assert found.attrs["left_out"] == [["A1", "B1"][heavy]]
+    for key in ("shift", "predicted", "gap", "slope", "sensitivity"):
+        assert np.isnan(found[key].values[heavy]).all(), key
+        assert np.allclose(found[key].values[1 - heavy], whole[key].values[1 - heavy]), key
+    kept = ["A1", "B1"][1 - heavy]
+    assert kept in analysis.plot.proposition(found).get_xlabel()
+    with pytest.raises(InputError, match="weighs too much"):
+        analysis.plot.proposition(found, direction=found.attrs["left_out"][0])
+    monkeypatch.setattr(module, "most_weight", lambda alpha: small / 2)
+    with pytest.raises(InputError, match="every direction has a weight"):
+        analysis.proposition(study, "_a", "b", components=1)
+
+
+def test_subpopulations_of_half_of_the_runs_are_coherent_on_the_other(study):
+    (whole,) = (
+        one
+        for one in study.comparisons
+        if one["algorithms"] == ["_a", "b"] and "agree" not in one["parameters"]
+    )
+    pair, top = whole["comparison"], whole["parameters"]["top"]
+    found = analysis.coherences(study, "_a", "b", comparison=pair, components=2, draws=200)
+    assert found["coherence"].dims == ("algorithm", "component")
+    halves = [study.datamodels(name)["weight_half"] for name in ("_a", "b")]
+    first, second = ([one.isel(half=h) for one in halves] for h in (0, 1))
+    chosen = analysis.modeldiff(*first, label=study.label(), top=top).subpopulation.values[1, 0, 0]
+    own = analysis.coherence(*second[::-1], chosen, study.label(), draws=200)
+    assert found["member"].values[1, 0].tolist() == chosen.tolist()
+    for key in ("coherence", "p"):
+        assert np.isclose(found[key].values[1, 0], own[key])
+    said = run_json("compare", study.path, "_a", "b", "--coherence")["coherence"]
+    assert {one["algorithm"] for one in said} == {"_a", "b"}
+    with pytest.raises(InputError, match="components 0"):
+        analysis.coherences(study, "_a", "b", components=0)
+
+
 def test_figures_are_written_whole_in_place_of_what_is_there(study, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     for folder, words in (

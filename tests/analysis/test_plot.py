@@ -12,6 +12,7 @@ import xarray as xr
 from dmstore import analysis
 from dmstore.analysis import plot
 from dmstore.analysis.plot import drawing
+from dmstore.analysis.plot.settings import own_settings
 from dmstore.errors import InputError
 from dmstore.regression import lasso_path
 
@@ -256,6 +257,20 @@ def test_a_direction_that_is_not_there_is_named():
     for draw in (plot.groups, plot.power, plot.unlike_targets, plot.direction_intervals):
         with pytest.raises(InputError, match="was not measured"):
             draw(comparison)
+
+
+def test_shares_beside_intervals_are_not_cut_in_any_resolution(fits):
+    """Texts are wider in some than in the one that was laid out."""
+    with own_settings():
+        drawn = with_names(fits)["direction intervals"]().figure
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")
+        for dpi in (72, 100, 150):
+            drawn.dpi = dpi
+            texts = drawn.axes[0].texts
+            ends = [one.get_window_extent(drawn._get_renderer()).x1 for one in texts]
+            assert len(ends) > 1
+            assert max(ends) <= drawn.bbox.x1
 
 
 def test_a_heat_map_has_alike_ones_side_by_side_and_a_tree():

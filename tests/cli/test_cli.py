@@ -219,6 +219,18 @@ BAD = {
     "no direction": (["removal", "{s}", "a", "b"], 2, "--direction or --target"),
     "target": (["removal", "{s}", "a", "--target", "none\x1b"], 1, "not among the 30 targets"),
     "direction of one": (["removal", "{s}", "a", "--direction", "A1"], 1, "the two algorithms"),
+    "no comparison": (
+        ["removal", "{s}", "a", "b", "--direction", "A1", "--comparison", "x\x1b"],
+        1,
+        "have no comparison",
+    ),
+    "page into a study": (["report", "{s}", "a", "b", "--out", "{s}/x.html"], 1, "in the study"),
+    "page over a study": (["report", "{s}", "a", "b", "--out", "{s}"], 1, "is a study"),
+    "figures": (["report", "{s}", "a", "b", "--figures", "{s}/examples"], 1, "in the study"),
+    "exported": (["export", "{s}", "a", "{s}/out", "--to", "npy"], 1, "in the study"),
+    "sheet": (["transform", "{s}", "yellow-square", "--sheet", "{s}/x.png"], 1, "in the study"),
+    "study in a study": (["init", "{s}/algorithms/new", "--examples", "{e}"], 1, "in the study"),
+    "copy in a study": (["publish", "{s}", "{s}/copy"], 1, "in the study"),
     "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 

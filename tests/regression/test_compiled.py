@@ -19,6 +19,26 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "kept"
 
 
+def test_whoever_waits_is_told_that_code_is_compiled(folder, monkeypatch):
+    told = []
+
+    class Listener:
+        def waits(self, why):
+            told.append(why)
+
+        def goes_on(self, seconds):
+            told.append(seconds > 0)
+
+    listener = Listener()
+    compiled.waiting.listen(listener)
+    assert compiled.compiled(twice)(4) == 8
+    assert told == [compiled._COMPILING, True]
+    # Kept code is loaded at once.
+    assert compiled.compiled(twice)(4) == 8
+    assert len(told) == 2
+    compiled.waiting.forget(listener)
+
+
 @pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc", "*.nb?"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04no pickle"])
 def test_damaged_code_is_compiled_again_and_replaced(folder, damaged, content):

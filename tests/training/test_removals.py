@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 from commands import run, run_json
 from helpers import examples, files
+from zarr.storage import MemoryStore
 
 import dmstore
 from dmstore import counterfactual
 from dmstore.analysis import compare, removal_effect
+from dmstore.analysis.experiment.arms import arms_of
+from dmstore.analysis.experiment.spread import spread
+from dmstore.analysis.experiment.unseen import unseen_effect
 from dmstore.analysis.pages.kept_removals import kept_removals
 from dmstore.errors import FormatError, IncompleteError, InputError, NotFoundError
 from dmstore.regression import fit
+from dmstore.schema.group_specs import group_spec
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
+from dmstore.storage.table import groups
 from dmstore.study import failures
 from dmstore.study import removal as removals
 from dmstore.training import RunWriter
@@ -100,6 +106,20 @@ def test_units_of_a_direction_cost_one_algorithm_what_they_weigh(study):
     assert other["effect_low"] < 0.2 < other["effect_high"]
     assert result["models"].values.tolist() == result["controls"].values.tolist() == [5, 5]
     assert result["seen"].values.tolist() == [36, 36]
+    # Of a target weights are 1.5 four times and 2 once, or 2 once.
+    for one, right, squares in (
+        (own, truth, 4 * 1.5**2 + 2.0**2 - 8.0**2 / TRAIN),
+        (other, 0.2, 4.0 - 4.0 / TRAIN),
+    ):
+        true = np.sqrt(squares / 4 * TRAIN / (TRAIN - 1))
+        assert abs(one["spread"] - true) < 0.1 * true
+        assert np.isclose(one["scaled"], one["effect"] / one["spread"])
+        assert abs(one["expected"] - right) < one["expected_high"] - one["expected_low"] < 1
+        assert np.isclose(one["surplus"], one["effect"] - one["expected"])
+    assert np.isnan(own["difference"])
+    assert np.isclose(other["difference"], own["scaled"] - other["scaled"])
+    assert other["difference_high"] < -2
+    assert (own["missed"], round(float(own["missed_deviation"]), 2)) == (2.0, 0.96)
 
 
 def test_runs_serve_as_controls_where_models_see_as_many_units(study):
@@ -165,6 +185,28 @@ def test_a_result_is_kept_once_and_the_one_of_most_models_is_shown(study):
     )
 
 
+def test_a_check_of_an_earlier_version_is_shown_until_it_is_made_again(study):
+    first = checked(study)
+    where, _, name = first.attrs["kept"].rpartition("/")
+    arrays, attrs = groups.read_with_attrs(study.objects, first.attrs["kept"])
+    spec = group_spec("removals")
+    store = MemoryStore()
+    kept = {key: value for key, value in arrays.items() if not spec.arrays[key].optional}
+    said = {key: attrs[key] for key in ("name", "output", "share")}
+    groups.fill(store, spec, kept, whole=True, attrs=said)
+    study.objects.delete(first.attrs["kept"])
+    study.objects.put_if_absent(f"{where}/removal-{'0' * 16}.zarr.zip", groups.zip_bytes(store))
+    assert list(verify(study)) == []
+    old = kept_removals(study, f"{where}/")
+    assert [one["effect"] for one in old] == first["effect"].values.tolist()
+    assert all(np.isnan(one["scaled"]) for one in old)
+    assert checked_again(study, 5).attrs["kept"].endswith(name)
+    new = kept_removals(study, f"{where}/")
+    assert [one["scaled"] for one in new] == first["scaled"].values.tolist()
+    assert [one["less"] for one in new] == ["a", "a"]
+    assert new[1]["difference"] == float(first["difference"][1])
+
+
 def checked_again(study, models):
     code, end = direction(study)
     return counterfactual.removal(study, "a", "b", direction=code, end=end, share=10, models=models)
@@ -187,6 +229,17 @@ def test_they_are_no_runs_and_are_published_pulled_and_verified(study, tmp_path)
         theirs, "a", "b", direction=code, end=end, share=10, models=5, train=False
     )
     assert again.identical(result)
+    # What a check found is read too.
+    kept = tmp_path / "in" / result.attrs["kept"]
+    whole = kept.read_bytes()
+    kept.chmod(0o644)
+    place = algorithm_place(theirs, whole)
+    kept.write_bytes(whole[: len(whole) // 2])
+    assert sorted(problem.where for problem in verify(theirs)) == sorted(
+        [result.attrs["kept"], place]
+    )
+    kept.write_bytes(whole)
+    (tmp_path / "in" / place).unlink()
     # A mask that is not what the removal says.
     place = next((tmp_path / "in").glob("algorithms/a/removals/*/removal.json"))
     document = json.loads(place.read_text())
@@ -197,19 +250,43 @@ def test_they_are_no_runs_and_are_published_pulled_and_verified(study, tmp_path)
         theirs.removal_runs("a", document["removal"])
 
 
+def algorithm_place(study, whole):
+    """A check of one target, below its algorithm, that is cut short."""
+    place = "algorithms/a/removals/removal-0123456789abcdef.zarr.zip"
+    study.objects.put_if_absent(place, whole[:-100])
+    return place
+
+
 def test_a_task_trains_what_is_pending_and_goes_on(study):
     store_with_task(study)
     how = ("removal", study.path, "task", "--target", 5, "--share", 5, "--models", 3, "-Q")
     _, err = run(*how, "--part", "1/2", code=3)
     assert "pending: 1 model of 'task' without these units" in err
+    (one,) = (
+        part
+        for part in study.removals("task")
+        if f"--removal {part} --models 3" in err and len(study.removal_runs("task", part).units)
+    )
+    which = (study.path, "task", "--removal", one, "--models", 3)
+    job = run_json("submit", *which, "--dry-run")["worker"]
+    assert f"--removal {one} --models 3 --part next" in job
+    assert run_json("train", *which)["trained"] == 1
     said = run_json(*how, "--part", "next")
     assert said["effects"]["task"]["models"] == said["effects"]["task"]["controls"] == 3
     assert said["kept"].startswith("algorithms/task/removals/removal-")
     text = run(*how)[0]
     assert "without the top 5 % of target 5 (2 train units), mean margin of 1 target" in text
+    assert "in spreads: not measured" in text
     assert "3 models against 3 controls, of 38 train units each" in text
     (entry,) = kept_removals(study, "algorithms/task/removals/")
     assert entry["what"] == "mean margin of 1 target"
+    retract = ("retract", study.path, "task", "--where", "run=0", "--reason", "x")
+    assert run_json(*retract, "--removal", one)["runs_of"] == f"task:removal:{one}"
+    assert "pending: 1 model" in run(*how, "--no-train", code=3)[1]
+    assert run_json(*retract, "--removal", one, "--restore")["restored"] == 1
+    assert run_json(*how)["effects"] == said["effects"]
+    assert "give one of the two" in run(*retract, "--removal", one, "--full", code=1)[1]
+    assert "--models goes with --removal" in run("train", *which[:2], "--models", 2, code=2)[1]
 
 
 def store_with_task(study):
@@ -312,6 +389,99 @@ def test_choosing_by_fits_leaves_intervals_right(weight):
     assert 0.93 <= held.mean() <= 0.97
     if weight:
         assert (result["effect_high"] < 0).mean() > 0.6
+
+
+def half_fit(mask, outputs):
+    """Least squares, as rows of a sparse array."""
+    from scipy.sparse import csr_array
+
+    design = np.column_stack([mask, np.ones(len(mask))])
+    return csr_array(np.linalg.lstsq(design, outputs, rcond=None)[0][:-1].T)
+
+
+def simulated(number, *, as_runs):
+    """One study whose two algorithms are the same but for scale and noise: what a removal is given, and the truth."""
+    rng = np.random.default_rng([number, as_runs])
+
+    def masks(count, seen, left=None):
+        left = np.arange(TRAIN) if left is None else left
+        drawn = np.zeros((count, TRAIN), dtype=bool)
+        drawn[:, left] = rng.permuted(np.tile(np.arange(len(left)) < seen, (count, 1)), axis=1)
+        return drawn
+
+    effects = rng.normal(0, 0.3, (TRAIN, 3))
+    effects[:4] += 1.2
+    runs, spare = masks(480, 20), masks(30, 20)
+    removed, control, spreads, expected, truth, left = {}, {}, {}, {}, {}, None
+    for name, scale, noise in ((f"{number} a", 1.0, 1.0), (f"{number} b", 3.0, 6.0)):
+        theta = scale * effects
+
+        def said(mask, theta=theta, noise=noise):
+            return mask @ theta + noise * rng.normal(size=(len(mask), 3))
+
+        outputs = said(runs)
+        # Far too small, and what the units are chosen by.
+        fit = (runs - 0.5).T @ (outputs - outputs.mean(axis=0)) * (2 / 480)
+        if left is None:
+            left = np.sort(np.argsort(fit.mean(axis=1))[:-4])
+            seen = 20 if as_runs else 36
+            without, others = masks(10, seen, left), spare if as_runs else masks(10, 36)
+        unseen = said(spare).mean(axis=1)
+        removed[name] = said(without).mean(axis=1)
+        control[name] = unseen if as_runs else said(others).mean(axis=1)
+        change = -np.full(TRAIN, seen / TRAIN)
+        change[left] += seen / 36
+        half = np.arange(480) % 2
+        fits = [half_fit(runs[half == h], outputs[half == h]) for h in (0, 1)]
+        spreads[name] = spread(arms_of(runs, outputs, half, rate=0.5), fits)
+        rate = np.full(TRAIN, 0.5)
+        expected[name] = unseen_effect(spare, unseen, fit.mean(axis=1), change, rate)
+        square = ((theta - theta.mean(axis=0)) ** 2).sum(axis=0).mean()
+        truth[name] = theta.mean(axis=1) @ change, np.sqrt(square / 4 * TRAIN / (TRAIN - 1))
+    shared = (np.arange(10) if as_runs else np.full(10, -1), np.arange(len(others)))
+    return removal_effect(
+        removed, control, spread=spreads, masks=dict.fromkeys(removed, shared), expected=expected
+    ), np.array(list(truth.values()))
+
+
+@pytest.mark.parametrize("as_runs", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_effects_in_spreads_and_expected_ones_hold_over_simulated_studies(as_runs):
+    """500 studies: equal algorithms on other scales are equal in spreads, and their units were chosen by their runs."""
+    held = {key: [] for key in ("scaled", "expected", "surplus", "difference")}
+    predicted = []
+    for number in range(500):
+        result, truth = simulated(number, as_runs=as_runs)
+        effect, size = truth.T
+        zero = np.zeros(2)
+        for key, right in zip(held, (effect / size, effect, zero, zero), strict=True):
+            low, high = (result[f"{key}_{end}"].values for end in ("low", "high"))
+            held[key] += ((low <= right) & (right <= high))[~np.isnan(low)].tolist()
+        predicted.append(np.mean(result["expected"].values / effect))
+    assert len(held["scaled"]) > 990
+    for key, inside in held.items():
+        assert 0.93 <= np.mean(inside) <= 0.97, key
+    assert abs(np.mean(predicted) - 1) < 0.02
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_spread_is_that_over_random_halves_without_noise(fixed):
+    """Whatever share the runs saw, with fits taken off or not."""
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(4)
+    theta = rng.normal(size=(TRAIN, 3)) + 0.5
+    mask = rng.random((4000, TRAIN)) < 0.3
+    if fixed:
+        mask = rng.permuted(np.tile(np.arange(TRAIN) < 12, (4000, 1)), axis=1)
+    outputs = mask @ theta + 4 * rng.normal(size=(4000, 3))
+    halves = arms_of(mask, outputs, np.arange(4000) % 2, rate=0.3)
+    own = (theta - theta.mean(axis=0)) * np.sqrt(TRAIN / (TRAIN - 1)) if fixed else theta
+    true = np.sqrt((own**2).sum(axis=0).mean() / 4)
+    fits = [csr_array(theta.T * share) for share in (0.5, 0.9)]
+    for value, error in (spread(halves), spread(halves, fits)):
+        assert abs(value - true) < 3 * error < 0.15 * true
+    weak = arms_of(mask[:60], rng.normal(size=(60, 3)), np.arange(60) % 2, rate=0.3)
+    assert np.isnan(spread(weak)).all()
 
 
 def test_the_interval_is_that_of_scipy():

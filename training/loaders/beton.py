@@ -28,7 +28,8 @@ from dmstore.training.datasets.pixels import folder_of
 from dmstore.training.loaders.sources import Source, source_of
 
 if TYPE_CHECKING:
-    from dmstore.study.study import Study
+    from dmstore.study.outside import outside_studies
+from dmstore.study.study import Study
 
 _HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")],
@@ -126,6 +127,7 @@ def write(
     StorageError
         If the file cannot be written.
     """
+    outside_studies(path)
     sources = [source_of(study, part, data) for part in sets_of(study)]
     keys = np.concatenate([keys_of(study, source.name) for source in sources])
     aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dmstore.core import waiting
 from dmstore.errors import MissingDependencyError
 
 try:
@@ -18,6 +19,7 @@ except ImportError as error:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
+_COMPILING = "compiling (once per machine, up to a minute)"
 
 
 def compiled(function: Function) -> Function:
@@ -57,6 +59,13 @@ class _Cache:
         return getattr(self._cache, name)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
+        kept = self._loaded(signature, context)
+        if kept is None:
+            # What was not kept is compiled next, and saved behind that.
+            waiting.begins(_COMPILING)
+        return kept
+
+    def _loaded(self, signature: Any, context: Any) -> Any:
         try:
             return self._cache.load_overload(signature, context)
         except Exception as error:  # noqa: BLE001 - a cut or damaged file can raise anything
@@ -67,6 +76,7 @@ class _Cache:
             return None
 
     def save_overload(self, signature: Any, made: Any) -> None:
+        waiting.ends()
         try:
             self._cache.save_overload(signature, made)
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that has gone, a damaged index
