@@ -93,7 +93,7 @@ def judge(steps, name, counts, curve):
         for count in counts
         for word in (
             *("--scores", f"trak-{name}"),
-            *("--experiment", attribution.experiment(count)),
+            *("--experiment", figure.experiment(count)),
         )
     ]
     said = steps(

@@ -10,6 +10,7 @@ from dmstore.study import kept_models
 from dmstore.training.config import TrainingConfig
 from dmstore.training.models import make
 from dmstore.training.task import make_task
+from studies.pretraining.figure import experiment
 
 BATCH = 250
 PROJECTION = 512
@@ -93,11 +94,6 @@ def score(study, name, folder, counts):
                 traker.score(batch=batch, num_samples=len(batch[1]))
         traker.finalize_scores(exp_name=experiment(count), model_ids=list(range(count)))
     return (featured - began) / len(models) + (time.process_time() - featured) / sum(counts)
-
-
-def experiment(count):
-    """What the scores of so many models are called."""
-    return f"trak-{count}"
 
 
 def batches(loader, part, label):
