@@ -74,7 +74,7 @@ def test_texts(here, tmp_path):
     assert "characters:" in removal
 
 
-def pictures(path):
+def pictures(path, side=8):
     """A file of encoded images in CIFAR-10's order."""
     from PIL import Image
 
@@ -84,7 +84,7 @@ def pictures(path):
         label = np.arange(count) % 2
         encoded = []
         for one in label:
-            image = draw.integers(60, 160, (8, 8, 3)) + 40 * one
+            image = draw.integers(60, 160, (side, side, 3)) + 40 * one
             held = io.BytesIO()
             Image.fromarray(image.astype(np.uint8)).save(held, "png")
             encoded.append(held.getvalue())
@@ -103,6 +103,21 @@ def test_sgd_noise(here, tmp_path):
     here("sgd_noise", *arguments)
     assert files(tmp_path / "out") == before
     assert "low:" in (tmp_path / "out" / "said" / "removal.txt").read_text(encoding="utf-8")
+
+
+def test_pretraining(here, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("trak", reason="TRAK's package writes the scores: pip install traker")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="pip install 'dmstore[features]'")
+    pictures(tmp_path / "pictures.npz", side=16)
+    arguments = (tmp_path / "out", "--images", tmp_path / "pictures.npz")
+    here("pretraining", *arguments)
+    before = files(tmp_path / "out")
+    here("pretraining", *arguments)
+    assert files(tmp_path / "out") == before
+    said = tmp_path / "out" / "said"
+    assert "TRAK" in (said / "lds.txt").read_text(encoding="utf-8")
+    assert "head:" in (said / "removal-B1.txt").read_text(encoding="utf-8")
 
 
 def test_scores(here, tmp_path):
