@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.analysis.experiment.arms import Arm, Halves
-from dmstore.analysis.experiment.draws import centred
+from dmstore.analysis.experiment.arms import Arm, Halves, centred
 from dmstore.analysis.experiment.projections import dense_products, sparse_products
 from dmstore.core import bits
 
@@ -61,7 +60,7 @@ def spread(
     for m, (arm, rest) in enumerate(zip(halves, rests, strict=True)):
         columns = measured[1 - m] * arm.spread[:, None]
         told = dense_products(arm.masks.words, columns.astype(np.float32)).astype(np.float64)
-        said = centred(told, arm.used)
+        said = centred(told, arm.used, axis=0)
         moved = share * (rest * said).sum(axis=1)[arm.used]
         count = len(moved)
         variance += count / (count - 1) * float(((moved - moved.mean()) ** 2).sum())

@@ -278,9 +278,7 @@ def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
     on = sorted(set(result["examples"].values.tolist()))
     shown = str(on[0]) if len(on) == 1 else f"{on[0]} to {on[-1]}"
     strength = float(result["intensity"].values[-1])
-    lines.append(
-        f"  at intensity {strength:g}, over {shown} targets, and full models: {counts}"
-    )
+    lines.append(f"  at intensity {strength:g}, over {shown} targets, and full models: {counts}")
     if not result.attrs["kept"]:
         lines.append(f"  not kept: {names[0]} and {names[1]} have not been compared")
     return [*lines, *([f"  drawn: {figure}"] if figure else [])]
