@@ -183,20 +183,22 @@ def _claim(one: DirectionClaim, names: Sequence[str], about: Mapping[str, str]) 
 
 
 def _counted(said: Answer) -> str:
-    """How much was found."""
-    directions = sum(one.beyond for one in said.directions)
-    groups = sum(one.beyond for one in said.groups if one.group != ALL)
+    """How much was found, of how much that was looked at."""
     parts = [
-        f"{count} {what if count == 1 else more}"
-        for count, what, more in (
-            (directions, "direction", "directions"),
-            (groups, "group of targets", "groups of targets"),
+        f"{count} of {whole} {what}"
+        for count, whole, what in (
+            (sum(one.beyond for one in said.directions), len(said.directions), "directions"),
+            (
+                sum(one.beyond for one in said.groups if one.group != ALL),
+                sum(one.group != ALL for one in said.groups),
+                "groups of targets",
+            ),
         )
         if count
     ]
     if not parts:
         return "That they differ"
-    return f"That they differ in {' and '.join(parts)}"
+    return f"That they differ in {' and '.join(parts)} that were looked at"
 
 
 def _odds(fdr: float) -> str:
