@@ -33,7 +33,7 @@ def outside_studies(path: str | os.PathLike[str], *, itself: bool = True) -> Pat
     for folder in (whole, *whole.parents) if itself else whole.parents:
         # Of a folder that may not be looked into nothing is known.
         if os.access(folder / ANCHOR, os.F_OK):
-            what = "is a study" if folder == whole else f"is in the study {folder}"
+            what = "is a study" if folder == whole else f"is inside the study {folder}"
             msg = f"{place}: {what}, where only its own files belong; choose a place outside"
             raise InputError(msg)
     return place

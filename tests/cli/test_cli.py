@@ -224,13 +224,21 @@ BAD = {
         1,
         "have no comparison",
     ),
-    "page into a study": (["report", "{s}", "a", "b", "--out", "{s}/x.html"], 1, "in the study"),
+    "page into a study": (
+        ["report", "{s}", "a", "b", "--out", "{s}/x.html"],
+        1,
+        "inside the study",
+    ),
     "page over a study": (["report", "{s}", "a", "b", "--out", "{s}"], 1, "is a study"),
-    "figures": (["report", "{s}", "a", "b", "--figures", "{s}/examples"], 1, "in the study"),
-    "exported": (["export", "{s}", "a", "{s}/out", "--to", "npy"], 1, "in the study"),
-    "sheet": (["transform", "{s}", "yellow-square", "--sheet", "{s}/x.png"], 1, "in the study"),
-    "study in a study": (["init", "{s}/algorithms/new", "--examples", "{e}"], 1, "in the study"),
-    "copy in a study": (["publish", "{s}", "{s}/copy"], 1, "in the study"),
+    "figures": (["report", "{s}", "a", "b", "--figures", "{s}/examples"], 1, "inside the study"),
+    "exported": (["export", "{s}", "a", "{s}/out", "--to", "npy"], 1, "inside the study"),
+    "sheet": (["transform", "{s}", "yellow-square", "--sheet", "{s}/x.png"], 1, "inside the study"),
+    "study in a study": (
+        ["init", "{s}/algorithms/new", "--examples", "{e}"],
+        1,
+        "inside the study",
+    ),
+    "copy in a study": (["publish", "{s}", "{s}/copy"], 1, "inside the study"),
     "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 

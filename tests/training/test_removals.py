@@ -22,7 +22,7 @@ from dmstore.schema.group_specs import group_spec
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.storage.table import groups
-from dmstore.study import failures
+from dmstore.study import failures, kept_models
 from dmstore.study import removal as removals
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import compact, status, vacuum
@@ -248,6 +248,23 @@ def test_they_are_no_runs_and_are_published_pulled_and_verified(study, tmp_path)
     assert "not the removal" in " ".join(problem.text for problem in verify(theirs))
     with pytest.raises(FormatError, match="not the removal"):
         theirs.removal_runs("a", document["removal"])
+
+
+def test_models_trained_on_all_data_are_retracted_unless_they_are_kept(study):
+    classes = study.document["classes"]
+    with RunWriter(study, "a", full=3) as writer:
+        for runs in writer.pending(batch=3):
+            said = outputs("a", runs.mask, runs.seed)
+            writer.append_many(runs, margin=said, logit=np.zeros((3, TARGET, classes)))
+    retract = ("retract", study.path, "a", "--full", "--where", "run=1", "--reason", "x")
+    kept_models.write(study.objects, "a", 1, 7, {"weight": np.zeros(2, dtype=np.float32)})
+    err = run(*retract, code=1)[1]
+    assert "000001.safetensors: the model is kept" in err
+    assert len(study.full_models("a").table.view()) == 3
+    study.objects.delete(kept_models.place("a", 1))
+    assert run_json(*retract)["retracted"] == 1
+    assert study.full_models("a").table.view().run.tolist() == [0, 2]
+    assert len(study.algorithm("a").table.view()) == RUNS
 
 
 def algorithm_place(study, whole):
