@@ -88,7 +88,10 @@ def score(study, name, folder, counts):
     for count in counts:
         for number in range(count):
             traker.start_scoring_checkpoint(
-                experiment(count), models[number].state_dict(), number, study.targets.sizes["target"]
+                experiment(count),
+                models[number].state_dict(),
+                number,
+                study.targets.sizes["target"],
             )
             for batch in targets:
                 traker.score(batch=batch, num_samples=len(batch[1]))

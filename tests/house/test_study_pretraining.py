@@ -16,7 +16,9 @@ def plain(colour):
 
 
 def test_borders_are_named_by_their_colour_and_not_by_the_middle():
-    images = np.stack([plain(c) for c in [(90, 95, 99), (40, 80, 220), (60, 120, 40), (200, 90, 9)]])
+    images = np.stack(
+        [plain(c) for c in [(90, 95, 99), (40, 80, 220), (60, 120, 40), (200, 90, 9)]]
+    )
     images[1, 4:-4, 4:-4] = (255, 0, 0)
     assert colours.border(images).tolist() == ["grey", "blue", "green", "warm"]
 
