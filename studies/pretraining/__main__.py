@@ -20,12 +20,13 @@ SHARED = ("epochs=10", "batch_size=250", "schedule=linear", "flip=none", "crop=n
 ALGORITHMS = {
     "scratch": {
         "recipe": "mlp",
-        "runs": 8000,
+        "runs": 1440,
         "set": ("image_size=16", "width=64", "learning_rate=0.1"),
     },
-    "head": {"recipe": "linear-head", "runs": 12000, "set": ("learning_rate=0.02",)},
+    "head": {"recipe": "linear-head", "runs": 2336, "set": ("learning_rate=0.02",)},
 }
 FEATURES = ("--model", "efficientnet_lite0", "--image-size", 96)
+CAPTIONS = ("--embedder", "standin", "--words", "wordfreq:3000")
 # Target sets of the counterfactual check: transformation and intensity.
 CHANGES = {"grey": ("grey", 1.0), "blue": ("blue", 0.5)}
 REMOVED = ("A1", "B1")
@@ -67,6 +68,28 @@ def add(steps, tiny):
             steps(f"add-{name}", "add", STUDY, name, *plan, *declared, *sets)
 
 
+class Kept:
+    """Figures that are measured once, in a file."""
+
+    def __init__(self, place):
+        self._place = place
+        self.values = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+
+    def __call__(self, name, measure):
+        """Measure this one if it is not there."""
+        if name not in self.values:
+            self.values[name] = measure()
+            self._place.write_text(json.dumps(self.values), encoding="utf-8")
+
+
+def seconds_of(command):
+    """CPU time of the processes that a function starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def judge(steps, name, counts, curve):
     """LDS of datamodels from growing numbers of runs, and of TRAK from growing numbers of models.
 
@@ -76,18 +99,13 @@ def judge(steps, name, counts, curve):
         See :func:`studies.pretraining.figure.rows`.
     """
     study = steps.open(STUDY)
-    place = steps.folder / f"cost-{name}.json"
-    cost = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-    if "trak" not in cost:
-        cost["run"] = attribution.seconds_of_a_run(study, name)
-        # A model on all data takes twice the steps of a run on half of them.
-        cost["full"] = cost["run"] / study.algorithm(name).alpha
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        steps(f"fit-{name}", "fit", STUDY, name)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cost["fit"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        cost["trak"] = attribution.score(study, name, steps.folder / f"trak-{name}", counts)
-        place.write_text(json.dumps(cost), encoding="utf-8")
+    cost = Kept(steps.folder / f"cost-{name}.json")
+    cost("run", lambda: attribution.seconds_of_a_run(study, name))
+    # A model on all data takes twice the steps of a run on half of them.
+    cost("full", lambda: cost.values["run"] / study.algorithm(name).alpha)
+    cost("fit", lambda: seconds_of(lambda: steps(f"fit-{name}", "fit", STUDY, name)))
+    folder = steps.folder / f"trak-{name}"
+    cost("trak", lambda: attribution.score(study, name, folder, counts))
     outside = [
         word
         for count in counts
@@ -100,7 +118,7 @@ def judge(steps, name, counts, curve):
         f"evaluate-{name}",
         *("evaluate", STUDY, name, "--curve", "--targets", curve, *outside, "--json"),
     )
-    return figure.rows(name, json.loads(said), cost, counts)
+    return figure.rows(name, json.loads(said), cost.values, counts)
 
 
 def ask(steps, models):
@@ -120,8 +138,8 @@ def main():
     """All steps."""
     given = options()
     steps = Steps(given.folder)
-    train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 200, 40)
-    counts = (1, 2) if given.tiny else (1, 2, 5, 10, 20)
+    train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
+    counts = (1, 2) if given.tiny else (1, 2, 5, 10)
     create(steps, given.images, train, targets)
     steps("features", "features", STUDY, *FEATURES)
     add(steps, given.tiny)
@@ -135,11 +153,19 @@ def main():
     steps("compare", "compare", STUDY, *ALGORITHMS)
     for column in ("border", "light"):
         steps(f"contrast-{column}", "contrast", STUDY, *ALGORITHMS, "--by", column)
+    asked = [
+        word
+        for option in ("--train-by", "--targets-by")
+        for label in ("airplane", "ship")
+        for word in (option, f"label={label} & border=blue")
+    ]
+    if not given.tiny:
+        steps("contrast-blue", "contrast", STUDY, *ALGORITHMS, *asked)
     for name in CHANGES:
         changed = ("--targets", name, "--class", "all")
         steps(f"counterfactual-{name}", "counterfactual", STUDY, *ALGORITHMS, *changed)
     if given.captions:
-        steps("caption", "caption", STUDY, *ALGORITHMS, "--embedder", "standin")
+        steps("caption", "caption", STUDY, *ALGORITHMS, *CAPTIONS)
     for direction in REMOVED:
         removed = ("--direction", direction, "--share", 5, "--as-runs")
         again = ("--models", 2 if given.tiny else 20)

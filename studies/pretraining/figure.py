@@ -8,6 +8,11 @@ def experiment(count):
     return f"trak-{count}"
 
 
+def interval(entry):
+    """An LDS and its 95 % interval."""
+    return entry["lds"], entry["lds_low"], entry["lds_high"]
+
+
 def rows(name, judged, cost, counts):
     """What reached which LDS, and the CPU time of all that it took.
 
@@ -28,18 +33,12 @@ def rows(name, judged, cost, counts):
     made = []
     for step in judged["curve"]["steps"]:
         seconds = step["runs"] * cost["run"] + cost["fit"]
-        made.append(
-            (name, "datamodels", step["runs"], seconds)
-            + tuple(step[key] for key in ("lds", "lds_low", "lds_high"))
-        )
+        made.append((name, "datamodels", step["runs"], seconds, *interval(step)))
     methods = {entry["method"]: entry for entry in judged["methods"]}
     for count in counts:
         entry = methods[experiment(count)]
         seconds = count * (cost["full"] + cost["trak"])
-        made.append(
-            (name, "TRAK", count, seconds)
-            + tuple(entry[key] for key in ("lds", "lds_low", "lds_high"))
-        )
+        made.append((name, "TRAK", count, seconds, *interval(entry)))
     return made
 
 
