@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import click
+
 import dmstore
 
 PENDING = 3
@@ -38,6 +40,8 @@ class Steps:
             What it printed on stdout.
         """
         words = [str(word) for word in arguments]
+        shown = f"$ dmstore {shlex.join(words)}"
+        click.echo(shown, err=True)
         done = subprocess.run(
             [sys.executable, "-m", "dmstore", *words],
             cwd=self.folder,
@@ -50,7 +54,7 @@ class Steps:
                 f"this ended with {done.returncode}; mend what it says and run the study again"
             )
         (self.folder / "said" / f"{name}.txt").write_text(
-            f"$ dmstore {shlex.join(words)}\n{done.stdout}", encoding="utf-8"
+            f"{shown}\n{done.stdout}", encoding="utf-8"
         )
         return done.stdout
 
@@ -61,3 +65,5 @@ class Steps:
 
     def end(self):
         """Say how long it took."""
+        minutes = (time.monotonic() - self._began) / 60
+        click.echo(f"{self.folder}: done in {minutes:.1f} min", err=True)
