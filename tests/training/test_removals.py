@@ -303,6 +303,8 @@ def test_a_task_trains_what_is_pending_and_goes_on(study):
     assert run_json(*retract, "--removal", one, "--restore")["restored"] == 1
     assert run_json(*how)["effects"] == said["effects"]
     assert "give one of the two" in run(*retract, "--removal", one, "--full", code=1)[1]
+    # As where a variable of a shell is empty: not the algorithm's own runs.
+    assert "no removal ''" in run(*retract, "--removal", "", code=1)[1]
     assert "--models goes with --removal" in run("train", *which[:2], "--models", 2, code=2)[1]
 
 
