@@ -26,6 +26,7 @@ from dmstore.study import failures, kept_models
 from dmstore.study import removal as removals
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import compact, status, vacuum
+from dmstore.upkeep.retraction import retract
 from dmstore.upkeep.verification import verify
 
 TRAIN, TARGET, RUNS = 40, 12, 400
@@ -183,6 +184,19 @@ def test_a_result_is_kept_once_and_the_one_of_most_models_is_shown(study):
         10.0,
         "mean margin of 4 targets",
     )
+
+
+def test_a_check_that_rests_on_a_retracted_model_is_not_shown_once_it_is_made_again(study):
+    first = checked(study)
+    where = first.attrs["kept"].rpartition("/")[0] + "/"
+    (one,) = (name for name in study.removals("a") if len(study.removal_runs("a", name).units))
+    retract(study, "a", ["run=4"], reason="bad memory", removal=one)
+    again = checked_again(study, 4)
+    assert again["models"].values.tolist() == [4, 5]
+    assert again["effect"][0] != first["effect"][0]
+    shown = kept_removals(study, where)
+    assert [row["models"] for row in shown] == [4, 5]
+    assert [row["effect"] for row in shown] == again["effect"].values.tolist()
 
 
 def test_a_check_of_an_earlier_version_is_shown_until_it_is_made_again(study):
