@@ -16,7 +16,7 @@ _LATER = (
 
 
 def kept_removals(study: Study, where: str) -> list[dict[str, Any]]:
-    """Removal checks kept beside a comparison, or below an algorithm; of one check with more and more models the last.
+    """Removal checks kept beside a comparison, or below an algorithm; of one check that was made again the last.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def kept_removals(study: Study, where: str) -> list[dict[str, Any]]:
     CorruptionError
         If one cannot be read.
     """
-    checks: dict[tuple[Any, ...], tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+    checks: dict[tuple[Any, ...], tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
     for child in study.objects.children(where):
         if not (child.startswith("removal-") and child.endswith(".zarr.zip")):
             continue
@@ -72,7 +72,12 @@ def kept_removals(study: Study, where: str) -> list[dict[str, Any]]:
         units = arrays["unit"].tobytes()
         key = (name, output, units, arrays["target"].tobytes(), *algorithms, *arrays["seen"])
         behind = int(arrays["spread_masks"].sum()) if "spread_masks" in arrays else 0
-        made = (int(arrays["models"].sum() + arrays["controls"].sum()), behind)
+        # Where models were retracted the last one has fewer.
+        made = (
+            int(attrs.get("version", -1)),
+            int(arrays["models"].sum() + arrays["controls"].sum()),
+            behind,
+        )
         if key not in checks or checks[key][0] < made:
             checks[key] = (made, rows)
     return [row for _, rows in checks.values() for row in rows]

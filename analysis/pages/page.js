@@ -56,11 +56,12 @@
   };
   const cell = (kind, place, { weight, row = 0, size = 62, number = false } = {}) => {
     const units = kind === "target" ? target : train;
-    const sign = weight === undefined ? "" : weight > 0 ? " plus" : " minus";
+    // Of a weight of 0 neither: a direction has fewer units than are listed.
+    const sign = !weight ? "" : weight > 0 ? " plus" : " minus";
     const drawn = picture(kind, place, size, row);
     const opens = kind === "target";
     const inside = [];
-    const arrow = weight === undefined ? "" : weight > 0 ? "▲ " : "▼ ";
+    const arrow = !weight ? "" : weight > 0 ? "▲ " : "▼ ";
     if (drawn) {
       inside.push(drawn, make("span", { text: arrow + ((units.texts && units.texts[place]) || className(units, place) || units.ids[place]) }));
       if (number) inside.push(make("span", { text: signed(weight) }));
@@ -119,7 +120,7 @@
   };
   const card = (one) => {
     const article = make("article", { class: `card of-${"ab"[one.row]}`, id: one.code, tabindex: "-1", "aria-label": `Direction ${one.code}` });
-    const head = make("h3", { text: `${one.code}: ${one.about || (share(one, one.row) > 2 * share(one, 1 - one.row) ? "what " + data.names[one.row] + " uses and " + data.names[1 - one.row] + " uses less" : "weighed differently by the two")}` });
+    const head = make("h3", { text: `${one.code}: ${one.about || (Math.max(0, share(one, one.row)) > 2 * Math.max(0, share(one, 1 - one.row)) ? "what " + data.names[one.row] + " uses and " + data.names[1 - one.row] + " uses less" : "weighed differently by the two")}` });
     if (data.measured) head.append(make("span", { class: "chip " + (one.beyond ? "yes" : "no"), text: one.beyond ? `beyond chance, ${one.rate}` : one.rate ? `within chance, ${one.rate}` : "not measured" }));
     article.append(head);
     if (data.measured && !one.energy) article.append(make("p", { class: "numbers", text: "Nothing tells this direction from noise with these runs." }));

@@ -156,6 +156,7 @@ def removal(
                 pending.append((name, runs, left))
     if pending:
         raise IncompleteError(_remedy(pending, train=train))
+    version = sum(_version(own) for own in arms.values())
     said = {name: _said(own, chosen) for name, own in arms.items()}
     told = {name: from_runs(study, name, chosen, sizes[name], threads) for name in algorithms}
     result = removal_effect(
@@ -181,7 +182,13 @@ def removal(
         {key: ("algorithm", np.array(values)) for key, values in numbers.items()}
     ).assign_coords(unit=study.ids("train")[chosen.units], measured=ids)
     result.attrs |= {"name": chosen.name, "output": chosen.output, "share": float(share)}
-    return result.assign_attrs(kept=_keep(study, result, chosen, said))
+    return result.assign_attrs(kept=_keep(study, result, chosen, said, version))
+
+
+def _version(own: Arms) -> int:
+    """How often what is seen of the runs behind a result has changed: later results have no smaller number, whatever was retracted."""
+    tables = [one.table for one in (own.algorithm, own.removed, own.control)]
+    return sum(table.view().manifest.version for table in tables)
 
 
 def _seen(algorithm: Algorithm, chosen: Choice, *, as_runs: bool) -> int:
@@ -304,6 +311,7 @@ def _keep(
     result: xr.Dataset,
     chosen: Choice,
     said: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    version: int,
 ) -> str:
     """Keep a result under a name that follows from all that it is of: the same again is there already."""
     arrays: dict[str, NDArray[Any]] = {
@@ -338,7 +346,7 @@ def _keep(
     }
     where = f"{chosen.where}removal-{name_of(stated)}.zarr.zip"
     attrs = {key: str(result.attrs[key]) for key in ("name", "output")}
-    attrs["share"] = f"{result.attrs['share']:g}"
+    attrs |= {"share": f"{result.attrs['share']:g}", "version": str(version)}
     store = MemoryStore()
     groups.fill(store, group_spec("removals"), arrays, whole=True, attrs=attrs)
     study.objects.put_if_absent(where, groups.zip_bytes(store))

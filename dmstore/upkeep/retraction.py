@@ -80,7 +80,9 @@ def meant(
         raise InputError(msg)
     if full:
         return study.full_models(algorithm)
-    return study.removal_runs(algorithm, removal) if removal else study.algorithm(algorithm)
+    if removal is not None:
+        return study.removal_runs(algorithm, removal)
+    return study.algorithm(algorithm)
 
 
 def retract_runs(

@@ -155,6 +155,31 @@ def test_directions_are_filtered_and_targets_opened(tmp_path, images):
     assert said["ink"] == "rgb(230, 232, 236)"
 
 
+def test_noise_below_zero_and_units_without_weight_are_on_no_side(tmp_path, images):
+    place = written(tmp_path, images)
+    start, data, rest = re.split(
+        r'(?<=id="data">)(.*?)(?=</script>)', place.read_text(encoding="utf-8"), maxsplit=1
+    )
+    page = json.loads(data)
+    for one, energy in zip(page["directions"], ([-0.5, -2.0], [3.0, -2.0]), strict=False):
+        one |= {"about": "", "energy": energy, "shares": ["0.0 %", "0.0 %"]}
+        one["heavy"] = [[0, 0.0], [1, 0.5], [2, -0.5]]
+    text = json.dumps(page).replace("<", "\\u003c")
+    place.write_text(start + text + rest, encoding="utf-8")
+    said = browse(
+        place,
+        """
+        const cell = (one) => [one.className.replace(/cell|still/g, "").trim(), one.textContent.slice(0, 1)];
+        return ["A1", "A2"].map((code) => [$(code).querySelector("h3").textContent, [...$(code).querySelectorAll(".cell.still")].slice(0, 3).map(cell)]);
+        """,
+    )
+    assert "weighed differently by the two" in said[0][0]
+    assert "uses less" in said[1][0]
+    assert [kind for kind, _ in said[0][1]] == ["", "plus", "minus"]
+    assert [first for _, first in said[0][1]][1:] == ["▲", "▼"]
+    assert said[0][1][0][1] not in "▲▼"
+
+
 def test_a_large_page_has_its_pictures_and_datamodels_beside_it(tmp_path, images):
     place = written(tmp_path, images, largest=0)
     assert (place.parent / "report" / "targets-0000.js").is_file()

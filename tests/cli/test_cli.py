@@ -238,6 +238,7 @@ BAD = {
         1,
         "inside the study",
     ),
+    "images into a study": (["beton", "{s}", "-o", "{s}/x.beton"], 1, "inside the study"),
     "copy in a study": (["publish", "{s}", "{s}/copy"], 1, "inside the study"),
     "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }

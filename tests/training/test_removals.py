@@ -26,6 +26,7 @@ from dmstore.study import failures, kept_models
 from dmstore.study import removal as removals
 from dmstore.training import RunWriter
 from dmstore.upkeep.maintenance import compact, status, vacuum
+from dmstore.upkeep.retraction import retract
 from dmstore.upkeep.verification import verify
 
 TRAIN, TARGET, RUNS = 40, 12, 400
@@ -185,6 +186,19 @@ def test_a_result_is_kept_once_and_the_one_of_most_models_is_shown(study):
     )
 
 
+def test_a_check_that_rests_on_a_retracted_model_is_not_shown_once_it_is_made_again(study):
+    first = checked(study)
+    where = first.attrs["kept"].rpartition("/")[0] + "/"
+    (one,) = (name for name in study.removals("a") if len(study.removal_runs("a", name).units))
+    retract(study, "a", ["run=4"], reason="bad memory", removal=one)
+    again = checked_again(study, 4)
+    assert again["models"].values.tolist() == [4, 5]
+    assert again["effect"][0] != first["effect"][0]
+    shown = kept_removals(study, where)
+    assert [row["models"] for row in shown] == [4, 5]
+    assert [row["effect"] for row in shown] == again["effect"].values.tolist()
+
+
 def test_a_check_of_an_earlier_version_is_shown_until_it_is_made_again(study):
     first = checked(study)
     where, _, name = first.attrs["kept"].rpartition("/")
@@ -303,6 +317,8 @@ def test_a_task_trains_what_is_pending_and_goes_on(study):
     assert run_json(*retract, "--removal", one, "--restore")["restored"] == 1
     assert run_json(*how)["effects"] == said["effects"]
     assert "give one of the two" in run(*retract, "--removal", one, "--full", code=1)[1]
+    # As where a variable of a shell is empty: not the algorithm's own runs.
+    assert "no removal ''" in run(*retract, "--removal", "", code=1)[1]
     assert "--models goes with --removal" in run("train", *which[:2], "--models", 2, code=2)[1]
 
 

@@ -23,13 +23,13 @@ from dmstore.core.given import local_path
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import cores
 from dmstore.errors import InputError, StorageError
+from dmstore.study.outside import outside_studies
 from dmstore.training.datasets.pictures import decode, read_file
 from dmstore.training.datasets.pixels import folder_of
 from dmstore.training.loaders.sources import Source, source_of
 
 if TYPE_CHECKING:
-    from dmstore.study.outside import outside_studies
-from dmstore.study.study import Study
+    from dmstore.study.study import Study
 
 _HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")],
