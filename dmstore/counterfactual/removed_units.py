@@ -84,7 +84,7 @@ def choose(
     Raises
     ------
     InputError
-        If the share is out of (0, 50], or not one of direction and target is given.
+        If the share is out of (0, 50], not one of direction and target is given, or a target is a train unit.
     NotFoundError
         If there is no such direction, target, fit or comparison.
     """
@@ -201,6 +201,9 @@ def _choice(
         if "class" in study.algorithm(one).outputs[first["output"]]["dims"]:
             msg = f"output {first['output']!r} of {one!r} has a value a class; give fits of an output with one value a target"
             raise InputError(msg)
+    if (study.target_train(first["target_set"])[targets] >= 0).any():
+        msg = f"{name}: a target is a train unit, and models without the units see it more often than controls do, which moves its output whatever was left out; take algorithms on targets that are no train units"
+        raise InputError(msg)
     weight = {}
     for one, fit in fits.items():
         rows = study.datamodels(one, fit)["weight"]

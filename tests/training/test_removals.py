@@ -186,6 +186,17 @@ def test_a_result_is_kept_once_and_the_one_of_most_models_is_shown(study):
     )
 
 
+def test_targets_that_models_see_are_refused(tmp_path):
+    own = {**examples(train=TRAIN, target=TARGET), "target_train": np.arange(TARGET)}
+    study = dmstore.create_study(tmp_path / "s.dm", own, seed=3)
+    study.add_algorithm("a", runs=60)
+    store(study, "a")
+    fit(study, "a", lams=3)
+    with pytest.raises(InputError, match="a target is a train unit"):
+        counterfactual.removal(study, "a", target=str(study.ids("test")[0]), share=2.5)
+    assert study.removals("a") == []
+
+
 def test_a_check_that_rests_on_a_retracted_model_is_not_shown_once_it_is_made_again(study):
     first = checked(study)
     where = first.attrs["kept"].rpartition("/")[0] + "/"
