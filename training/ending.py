@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -38,7 +39,8 @@ class Ending:
     def __init__(self, patience: float | None = None) -> None:
         self._patience = PATIENCE if patience is None else patience
         self._asked = False
-        self._timer: threading.Timer | None = None
+        # A signal starts no thread: the main one may be at that itself. This one waits from the beginning.
+        self._wake: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._handlers: dict[int, Any] = {}
 
     def asked(self) -> bool:
@@ -49,6 +51,7 @@ class Ending:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._handlers[number] = signal.signal(number, self._on_signal)
+            threading.Thread(target=self._insist, name="dmstore-ending", daemon=True).start()
             if os.environ.get(WITH_PARENT):
                 threading.Thread(target=_end_with_stdin, name="dmstore-parent", daemon=True).start()
         return self
@@ -59,8 +62,7 @@ class Ending:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._timer:
-            self._timer.cancel()
+        self._wake.put(None)
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -68,9 +70,17 @@ class Ending:
         if self._asked:
             raise Ended
         self._asked = True
-        self._timer = threading.Timer(self._patience, os.kill, (os.getpid(), number))
-        self._timer.daemon = True
-        self._timer.start()
+        self._wake.put(number)
+
+    def _insist(self) -> None:
+        """Send the signal again, once patience is over."""
+        number = self._wake.get()
+        if number is None:
+            return
+        try:
+            self._wake.get(timeout=self._patience)
+        except queue.Empty:
+            os.kill(os.getpid(), number)
 
 
 def _end_with_stdin() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable
@@ -16,6 +18,8 @@ _SIGNALS = tuple(
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
     if hasattr(signal, name)
 )
+# Seconds that its thread is given to end.
+_LAST = 10.0
 
 
 class Flusher:
@@ -38,7 +42,8 @@ class Flusher:
         self._due = due
         self._seconds = seconds
         self._stopped = False
-        self._wake = threading.Event()
+        # Its put may be interrupted by a put, as a handler may be by another signal; an Event would wait for itself.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._signalled: set[int] = set()
         self._answered: set[int] = set()
         self._handlers: dict[int, Any] = {}
@@ -56,7 +61,10 @@ class Flusher:
     def stop(self) -> None:
         """Call no more, and give the signals back."""
         self._stopped = True
-        self._wake.set()
+        self._wake.put(None)
+        if threading.current_thread() is not self._thread:
+            # A signal that it sends again must find this handler: without it SIGUSR1 would end the process.
+            self._thread.join(_LAST)
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._on_signal:
@@ -65,8 +73,8 @@ class Flusher:
 
     def _watch(self) -> None:
         while not self._stopped:
-            self._wake.wait(self._seconds)
-            self._wake.clear()
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=self._seconds)
             signalled = sorted(self._signalled)
             self._due(bool(signalled))
             for number in signalled:
@@ -86,7 +94,7 @@ class Flusher:
         """
         if not (self.inherited or self._stopped) and number not in self._answered:
             self._signalled.add(number)
-            self._wake.set()
+            self._wake.put(None)
             return
         self._answered.discard(number)
         previous = self._handlers.get(number, signal.SIG_DFL)

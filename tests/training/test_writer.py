@@ -315,6 +315,38 @@ while True:
 """
 
 
+FLOOD = """
+import os, signal, threading
+from dmstore.training.ending import Ending
+from dmstore.training.flusher import Flusher
+with Ending(patience=600) as ending:
+    flusher = Flusher(lambda asked: None, 600, lambda: None)
+    def send():
+        for _ in range(5000):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    sender = threading.Thread(target=send)
+    sender.start()
+    while sender.is_alive():
+        sum(range(100))
+    flusher.stop()
+    assert not ending.asked()
+    flusher = Flusher(lambda asked: None, 600, lambda: None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not ending.asked():
+        pass
+    flusher.stop()
+print("done")
+"""
+
+
+def test_a_signal_within_a_signal_stops_nothing(tmp_path):
+    """As when a scheduler sends one to a process and to its group: a handler is interrupted by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOD], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 @contextlib.contextmanager
 def start(study, how):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), study.path, how]
