@@ -230,7 +230,7 @@ def test_images_with_texts_are_shown_with_the_text_below(tmp_path):
         const cells = all(".cell.both");
         const below = cells.every((one) => {
             const [drawn, text] = one.children;
-            return drawn.className.startsWith("picture") && text.textContent.startsWith("text ")
+            return drawn.className.startsWith("picture") && /^([▲▼] )?text /.test(text.textContent)
                 && text.getBoundingClientRect().top >= drawn.getBoundingClientRect().bottom;
         });
         const inTable = all("#t-table tbody .picture").length;
