@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -177,16 +177,12 @@ def command(
         "random_state": random_state,
         "fdr": fdr,
     }
+    asked = [name for name, there in (("agree", agree), ("coherence", coherence)) if there]
     if len(items) >= 3:
         given = [name for name in _FOR_SCORES if files[name]]
-        if given:
-            msg = f"--{given[0]} is for two files of scores; leave it out for algorithms of a study"
-            raise click.UsageError(msg, click.get_current_context())
+        _without(given, "is for two files of scores; leave it out for algorithms of a study")
     if len(items) > 3:
-        for name, there in (("agree", agree), ("coherence", coherence)):
-            if there:
-                msg = f"--{name} is for two algorithms; leave it out for more"
-                raise click.UsageError(msg, click.get_current_context())
+        _without(asked, "is for two algorithms; leave it out for more")
         several(items, where, threads, random_state, quiet=quiet, as_json=as_json)
         return
     if len(items) == 3:
@@ -194,10 +190,7 @@ def command(
         with blas_threads(threads or cores()):
             comparison = _of_study(items, settings)
     elif len(items) == 2:
-        for name, there in (("agree", agree), ("coherence", coherence)):
-            if there:
-                msg = f"--{name} needs runs; leave it out for two files of scores"
-                raise click.UsageError(msg, click.get_current_context())
+        _without(asked, "needs runs; leave it out for two files of scores")
         if not any(map(is_scores, items)):
             msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
@@ -244,6 +237,12 @@ def command(
             comparison.attrs["report"],
         ]
     output.emit(result, lines, as_json=as_json)
+
+
+def _without(given: Sequence[str], why: str) -> None:
+    """Refuse options that do not go with what is compared, by the first of them."""
+    if given:
+        raise click.UsageError(f"--{given[0]} {why}", click.get_current_context())
 
 
 def _among_others(items: tuple[str, ...], comparison: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.analysis.comparison.measured import fits_of_halves
 from dmstore.analysis.experiment.arms import FEWEST_MASKS, Halves
 from dmstore.analysis.experiment.draws import Draws, drawn_together
 from dmstore.analysis.experiment.reading import Pinned, pin, read_arms
@@ -93,13 +94,8 @@ def _together(halves: Halves, change: NDArray[np.float64]) -> bool:
 
 def _halves_of(study: Study, name: str, fit: str, targets: NDArray[np.int64]) -> list[Any] | None:
     """Fits of half 0 and of half 1 of some targets, where there are any."""
-    from scipy.sparse import csr_array
-
     data = study.datamodels(name, fit)
-    if "weight_half" not in data:
-        return None
-    rows = data["weight_half"].isel(target=targets)
-    return [csr_array(np.asarray(rows.isel(half=half).values)) for half in (0, 1)]
+    return fits_of_halves(data.isel(target=targets)) if "weight_half" in data else None
 
 
 def _expected(
