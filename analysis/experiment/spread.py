@@ -96,6 +96,6 @@ def _coordinates(arm: Arm, rest: Floats, fit: Any) -> Floats:
     known = np.asarray(fit.toarray(), dtype=np.float64).T
     if arm.fixed:
         variance = arm.rate * (1 - arm.rate)
-        mean = variance @ known / variance.sum()
-        known = (known - arm.fixed * mean) * (1 + arm.fixed / (len(known) - 1))
+        total = len(known) * (variance @ known) / variance.sum()
+        known = arm.expected(known, total, np.ones(1))
     return made + np.where(arm.spread[:, None] > 0, known, 0.0)
