@@ -17,6 +17,7 @@ from dmstore.study import failures
 from dmstore.study import removal as removals
 from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.claims import EXPIRES
+from dmstore.study.outside import outside_studies
 from dmstore.study.plan import Part
 from dmstore.study.study import Study
 from dmstore.training.checkpoint import Checkpoints, default_place
@@ -92,7 +93,8 @@ def train(
     saved = None
     if checkpoint_every is not None:
         resumable = _resumable(task, opened.task)
-        saved = Checkpoints(opened, checkpoints or default_place(study), checkpoint_every, stop)
+        place = outside_studies(checkpoints or default_place(study))
+        saved = Checkpoints(opened, place, checkpoint_every, stop)
         saved.tidy(opened.pending())
     fixed = part if isinstance(part, Part) else None
     total = len(opened.wanted(fixed))

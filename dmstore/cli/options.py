@@ -153,7 +153,9 @@ def worker_arguments(
     if checkpoint_every is not None:
         arguments += ["--checkpoint-every", f"{checkpoint_every:f}s"]
     if checkpoints is not None:
-        arguments += ["--checkpoints", str(checkpoints.absolute())]
+        from dmstore.study.outside import outside_studies
+
+        arguments += ["--checkpoints", str(outside_studies(checkpoints).absolute())]
     return arguments
 
 

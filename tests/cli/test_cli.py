@@ -240,6 +240,12 @@ BAD = {
     ),
     "images into a study": (["beton", "{s}", "-o", "{s}/x.beton"], 1, "inside the study"),
     "copy in a study": (["publish", "{s}", "{s}/copy"], 1, "inside the study"),
+    "scratch": (["fit", "{s}", "a", "--scratch", "{s}/algorithms"], 1, "inside the study"),
+    "checkpoints": (
+        ["submit", "{s}", "a", "--local", "--checkpoints", "{s}/x"],
+        1,
+        "inside the study",
+    ),
     "twice": (["removal", "{s}", "a", "a", "--target", "1"], 1, "each once"),
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from dmstore.core.given import local_path, threads_of
+from dmstore.core.given import threads_of
 from dmstore.core.memory import available, check_scratch, parse
 from dmstore.core.memory import peak as peak_memory
 from dmstore.core.progress import Progress
@@ -26,6 +26,7 @@ from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import FitDocument
 from dmstore.study import results
 from dmstore.study.algorithm import Algorithm
+from dmstore.study.outside import outside_studies
 from dmstore.study.study import Study, check_opened
 
 
@@ -153,7 +154,7 @@ def fit(
     if parameters.lam == 0:
         unpenalised.check_size(opened.train)
     _check_output(opened, output)
-    scratch = None if scratch is None else local_path(scratch)
+    scratch = None if scratch is None else outside_studies(scratch)
     # With a cluster it is the workers that must see it.
     check_scratch(None if cluster else scratch)
     started = time.monotonic()
