@@ -68,6 +68,9 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
     for target_set, outputs in (entry["outputs"] or {}).items():
         if not outputs["equal"]:
             lines += _rows(f"  {name}, outputs on {target_set}", outputs)
+    for label, models in (entry["models"] or {}).items():
+        if not models["equal"]:
+            lines += _rows(f"  {name}:{label}", models, "model")
     if entry["declared"]:
         lines.append(f"    declared otherwise: {', '.join(entry['declared'])}")
     for side in ("x", "y"):
@@ -79,17 +82,17 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _rows(title: str, entry: dict[str, Any]) -> list[str]:
+def _rows(title: str, entry: dict[str, Any], what: str = "run") -> list[str]:
     counts = (
-        f"{output.counted(entry['shared'], 'run')} in both, {entry['only_x']['count']} only in X, "
+        f"{output.counted(entry['shared'], what)} in both, {entry['only_x']['count']} only in X, "
         f"{entry['only_y']['count']} only in Y, {entry['conflicting']['count']} of the same id with other content"
     )
     return [f"{title}: {counts}"] + [
         f"    {text}: {', '.join(map(str, entry[kind]['run']))}{', …' if entry[kind]['count'] > len(entry[kind]['run']) else ''}"
         for kind, text in (
-            ("only_x", "runs only in X"),
-            ("only_y", "runs only in Y"),
-            ("conflicting", "runs of other content"),
+            ("only_x", f"{what}s only in X"),
+            ("only_y", f"{what}s only in Y"),
+            ("conflicting", f"{what}s of other content"),
         )
         if entry[kind]["count"]
     ]

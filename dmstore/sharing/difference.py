@@ -16,9 +16,10 @@ from dmstore.errors import InputError, NotFoundError
 from dmstore.sharing import annotation_difference
 from dmstore.storage.acts import tag
 from dmstore.storage.table.snapshot import content_id
+from dmstore.storage.table.table import Table
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study, open_study
-from dmstore.upkeep.tables import later_outputs
+from dmstore.upkeep.tables import apart_tables, later_outputs
 
 _PART = re.compile(
     r"(?P<algorithm>[A-Za-z0-9_][A-Za-z0-9._-]*)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*))?"
@@ -45,12 +46,13 @@ NOTHING = Rows(np.empty(0, np.int64), np.empty((0, 16), np.uint8))
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One algorithm at one moment: its declaration, its runs, and their outputs on later target sets."""
+    """One algorithm at one moment: its declaration, its runs, their outputs on later target sets, and its models that are no runs."""
 
     algorithm: Algorithm
     rows: Rows
     fits: frozenset[str]
     outputs: Mapping[str, Rows] | None
+    models: Mapping[str, Rows] | None
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,12 @@ class Side:
         algorithm = self.study.algorithm(name)
         fits = frozenset(fit["fit"] for fit in self.study.fits(name) if fit["complete"])
         if self.tag is None:
-            view = algorithm.table.view()
-            later = {
-                outputs_of_set.target_set: outputs_of_set.table.view()
-                for outputs_of_set in later_outputs(self.study, name)
+            outputs = {one.target_set: _rows(one.table) for one in later_outputs(self.study, name)}
+            models = {
+                label.removeprefix(f"{name}:"): _rows(table)
+                for label, table in apart_tables(self.study, name)
             }
-            outputs = {
-                key: Rows(outputs_of_set.run, outputs_of_set.digest)
-                for key, outputs_of_set in later.items()
-            }
-            return Snapshot(algorithm, Rows(view.run, view.digest), fits, outputs)
+            return Snapshot(algorithm, _rows(algorithm.table), fits, outputs, models)
         tags = {entry["name"]: entry for entry in tag.read_all(algorithm.table)}
         if self.tag not in tags:
             known = ", ".join(tags) or "none"
@@ -105,7 +103,12 @@ class Side:
         base: Any = algorithm.table.open_base(tags[self.tag]["base"])
         rows = Rows(np.asarray(base["run"][:]), np.asarray(base["row_digest"][:]))
         # A tag names a state of runs alone.
-        return Snapshot(algorithm, rows, fits, None)
+        return Snapshot(algorithm, rows, fits, None, None)
+
+
+def _rows(table: Table) -> Rows:
+    view = table.view()
+    return Rows(view.run, view.digest)
 
 
 def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
@@ -126,7 +129,8 @@ def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
         ``shared`` runs of the same id and digest, ``only_x``, ``only_y`` and ``conflicting`` runs
         (``count`` and the first ``run`` ids), ``declared`` (what differs in the declarations),
         ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``, and ``outputs``: of
-        each later target set what is said of runs, None where one side is a tag. Of two whole studies
+        each later target set what is said of runs, None where one side is a tag; ``models``: the same of models
+        trained on all data (``full``, ``full:SET``) and of removals (``removal:NAME``). Of two whole studies
         also ``annotations``: ``only_x``, ``only_y`` and ``differing``.
 
     Raises
@@ -201,16 +205,23 @@ def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
         "fits_only_x": sorted(x.fits - y.fits),
         "fits_only_y": sorted(y.fits - x.fits),
     }
-    outputs = None
-    if x.outputs is not None and y.outputs is not None:
-        outputs = {
-            name: _compare_rows(x.outputs.get(name, NOTHING), y.outputs.get(name, NOTHING))
-            for name in sorted({*x.outputs, *y.outputs})
-        }
+    outputs, models = _compare_tables(x.outputs, y.outputs), _compare_tables(x.models, y.models)
     rows = _compare_rows(x.rows, y.rows)
-    parts = [rows, *(outputs or {}).values()]
+    parts = [rows, *(outputs or {}).values(), *(models or {}).values()]
     equal = all(part["equal"] for part in parts) and not any(differing.values())
-    return {**rows, "equal": equal, **differing, "outputs": outputs}
+    return {**rows, "equal": equal, **differing, "outputs": outputs, "models": models}
+
+
+def _compare_tables(
+    x: Mapping[str, Rows] | None, y: Mapping[str, Rows] | None
+) -> dict[str, Any] | None:
+    """What is said of each of several tables; None where one side has a tag, which names runs alone."""
+    if x is None or y is None:
+        return None
+    return {
+        name: _compare_rows(x.get(name, NOTHING), y.get(name, NOTHING))
+        for name in sorted({*x, *y})
+    }
 
 
 def _compare_rows(x: Rows, y: Rows) -> dict[str, Any]:

@@ -4,15 +4,18 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import run
 from helpers import examples
 from safetensors.numpy import load_file
 
 import dmstore
 from dmstore import counterfactual
 from dmstore.errors import CorruptionError, InputError
+from dmstore.sharing import diff
 from dmstore.sharing.publishing import publish
 from dmstore.sharing.pulling import pull
 from dmstore.study import kept_models
+from dmstore.study import removal as removals
 from dmstore.study.plan import Part
 from dmstore.training import RunWriter
 from dmstore.training.full import ask_full, kept, train_full
@@ -71,6 +74,28 @@ def test_full_models_are_no_runs(study):
     assert study.runs("plain").sizes["run"] == 0
     seeds = {run.seed for run in study.full_models("plain").describe(np.arange(3))}
     assert not seeds & {run.seed for run in study.algorithm("plain").describe(np.arange(6))}
+
+
+def test_diff_says_which_models_one_side_lacks(study, tmp_path):
+    shutil.copytree(study.path, tmp_path / "other")
+    other = dmstore.open_study(tmp_path / "other")
+    assert diff(study.path, other.path)["equal"]
+    train_full(other, "plain", 5)
+    own = other.algorithm("own")
+    stated = removals.stated([0, 1, 2], 27, own.uuid)
+    removals.add(other.objects, own.prefix, stated)
+    with RunWriter(other, "own", removal=stated["removal"], models=2) as writer:
+        for one in writer.pending():
+            writer.append(one, margin=np.zeros(20))
+    found = diff(study.path, other.path)
+    models = found["algorithms"]["plain"]["models"]
+    assert not found["equal"]
+    assert models["full"]["shared"] == 3
+    assert models["full"]["only_y"] == {"count": 2, "run": [3, 4]}
+    assert models["full:y25"]["equal"]
+    said = run("diff", study.path, other.path)[0]
+    assert "plain:full: 3 models in both, 0 only in X, 2 only in Y" in said
+    assert f"own:removal:{stated['removal']}: 0 models in both, 0 only in X, 2 only in Y" in said
 
 
 def test_training_goes_on_one_by_one(study, monkeypatch):
