@@ -6,6 +6,7 @@ Pure functions on arrays. Ties count half everywhere, and p-values are those of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,36 @@ def spearman(
         variance += own * theirs / (n - 1)
         x, y = x + own, y + theirs
     return _tested(product, variance, np.sqrt(x * y), 0.0)
+
+
+def explained(
+    values: NDArray[np.floating], known: NDArray[Any], stratum: NDArray[np.int64]
+) -> Floats:
+    """Share of the variance of some rows of numbers, within strata, that goes with what is known.
+
+    AUROC favours few examples at the very end; this says how much of all the numbers there is to them.
+
+    Parameters
+    ----------
+    values : (row, example) float
+    known : (example,) bool or float
+        Whether an example is a member, or a number of it.
+    stratum : (example,) int
+
+    Returns
+    -------
+    (row,) float64
+        The squared correlation; 0 where either does not vary.
+    """
+    rows, column = np.array(values, dtype=np.float64), np.array(known, dtype=np.float64)
+    for value in np.unique(stratum):
+        here = stratum == value
+        rows[:, here] -= rows[:, here].mean(axis=1, keepdims=True)
+        column[here] -= column[here].mean()
+    whole = (rows**2).sum(axis=1) * (column @ column)
+    share: Floats = np.zeros(len(rows))
+    np.divide((rows @ column) ** 2, whole, out=share, where=whole > 0)
+    return share
 
 
 def _tested(excess: Floats, variance: Floats, whole: Floats, middle: float) -> Association:

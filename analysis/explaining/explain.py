@@ -38,8 +38,8 @@ def explain(
         ``of`` (targets, all, within classes, or of the one class ``within``; heaviest train units, all or within classes),
         ``annotation``, ``value`` (empty for a
         number), ``measure`` (``auroc`` of a value; ``spearman`` of a number; ``share`` of the heaviest train units),
-        ``score``, ``expected`` by chance, ``p``, ``q`` (Benjamini-Hochberg over all directions and annotations, each kind of `of` having an equal share) and ``beyond_chance``. And
-        ``line`` (algorithm, component): the best of it in words, empty where nothing is beyond chance.
+        ``score``, ``expected`` by chance, ``explained`` (share of the variance of the projections of these targets; NaN of train units), ``p``, ``q`` (Benjamini-Hochberg over all directions and annotations, each kind of `of` having an equal share) and ``beyond_chance``. And
+        ``line`` (algorithm, component): in words, what accounts for most of the direction; empty where nothing is beyond chance.
 
     Raises
     ------
@@ -78,6 +78,7 @@ def _labelled(
                 "measure",
                 "score",
                 "expected",
+                "explained",
                 "p",
                 "q",
             )
@@ -87,6 +88,7 @@ def _labelled(
     number = {
         "score": float,
         "expected": float,
+        "explained": float,
         "p": float,
         "q": float,
         "component": int,

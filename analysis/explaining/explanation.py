@@ -50,6 +50,8 @@ class Explanation:
     p, q : float
     within : str
         The class, of ``targets of one class``.
+    explained : float
+        Share of the variance of the projections of the targets that are looked at; NaN of train units.
     """
 
     row: int
@@ -63,6 +65,7 @@ class Explanation:
     p: float
     q: float = float("nan")
     within: str = ""
+    explained: float = float("nan")
 
     @property
     def strength(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.analysis.explaining.annotations import Annotation, annotated
-from dmstore.analysis.explaining.association import auroc
+from dmstore.analysis.explaining.association import auroc, explained
 from dmstore.analysis.explaining.explanation import (
     HEAVY,
     ONE_CLASS,
@@ -22,8 +22,6 @@ from dmstore.analysis.explaining.scores import explanations
 if TYPE_CHECKING:
     import xarray as xr
 
-# By how much an AUROC may be below the best one, where it says of which class the targets are.
-_NEARLY = 0.01
 # Pairs of a class and a value that are looked at for the line, the strongest within the class.
 _PAIRS = 20
 
@@ -79,19 +77,19 @@ _NOTHING = {
 def _best(
     sure: list[Explanation], projection: NDArray[Any], known: dict[str, Annotation]
 ) -> dict[str, Any]:
-    """The best of what is beyond chance on one direction; a class together with what is within it, where that is as good."""
+    """Of what is beyond chance on one direction, that which accounts for most of it: one annotation, or a class with what is within it."""
 
     def first(*of: str, label: bool) -> Explanation | None:
         kept = [one for one in sure if one.of in of and (one.annotation == "label") == label]
         return max(kept, key=lambda one: one.strength, default=None)
 
     single = max(
-        (one for one in sure if one.of == TARGETS), key=lambda one: one.strength, default=None
+        (one for one in sure if one.of == TARGETS), key=lambda one: one.explained, default=None
     )
     pairs = sorted((o for o in sure if o.of == ONE_CLASS), key=lambda one: -one.strength)[:_PAIRS]
     both = [made for one in pairs if (made := _both(one, projection, known))]
-    pair = max(both, key=lambda one: one["score"], default=None)
-    if pair and (single is None or pair["score"] >= (1 + single.strength) / 2 - _NEARLY):
+    share, pair = max(both, key=lambda one: one[0], default=(0.0, None))
+    if pair and (single is None or share >= single.explained):
         return pair
     chosen = single or first(WITHIN, label=False)
     if chosen is None:
@@ -102,8 +100,8 @@ def _best(
 
 def _both(
     one: Explanation, projection: NDArray[Any], known: dict[str, Annotation]
-) -> dict[str, Any] | None:
-    """A class with a value within it, against all other targets."""
+) -> tuple[float, dict[str, Any]] | None:
+    """A class with a value within it, against all other targets, and how much of the direction it accounts for."""
     other, label = known[one.annotation], known["label"]
     if one.within not in label.values:
         return None
@@ -111,15 +109,16 @@ def _both(
     of_class = label.member[:, label.values.index(one.within)] & there
     inside = other.member[:, other.values.index(one.value)]
 
-    def area(member: NDArray[np.bool_]) -> float:
-        none = np.zeros(int(there.sum()), dtype=np.int64)
-        return float(auroc(projection[None, there], member[there, None], none).score[0, 0])
-
     # Those that have the value at one end, or those that have not at the other.
     top = one.score > one.expected
-    ends = [(area(of_class & inside), top, "with"), (area(of_class & ~inside), not top, "without")]
-    score, end, sign = max(((s if e else 1 - s), e, sign) for s, e, sign in ends)
-    return {
+    share, score, end, sign = max(
+        (*_accounted(projection[there], member[there], end=end), end, sign)
+        for member, end, sign in (
+            (of_class & inside, top, "with"),
+            (of_class & ~inside, not top, "without"),
+        )
+    )
+    return share, {
         "line": f"{one.within} {sign} `{one.annotation}` = {one.value}, AUROC {_two(score)}{_end(end)}",
         "label": one.within,
         "annotation": one.annotation,
@@ -129,6 +128,17 @@ def _both(
         "end": "top" if end else "bottom",
         "q": one.q,
     }
+
+
+def _accounted(
+    projection: NDArray[Any], member: NDArray[np.bool_], *, end: bool
+) -> tuple[float, float]:
+    """Share of the variance that goes with members, and their AUROC towards the top or the bottom."""
+    alike = np.zeros(len(projection), dtype=np.int64)
+    area = float(auroc(projection[None], member[:, None], alike).score[0, 0])
+    score = area if end else 1 - area
+    # A class may stand at the other end as a whole.
+    return (float(explained(projection[None], member, alike)[0]) if score > 0.5 else 0.0), score
 
 
 def _alone(one: Explanation) -> dict[str, Any]:

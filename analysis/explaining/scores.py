@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from dmstore.analysis.experiment.inference import discovery_rates
 from dmstore.analysis.explaining.annotations import FEWEST, Annotation, annotated
-from dmstore.analysis.explaining.association import Association, auroc, enrichment, spearman
+from dmstore.analysis.explaining.association import (
+    Association,
+    auroc,
+    enrichment,
+    explained,
+    spearman,
+)
 from dmstore.analysis.explaining.explanation import (
     HEAVY,
     HEAVY_WITHIN,
@@ -90,10 +96,13 @@ def _of_targets(comparison: xr.Dataset, examples: Examples) -> list[Explanation]
                 inside = one.member[kept, column]
                 if min(inside.sum(), (~inside).sum()) >= FEWEST:
                     score = auroc(rows[:, kept], inside[:, None], strata[kept])
-                    made += _listed(places, score, of, one.name, value, "auroc", 0.5)
+                    share = explained(rows[:, kept], inside, strata[kept])
+                    made += _listed(places, score, share, of, one.name, value, "auroc", 0.5)
             if one.number is not None and used.sum() > 2 * FEWEST:
                 score = spearman(rows[:, used], one.number[used], strata[used])
-                made += _listed(places, score, of, one.number_name, "", "spearman", 0.0)
+                # The correlation of ranks: a long tail of numbers must not decide.
+                share = score.score[:, 0] ** 2
+                made += _listed(places, score, share, of, one.number_name, "", "spearman", 0.0)
         if classes is not None and one.name != "label":
             for value in np.unique(classes[there]):
                 made += _of_one_class(
@@ -119,13 +128,15 @@ def _of_one_class(
     kept = np.flatnonzero((counts >= FEWEST) & (len(member) - counts >= FEWEST))
     if not len(kept):
         return []
-    score = auroc(rows[:, used], member[:, kept], np.zeros(len(member), dtype=np.int64))
+    all_alike = np.zeros(len(member), dtype=np.int64)
+    score = auroc(rows[:, used], member[:, kept], all_alike)
     return [
         replace(found, within=label)
         for place, column in enumerate(kept.tolist())
         for found in _listed(
             places,
             Association(score.score[:, place, None], score.p[:, place, None]),
+            explained(rows[:, used], member[:, column], all_alike),
             *(ONE_CLASS, one.name, one.values[column], "auroc", 0.5),
         )
     ]
@@ -142,6 +153,7 @@ def _mixed(
 def _listed(
     places: list[tuple[int, int]],
     score: Association,
+    share: NDArray[np.float64],
     of: str,
     name: str,
     value: str,
@@ -149,8 +161,10 @@ def _listed(
     chance: float,
 ) -> list[Explanation]:
     return [
-        Explanation(row, k, of, name, value, measure, float(s), chance, float(p))
-        for (row, k), s, p in zip(places, score.score[:, 0], score.p[:, 0], strict=True)
+        Explanation(
+            row, k, of, name, value, measure, float(s), chance, float(p), explained=float(e)
+        )
+        for (row, k), s, p, e in zip(places, score.score[:, 0], score.p[:, 0], share, strict=True)
         if np.isfinite(s)
     ]
 

@@ -219,6 +219,32 @@ def test_a_class_with_what_is_within_it_is_named():
     assert sure == sorted(sure, key=lambda one: -one.strength)
 
 
+def test_the_line_is_of_what_accounts_for_most_of_the_direction():
+    """A few targets at its very end have a larger AUROC than the class that it is about, and are not what it is about."""
+    draw = np.random.default_rng(7)
+    examples = known()
+    label, web = (examples.targets[k].values for k in ("label", "web"))
+    projection = random_comparison(0)["projection"].values.copy()
+    few = np.flatnonzero((label == 2) & web)[:12]
+    rare = np.full(TARGET, "common")
+    rare[few] = "rare"
+    bees = np.where(label == 1, draw.choice([-1.0, 6.0], TARGET, p=[0.15, 0.85]), 0)
+    projection[0, 0] = 0.5 * draw.normal(size=TARGET) + bees
+    projection[0, 0, few] = 7
+    examples.targets["rare"] = ("target", rare)
+    found = explanations(compared(projection, random_comparison(0)["heaviest"].values), examples)
+    here = [one for one in found if (one.row, one.component) == (0, 0) and one.of == "targets"]
+    of = {(one.annotation, one.value): one for one in here}
+    small, large = of["rare", "rare"], of["label", "bee"]
+    assert small.score > large.score > 0.75
+    assert max(small.q, large.q) < 1e-3
+    values = projection[0, 0].astype("f4")
+    for one, member in ((small, rare == "rare"), (large, label == 1)):
+        assert one.explained == pytest.approx(np.corrcoef(values, member)[0, 1] ** 2)
+    line = best(compared(projection, random_comparison(0)["heaviest"].values), examples)[0][0]
+    assert line["line"].startswith("bee, AUROC .")
+
+
 def test_directions_of_rounding_and_targets_without_datamodels_do_not_count():
     examples, comparison = known(), random_comparison(1)
     projection = comparison["projection"].values.copy()
