@@ -20,10 +20,10 @@ SHARED = ("epochs=10", "batch_size=250", "schedule=linear", "flip=none", "crop=n
 ALGORITHMS = {
     "scratch": {
         "recipe": "mlp",
-        "runs": 1440,
+        "runs": 10000,
         "set": ("image_size=16", "width=64", "learning_rate=0.1"),
     },
-    "head": {"recipe": "linear-head", "runs": 2336, "set": ("learning_rate=0.02",)},
+    "head": {"recipe": "linear-head", "runs": 14000, "set": ("learning_rate=0.02",)},
 }
 FEATURES = ("--model", "efficientnet_lite0", "--image-size", 96)
 CAPTIONS = ("--embedder", "standin", "--words", "wordfreq:3000")
@@ -139,7 +139,7 @@ def main():
     given = options()
     steps = Steps(given.folder)
     train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
-    counts = (1, 2) if given.tiny else (1, 2, 5, 10)
+    counts = (1, 2) if given.tiny else (1, 2, 5, 10, 20, 40)
     create(steps, given.images, train, targets)
     steps("features", "features", STUDY, *FEATURES)
     add(steps, given.tiny)
@@ -171,7 +171,7 @@ def main():
         steps("caption", "caption", STUDY, *ALGORITHMS, *CAPTIONS)
     for direction in REMOVED:
         removed = ("--direction", direction, "--share", 5, "--as-runs")
-        again = ("--models", 2 if given.tiny else 20)
+        again = ("--models", 2 if given.tiny else 40)
         steps(f"removal-{direction}", "removal", STUDY, *ALGORITHMS, *removed, *again)
     steps("report", "report", STUDY, *ALGORITHMS, "--figures", "figures")
     steps.end()
