@@ -114,7 +114,7 @@ def _measured(
     return Headline(
         " ".join(
             [_where(said, names), *(_claim(one, names, about) for one in claimed[:1])]
-            + [_effect(one) for one in effects[:1] if _tells_apart(one)]
+            + [_effect(one) for one in _telling(effects)]
         ),
         _score(said),
         f"{_counted(said)} was measured on runs that had no part in finding it{counted}. Of claims like these, at most "
@@ -253,7 +253,7 @@ def _unmeasured(
     sentences.insert(
         0, f"Over all targets the mean cosine similarity is {cosine:.2f}.".replace("-0.00", "0.00")
     )
-    sentences += [_effect(one) for one in effects[:1] if _tells_apart(one)]
+    sentences += [_effect(one) for one in _telling(effects)]
     if scores_only:
         return Headline(
             " ".join(sentences),
@@ -291,11 +291,15 @@ def _in_sample(
     )
 
 
-def _tells_apart(effect: Mapping[str, Any]) -> bool:
-    """Whether the intervals of a check do not overlap: else it says nothing of a difference."""
-    low, high = (np.array([row[end] for row in effect["rows"]]) for end in ("low", "high"))
-    # Of one model there is no interval.
-    return bool(np.isfinite(low).all() and low.max() > high.min())
+def _telling(effects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The check whose intervals are furthest apart; none where all overlap: then they say nothing of a difference."""
+
+    def apart(effect: Mapping[str, Any]) -> float:
+        low, high = (np.array([row[end] for row in effect["rows"]]) for end in ("low", "high"))
+        # Of one model there is no interval.
+        return float(low.max() - high.min()) if np.isfinite(low).all() else 0.0
+
+    return [one for one in sorted(effects, key=apart, reverse=True)[:1] if apart(one) > 0]
 
 
 def _effect(effect: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim
 from dmstore.analysis.pages.bundle import check_out, write
 from dmstore.analysis.pages.commands import compare_command, fit_command
-from dmstore.analysis.pages.headline import _measured, _tells_apart
+from dmstore.analysis.pages.headline import _measured, _telling
 from dmstore.analysis.pages.influences import influences
 from dmstore.analysis.pages.page_data import _about, _influencers, numbers
 from dmstore.analysis.pages.sheets import sheets
@@ -209,8 +209,18 @@ def test_a_difference_is_told_where_the_similarity_of_all_targets_is_not_known()
     ],
 )
 def test_a_check_is_a_finding_only_where_intervals_are_apart(ends, said):
-    rows = [
-        {"algorithm": n, "low": low, "high": high}
-        for n, (low, high) in zip("ab", ends, strict=True)
-    ]
-    assert _tells_apart({"rows": rows}) is said
+    one = check(*ends)
+    assert _telling([one]) == [one] * said
+
+
+def test_of_several_checks_the_one_that_tells_most_is_said():
+    overlapping = check((-1, 9), (0, 30))
+    small, large = check((0, 1), (2, 3)), check((5, 6), (-4, -3))
+    unknown = check((np.nan, np.nan), (9, 9))
+    assert _telling([overlapping, unknown, small, large]) == [large]
+    assert _telling([]) == []
+
+
+def check(*ends):
+    rows = zip("ab", ends, strict=True)
+    return {"rows": [{"algorithm": n, "low": low, "high": high} for n, (low, high) in rows]}
