@@ -254,8 +254,12 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
                 report(what, done, total)
 
         fits[name] = fit(study, name, progress=step)
-    quality = {name: figures(study, name) for name in (A, B)}
-    comparison = compare(study, A, B).load()
+    quality = {}
+    for done, name in enumerate((A, B)):
+        report("evaluate", done, 2)
+        quality[name] = figures(study, name)
+    report("evaluate", 2, 2)
+    comparison = compare(study, A, B, progress=report).load()
     marked = np.asarray(study.targets["marked"].values, dtype=bool)
     label = np.asarray(study.targets["label"].values)
     unmarked = np.flatnonzero(~marked & (label != MARKED_CLASS))
@@ -268,8 +272,9 @@ def _analyse(study: Study, started: float, report: Report) -> Found:
         name="corner mark",
         intensity=INTENSITIES,
         examples=unmarked,
+        progress=report,
     )
-    path = write_report(study, A, B)
+    path = write_report(study, A, B, progress=report)
     best = _best_direction(
         comparison, marked, label, np.asarray(study.train["marked"].values, dtype=bool)
     )

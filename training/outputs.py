@@ -222,5 +222,9 @@ def _arranged(logit: Any, label: Any) -> tuple[Any, Any, bool]:
     wrong = label[(label < 0) | (label >= classes)]
     if len(wrong):
         msg = f"label {int(wrong[0])} is none of {classes} classes, 0 to {classes - 1}"
+        if binary:
+            msg += (
+                "; one logit per target is for two classes, with more give logits (target, class)"
+            )
         raise InputError(msg)
     return logit, label, binary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -164,6 +165,7 @@ def command(
     """
     from dmstore.core.threads import blas_threads, cores
     from dmstore.readers.scores import is_scores
+    from dmstore.study.algorithm import ANCHOR
 
     progress = output.Stages(_STAGES, quiet=quiet, delay=2)
     settings: Any = {
@@ -192,7 +194,10 @@ def command(
     elif len(items) == 2:
         _without(asked, "needs runs; leave it out for two files of scores")
         if not any(map(is_scores, items)):
-            msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
+            if Path(items[0], ANCHOR).exists():
+                msg = f"{items[0]} is a study; give two of its algorithms, or more"
+            else:
+                msg = f"neither {items[0]!r} nor {items[1]!r} is a file of scores; give STUDY A B, or two files"
             raise click.UsageError(msg, click.get_current_context())
         with blas_threads(threads or cores()):
             comparison = _of_scores(items, files, settings)

@@ -6,6 +6,16 @@ import click
 
 from dmstore.cli import options, output
 
+_STAGES = {
+    "train": ("train", "runs"),
+    "evaluate": ("evaluate", "fits"),
+    "compare": ("find directions", ""),
+    "read": ("read the masks", ""),
+    "measure": ("measure the difference", "targets"),
+    "counterfactual": ("ask the models", ""),
+    "report": ("draw the page", ""),
+}
+
 
 @click.command("demo")
 @click.argument("directory", type=click.Path(), default="dmstore-demo")
@@ -34,7 +44,7 @@ def command(
     """
     from dmstore.demo import demo
 
-    progress = output.Stages({"train": ("train", "runs")}, quiet=quiet)
+    progress = output.Stages(_STAGES, quiet=quiet)
     made = demo(directory, runs=runs, seed=seed, workers=workers, report=progress)
     progress.close()
     output.emit(made.result, made.lines, as_json=as_json)

@@ -76,7 +76,7 @@ def command(
     if given:
         raise click.UsageError(f"--{given[0].replace('label', 'class')} is of --transform alone")
     study = open_study(path)
-    set_name = canonical(set_name)
+    typed, set_name = set_name, canonical(set_name)
     if source is not None:
         done = study.add_targets(set_name, source)
     else:
@@ -106,6 +106,8 @@ def command(
         progress.close()
     target_set = study.target_set(set_name)
     count, columns = target_set.sizes["target"], sorted(map(str, target_set.data_vars))
+    # Commands take both; status and files say the one that is kept.
+    shown = set_name if set_name == typed else f"{typed} (kept as {set_name})"
     said = "added" if done == "new" else "already there"
     output.emit(
         {
@@ -115,6 +117,6 @@ def command(
             "columns": columns,
             "added": done == "new",
         },
-        [f"{set_name}: {output.counted(count, 'target')} {said}; {', '.join(columns)}"],
+        [f"{shown}: {output.counted(count, 'target')} {said}; {', '.join(columns)}"],
         as_json=as_json,
     )

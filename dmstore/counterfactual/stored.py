@@ -228,7 +228,7 @@ def _outputs(study: Study, algorithm: str, one: Changed) -> tuple[View, NDArray[
         view = study.target_outputs(algorithm, one.name, full=True).table.view()
         run = models.run[joined(models, view) >= 0]
     if not len(run):
-        how = f"RunWriter(study, {algorithm!r}, full=True" + (
+        how = f"RunWriter(study, {algorithm!r}, full=N" + (
             ")" if one.name == full.target_set else f", target_set={one.name!r})"
         )
         option = "" if one.name == full.target_set else f" --targets {one.name}"

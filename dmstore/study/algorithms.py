@@ -121,5 +121,5 @@ def add_algorithm(
 
 def _exists(name: str) -> ExistsError:
     return ExistsError(
-        f"algorithm {name!r} exists in this study; choose another name, or extend it"
+        f"algorithm {name!r} exists in this study; choose another name, or plan more of its runs with 'dmstore extend'"
     )

@@ -787,6 +787,9 @@ def test_command_with_one_value_for_both_files_or_one_each(folder):
 
 
 def test_command_says_which_form_it_wants(folder):
+    dmstore.create_study("there.dm", examples(train=TRAIN, target=TARGET))
+    _, err = run("compare", "there.dm", "x", code=2)
+    assert "there.dm is a study; give two of its algorithms" in err
     for arguments, said in (
         (["compare", "s.dm", "x"], "neither 's.dm' nor 'x' is a file of scores"),
         (["compare", "a.npy"], "1 arguments"),

@@ -92,6 +92,10 @@ def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
     assert steps[0][0] == 0
     assert steps[-1][0] == 2 * (6 + 3)
     assert steps == sorted(steps)
+    # Each stage is told of, not only each block: of few targets, one block is all there is.
+    assert len({done for done, _ in steps}) == 1 + 2 * 4
+    # The start of a pass is told of again, no end of one.
+    assert len(steps) == passes + 2 * 4
     # What later passes took the place of is gone.
     (name,) = study.objects.children("datamodels/a/")
     blocks = study.objects.children(f"datamodels/a/{name}/blocks/")

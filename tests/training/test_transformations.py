@@ -146,6 +146,16 @@ def test_a_transformed_target_set_says_what_it_was_made_of(tmp_path):
     add_transformed(study, "some", square, 0.5, positions=np.array([3, 5]))
     assert np.array_equal(study.target_set("some")["image"].values, made["image"].values[[3, 5]])
     assert isinstance(square, Transformation)
+    asked = (
+        "targets",
+        study.path,
+        "yellow-25",
+        "--transform",
+        "yellow-square",
+        "--intensity",
+        0.25,
+    )
+    assert Done(*asked).stdout.startswith("yellow-25 (kept as yellow_25): 12 targets added")
 
 
 def test_a_sheet_shows_what_was_before_and_says_where_intensities_are_one(tmp_path, study):

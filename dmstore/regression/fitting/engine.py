@@ -30,6 +30,8 @@ from dmstore.regression.solvers.own_runs import OwnBlock
 from dmstore.regression.solvers.shared import SharedBlock
 
 Designs = Mapping[tuple[int, ...], Design]
+# Called with a stage, and the share of a block's targets that is through it.
+Over = Callable[[Stage, float], None]
 
 
 class BlockOutputs(Protocol):
@@ -146,7 +148,7 @@ class Fitting:
             before = None
             designs = stages.by_groups(one.stages, made, ground.checks)
             for number in todo:
-                self.block(blocks, number, one, designs, ground)
+                self.block(blocks, number, one, designs, ground, passes.over)
                 passes.fitted(one)
             # Its memory is taken by the first design of the next pass.
             before = (one.stages[-1], made[-1]) if len(made) == 1 else None
@@ -193,11 +195,17 @@ class Fitting:
         )
 
     def block(
-        self, blocks: Keeper, number: int, one: Pass, designs: Designs, ground: Ground
+        self,
+        blocks: Keeper,
+        number: int,
+        one: Pass,
+        designs: Designs,
+        ground: Ground,
+        over: Over = lambda stage, share: None,
     ) -> None:
         """Take one block through the stages of a pass, and have it kept."""
         try:
-            self._block(blocks, number, one, designs, ground)
+            self._block(blocks, number, one, designs, ground, over)
         except FileNotFoundError:
             # Another process at the same fit went further, and deleted what this one began with.
             blocks.look()
@@ -205,7 +213,13 @@ class Fitting:
                 raise
 
     def _block(
-        self, blocks: Keeper, number: int, one: Pass, designs: Designs, ground: Ground
+        self,
+        blocks: Keeper,
+        number: int,
+        one: Pass,
+        designs: Designs,
+        ground: Ground,
+        over: Over,
     ) -> None:
         have, result = blocks.load(number)
         if have >= one.end:
@@ -223,10 +237,17 @@ class Fitting:
             everyone = len(chosen) == len(unit)
             before = result if everyone else stages.take(result, chosen)
             targets = slice(None) if everyone else chosen
+            share = len(chosen) / len(unit)
+
+            def after(stage: Stage, share: float = share) -> None:
+                over(stage, share)
+
             if own:
-                block_result = self._own(left, outputs, targets, unit[chosen], before, ground)
+                block_result = self._own(
+                    left, outputs, targets, unit[chosen], before, ground, after
+                )
             else:
-                block_result = self._shared(left, outputs, targets, before, designs, ground)
+                block_result = self._shared(left, outputs, targets, before, designs, ground, after)
             parts.append((chosen, block_result))
         blocks.store(number, one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
 
@@ -238,6 +259,7 @@ class Fitting:
         before: Arrays,
         designs: Designs,
         ground: Ground,
+        after: Callable[[Stage], None],
     ) -> Arrays:
         """Targets that share their designs."""
         shift = outputs.shift[targets]
@@ -252,7 +274,7 @@ class Fitting:
         if self.parameters.solver != "gram":
             return stages.run_whole(left, designs, moments, shift, self.parameters, ground.work)
         block = SharedBlock(designs, moments, shift)
-        return stages.run(left, block, self.parameters, before, ground.work)
+        return stages.run(left, block, self.parameters, before, ground.work, after)
 
     def _own(
         self,
@@ -262,11 +284,12 @@ class Fitting:
         unit: NDArray[np.int64],
         before: Arrays,
         ground: Ground,
+        after: Callable[[Stage], None],
     ) -> Arrays:
         """Targets that are train units."""
         values, used = zip(*(outputs.of(g, targets) for g in range(len(ground.words))), strict=True)
         groups = OwnGroups.of(ground.words, values, outputs.shift[targets], unit, used)
-        return stages.run(left, OwnBlock(groups), self.parameters, before, ground.work)
+        return stages.run(left, OwnBlock(groups), self.parameters, before, ground.work, after)
 
     def room(self, words: Sequence[Words]) -> Room:
         """What the memory is for."""

@@ -49,7 +49,7 @@ def pinned(study: Study, algorithm: Algorithm) -> View:
     if len(view) < FEWEST_RUNS:
         msg = (
             f"algorithm {algorithm.name!r} has {len(view)} runs, a fit needs at least {FEWEST_RUNS}; "
-            f"add some with 'dmstore train' or 'dmstore ingest {study.path} {algorithm.name} …'"
+            f"add some with your own loop (RunWriter), 'dmstore train {study.path} {algorithm.name}' or 'dmstore ingest {study.path} {algorithm.name} …'"
         )
         raise InputError(msg)
     return view

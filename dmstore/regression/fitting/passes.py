@@ -77,6 +77,7 @@ class Passes:
         ends = itertools.accumulate(map(len, parts))
         self._passes = [Pass(part, end) for part, end in zip(parts, ends, strict=True)]
         self._done = 0
+        self._within = 0.0
         self._total = sum(
             len(blocks.todo(one.end)) * stages.cost(one.stages) for one in self._passes
         )
@@ -89,7 +90,15 @@ class Passes:
                 self._tell("fit", self._done, self._total)
                 yield one, todo
 
+    def over(self, stage: Stage, share: float) -> None:
+        """So large a share of a block's targets is through a stage: of few targets, one block is all there is."""
+        self._within += stages.cost([stage]) * share
+        self._tell("fit", self._done + int(self._within), self._total)
+
     def fitted(self, one: Pass) -> None:
         """One more block is through a pass."""
+        said = self._done + int(self._within)
         self._done += stages.cost(one.stages)
-        self._tell("fit", self._done, self._total)
+        self._within = 0.0
+        if said != self._done:
+            self._tell("fit", self._done, self._total)

@@ -164,7 +164,12 @@ def by_groups(
 
 
 def run(
-    stages: Sequence[Stage], block: Block, parameters: Parameters, result: Arrays, work: Work
+    stages: Sequence[Stage],
+    block: Block,
+    parameters: Parameters,
+    result: Arrays,
+    work: Work,
+    over: Callable[[Stage], None] = lambda stage: None,
 ) -> Arrays:
     """Take a block of targets through some stages.
 
@@ -176,6 +181,8 @@ def run(
     result : dict
         What earlier stages found.
     work : Work
+    over : callable
+        Called with each stage that the block is through.
 
     Returns
     -------
@@ -195,6 +202,7 @@ def run(
             lasso.refit(block, stage.groups, parameters, result, work)
         else:
             lasso.fit_half(stage.number, block, stage.groups, parameters, result, work)
+        over(stage)
     return result
 
 
