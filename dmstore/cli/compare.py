@@ -339,20 +339,22 @@ def _summary(
         claims = [one for one in said.directions if one.algorithm == name]
         if claims and not any(np.isfinite(one.estimate) for one in claims):
             lines.append(
-                f"  no direction of {name}'s residuals is shown: with these runs nothing tells them from noise"
+                f"  no direction of {name} less {names[1 - row]} is shown: with these runs nothing tells them from noise"
             )
             continue
-        lines.append(f"  directions of {name}'s residuals{rounding}:")
+        lines.append(f"  directions of {name} less {names[1 - row]}{rounding}:")
         for k in range(min(3, ranks[row])):
+            # As the page and `dmstore removal --direction` call it.
+            code = f"{'AB'[row]}{k + 1}"
             if said.measured:
-                lines.append(f"    {k + 1}: {direction_text(claims[k], names)}")
+                lines.append(f"    {code}: {direction_text(claims[k], names)}")
             else:
                 lines.append(
-                    f"    {k + 1}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
+                    f"    {code}: {explained[row, k, 0]:.2%} of {a}'s datamodels, {explained[row, k, 1]:.2%} of {b}'s, in sample"
                 )
             told = not said.measured or np.isfinite(claims[k].estimate)
             if told and because[row][k]["line"]:
-                lines.append(f"       {because[row][k]['line']}")
+                lines.append(f"        {because[row][k]['line']}")
     result = {
         "comparison": comparison.attrs["comparison"],
         "algorithms": names,

@@ -261,10 +261,20 @@ def _lines(algorithm: str, kept: dict[str, Any], table: dict[str, Any]) -> list[
         f"  {'method':{width}}    LDS  95 %             fit is ahead by            Kendall  Pearson     R2        MSE  made from"
     )
     lines += [_row(entry, width) for entry in table["methods"]]
+    if any(map(_low, table["methods"])):
+        lines.append(
+            "  few masks make an LDS come out a little too small; the intervals allow for that, so a figure may lie at the lower end of its own"
+        )
     lines += [
         f"  {entry['method']}: {entry['note']}" for entry in table["methods"] if entry["note"]
     ]
     return lines
+
+
+def _low(entry: dict[str, Any]) -> bool:
+    """Whether a figure stands so far down in its interval that people would ask why."""
+    low, high, value = (entry[key] for key in ("lds_low", "lds_high", "lds"))
+    return None not in (low, high, value) and low < high and value - low < (high - low) / 4
 
 
 def _row(entry: dict[str, Any], width: int) -> str:

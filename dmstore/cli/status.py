@@ -66,7 +66,7 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
         seen = ""
         if (shown := entry["detectable"]) is not None:
             seen = (
-                f"; these runs would have shown a direction of {shown:.1%} of the datamodels, twice as many one of half that size"
+                f"; these runs would have shown a direction of {shown:.1%} of the datamodels, and twice as many would show one of half that size"
                 if shown < 1
                 else "; these runs are too few to show any direction"
             )

@@ -219,8 +219,7 @@ def _compare_tables(
     if x is None or y is None:
         return None
     return {
-        name: _compare_rows(x.get(name, NOTHING), y.get(name, NOTHING))
-        for name in sorted({*x, *y})
+        name: _compare_rows(x.get(name, NOTHING), y.get(name, NOTHING)) for name in sorted({*x, *y})
     }
 
 
