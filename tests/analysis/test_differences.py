@@ -511,7 +511,7 @@ def test_directions_of_noise_have_no_numbers(made):
     assert [one["energy"] == [None, None] for one in result["directions"]] == [not t for t in told]
     assert result["directions"][0]["q"] == 0.9
     assert (
-        "  no direction of a's residuals is shown: with these runs nothing tells them from noise"
+        "  no direction of a less same is shown: with these runs nothing tells them from noise"
         in lines
     )
     assert sum("explained" in line for line in lines) == 1
