@@ -51,7 +51,9 @@ def main() -> None:
         "--size",
         help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, captions, contrasts, differences, study-comparison: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
     )
-    parser.add_argument("--store", help="regression, study-comparison: a directory to keep the store in")
+    parser.add_argument(
+        "--store", help="regression, study-comparison: a directory to keep the store in"
+    )
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     parser.add_argument("--targets", help="regression: so many targets alone")
     parser.add_argument(

@@ -22,6 +22,7 @@ from dmstore.analysis import compare
 from dmstore.analysis.comparison.answer import answer, plain
 from dmstore.analysis.comparison.enough import Enough, coordinate_noise, enough, enough_text
 from dmstore.analysis.comparison.target_groups import ALL, target_groups
+from dmstore.analysis.experiment import reading
 from dmstore.analysis.experiment.reading import pin, read_arms
 from dmstore.analysis.pages.headline import headline
 from dmstore.core import bits
@@ -141,6 +142,16 @@ def test_repeats_of_a_mask_are_their_mean(made):
                 np.diff(first[arm.used][0] - _mean(runs, arm)),
                 atol=1e-5,
             )
+
+
+@pytest.mark.parametrize("name", ["a", "twice"])
+def test_parts_that_threads_read_and_turn_are_the_whole(made, monkeypatch, name):
+    (whole,) = read_arms(made, (pin(made, name),), "margin")
+    monkeypatch.setattr(reading, "BLOCK", 64)
+    monkeypatch.setattr(reading, "_MASKS", 7)
+    (parts,) = read_arms(made, (pin(made, name),), "margin", threads=3)
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one.outputs(5, 40), other.outputs(5, 40))
 
 
 def _mean(runs, arm):
