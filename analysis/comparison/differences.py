@@ -72,16 +72,17 @@ def differences(
         Arrays of ``comparison.group.json``.
     """
     count = projection.shape[1]
-    proposed = []
-    for h in (0, 1):
 
-        def tell(share: float, half: int = h) -> None:
-            if proposing:
-                proposing(int(_STEPS * (half + share) / 2), _STEPS)
+    def tell(share: float) -> None:
+        if proposing:
+            proposing(int(_STEPS * share), _STEPS)
 
-        proposed.append(
-            propose(fits[0][h], fits[1][h], count, parameters, threads=threads, tell=tell)
+    proposed = [
+        propose(
+            fits[0][h], fits[1][h], count, parameters, threads=threads, tell=_one_of_two(tell, h)
         )
+        for h in (0, 1)
+    ]
     measured = measure(
         arms,
         fits,
@@ -201,7 +202,7 @@ def propose(
             rounding=_ROUNDING,
             random_state=parameters.random_state,
             threads=threads,
-            tell=lambda share, before=way: tell((before + share) / 2),
+            tell=_one_of_two(tell, way),
         )
         tell((way + 1) / 2)
         real = int((made.residual_variance > 0).sum())
@@ -209,6 +210,11 @@ def propose(
         direction[place] = made.direction[:real]
         weight[place] = sign * np.nan_to_num(made.projection[:real])
     return Proposal(direction, weight)
+
+
+def _one_of_two(tell: Callable[[float], None], which: int) -> Callable[[float], None]:
+    """What tells the share of the first or of the second half of something."""
+    return lambda share: tell((which + share) / 2)
 
 
 def _unit(fit: Any) -> Rows:
