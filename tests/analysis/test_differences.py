@@ -271,6 +271,17 @@ def test_a_difference_on_some_targets_is_claimed_there(made):
     assert [one.component for one in said.directions] == [0, 1, 2] * 2
 
 
+def test_how_far_a_comparison_is_is_told_of_each_of_its_parts(made):
+    told = []
+    compare(made, "a", "b", components=2, random_state=5, progress=lambda *one: told.append(one))
+    stages = dict.fromkeys(what for what, _, _ in told)
+    assert list(stages) == ["compare", "read", "propose", "measure"]
+    for stage in stages:
+        done = [(one, total) for what, one, total in told if what == stage]
+        assert [one for one, _ in done] == sorted(one for one, _ in done)
+        assert done[-1][0] == done[-1][1]
+
+
 def test_the_same_algorithm_does_not_differ(made):
     comparison = compare(made, "a", "same", components=3)
     said = answer(comparison)
