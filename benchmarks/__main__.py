@@ -33,10 +33,14 @@ NAMES = (
         "differences",
         "peers",
     ),
-    *("growth", "store", "comparison", "training"),
+    *("growth", "store", "comparison", "study-comparison", "training"),
 )
 
-FUNCTIONS = {"overhead": ("commit", "overhead"), "store": ("table", "run")}
+FUNCTIONS = {
+    "overhead": ("commit", "overhead"),
+    "store": ("table", "run"),
+    "study-comparison": ("study_comparison", "run"),
+}
 
 
 def main() -> None:
@@ -45,9 +49,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--size",
-        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, captions, contrasts, differences: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
+        help="regression, peers: small, waterbirds, cifar10 or living17; units, calibration, captions, contrasts, differences, study-comparison: small, medium or paper; comparison: small, medium, paper or living17; training: small is heads alone",
     )
-    parser.add_argument("--store", help="regression: a directory to keep the store in")
+    parser.add_argument(
+        "--store", help="regression, study-comparison: a directory to keep the store in"
+    )
     parser.add_argument("--memory", help="regression: bound of the fit, such as 8GB")
     parser.add_argument("--targets", help="regression: so many targets alone")
     parser.add_argument(

@@ -53,7 +53,7 @@ def compare(
     agree : bool
         Only targets for which most runs of both predict the same class (Appendix F.4); takes the output ``prediction``.
     progress : callable, optional
-        Called with ``compare``, ``read`` and ``measure``, steps done and steps in all.
+        Called with ``compare``, ``read``, ``propose`` and ``measure``, steps done and steps in all.
     memory : int or str, optional
         Bytes, or a size such as ``8GB``; most of what is free by default.
     threads : int, optional

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ _CLAIMED = (3.2 + 0.84) ** 2
 _OPPOSITE = 6.0
 # Length of a residual of float32 rows that is rounding alone.
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
+# Steps in which it is told how far directions are found.
+_STEPS = 100
 
 
 def differences(
@@ -39,6 +41,7 @@ def differences(
     *,
     threads: int = 1,
     memory: int | None = None,
+    proposing: Count | None = None,
     progress: Count | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What runs say of the directions of a comparison, of its targets and of groups of these.
@@ -58,6 +61,8 @@ def differences(
     threads : int
     memory : int, optional
         Bytes that may be taken beside what is given.
+    proposing : callable, optional
+        Called with steps done and steps in all, while the halves' directions are found.
     progress : callable, optional
         Called with targets done and targets in all.
 
@@ -67,7 +72,17 @@ def differences(
         Arrays of ``comparison.group.json``.
     """
     count = projection.shape[1]
-    proposed = [propose(fits[0][h], fits[1][h], count, parameters, threads=threads) for h in (0, 1)]
+
+    def tell(share: float) -> None:
+        if proposing:
+            proposing(int(_STEPS * share), _STEPS)
+
+    proposed = [
+        propose(
+            fits[0][h], fits[1][h], count, parameters, threads=threads, tell=_one_of_two(tell, h)
+        )
+        for h in (0, 1)
+    ]
     measured = measure(
         arms,
         fits,
@@ -155,7 +170,13 @@ def direction_share(noise: float, targets: int, train: int) -> float:
 
 
 def propose(
-    a: Any, b: Any, count: int, parameters: ComparisonParameters, *, threads: int = 1
+    a: Any,
+    b: Any,
+    count: int,
+    parameters: ComparisonParameters,
+    *,
+    threads: int = 1,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Proposal:
     """Directions of A's residuals, then of B's, of the fits of one half: (target, train) csr_array each.
 
@@ -181,12 +202,19 @@ def propose(
             rounding=_ROUNDING,
             random_state=parameters.random_state,
             threads=threads,
+            tell=_one_of_two(tell, way),
         )
+        tell((way + 1) / 2)
         real = int((made.residual_variance > 0).sum())
         place = slice(way * count, way * count + real)
         direction[place] = made.direction[:real]
         weight[place] = sign * np.nan_to_num(made.projection[:real])
     return Proposal(direction, weight)
+
+
+def _one_of_two(tell: Callable[[float], None], which: int) -> Callable[[float], None]:
+    """What tells the share of the first or of the second half of something."""
+    return lambda share: tell((which + share) / 2)
 
 
 def _unit(fit: Any) -> Rows:

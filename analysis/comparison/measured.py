@@ -96,7 +96,7 @@ def with_measured(
     memory : int or str, optional
         Bytes that the process may take; most of what is free by default.
     progress : callable, optional
-        Called with ``read`` and ``measure``, steps done and steps in all.
+        Called with ``read``, ``propose`` and ``measure``, steps done and steps in all.
     """
     arms = read_arms(
         study,
@@ -124,6 +124,7 @@ def with_measured(
         parameters,
         threads=threads,
         memory=left,
+        proposing=counting(progress, "propose"),
         progress=counting(progress, "measure"),
     )
     spec = group_spec("comparison").arrays

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dmstore.analysis.experiment import kernels
 from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
-from dmstore.analysis.experiment.projections import sketch
+from dmstore.analysis.experiment.projections import accumulate, sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
 from dmstore.errors import InputError
 
@@ -245,18 +245,18 @@ def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> Non
         scaled = weight / lam[i][:, None]
         sums.effect[i] += (scaled * (a, b)[i]).sum(axis=0)
         sums.energy[i] += (half.along[i] ** 2 / lam[i][:, None] ** 2).sum(axis=0)
-        sums.plain[i] += _rows(sign * omega * (other * each)[:, None]) @ rest
-        sums.effects[i] += _rows(scaled * each[:, None]) @ rest
+        accumulate(_rows(sign * omega * (other * each)[:, None]), rest, sums.plain[i])
+        accumulate(_rows(scaled * each[:, None]), rest, sums.effects[i])
         product = half.zv[i] * rest
-        sums.crossed[i] += _rows(sign * omega * across * each[:, None]) @ product
+        accumulate(_rows(sign * omega * across * each[:, None]), product, sums.crossed[i])
         np.multiply(rest, rest, out=product)
         sums.noise[i] += ((each / lam[i]) ** 2).astype(np.float32) @ product
     if sums.own[0].size:
         ia, ib = half.common
         both = half.rest[0][:, ia] * half.rest[1][:, ib]
         scale = _rows(omega * (half.turn / (half.runs[0] * half.runs[1]))[:, None])
-        sums.own[0] += scale @ (half.zv[1][:, ib] * both)
-        sums.own[1] += scale @ (half.zv[0][:, ia] * both)
+        accumulate(scale, half.zv[1][:, ib] * both, sums.own[0])
+        accumulate(scale, half.zv[0][:, ia] * both, sums.own[1])
 
 
 def _rows(weight: Floats) -> Singles:

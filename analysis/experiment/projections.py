@@ -65,16 +65,40 @@ def dense_products(words: Words, columns: NDArray[np.float32]) -> NDArray[np.flo
     (bit, number) float32
         Contiguous for each number.
     """
-    rows = np.ascontiguousarray(columns.T)
-    sums = np.zeros((len(rows), words.shape[1] * bits.WORD), dtype=np.float32)
     wide, high = _PANEL
+    panels = [
+        (low, np.ascontiguousarray(columns[low : low + high].T))
+        for low in range(0, len(words), high)
+    ]
+    sums = np.empty((columns.shape[1], words.shape[1] * bits.WORD), dtype=np.float32)
     for start in range(0, words.shape[1], wide):
-        into = sums[:, start * bits.WORD : (start + wide) * bits.WORD]
-        for low in range(0, len(words), high):
+        runs = slice(start * bits.WORD, min(start + wide, words.shape[1]) * bits.WORD)
+        made = np.zeros((len(sums), runs.stop - runs.start), dtype=np.float32)
+        for low, rows in panels:
             part = np.ascontiguousarray(words[low : low + high, start : start + wide])
-            seen = bits.unpack_runs(part, into.shape[1]).T.astype(np.float32)
-            into += rows[:, low : low + high] @ seen
+            seen = bits.unpack_runs(part, made.shape[1]).T.astype(np.float32)
+            accumulate(rows, seen, made)
+        sums[:, runs] = made
     return sums.T
+
+
+def accumulate(left: NDArray[np.float32], right: NDArray[np.float32], into: Any) -> None:
+    """Add a product of matrices to a third, in place: one that is made first and then added takes half as long again.
+
+    Parameters
+    ----------
+    left : (row, inner) float32
+    right : (inner, column) float32
+    into : (row, column) float32
+        C-contiguous; written.
+    """
+    from scipy.linalg.blas import sgemm
+
+    if not into.size:
+        return
+    # BLAS has columns where NumPy has rows, so all three are turned, none copied.
+    made = sgemm(1.0, right.T, left.T, beta=1.0, c=into.T, overwrite_c=1)
+    assert np.shares_memory(made, into)
 
 
 def sparse_times(rows: Any, columns: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:

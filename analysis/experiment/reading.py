@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,13 @@ from dmstore.errors import InputError
 from dmstore.regression.fitting.fit_document import pinned
 from dmstore.regression.fitting.run_groups import RowGroups
 from dmstore.regression.problem.block_arrays import check_scale
-from dmstore.storage.table.view import View
+from dmstore.storage.table.tiles import Tiles
+from dmstore.storage.table.view import BLOCK, View
 from dmstore.study.algorithm import Algorithm
 from dmstore.study.study import Study
+
+# Masks whose outputs are brought to their bits at a time.
+_MASKS = 1024
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,14 @@ class _Rows:
     """Rows of an algorithm's runs by half and mask."""
 
     def __init__(
-        self, pinned_: Pinned, output: str, positions: NDArray[np.int64] | None = None
+        self,
+        pinned_: Pinned,
+        output: str,
+        positions: NDArray[np.int64] | None = None,
+        threads: int = 1,
     ) -> None:
         self._positions = positions
+        self._threads = threads
         self.algorithm, self.view, self.output = pinned_.algorithm, pinned_.view, output
         mask_id = self.view.read(["mask_id"])["mask_id"]
         kept = self.algorithm.split(mask_id) != "eval"
@@ -75,7 +85,7 @@ class _Rows:
             self.first.append(rows[first])
             self.runs.append(rows[order])
             self.starts.append(np.searchsorted(sorted_ids, ids))
-        self._block: tuple[tuple[int, int], NDArray[np.float64]] | None = None
+        self._block: tuple[tuple[int, int], NDArray[Any], NDArray[np.float64]] | None = None
 
     def groups(self) -> RowGroups:
         """One run of each mask, in the order of the base, as masks are read."""
@@ -89,46 +99,70 @@ class _Rows:
             [np.sort(first) for first in self.first],
         )
 
-    def said(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Outputs of all runs on some targets, less a value near their mean; the last block is kept."""
+    def said(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Outputs of all runs on some targets, and a value near their mean; the last block is kept."""
         if self._block is None or self._block[0] != (start, stop):
+            # Before the next is read: a block of many runs is large.
+            self._block = None
             values = self._read(start, stop)
             used = np.zeros(len(values), dtype=bool)
             used[np.concatenate(self.rows)] = True
             name = f"{self.output} of {self.algorithm.name!r}"
             check_scale(values, used, name, start)
             shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
-            self._block = ((start, stop), values.astype(np.float64) - shift)
-        return self._block[1]
+            self._block = ((start, stop), values, shift)
+        return self._block[1:]
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         tiles = self.view.tiles(self.output)
         if self._positions is None:
-            return tiles.read((slice(None), slice(start, stop)))
+            return self._in_parts(tiles, start, stop)
         chosen = self._positions[start:stop]
         width = tiles.chunk[1]
         parts = []
         for chunk in np.unique(chosen // width).tolist():
             inside = chosen[chosen // width == chunk]
             low = int(inside[0])
-            parts.append(
-                tiles.read((slice(None), slice(low, int(inside[-1]) + 1)))[:, inside - low]
-            )
+            parts.append(self._in_parts(tiles, low, int(inside[-1]) + 1)[:, inside - low])
         return np.concatenate(parts, axis=1)
+
+    def _in_parts(self, tiles: Tiles, start: int, stop: int) -> NDArray[Any]:
+        """All runs on some targets; threads share the shards."""
+        runs = len(self.view)
+        values = np.empty((runs, stop - start), dtype=tiles.dtype)
+
+        def some(low: int) -> None:
+            part = slice(low, min(low + BLOCK, runs))
+            values[part] = tiles.read((part, slice(start, stop)))
+
+        places = range(0, runs, BLOCK)
+        if self._threads == 1 or len(places) == 1:
+            for low in places:
+                some(low)
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(pool.map(some, places))
+        return values
 
     def outputs(
         self, half: int, bit: NDArray[np.int64], size: int
     ) -> Callable[[int, int], NDArray[np.floating]]:
         """Means over the runs of each mask, at the mask's bit."""
         runs, starts = self.runs[half], self.starts[half]
-        count = np.diff([*starts, len(runs)])[:, None]
+        ends = np.append(starts[1:], len(runs))
 
         def read(start: int, stop: int) -> NDArray[np.floating]:
-            values = self.said(start, stop)[runs]
-            if len(starts) != len(runs):
-                values = np.add.reduceat(values, starts, axis=0) / count
+            values, shift = self.said(start, stop)
             placed = np.zeros((stop - start, size), dtype=np.float32)
-            placed[:, bit] = values.T
+            for low in range(0, len(starts), _MASKS):
+                part = slice(low, low + _MASKS)
+                first, last = starts[part], ends[part]
+                # Some masks at a time, so that what is in float64 stays in a cache.
+                some = values[runs[first[0] : last[-1]]] - shift
+                if len(some) != len(first):
+                    count = (last - first)[:, None]
+                    some = np.add.reduceat(some, first - first[0], axis=0) / count
+                placed[:, bit[part]] = some.T
             return placed.T
 
         return read
@@ -161,7 +195,7 @@ def read_arms(
     InputError
         If a half has too few masks, or an output is not finite.
     """
-    rows = [_Rows(one, output, positions) for one in pinned_]
+    rows = [_Rows(one, output, positions, threads) for one in pinned_]
     # The one with most masks first: the others' may be among them.
     order = sorted(range(len(rows)), key=lambda k: -sum(map(len, rows[k].ids)))
     kept: list[tuple[_Rows, list[MaskSet]]] = []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _STAGES = {
     "compare": ("find directions", ""),
     "read": ("read the masks", ""),
+    "propose": ("find directions of halves", ""),
     "measure": ("measure the difference", "targets"),
 }
 _FOR_SCORES = (

@@ -22,6 +22,7 @@ from dmstore.analysis import compare
 from dmstore.analysis.comparison.answer import answer, plain
 from dmstore.analysis.comparison.enough import Enough, coordinate_noise, enough, enough_text
 from dmstore.analysis.comparison.target_groups import ALL, target_groups
+from dmstore.analysis.experiment import reading
 from dmstore.analysis.experiment.reading import pin, read_arms
 from dmstore.analysis.pages.headline import headline
 from dmstore.core import bits
@@ -143,6 +144,16 @@ def test_repeats_of_a_mask_are_their_mean(made):
             )
 
 
+@pytest.mark.parametrize("name", ["a", "twice"])
+def test_parts_that_threads_read_and_turn_are_the_whole(made, monkeypatch, name):
+    (whole,) = read_arms(made, (pin(made, name),), "margin")
+    monkeypatch.setattr(reading, "BLOCK", 64)
+    monkeypatch.setattr(reading, "_MASKS", 7)
+    (parts,) = read_arms(made, (pin(made, name),), "margin", threads=3)
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one.outputs(5, 40), other.outputs(5, 40))
+
+
 def _mean(runs, arm):
     rows = runs["mask_id"].values == arm.masks.mask_id[arm.used][0]
     return runs["margin"].values[rows].mean(axis=0, dtype=float)
@@ -258,6 +269,17 @@ def test_a_difference_on_some_targets_is_claimed_there(made):
         assert energy == pytest.approx(along, rel=0.35, abs=0.01)
     assert best.estimate > 5 * best.standard_error > 0
     assert [one.component for one in said.directions] == [0, 1, 2] * 2
+
+
+def test_how_far_a_comparison_is_is_told_of_each_of_its_parts(made):
+    told = []
+    compare(made, "a", "b", components=2, random_state=5, progress=lambda *one: told.append(one))
+    stages = dict.fromkeys(what for what, _, _ in told)
+    assert list(stages) == ["compare", "read", "propose", "measure"]
+    for stage in stages:
+        done = [(one, total) for what, one, total in told if what == stage]
+        assert [one for one, _ in done] == sorted(one for one, _ in done)
+        assert done[-1][0] == done[-1][1]
 
 
 def test_the_same_algorithm_does_not_differ(made):

@@ -11,7 +11,12 @@ from dmstore.analysis.experiment import inference
 from dmstore.analysis.experiment.arms import arms_of
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.measure import Proposal, measure
-from dmstore.analysis.experiment.projections import dense_products, sketch, sparse_products
+from dmstore.analysis.experiment.projections import (
+    accumulate,
+    dense_products,
+    sketch,
+    sparse_products,
+)
 from dmstore.core import bits
 from dmstore.errors import InputError
 from dmstore.regression.problem.packing import padded
@@ -77,6 +82,17 @@ def test_dense_products_go_through_words_in_parts(monkeypatch):
     monkeypatch.setattr(projections, "_PANEL", (5, 4))
     made = dense_products(padded(bits.pack_runs(mask)), columns)
     assert np.allclose(made[:2000], mask @ columns, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6])
+def test_a_product_is_added_in_place(rows):
+    draw = np.random.default_rng(rows)
+    left, right, into = (
+        draw.normal(size=shape).astype(np.float32) for shape in ((rows, 5), (5, 70), (rows, 70))
+    )
+    wanted = into + left @ right
+    accumulate(left, right, into)
+    assert np.allclose(into, wanted, atol=1e-5)
 
 
 def test_a_sketch_keeps_inner_products():
