@@ -45,7 +45,7 @@ class Convolutions(Stack):
         inputs: torch.Tensor,
         label: torch.Tensor,
         weight: torch.Tensor,
-        rate: torch.Tensor,
+        rate: Sequence[float],
         count: Sequence[int],
     ) -> torch.Tensor:
         """See :class:`dmstore.training.ensemble.stack.Stack`."""

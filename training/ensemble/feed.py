@@ -17,6 +17,7 @@ def feed(
     augmentation: Augmentation,
     seeds: Sequence[int],
     number: int,
+    kind: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """Inputs of each step of an epoch.
 
@@ -29,10 +30,12 @@ def feed(
         Of each model's augmentation.
     number : int
         The epoch's.
+    kind : torch.dtype, optional
+        What products are computed in, which features are then given in.
 
     Yields
     ------
-    (model, row, ...) float32 tensor
+    (model, row, ...) float32 or `kind` tensor
         On the device. What ``loader.epoch`` gives each model alone.
     """
     generators = [torch.Generator().manual_seed(epoch_seed(seed, number)) for seed in seeds]
@@ -41,19 +44,21 @@ def feed(
     if augmentation.flip == "alternating" and not flat:
         starts = [torch.Generator().manual_seed(epoch_seed(seed, 0)) for seed in seeds]
         first = torch.stack([torch.rand(loader.count, generator=one) < 0.5 for one in starts])
+    every = loader.features(kind or torch.float32) if flat else None
     for step in steps:
         models, rows = step.position.shape
+        if every is not None:
+            place = torch.from_numpy(step.position.reshape(-1)).to(every.device)
+            yield every.index_select(0, place).unflatten(0, (models, rows))
+            continue
         images = loader.seen(step.position.reshape(-1))
-        if not flat:
-            own = [
-                drawn(int(count), loader.shape, augmentation, generators[model], rows)
-                for model, count in zip(step.models, step.count, strict=True)
-            ]
-            images = applied(
-                images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)]
-            )
-            if first is not None:
-                place = torch.from_numpy(step.position)
-                which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
-                images = flipped(images, which.reshape(-1))
+        own = [
+            drawn(int(count), loader.shape, augmentation, generators[model], rows)
+            for model, count in zip(step.models, step.count, strict=True)
+        ]
+        images = applied(images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)])
+        if first is not None:
+            place = torch.from_numpy(step.position)
+            which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
+            images = flipped(images, which.reshape(-1))
         yield images.unflatten(0, (models, rows))
