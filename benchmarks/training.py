@@ -25,14 +25,14 @@ from dmstore.training import RunWriter, recipe
 from dmstore.training.config import TrainingConfig
 from dmstore.training.task import make_task
 
-TRAIN, TARGETS, TURNS = 1000, 200, 2
+TRAIN, TARGETS, TURNS = 1000, 200, 5
 HEADS = {"features": "features", "batch_size": 100, "epochs": 10}
 CNN = {"model": "cnn", "width": 16, "epochs": 2, "crop": "pad", "crop_padding": 2, "flip": "random"}
 # Name: side of images, number of features, config, models of a turn.
 CASES: dict[str, tuple[int, int, dict[str, Any], int]] = {
-    "linear_1280": (0, 1280, {**HEADS, "model": "linear"}, 32),
-    "mlp_64_64": (0, 64, {**HEADS, "model": "mlp", "width": 64}, 32),
-    "mlp_256_64": (0, 256, {**HEADS, "model": "mlp", "width": 64}, 32),
+    "linear_1280": (0, 1280, {**HEADS, "model": "linear"}, 64),
+    "mlp_64_64": (0, 64, {**HEADS, "model": "mlp", "width": 64}, 64),
+    "mlp_256_64": (0, 256, {**HEADS, "model": "mlp", "width": 64}, 64),
     "cnn_16": (16, 0, CNN, 8),
     "cnn_32": (32, 0, CNN, 8),
 }
@@ -141,7 +141,7 @@ def compare(name: str, folder: Path, start: float) -> dict[str, float]:
         study, {**values, "together": 1, "channels_last": False, "precision": "float32"}
     )
     alone, many = task_of(study, {**values, "together": 1}), task_of(study, {**values})
-    forced = task_of(study, {**values, "together": models})
+    forced = many if many.batch > 1 else task_of(study, {**values, "together": models})
     inputs, targets = (
         np.concatenate([x.numpy() for x in plain.loader.evaluate(part, 512)])
         for part in ("train", "test")
@@ -151,7 +151,7 @@ def compare(name: str, folder: Path, start: float) -> dict[str, float]:
         {
             "plain": (lambda: plain.train(runs[:2]), 2),
             "alone": (lambda: alone.train(runs[:2]), 2),
-            "together": (lambda: forced.train(runs), models),
+            "together": (lambda: forced.train(runs[: forced.batch]), min(models, forced.batch)),
             "peer_loop": (lambda: [peer(i) for i in range(2)], 2),
         }
     )

@@ -31,7 +31,7 @@ def feed(
     number : int
         The epoch's.
     kind : torch.dtype, optional
-        What products are computed in, which features are then given in.
+        What products are computed in, which inputs are then given in unless augmentation computes with them.
 
     Yields
     ------
@@ -52,6 +52,9 @@ def feed(
             yield every.index_select(0, place).unflatten(0, (models, rows))
             continue
         images = loader.seen(step.position.reshape(-1))
+        if kind is not None and augmentation.crop != "resized":
+            # What only moves values moves half of the bytes.
+            images = images.to(kind)
         own = [
             drawn(int(count), loader.shape, augmentation, generators[model], rows)
             for model, count in zip(step.models, step.count, strict=True)
