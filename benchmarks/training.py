@@ -25,7 +25,7 @@ from dmstore.training import RunWriter, recipe
 from dmstore.training.config import TrainingConfig
 from dmstore.training.task import make_task
 
-TRAIN, TARGETS, TURNS, WRITTEN = 1000, 200, 5, 1024
+TRAIN, TARGETS, TURNS, WRITTEN = 1000, 200, 4, 1024
 HEADS = {"features": "features", "batch_size": 100, "epochs": 10}
 CNN = {"model": "cnn", "width": 16, "epochs": 2, "crop": "pad", "crop_padding": 2, "flip": "random"}
 # Name: side of images, number of features, config, models of a turn.
@@ -35,6 +35,13 @@ CASES: dict[str, tuple[int, int, dict[str, Any], int]] = {
     "mlp_256_64": (0, 256, {**HEADS, "model": "mlp", "width": 64}, 64),
     "cnn_16": (16, 0, CNN, 8),
     "cnn_32": (32, 0, CNN, 8),
+}
+# Runs that workers train, and how they are started.
+WORKED = {"mlp_64_64": 2048, "linear_1280": 1024, "cnn_32": 16}
+WORKERS = {
+    "one": ["--threads", "1"],
+    "one_of_two_threads": ["--threads", "2"],
+    "two": ["--workers", "2", "--threads", "1"],
 }
 # Images a step of the models that recipes name.
 STEPS = {"resnet9": 64, "fastnet": 256, "cnn": 100}
@@ -113,7 +120,7 @@ def turns(sides: dict[str, tuple[Callable[[], object], int]]) -> dict[str, float
 
 def starting() -> float:
     """Seconds of the processor that a worker's start takes: Python, torch, what it imports."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _children()
     subprocess.run(
         [
             sys.executable,
@@ -122,8 +129,7 @@ def starting() -> float:
         ],
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _children() - before
 
 
 def _has(module: str) -> bool:
@@ -192,6 +198,35 @@ def overhead(folder: Path) -> dict[str, float]:
     }
 
 
+def processes(folder: Path) -> dict[str, float]:
+    """Models an hour of ``dmstore train`` on two cores, its start included, and the largest worker's memory.
+
+    By the clock, so that it says something on a quiet machine alone; the seconds of processors a model say it on others too.
+    """
+    made = {}
+    for name, runs in WORKED.items():
+        side, size, config, _ = CASES[name]
+        study = make_study(folder / f"workers-{name}.dm", side, size)
+        values = recipe.resolve("mlp", config)
+        for how, options in WORKERS.items():
+            study.add_algorithm(how, runs=runs, outputs=["margin"], task=recipe.TASK, config=values)
+            command = [sys.executable, "-m", "dmstore", "train", str(study.path), how, "-Q"]
+            begun, spent = time.perf_counter(), _children()
+            # Largest of all children so far: cases go from small to large.
+            subprocess.run([*command, *options], check=True)
+            made[f"{name}_{how}_an_hour"] = 3600 * runs / (time.perf_counter() - begun)
+            made[f"{name}_{how}_processor_s_a_model"] = (_children() - spent) / runs
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        made[f"{name}_worker_mb"] = peak * 1024 / 1e6
+    return made
+
+
+def _children() -> float:
+    """Seconds of the processor of all that was started and has ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def recipes_an_hour() -> dict[str, float]:
     """Models an hour of each model's recipe at 32 px, by the time of its steps: training alone, half of CIFAR-10."""
     import torch
@@ -233,4 +268,6 @@ def run(size: str = "medium") -> dict[str, Any]:
         for name in names:
             made |= compare(name, folder, start)
         made |= overhead(folder)
+        if size != "small":
+            made |= processes(folder)
     return made if size == "small" else made | recipes_an_hour()

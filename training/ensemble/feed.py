@@ -38,19 +38,19 @@ def feed(
     (model, row, ...) float32 or `kind` tensor
         On the device. What ``loader.epoch`` gives each model alone.
     """
+    if len(loader.shape) == 1:
+        every = loader.features(kind or torch.float32)
+        for step in steps:
+            place = torch.from_numpy(step.position.reshape(-1)).to(every.device)
+            yield every.index_select(0, place).unflatten(0, step.position.shape)
+        return
     generators = [torch.Generator().manual_seed(epoch_seed(seed, number)) for seed in seeds]
-    flat = len(loader.shape) == 1
     first = None
-    if augmentation.flip == "alternating" and not flat:
+    if augmentation.flip == "alternating":
         starts = [torch.Generator().manual_seed(epoch_seed(seed, 0)) for seed in seeds]
         first = torch.stack([torch.rand(loader.count, generator=one) < 0.5 for one in starts])
-    every = loader.features(kind or torch.float32) if flat else None
     for step in steps:
         models, rows = step.position.shape
-        if every is not None:
-            place = torch.from_numpy(step.position.reshape(-1)).to(every.device)
-            yield every.index_select(0, place).unflatten(0, (models, rows))
-            continue
         images = loader.seen(step.position.reshape(-1))
         if kind is not None and augmentation.crop != "resized":
             # What only moves values moves half of the bytes.
