@@ -222,3 +222,22 @@ def test_steps_of_models_with_fewer_batches():
     assert made[0].position.tolist() == [[4, 5, 4], [7, 8, 9]]
     assert np.allclose(made[0].weight, [[0.5, 0.5, 0], [1 / 3] * 3])
     assert made[1].share.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, {"linear": None, "cnn": None}),
+        ({"avx512_bf16": True}, {"linear": None, "cnn": torch.bfloat16}),
+        ({"amx_bf16": True}, {"linear": torch.bfloat16, "cnn": torch.bfloat16}),
+    ],
+)
+def test_precision_is_what_the_cpu_multiplies(monkeypatch, flags, expected):
+    from dmstore.training.config import TrainingConfig
+    from dmstore.training.loop.precision import half
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    device = torch.device("cpu")
+    made = {model: half(TrainingConfig(model=model), device) for model in expected}
+    assert made == expected
+    assert half(TrainingConfig(model="linear", precision="bf16"), device) is torch.bfloat16
