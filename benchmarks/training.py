@@ -25,16 +25,23 @@ from dmstore.training import RunWriter, recipe
 from dmstore.training.config import TrainingConfig
 from dmstore.training.task import make_task
 
-TRAIN, TARGETS, TURNS = 1000, 200, 2
+TRAIN, TARGETS, TURNS, WRITTEN = 1000, 200, 4, 1024
 HEADS = {"features": "features", "batch_size": 100, "epochs": 10}
 CNN = {"model": "cnn", "width": 16, "epochs": 2, "crop": "pad", "crop_padding": 2, "flip": "random"}
 # Name: side of images, number of features, config, models of a turn.
 CASES: dict[str, tuple[int, int, dict[str, Any], int]] = {
-    "linear_1280": (0, 1280, {**HEADS, "model": "linear"}, 32),
-    "mlp_64_64": (0, 64, {**HEADS, "model": "mlp", "width": 64}, 32),
-    "mlp_256_64": (0, 256, {**HEADS, "model": "mlp", "width": 64}, 32),
+    "linear_1280": (0, 1280, {**HEADS, "model": "linear"}, 64),
+    "mlp_64_64": (0, 64, {**HEADS, "model": "mlp", "width": 64}, 64),
+    "mlp_256_64": (0, 256, {**HEADS, "model": "mlp", "width": 64}, 64),
     "cnn_16": (16, 0, CNN, 8),
     "cnn_32": (32, 0, CNN, 8),
+}
+# Runs that workers train, and how they are started.
+WORKED = {"mlp_64_64": 2048, "linear_1280": 1024, "cnn_32": 16}
+WORKERS = {
+    "one": ["--threads", "1"],
+    "one_of_two_threads": ["--threads", "2"],
+    "two": ["--workers", "2", "--threads", "1"],
 }
 # Images a step of the models that recipes name.
 STEPS = {"resnet9": 64, "fastnet": 256, "cnn": 100}
@@ -113,7 +120,7 @@ def turns(sides: dict[str, tuple[Callable[[], object], int]]) -> dict[str, float
 
 def starting() -> float:
     """Seconds of the processor that a worker's start takes: Python, torch, what it imports."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _children()
     subprocess.run(
         [
             sys.executable,
@@ -122,8 +129,7 @@ def starting() -> float:
         ],
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _children() - before
 
 
 def _has(module: str) -> bool:
@@ -141,18 +147,20 @@ def compare(name: str, folder: Path, start: float) -> dict[str, float]:
         study, {**values, "together": 1, "channels_last": False, "precision": "float32"}
     )
     alone, many = task_of(study, {**values, "together": 1}), task_of(study, {**values})
-    forced = task_of(study, {**values, "together": models})
+    forced = many if many.batch > 1 else task_of(study, {**values, "together": models})
     inputs, targets = (
         np.concatenate([x.numpy() for x in plain.loader.evaluate(part, 512)])
         for part in ("train", "test")
     )
     peer = peer_loop(inputs, targets, plain.config, folder)
+    # Turns of about one length: on a busy machine short ones find more quiet moments.
+    few = max(4, models // 8)
     seconds = turns(
         {
-            "plain": (lambda: plain.train(runs[:2]), 2),
-            "alone": (lambda: alone.train(runs[:2]), 2),
-            "together": (lambda: forced.train(runs), models),
-            "peer_loop": (lambda: [peer(i) for i in range(2)], 2),
+            "plain": (lambda: plain.train(runs[:few]), few),
+            "alone": (lambda: alone.train(runs[:few]), few),
+            "together": (lambda: forced.train(runs[: forced.batch]), min(models, forced.batch)),
+            "peer_loop": (lambda: [peer(i) for i in range(few)], few),
         }
     )
     chosen = seconds["alone" if many.batch == 1 else "together"]
@@ -166,23 +174,70 @@ def compare(name: str, folder: Path, start: float) -> dict[str, float]:
     }
 
 
-def overhead(folder: Path) -> float:
-    """Share of the processor's time that RunWriter takes beside linear heads, the fastest models that there are."""
+def overhead(folder: Path) -> dict[str, float]:
+    """Share of the time that RunWriter takes beside linear heads, of the processor's and by the clock, its start included."""
     study = make_study(folder / "overhead.dm", 0, 1280)
     values = recipe.resolve("mlp", CASES["linear_1280"][2])
-    study.add_algorithm("a", runs=64, outputs=["margin"], task=recipe.TASK, config=values)
-    task, spent = task_of(study, CASES["linear_1280"][2]), {"train": 0.0, "write": 0.0}
-    start = time.process_time()
+    study.add_algorithm("a", runs=WRITTEN, outputs=["margin"], task=recipe.TASK, config=values)
+    task = task_of(study, CASES["linear_1280"][2])
+    clocks = {"overhead": time.process_time, "overhead_by_the_clock": time.perf_counter}
+    trained = dict.fromkeys(clocks, 0.0)
+    start = {name: clock() for name, clock in clocks.items()}
     with RunWriter(study, "a") as writer:
         ids = study.algorithm("a").pending()
         for first in range(0, len(ids), task.batch):
             runs = writer.describe(ids[first : first + task.batch])
-            begun = time.process_time()
+            begun = {name: clock() for name, clock in clocks.items()}
             made = task.train(runs)
-            spent["train"] += time.process_time() - begun
-            writer.append_many(runs, margin=made["margin"])
-    spent["write"] = time.process_time() - start - spent["train"]
-    return spent["write"] / spent["train"]
+            for name, clock in clocks.items():
+                trained[name] += clock() - begun[name]
+            writer.append_many(runs, **made)
+    return {
+        name: (clock() - start[name] - trained[name]) / trained[name]
+        for name, clock in clocks.items()
+    }
+
+
+def processes(folder: Path) -> dict[str, float]:
+    """Models an hour of ``dmstore train`` on two cores, its start included, and a worker's memory.
+
+    By the clock, so that it says something on a quiet machine alone; the seconds of processors a model say it on others too.
+    """
+    made = {}
+    for name, runs in WORKED.items():
+        side, size, config, _ = CASES[name]
+        study = make_study(folder / f"workers-{name}.dm", side, size)
+        values = recipe.resolve("mlp", config)
+        for how, options in WORKERS.items():
+            study.add_algorithm(how, runs=runs, outputs=["margin"], task=recipe.TASK, config=values)
+            command = [sys.executable, "-m", "dmstore", "train", str(study.path), how, "-Q"]
+            begun, spent = time.perf_counter(), _children()
+            peak = _watched([*command, *options])
+            if how == "one":
+                made[f"{name}_worker_mb"] = peak
+            made[f"{name}_{how}_an_hour"] = 3600 * runs / (time.perf_counter() - begun)
+            made[f"{name}_{how}_processor_s_a_model"] = (_children() - spent) / runs
+    return made
+
+
+def _watched(command: list[str]) -> float:
+    """Run a command; the most memory that its process had, in MB."""
+    peak = 0
+    with subprocess.Popen(command) as process:
+        # Asked of the process: what the system keeps of children counts the parent's at the fork.
+        while process.poll() is None:
+            said = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, *(int(x.split()[1]) for x in said.splitlines() if "VmHWM" in x), 0)
+            time.sleep(0.05)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return peak * 1024 / 1e6
+
+
+def _children() -> float:
+    """Seconds of the processor of all that was started and has ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def recipes_an_hour() -> dict[str, float]:
@@ -225,5 +280,7 @@ def run(size: str = "medium") -> dict[str, Any]:
         made: dict[str, Any] = {"start_of_a_worker_s": start}
         for name in names:
             made |= compare(name, folder, start)
-        made["overhead"] = overhead(folder)
+        made |= overhead(folder)
+        if size != "small":
+            made |= processes(folder)
     return made if size == "small" else made | recipes_an_hour()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from dmstore.errors import InputError
@@ -34,6 +35,11 @@ def reserved_names() -> set[str]:
     }
 
 
+@functools.cache
+def _reserved() -> frozenset[str]:
+    return frozenset(taken.lower() for taken in reserved_names())
+
+
 def check_name(name: str, what: str) -> str:
     """Return a valid name of a part of a study.
 
@@ -56,7 +62,7 @@ def check_column_name(name: str, where: str) -> None:
     InputError
         If it is reserved (case aside) or not an identifier.
     """
-    if name.lower() in {taken.lower() for taken in reserved_names()}:
+    if name.lower() in _reserved():
         msg = f"{where}: {name!r} is a reserved name; call it something else"
         raise InputError(msg)
     if not _COLUMN.fullmatch(name):

@@ -325,17 +325,9 @@ class Algorithm(Displayed):
         mask_id = plan.masks_of(run_ids, blocks)
         repeat = plan.repeats_of(run_ids, blocks)
         self._check_planned(run_ids, mask_id, f"algorithm {self.name!r}")
-        masks = self.masks(mask_id)
-        return [
-            Run(
-                int(run),
-                masks[i],
-                plan.training_seed(self._seed, self.name, int(run)),
-                int(mask_id[i]),
-                int(repeat[i]),
-            )
-            for i, run in enumerate(run_ids)
-        ]
+        seeds = plan.training_seeds(self._seed, self.name, np.asarray(run_ids))
+        said = (run_ids.tolist(), self.masks(mask_id), seeds.tolist(), mask_id.tolist())
+        return [Run(*one) for one in zip(*said, repeat.tolist(), strict=True)]
 
     def pending(self, part: Part | None = None) -> NDArray[np.int64]:
         """Planned runs that no view shows yet.
@@ -563,8 +555,9 @@ class Algorithm(Displayed):
                     f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere"
                 )
                 raise InputError(msg)
-            seeds = [plan.training_seed(self._seed, self.name, int(run)) for run in rows.run]
-            seed = rows.columns.get("seed", np.array(seeds, dtype=np.uint64))
+            seed = rows.columns.get("seed")
+            if seed is None:
+                seed = plan.training_seeds(self._seed, self.name, rows.run)
         else:
             mask_id = plan.foreign_mask_ids(bits.pack_rows(rows.arrays["mask"]))
             repeat = np.zeros(count, dtype=np.int32)

@@ -22,6 +22,8 @@ EVAL_SHARE = 0.05
 HOLDOUT_SHARE = 0.10
 # Run ids that one copy of a study can give.
 BRANCH = 2**32
+# So many numbers are sorted as fast as a band of them is found.
+_SORTED = 4096
 
 
 @dataclass(frozen=True)
@@ -186,22 +188,41 @@ def make_mask(key: int, mask_id: int, train: int, alpha: float) -> NDArray[np.bo
 
 def draw(key: int, mask_id: int, train: int, count: int) -> NDArray[np.bool_]:
     """The `count` smallest raw outputs of Philox4x64-10, of as many as there are units: (train,) bool."""
-    stream = np.random.Philox(key=np.array([key, mask_id], dtype=np.uint64))
+    return _drawn(np.random.Philox(), key, mask_id, train, count)
+
+
+def _drawn(
+    stream: np.random.Philox, key: int, mask_id: int, train: int, count: int
+) -> NDArray[np.bool_]:
+    """:func:`draw` by a stream that is set to its beginning: a new one each time asks the system for a seed first."""
+    beginning = np.zeros(4, dtype=np.uint64)
+    stream.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": beginning, "key": np.array([key, mask_id], dtype=np.uint64)},
+        "buffer": beginning,
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
     raw = np.asarray(stream.random_raw(train))
     if not count:
         return np.zeros(train, dtype=bool)
     threshold = _smallest(raw, count)
-    mask = raw < threshold
-    ties = np.flatnonzero(raw == threshold)
-    mask[ties[: count - np.count_nonzero(mask)]] = True
+    mask = np.asarray(raw <= threshold)
+    surplus = np.count_nonzero(mask) - count
+    if surplus:
+        # Of equal numbers the first.
+        mask[np.flatnonzero(raw == threshold)[-surplus:]] = False
     return mask
 
 
 def _smallest(raw: NDArray[np.uint64], count: int) -> np.uint64:
     """The `count`-th smallest of uniform 64-bit numbers, mostly without sorting all of them.
 
-    It lies in a narrow band around its expectation, six standard deviations to either side.
+    Of many it lies in a narrow band around its expectation, six standard deviations to either side.
     """
+    if len(raw) <= _SORTED:
+        return np.uint64(np.partition(raw, count - 1)[count - 1])
     share = count / len(raw)
     spread = 6 * float(np.sqrt(share * (1 - share) / len(raw))) + 4 / len(raw)
     low, high = (int(max(bound, 0.0) * 2.0**64) for bound in (share - spread, share + spread))
@@ -216,7 +237,8 @@ def _smallest(raw: NDArray[np.uint64], count: int) -> np.uint64:
 
 def make_masks(key: int, mask_ids: Iterable[int], train: int, alpha: float) -> NDArray[np.bool_]:
     """Several masks: (mask, train) bool."""
-    rows = [make_mask(key, int(mask_id), train, alpha) for mask_id in mask_ids]
+    stream, count = np.random.Philox(), int(np.floor(alpha * train))
+    rows = [_drawn(stream, key, int(mask_id), train, count) for mask_id in mask_ids]
     return np.array(rows, dtype=bool).reshape(len(rows), train)
 
 
@@ -240,18 +262,29 @@ def foreign_mask_ids(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def training_seed(seed: int, algorithm: str, run: int) -> int:
     """Seed of one run's training, never shared between algorithms: 63 bits."""
-    return _hash64("training", seed, algorithm, run) >> 1
+    return int(training_seeds(seed, algorithm, np.array([run]))[0])
+
+
+def training_seeds(seed: int, algorithm: str, runs: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """:func:`training_seed` of several runs: (run,) uint64."""
+    digests = _digests(f"training\0{seed}\0{algorithm}\0", runs)
+    return np.frombuffer(digests, dtype="<u8") >> np.uint64(1)
 
 
 def _unit(purpose: str, seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.frombuffer(_digests(f"{purpose}\0{seed}\0", mask_ids), dtype="<u8") / 2.0**64
+
+
+def _digests(text: str, ids: NDArray[np.int64]) -> bytearray:
+    """BLAKE2 of a text followed by each id, 8 bytes each."""
     # Every hash starts alike, so that part is hashed once.
-    start = hashlib.blake2b(f"{purpose}\0{seed}\0".encode(), digest_size=8)
+    start = hashlib.blake2b(text.encode(), digest_size=8)
     digests = bytearray()
-    for mask_id in mask_ids.tolist():
+    for number in ids.tolist():
         state = start.copy()
-        state.update(b"%d" % mask_id)
+        state.update(b"%d" % number)
         digests += state.digest()
-    return np.frombuffer(digests, dtype="<u8") / 2.0**64
+    return digests
 
 
 def split_of(seed: int, mask_ids: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -26,13 +26,25 @@ PINNED_SPLIT = [
 ]
 
 
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(1, 300), st.floats(0.01, 0.99))
+sizes_of = st.integers(1, 300) | st.integers(4000, 6000)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), sizes_of, st.floats(0.01, 0.99))
 def test_mask_has_the_planned_size_and_is_the_smallest_outputs(seed, mask_id, train, alpha):
     mask = plan.make_mask(seed, mask_id, train, alpha)
     raw = np.random.Philox(key=np.array([seed, mask_id], dtype=np.uint64)).random_raw(train)
     count = int(np.floor(alpha * train))
     assert mask.sum() == count
     assert np.array_equal(np.flatnonzero(mask), np.sort(np.argsort(raw, kind="stable")[:count]))
+
+
+def test_of_equal_numbers_the_first_are_seen(monkeypatch):
+    class Stream:
+        def random_raw(self, count):
+            return np.array([7, 3, 7, 9, 7, 1], dtype=np.uint64)[:count]
+
+    monkeypatch.setattr(np.random, "Philox", Stream)
+    assert plan.make_mask(1, 0, 6, 4 / 6).tolist() == [True, True, True, False, False, True]
 
 
 def test_masks_are_pinned():

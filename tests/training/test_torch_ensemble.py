@@ -37,7 +37,8 @@ def runs_of(*sizes):
 
 
 def task_of(study, **changes):
-    config = recipe.resolve("mlp", {"epochs": 4, "batch_size": 16, "width": 6, **changes})
+    values = {"epochs": 4, "batch_size": 16, "width": 6, "precision": "float32", **changes}
+    config = recipe.resolve("mlp", values)
     return make_task(study, recipe.TASK, config, ["margin", "logit"])
 
 
@@ -69,6 +70,27 @@ def test_each_model_is_what_the_loop_makes_of_it(photos, case, sizes):
     # Something was learnt, and no two are the same.
     assert one["logit"].std() > 0.1
     assert np.abs(one["logit"][0] - one["logit"][1]).max() > 0.01
+
+
+HALF = ["linear", "linear-images", "mlp", "mlp-nesterov", "mlp-rounded", "mlp-held", "cnn"]
+
+
+@pytest.mark.parametrize("sizes", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("case", HALF)
+def test_in_bf16_too(photos, case, sizes):
+    runs, values = runs_of(*sizes), {**CASES[case], "learning_rate": 0.02}
+    whole = task_of(photos, **values, together=4).train(runs)
+    one, many = (
+        task_of(photos, **values, precision="bf16", together=count).train(runs) for count in (1, 4)
+    )
+    assert set(many["precision"]) == {"bfloat16"}
+    # bfloat16 has 8 bits: sums in another order round to other numbers, by a share of what rounding itself does.
+    between = np.abs(one["logit"] - many["logit"]).mean()
+    rounding = np.abs(whole["logit"] - many["logit"]).mean()
+    assert 0 < rounding < 0.03 * whole["logit"].std()
+    assert between < 1.5 * rounding
+    assert np.array_equal(one["epochs"], many["epochs"])
+    assert np.allclose(one["training_loss"], many["training_loss"], rtol=0.03)
 
 
 @pytest.mark.parametrize("group", [2, 8])
@@ -104,7 +126,7 @@ def test_a_model_that_diverges_harms_no_other(photos):
     made = task.train(runs)
     assert not np.isfinite(made["logit"][0]).all()
     assert made["epochs"].tolist() == [1, 4, 4]
-    assert np.array_equal(made["logit"][1:], whole[1:])
+    assert np.allclose(made["logit"][1:], whole[1:], atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["linear", "mlp", "cnn"])
@@ -139,9 +161,11 @@ class Kept:
             raise Interrupted
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_unfinished_runs_go_on_bit_for_bit(photos, model):
-    values = {"model": model, "stop_loss": 0.4, "epochs": 30, "learning_rate": 0.03, "together": 8}
+def test_unfinished_runs_go_on_bit_for_bit(photos, model, precision):
+    values = {"model": model, "stop_loss": 0.4, "epochs": 30, "learning_rate": 0.03}
+    values |= {"together": 8, "precision": precision}
     runs = runs_of(*UNEVEN)
     whole = task_of(photos, **values).train(runs)
     kept = Kept(whole["epochs"].max() - 1)
@@ -198,3 +222,22 @@ def test_steps_of_models_with_fewer_batches():
     assert made[0].position.tolist() == [[4, 5, 4], [7, 8, 9]]
     assert np.allclose(made[0].weight, [[0.5, 0.5, 0], [1 / 3] * 3])
     assert made[1].share.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, {"linear": None, "cnn": None}),
+        ({"avx512_bf16": True}, {"linear": None, "cnn": torch.bfloat16}),
+        ({"amx_bf16": True}, {"linear": torch.bfloat16, "cnn": torch.bfloat16}),
+    ],
+)
+def test_precision_is_what_the_cpu_multiplies(monkeypatch, flags, expected):
+    from dmstore.training.config import TrainingConfig
+    from dmstore.training.loop.precision import half
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    device = torch.device("cpu")
+    made = {model: half(TrainingConfig(model=model), device) for model in expected}
+    assert made == expected
+    assert half(TrainingConfig(model="linear", precision="bf16"), device) is torch.bfloat16

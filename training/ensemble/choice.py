@@ -14,7 +14,7 @@ from dmstore.training.loop.precision import half
 
 NETWORKS = ("linear", "mlp", "cnn")
 # More gain nothing on a CPU, and what a step touches no longer fits its caches.
-_CPU = {"linear": 16, "mlp": 32, "cnn": 8}
+_CPU = {"linear": 32, "mlp": 64, "cnn": 8}
 _GPU = {"linear": 1024, "mlp": 1024, "cnn": 64}
 # Share of the memory that is free, and of a CPU's how much at all.
 _SHARE = 0.25

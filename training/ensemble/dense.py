@@ -11,6 +11,8 @@ import torch
 
 from dmstore.training.ensemble.stack import Stack
 
+_FEW = 16
+
 
 class Dense(Stack):
     """See :class:`dmstore.training.ensemble.stack.Stack`; the backward pass is written by hand."""
@@ -23,56 +25,47 @@ class Dense(Stack):
         inputs: torch.Tensor,
         label: torch.Tensor,
         weight: torch.Tensor,
-        rate: torch.Tensor,
+        rate: Sequence[float],
         count: Sequence[int],
     ) -> torch.Tensor:
         """See :class:`dmstore.training.ensemble.stack.Stack`."""
-        rows = inputs.flatten(2)
+        kind = self.kind or torch.float32
+        # What products take: rounded once a step.
+        own = {name: self.arrays[name].to(kind) for name in self.learnt()}
+        rows = inputs.flatten(2).to(kind)
         # (model, unit, row) of what goes into each layer; the first is seen turned, not copied.
         values = [rows.transpose(1, 2)]
         layers = self._layers()
         for layer in layers:
-            product = self._product(self.arrays[f"{layer}.weight"], values[-1])
-            product.add_(self.arrays[f"{layer}.bias"][:, :, None])
+            product = _product(own[f"{layer}.weight"], values[-1])
+            product.add_(own[f"{layer}.bias"][:, :, None])
             values.append(product if layer == layers[-1] else product.relu_())
-        logits = values.pop()
+        losses, back = self._losses(values.pop().float(), label, weight)
+        back, gradient = back.to(kind), {}
+        for layer in reversed(layers):
+            below = values.pop()
+            gradient[f"{layer}.bias"] = back.float().sum(2)
+            gradient[f"{layer}.weight"] = torch.bmm(back, below.transpose(1, 2)).float()
+            if layer != layers[0]:
+                back = torch.bmm(own[f"{layer}.weight"].transpose(1, 2), back)
+                # Values below are not negative, and signs cost a tenth of a comparison.
+                back.mul_(below.sign())
+        self.descend(gradient, rate)
+        return losses
+
+    def _losses(
+        self, logits: torch.Tensor, label: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of the losses of each model's rows, and the gradient of their means along the logits: (model, class, row)."""
+        smooth, wanted = self.config.label_smoothing, label[:, None, :]
         said = torch.log_softmax(logits, 1)
-        smooth = self.config.label_smoothing
-        losses = said.gather(1, label[:, None, :])[:, 0].mul(smooth - 1)
+        losses = said.gather(1, wanted)[:, 0].mul(smooth - 1)
         back = said.exp()
         if smooth:
             losses.sub_(said.mean(1), alpha=smooth)
             back.sub_(smooth / logits.shape[1])
-        classes = torch.arange(logits.shape[1], device=label.device)[:, None]
-        back.sub_((classes == label[:, None, :]).float(), alpha=1 - smooth)
-        back.mul_(weight[:, None, :])
-        for layer in reversed(layers):
-            below = values.pop()
-            change = back
-            if layer != layers[0]:
-                back = self._product(self.arrays[f"{layer}.weight"].transpose(1, 2), change)
-                back.mul_(below > 0)
-            self._learn(f"{layer}.weight", change, below.transpose(1, 2), rate)
-            self.descend({f"{layer}.bias": change.sum(2)}, rate)
-        return (losses * (weight > 0)).sum(1)
-
-    def _learn(
-        self, name: str, change: torch.Tensor, below: torch.Tensor, rate: torch.Tensor
-    ) -> None:
-        """A step along `change` times `below`, which is added to the momentum without being kept."""
-        config, kept = self.config, self.momentum[name]
-        if config.nesterov or self.kind is not None:
-            self.descend({name: self._product(change, below)}, rate)
-            return
-        torch.baddbmm(kept, change, below, beta=config.momentum, out=kept)
-        if config.weight_decay:
-            kept.add_(self.arrays[name], alpha=config.weight_decay)
-        self.move(name, kept, None, rate)
-
-    def _product(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        if self.kind is None:
-            return torch.bmm(one, other)
-        return torch.bmm(one.to(self.kind), other.to(self.kind)).float()
+        back.scatter_(1, wanted, back.gather(1, wanted).sub_(1 - smooth))
+        return (losses * (weight > 0)).sum(1), back.mul_(weight[:, None, :])
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """See :class:`dmstore.training.ensemble.stack.Stack`."""
@@ -85,3 +78,11 @@ class Dense(Stack):
             weight, bias = (self.arrays[f"{layer}.{part}"] for part in ("weight", "bias"))
             values = torch.baddbmm(bias[:, :, None], weight, values.relu())
         return values.transpose(1, 2)
+
+
+def _product(weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Values of the next layer: (model, unit, row)."""
+    if weight.dtype is torch.float32 or weight.shape[1] > _FEW:
+        return torch.bmm(weight, values)
+    # A tile of a matrix unit is filled by rows, not by a few classes.
+    return torch.bmm(values.transpose(1, 2), weight.transpose(1, 2)).transpose(1, 2).contiguous()

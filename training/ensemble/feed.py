@@ -17,6 +17,7 @@ def feed(
     augmentation: Augmentation,
     seeds: Sequence[int],
     number: int,
+    kind: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """Inputs of each step of an epoch.
 
@@ -29,31 +30,38 @@ def feed(
         Of each model's augmentation.
     number : int
         The epoch's.
+    kind : torch.dtype, optional
+        What products are computed in, which inputs are then given in unless augmentation computes with them.
 
     Yields
     ------
-    (model, row, ...) float32 tensor
+    (model, row, ...) float32 or `kind` tensor
         On the device. What ``loader.epoch`` gives each model alone.
     """
+    if len(loader.shape) == 1:
+        every = loader.features(kind or torch.float32)
+        for step in steps:
+            place = torch.from_numpy(step.position.reshape(-1)).to(every.device)
+            yield every.index_select(0, place).unflatten(0, step.position.shape)
+        return
     generators = [torch.Generator().manual_seed(epoch_seed(seed, number)) for seed in seeds]
-    flat = len(loader.shape) == 1
     first = None
-    if augmentation.flip == "alternating" and not flat:
+    if augmentation.flip == "alternating":
         starts = [torch.Generator().manual_seed(epoch_seed(seed, 0)) for seed in seeds]
         first = torch.stack([torch.rand(loader.count, generator=one) < 0.5 for one in starts])
     for step in steps:
         models, rows = step.position.shape
         images = loader.seen(step.position.reshape(-1))
-        if not flat:
-            own = [
-                drawn(int(count), loader.shape, augmentation, generators[model], rows)
-                for model, count in zip(step.models, step.count, strict=True)
-            ]
-            images = applied(
-                images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)]
-            )
-            if first is not None:
-                place = torch.from_numpy(step.position)
-                which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
-                images = flipped(images, which.reshape(-1))
+        if kind is not None and augmentation.crop != "resized":
+            # What only moves values moves half of the bytes.
+            images = images.to(kind)
+        own = [
+            drawn(int(count), loader.shape, augmentation, generators[model], rows)
+            for model, count in zip(step.models, step.count, strict=True)
+        ]
+        images = applied(images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)])
+        if first is not None:
+            place = torch.from_numpy(step.position)
+            which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
+            images = flipped(images, which.reshape(-1))
         yield images.unflatten(0, (models, rows))

@@ -94,7 +94,7 @@ def fit_many(
         planned = steps(own)
         total = torch.zeros(len(alive), device=device)
         for step, inputs in zip(
-            planned, feed(loader, planned, augmentation, order, epoch), strict=True
+            planned, feed(loader, planned, augmentation, order, epoch, some.kind), strict=True
         ):
             total[torch.from_numpy(step.models).to(device)] += _step(
                 config, some, step, inputs, label, epoch
@@ -127,7 +127,8 @@ def _made(
     networks = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed.init)
+            # That of the CPU alone: those of accelerators, which draw nothing here, take longer than a small network.
+            torch.default_generator.manual_seed(seed.init)
             networks.append(make())
     first = networks[0]
     assert isinstance(first, nn.Sequential)
@@ -146,9 +147,7 @@ def _step(
 ) -> torch.Tensor:
     """Learn from one step, by those models that have one; their losses."""
     device = inputs.device
-    rate = torch.tensor(
-        [learning_rate(config, epoch, share) for share in step.share], device=device
-    )
+    rate = [learning_rate(config, epoch, share) for share in step.share.tolist()]
     wanted = label[torch.from_numpy(step.position).to(device)]
     weight = torch.from_numpy(step.weight).to(device)
     count = step.count.tolist()

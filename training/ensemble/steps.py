@@ -60,9 +60,9 @@ def steps(batches: Sequence[Sequence[NDArray[np.int64]]]) -> list[Step]:
         models = [place for place, own in enumerate(batches) if number < len(own)]
         rows = [batches[place][number] for place in models]
         count = np.array([len(one) for one in rows])
-        position = np.stack(
-            [np.pad(one, (0, count.max() - len(one)), constant_values=one[0]) for one in rows]
-        )
+        position = np.empty((len(rows), count.max()), dtype=np.int64)
+        for filled, own in zip(position, rows, strict=True):
+            filled[: len(own)], filled[len(own) :] = own, own[0]
         share = np.array([number / len(batches[place]) for place in models])
         made.append(Step(np.array(models), position, count, share))
     return made

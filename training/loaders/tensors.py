@@ -83,6 +83,10 @@ class TensorLoader:
         """Some train units, as they are."""
         return self._ready(self._at(torch.from_numpy(positions).to(self._device)))
 
+    def features(self, kind: torch.dtype) -> torch.Tensor:
+        """Features of all train units in a precision: (train, feature)."""
+        return self._train.to(kind)
+
     def epoch(
         self,
         batches: Sequence[NDArray[np.int64]],

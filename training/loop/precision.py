@@ -49,10 +49,9 @@ def half(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
     """
     name = config.precision
     if name == "auto":
-        # Heads and dense nets are bound by memory on CPUs: half precision gains nothing there.
         if device.type == "cpu":
-            pays = config.model not in ("mlp", "linear") and _cpu_has_bf16()
-            return torch.bfloat16 if pays else None
+            dense = config.model in ("mlp", "linear")
+            return torch.bfloat16 if _cpu_multiplies_bf16(dense=dense) else None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if name == "fp16" and device.type == "cpu":
         msg = "precision fp16 is for GPUs; give bf16 or float32 on a CPU"
@@ -60,8 +59,20 @@ def half(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
     return _TYPES.get(name)
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; where it does not, that is slower than float32."""
-    check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    flags = torch.backends.cpu.get_cpu_capability()
-    return bool(check and check()) and "AVX512" in flags
+def _cpu_multiplies_bf16(*, dense: bool) -> bool:
+    """Whether the CPU multiplies bfloat16 itself; where it does not, that is slower than float32.
+
+    Parameters
+    ----------
+    dense : bool
+        Of heads and dense nets, which are bound by memory: it pays with a matrix unit alone.
+    """
+    try:
+        known = torch.cpu.get_capabilities()
+    except AttributeError:
+        # Before torch 2.10 nothing tells of matrix units; what this tells of may be emulated.
+        check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        flags = torch.backends.cpu.get_cpu_capability()
+        return not dense and bool(check and check()) and "AVX512" in flags
+    names = ("amx_bf16",) if dense else ("amx_bf16", "avx512_bf16")
+    return any(known.get(name, False) for name in names)

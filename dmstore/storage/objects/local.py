@@ -48,7 +48,7 @@ class LocalObjects:
         self._anchor = anchor
         self._durable: set[Path] = set()
         # Directories that are no links.
-        self._plain: set[Path] = set()
+        self._plain: set[str] = set()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -67,14 +67,13 @@ class LocalObjects:
                 f"{self.url}: {plain(name)[:100]!r} is no name of an object; do not use this study"
             )
             raise FormatError(msg)
-        path = self.root
-        for number, part in enumerate(parts, start=1):
-            path /= part
-            if (number < len(parts) or name.endswith("/")) and path not in self._plain:
-                if path.is_symlink():
+        for count in range(1, len(parts) + name.endswith("/")):
+            folder = "/".join(parts[:count])
+            if folder not in self._plain:
+                if (path := Path(self.root, folder)).is_symlink():
                     raise _linked(path)
-                self._plain.add(path)
-        return path
+                self._plain.add(folder)
+        return Path(self.root, *parts)
 
     def entries(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.entries`."""
