@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from dmstore.analysis.experiment.measure import Directions, Measured, Proposal, 
 from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.rows import Rows, dots
 from dmstore.core.progress import Count
+from dmstore.core.threads import blas_threads
 
 Floats = NDArray[np.float64]
 # How far beyond the bound of any principal component four of five directions were found, in simulated studies.
@@ -73,16 +75,19 @@ def differences(
     """
     count = projection.shape[1]
 
-    def tell(share: float) -> None:
-        if proposing:
-            proposing(int(_STEPS * share), _STEPS)
+    shares = [0.0, 0.0]
 
-    proposed = [
-        propose(
-            fits[0][h], fits[1][h], count, parameters, threads=threads, tell=_one_of_two(tell, h)
-        )
-        for h in (0, 1)
-    ]
+    def proposal(h: int) -> Proposal:
+        def tell(share: float) -> None:
+            shares[h] = share
+            if proposing:
+                proposing(int(_STEPS * sum(shares) / 2), _STEPS)
+
+        return propose(fits[0][h], fits[1][h], count, parameters, threads=threads, tell=tell)
+
+    # Halves side by side: threads of BLAS would wait for each other at every small product.
+    with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
+        proposed = list(pool.map(proposal, (0, 1)))
     measured = measure(
         arms,
         fits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +107,8 @@ def with_measured(
         positions=positions,
         progress=counting(progress, "read"),
     )
-    fits: list[list[Any]] = [fits_of_halves(one) for one in data]
+    with ThreadPoolExecutor(min(threads, 2)) as pool:
+        fits: list[list[Any]] = list(pool.map(fits_of_halves, data))
     taken = _BASE + sum(one.data.nbytes + one.indices.nbytes for pair in fits for one in pair)
     words = {id(arm.masks): arm.masks.words.nbytes for halves in arms for arm in halves}
     taken += sum(words.values())

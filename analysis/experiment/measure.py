@@ -8,6 +8,7 @@ part is added again, so that estimates are unbiased whatever the fits are worth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import accumulate, sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
+from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -27,7 +29,7 @@ Singles = NDArray[np.float32]
 _BLOCK = 256
 _SMALLEST = 16
 # Arrays of a number for each mask and target that are in memory at once.
-_ARRAYS = 16
+_ARRAYS = 20
 # Columns of a sketch of the train units.
 _SKETCH = 512
 
@@ -161,25 +163,35 @@ def measure(
     targets = fits[0][0].shape[0]
     block = _block(arms, len(proposals[0].direction), memory)
     columns = sketch(arms[0][0].masks.train, _SKETCH, random_state)
-    halves = [
-        Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction, threads) for m in (0, 1)
-    ]
-    count = len(proposals[0].direction)
-    sums = [_empty(half, count, groups.shape[1]) for half in halves]
     target_z = np.full((2, targets), np.nan)
-    similarity = Similarity.empty(targets, groups.shape[1], halves)
-    for start in range(0, targets, block):
-        part = slice(start, min(start + block, targets))
-        for m, half in enumerate(halves):
-            own = [one[1 - m][part] for one in fits]
-            half.load(part, own)
-        lam = block_similarity(similarity, halves, part, groups[part])
-        for m, half in enumerate(halves):
-            weight = np.nan_to_num(proposals[1 - m].weight[:, part].astype(np.float64)).T
-            _add_directions(sums[m], half, weight, lam)
-            target_z[m, part] = _add_targets(sums[m], half, groups[part])
-        if progress:
-            progress(part.stop, targets)
+
+    def begin(m: int) -> Half:
+        return Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction, threads)
+
+    # The halves are independent but for the similarity. Threads of BLAS would wait for each other at every small product.
+    with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
+        halves = list(pool.map(begin, (0, 1)))
+        sums = [_empty(half, len(proposals[0].direction), groups.shape[1]) for half in halves]
+        similarity = Similarity.empty(targets, groups.shape[1], halves)
+        for start in range(0, targets, block):
+            part = slice(start, min(start + block, targets))
+            loading = [
+                pool.submit(half.load, part, [one[1 - m][part] for one in fits])
+                for m, half in enumerate(halves)
+            ]
+            for one in loading:
+                one.result()
+            lam = block_similarity(similarity, halves, part, groups[part])
+            adding = [
+                pool.submit(
+                    _add, sums[m], half, proposals[1 - m].weight[:, part], lam, groups[part]
+                )
+                for m, half in enumerate(halves)
+            ]
+            for m, one in enumerate(adding):
+                target_z[m, part] = one.result()
+            if progress:
+                progress(part.stop, targets)
     made = tuple(_finish(sums[1 - h], halves[1 - h], similarity) for h in (0, 1))
     group_z = [
         studentised(one.groups, one.group_influence, half.common, half.used, threads)[1]
@@ -228,6 +240,14 @@ def _empty(half: Half, count: int, groups: int) -> _Sums:
         np.zeros(groups),
         [np.zeros((groups, size)) for size in sizes],
     )
+
+
+def _add(
+    sums: _Sums, half: Half, weight: NDArray[Any], lam: Floats, groups: NDArray[np.bool_]
+) -> Floats:
+    """Add a block of targets to the sums of one half: the determinant of each target over its error."""
+    _add_directions(sums, half, np.nan_to_num(weight.astype(np.float64)).T, lam)
+    return _add_targets(sums, half, groups)
 
 
 def _add_directions(sums: _Sums, half: Half, weight: Floats, lam: Floats) -> None:

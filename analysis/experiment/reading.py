@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ class _Rows:
             self.runs.append(rows[order])
             self.starts.append(np.searchsorted(sorted_ids, ids))
         self._block: tuple[tuple[int, int], NDArray[Any], NDArray[np.float64]] | None = None
+        # Both halves ask for a block at the same time.
+        self._reading = Lock()
 
     def groups(self) -> RowGroups:
         """One run of each mask, in the order of the base, as masks are read."""
@@ -101,17 +104,18 @@ class _Rows:
 
     def said(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Outputs of all runs on some targets, and a value near their mean; the last block is kept."""
-        if self._block is None or self._block[0] != (start, stop):
-            # Before the next is read: a block of many runs is large.
-            self._block = None
-            values = self._read(start, stop)
-            used = np.zeros(len(values), dtype=bool)
-            used[np.concatenate(self.rows)] = True
-            name = f"{self.output} of {self.algorithm.name!r}"
-            check_scale(values, used, name, start)
-            shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
-            self._block = ((start, stop), values, shift)
-        return self._block[1:]
+        with self._reading:
+            if self._block is None or self._block[0] != (start, stop):
+                # Before the next is read: a block of many runs is large.
+                self._block = None
+                values = self._read(start, stop)
+                used = np.zeros(len(values), dtype=bool)
+                used[np.concatenate(self.rows)] = True
+                name = f"{self.output} of {self.algorithm.name!r}"
+                check_scale(values, used, name, start)
+                shift = values.mean(axis=0, dtype=np.float64, where=used[:, None])
+                self._block = ((start, stop), values, shift)
+            return self._block[1:]
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         tiles = self.view.tiles(self.output)
