@@ -80,6 +80,8 @@ def test_every_recipe_trains_a_run(photos, name, tmp_path):
     made = task_of(photos, name, **changes).train([run_of()])
     assert made["margin"].shape == (1, TARGETS)
     assert np.isfinite(made["logit"]).all()
+    # The best epoch hides one that ended in NaN.
+    assert np.isfinite(made["training_loss"]).all()
     assert made["epochs"][0] in (1, 2)
 
 
