@@ -41,7 +41,7 @@ MAY_IMPORT = {
     **{f"dmstore.training.loop.{part}": {"torch"} for part in ("fit", "precision")},
     **{
         f"dmstore.training.models.{part}": {"torch"}
-        for part in ("fastnet", "make", "resnet9", "small")
+        for part in ("fastnet", "make", "resnet9", "small", "strided")
     },
     **{
         f"dmstore.regression.solvers.torch_{part}": {"torch"}

@@ -1,5 +1,7 @@
 """The torch loop: every recipe trains, runs repeat, unfinished runs go on bit for bit."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from dmstore.training.loaders.make import channels
 from dmstore.training.models import make
+from dmstore.training.models.strided import guard
 
 SIDE = 16
 TRAIN, TARGETS = 60, 20
@@ -69,13 +72,79 @@ def test_every_recipe_trains_a_run(photos, name, tmp_path):
         torchvision = pytest.importorskip("torchvision")
         changes["width"] = 0
         if config.weights or name == "waterbirds-synthetic":
-            made = getattr(torchvision.models, config.model)(num_classes=7)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                made = getattr(torchvision.models, config.model)(num_classes=7)
             torch.save(made.state_dict(), tmp_path / "w.pt")
             changes["weights"] = str(tmp_path / "w.pt")
     made = task_of(photos, name, **changes).train([run_of()])
     assert made["margin"].shape == (1, TARGETS)
     assert np.isfinite(made["logit"]).all()
+    # The best epoch hides one that ended in NaN.
+    assert np.isfinite(made["training_loss"]).all()
     assert made["epochs"][0] in (1, 2)
+
+
+def leave_garbage():
+    """Memory that is handed out next is full of NaN, and not of the zeros or old numbers that hide its use."""
+    for count in (64, 1000, 5000, 20_000, 100_000, 500_000, 2_000_000):
+        torch.full((count,), float("nan"))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (4, 1), (1, 2), (2, 2), (4, 2), (1, 4), (4, 4)]
+)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 3), (1, 2)])
+def test_strided_convolutions_in_bfloat16(height, width, kernel, stride, layout):
+    """Values and both gradients are those of float64, to bfloat16's rounding."""
+    draw = torch.Generator().manual_seed(0)
+    made = torch.nn.Sequential(torch.nn.Conv2d(128, 192, kernel, stride, kernel // 2, bias=False))
+    guard(made)
+    given = torch.randn(5, 128, height, width, generator=draw)
+    wanted = copy.deepcopy(made).double()
+    made.to(memory_format=layout)
+    one = given.clone().to(memory_format=layout).requires_grad_()
+    other = given.double().requires_grad_()
+    leave_garbage()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        said = made(one).float()
+    right = wanted(other)
+    change = torch.randn(right.shape, generator=draw)
+    leave_garbage()
+    said.backward(change)
+    right.backward(change.double())
+    for value, known in (
+        (said, right),
+        (one.grad, other.grad),
+        (made[0].weight.grad, wanted[0].weight.grad),
+    ):
+        assert (value.double() - known).abs().max() <= 0.02 * known.abs().max()
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, 33])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_gradients_of_resnets_repeat_in_bfloat16(name, side):
+    pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    network = make(TrainingConfig(model=name), (3, side, side), 2)
+    network.to(memory_format=torch.channels_last)
+    given = torch.randn(5, 3, side, side)
+
+    def gradients():
+        network.zero_grad()
+        leave_garbage()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = network(given).float().square().sum()
+        leave_garbage()
+        loss.backward()
+        return [one.grad.clone() for one in network.parameters()]
+
+    first = gradients()
+    assert all(torch.isfinite(one).all() for one in first)
+    assert all(
+        torch.equal(one, two) for _ in range(2) for one, two in zip(first, gradients(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("model", ["cnn", "mlp", "linear", "resnet9", "fastnet"])

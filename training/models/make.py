@@ -13,6 +13,7 @@ from dmstore.training.config import TrainingConfig
 from dmstore.training.models.fastnet import FastNet
 from dmstore.training.models.resnet9 import resnet9
 from dmstore.training.models.small import cnn, linear, mlp
+from dmstore.training.models.strided import guard
 
 
 def make(config: TrainingConfig, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -58,6 +59,7 @@ def make(config: TrainingConfig, shape: tuple[int, ...], classes: int) -> nn.Mod
     else:
         require_packages(config)
         network = _torchvision(config.model, shape[0])
+    guard(network)
     if config.weights:
         _load(network, weights_file(config))
     if config.model in ("resnet18", "resnet50"):
