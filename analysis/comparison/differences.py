@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -75,19 +76,27 @@ def differences(
     """
     count = projection.shape[1]
 
-    shares = [0.0, 0.0]
+    shares, telling, ended = [0.0, 0.0], Lock(), Event()
 
     def proposal(h: int) -> Proposal:
         def tell(share: float) -> None:
-            shares[h] = share
-            if proposing:
-                proposing(int(_STEPS * sum(shares) / 2), _STEPS)
+            if ended.is_set():
+                raise CancelledError
+            # Else what was told last could be less than what was told before.
+            with telling:
+                shares[h] = share
+                if proposing:
+                    proposing(int(_STEPS * sum(shares) / 2), _STEPS)
 
         return propose(fits[0][h], fits[1][h], count, parameters, threads=threads, tell=tell)
 
     # Halves side by side: threads of BLAS would wait for each other at every small product.
     with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
-        proposed = list(pool.map(proposal, (0, 1)))
+        try:
+            proposed = list(pool.map(proposal, (0, 1)))
+        finally:
+            # A pool waits for its threads, which Ctrl-C does not reach.
+            ended.set()
     measured = measure(
         arms,
         fits,

@@ -117,7 +117,7 @@ def explained(
     Returns
     -------
     (row,) float64
-        The squared correlation; 0 where either does not vary.
+        The squared correlation, negative where the correlation is; 0 where either does not vary.
     """
     rows, column = np.array(values, dtype=np.float64), np.array(known, dtype=np.float64)
     for value in np.unique(stratum):
@@ -126,7 +126,8 @@ def explained(
         column[here] -= column[here].mean()
     whole = (rows**2).sum(axis=1) * (column @ column)
     share: Floats = np.zeros(len(rows))
-    np.divide((rows @ column) ** 2, whole, out=share, where=whole > 0)
+    product = rows @ column
+    np.divide(product * np.abs(product), whole, out=share, where=whole > 0)
     return share
 
 

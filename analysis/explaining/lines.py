@@ -137,8 +137,9 @@ def _accounted(
     alike = np.zeros(len(projection), dtype=np.int64)
     area = float(auroc(projection[None], member[:, None], alike).score[0, 0])
     score = area if end else 1 - area
+    share = float(explained(projection[None], member, alike)[0])
     # A class may stand at the other end as a whole.
-    return (float(explained(projection[None], member, alike)[0]) if score > 0.5 else 0.0), score
+    return (max(share if end else -share, 0.0) if score > 0.5 else 0.0), score
 
 
 def _alone(one: Explanation) -> dict[str, Any]:

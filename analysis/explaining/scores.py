@@ -101,7 +101,7 @@ def _of_targets(comparison: xr.Dataset, examples: Examples) -> list[Explanation]
             if one.number is not None and used.sum() > 2 * FEWEST:
                 score = spearman(rows[:, used], one.number[used], strata[used])
                 # The correlation of ranks: a long tail of numbers must not decide.
-                share = score.score[:, 0] ** 2
+                share = score.score[:, 0] * np.abs(score.score[:, 0])
                 made += _listed(places, score, share, of, one.number_name, "", "spearman", 0.0)
         if classes is not None and one.name != "label":
             for value in np.unique(classes[there]):
@@ -160,11 +160,13 @@ def _listed(
     measure: str,
     chance: float,
 ) -> list[Explanation]:
+    # A few far away may turn the correlation against the score: then it accounts for nothing of what the score says.
+    own = np.maximum(share * np.sign(score.score[:, 0] - chance), 0.0)
     return [
         Explanation(
             row, k, of, name, value, measure, float(s), chance, float(p), explained=float(e)
         )
-        for (row, k), s, p, e in zip(places, score.score[:, 0], score.p[:, 0], share, strict=True)
+        for (row, k), s, p, e in zip(places, score.score[:, 0], score.p[:, 0], own, strict=True)
         if np.isfinite(s)
     ]
 

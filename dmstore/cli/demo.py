@@ -11,6 +11,7 @@ _STAGES = {
     "evaluate": ("evaluate", "fits"),
     "compare": ("find directions", ""),
     "read": ("read the masks", ""),
+    "propose": ("find directions of halves", ""),
     "measure": ("measure the difference", "targets"),
     "counterfactual": ("ask the models", ""),
     "report": ("draw the page", ""),

@@ -3,7 +3,10 @@
 import json
 import re
 import shutil
+import signal
 import tarfile
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from scipy.sparse import diags_array
 import dmstore
 from benchmarks import simulated
 from dmstore.analysis import compare
+from dmstore.analysis.comparison import differences
 from dmstore.analysis.comparison.answer import answer, plain
 from dmstore.analysis.comparison.enough import Enough, coordinate_noise, enough, enough_text
 from dmstore.analysis.comparison.target_groups import ALL, target_groups
@@ -280,6 +284,43 @@ def test_how_far_a_comparison_is_is_told_of_each_of_its_parts(made):
         done = [(one, total) for what, one, total in told if what == stage]
         assert [one for one, _ in done] == sorted(one for one, _ in done)
         assert done[-1][0] == done[-1][1]
+
+
+def test_halves_that_are_told_of_at_the_same_time_go_on_from_each_other(made):
+    told, other, first = [], threading.Event(), threading.Lock()
+
+    def progress(what, done, total):
+        if what == "propose":
+            # The first waits for the second, which must not overtake it.
+            if first.acquire(blocking=False):
+                other.wait(0.2)
+            else:
+                other.set()
+            told.append(done)
+
+    compare(made, "a", "b", components=2, threads=2, progress=progress)
+    assert told == sorted(told)
+    assert told[-1] == 100
+
+
+def test_ctrl_c_ends_the_search_of_both_halves(monkeypatch):
+    ended = []
+
+    def propose(half, *_, tell, **__):
+        # Pressed once, when both have begun: a second press would end the wait for threads.
+        time.sleep(0.1)
+        if half == 0:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        for step in range(200):
+            time.sleep(0.01)
+            tell(step / 200)
+        ended.append(step)
+
+    monkeypatch.setattr(differences, "propose", propose)
+    nothing = np.zeros((2, 3, 4))
+    with pytest.raises(KeyboardInterrupt):
+        differences.differences((), ([0, 1], [0, 1]), nothing, [], None, None, threads=2)
+    assert not ended
 
 
 def test_the_same_algorithm_does_not_differ(made):

@@ -245,6 +245,28 @@ def test_the_line_is_of_what_accounts_for_most_of_the_direction():
     assert line["line"].startswith("bee, AUROC .")
 
 
+def test_what_lies_at_the_other_end_accounts_for_nothing():
+    """Members lie above most others, but a few far below pull their mean there."""
+    draw = np.random.default_rng(8)
+    examples = known()
+    label = examples.targets["label"].values
+    projection = random_comparison(0)["projection"].values.copy()
+    values = draw.normal(size=TARGET) + 0.9 * (label == 1)
+    values[np.flatnonzero(label == 1)[:3]] = -40
+    heaviest = random_comparison(0)["heaviest"].values
+    for sign in (1, -1):
+        projection[0, 0] = sign * values
+        found = explanations(compared(projection, heaviest), examples)
+        (bee,) = [
+            one
+            for one in found
+            if (one.row, one.component, one.of, one.value) == (0, 0, "targets", "bee")
+        ]
+        assert sign * (bee.score - 0.5) > 0.1
+        assert np.corrcoef(values, label == 1)[0, 1] < -0.1
+        assert bee.explained == 0
+
+
 def test_directions_of_rounding_and_targets_without_datamodels_do_not_count():
     examples, comparison = known(), random_comparison(1)
     projection = comparison["projection"].values.copy()
