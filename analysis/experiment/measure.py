@@ -179,8 +179,8 @@ def measure(
                 pool.submit(half.load, part, [one[1 - m][part] for one in fits])
                 for m, half in enumerate(halves)
             ]
-            for one in loading:
-                one.result()
+            for loaded in loading:
+                loaded.result()
             lam = block_similarity(similarity, halves, part, groups[part])
             adding = [
                 pool.submit(
@@ -188,8 +188,8 @@ def measure(
                 )
                 for m, half in enumerate(halves)
             ]
-            for m, one in enumerate(adding):
-                target_z[m, part] = one.result()
+            for m, added in enumerate(adding):
+                target_z[m, part] = added.result()
             if progress:
                 progress(part.stop, targets)
     made = tuple(_finish(sums[1 - h], halves[1 - h], similarity) for h in (0, 1))
