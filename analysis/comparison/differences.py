@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from threading import Event, Lock
 from typing import Any
 
@@ -19,7 +19,7 @@ from dmstore.analysis.experiment.measure import Directions, Measured, Proposal, 
 from dmstore.analysis.geometry.principal import principal_directions
 from dmstore.analysis.geometry.rows import Rows, dots
 from dmstore.core.progress import Count
-from dmstore.core.threads import blas_threads
+from dmstore.core.threads import side_by_side
 
 Floats = NDArray[np.float64]
 # How far beyond the bound of any principal component four of five directions were found, in simulated studies.
@@ -90,8 +90,7 @@ def differences(
 
         return propose(fits[0][h], fits[1][h], count, parameters, threads=threads, tell=tell)
 
-    # Halves side by side: threads of BLAS would wait for each other at every small product.
-    with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
+    with side_by_side(threads) as pool:
         try:
             proposed = list(pool.map(proposal, (0, 1)))
         finally:

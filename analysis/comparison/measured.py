@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from dmstore.analysis.experiment.reading import Pinned, pin, read_arms
 from dmstore.analysis.geometry.rows import sparse_rows
 from dmstore.core.memory import available, parse
 from dmstore.core.progress import Progress, counting
+from dmstore.core.threads import side_by_side
 from dmstore.schema.group_specs import group_spec
 from dmstore.study.study import Study
 
@@ -107,7 +107,7 @@ def with_measured(
         positions=positions,
         progress=counting(progress, "read"),
     )
-    with ThreadPoolExecutor(min(threads, 2)) as pool:
+    with side_by_side(threads) as pool:
         fits: list[list[Any]] = list(pool.map(fits_of_halves, data))
     taken = _BASE + sum(one.data.nbytes + one.indices.nbytes for pair in fits for one in pair)
     words = {id(arm.masks): arm.masks.words.nbytes for halves in arms for arm in halves}

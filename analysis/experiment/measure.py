@@ -8,7 +8,6 @@ part is added again, so that estimates are unbiased whatever the fits are worth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from dmstore.analysis.experiment.arms import Halves
 from dmstore.analysis.experiment.halves import Half, squares, studentised
 from dmstore.analysis.experiment.projections import accumulate, sketch
 from dmstore.analysis.experiment.similarity import Similarity, block_similarity
-from dmstore.core.threads import blas_threads
+from dmstore.core.threads import side_by_side
 from dmstore.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -168,8 +167,8 @@ def measure(
     def begin(m: int) -> Half:
         return Half((arms[0][m], arms[1][m]), columns, proposals[1 - m].direction, threads)
 
-    # The halves are independent but for the similarity. Threads of BLAS would wait for each other at every small product.
-    with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
+    # The halves are independent but for the similarity.
+    with side_by_side(threads) as pool:
         halves = list(pool.map(begin, (0, 1)))
         sums = [_empty(half, len(proposals[0].direction), groups.shape[1]) for half in halves]
         similarity = Similarity.empty(targets, groups.shape[1], halves)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # What is done, in words, and what is counted.
-_STAGES = {
+STAGES = {
     "compare": ("find directions", ""),
     "read": ("read the masks", ""),
     "propose": ("find directions of halves", ""),
@@ -168,7 +168,7 @@ def command(
     from dmstore.readers.scores import is_scores
     from dmstore.study.algorithm import ANCHOR
 
-    progress = output.Stages(_STAGES, quiet=quiet, delay=2)
+    progress = output.Stages(STAGES, quiet=quiet, delay=2)
     settings: Any = {
         "progress": progress,
         "where": where,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import click
 
 from dmstore.cli import options, output
+from dmstore.cli.compare import STAGES
 
 _STAGES = {
     "train": ("train", "runs"),
     "evaluate": ("evaluate", "fits"),
-    "compare": ("find directions", ""),
-    "read": ("read the masks", ""),
-    "propose": ("find directions of halves", ""),
-    "measure": ("measure the difference", "targets"),
+    **STAGES,
     "counterfactual": ("ask the models", ""),
     "report": ("draw the page", ""),
 }

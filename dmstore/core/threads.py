@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dmstore.core.cgroups import ROOT, quota
@@ -28,3 +29,16 @@ def blas_threads(count: int) -> Iterator[None]:
         return
     with threadpoolctl.threadpool_limits(count):
         yield
+
+
+@contextlib.contextmanager
+def side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool for two pieces of work at once, each with its share of BLAS's threads: these would wait for each other at small products.
+
+    Parameters
+    ----------
+    threads : int
+        In all; with 1 the pieces follow each other.
+    """
+    with blas_threads(max(1, threads // 2)), ThreadPoolExecutor(min(threads, 2)) as pool:
+        yield pool
