@@ -148,6 +148,9 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
+            if inputs.dim() == 4:
+                # Pixels come as files have them, the channel last.
+                inputs = inputs.contiguous(memory_format=layout)
             own = label[torch.from_numpy(batch).to(device)]
             for some, wanted in zip(inputs.chunk(parts), own.chunk(parts), strict=True):
                 with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
@@ -228,13 +231,16 @@ def _accuracy(model: nn.Module, loader: Loader, part: str, label: torch.Tensor) 
 @contextlib.contextmanager
 def repeatable(config: TrainingConfig) -> Iterator[None]:
     """Inside, only operations that repeat to the bit, where the config asks for it."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory
     # Which is for finding reads of memory that nothing was written to, and takes a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    if config.compile:
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    # Tells no compiler, whose import takes longer than torch's own.
+    torch.set_deterministic_debug_mode("warn" if config.deterministic else "default")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         torch.utils.deterministic.fill_uninitialized_memory = filled
