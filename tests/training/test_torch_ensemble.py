@@ -241,3 +241,7 @@ def test_precision_is_what_the_cpu_multiplies(monkeypatch, flags, expected):
     made = {model: half(TrainingConfig(model=model), device) for model in expected}
     assert made == expected
     assert half(TrainingConfig(model="linear", precision="bf16"), device) is torch.bfloat16
+    # One at a time they are faster in float32.
+    for alone in ({"together": 1}, {"choose": "validation"}, {"compile": True}):
+        assert half(TrainingConfig(model="linear", **alone), device) is None
+    assert half(TrainingConfig(model="cnn", together=1), device) is expected["cnn"]

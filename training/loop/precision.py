@@ -51,7 +51,10 @@ def half(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         if device.type == "cpu":
             dense = config.model in ("mlp", "linear")
-            return torch.bfloat16 if _cpu_multiplies_bf16(dense=dense) else None
+            # One small product at a time is over before its conversion pays.
+            alone = config.together == 1 or config.choose != "last" or config.compile
+            fast = not (dense and alone) and _cpu_multiplies_bf16(dense=dense)
+            return torch.bfloat16 if fast else None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if name == "fp16" and device.type == "cpu":
         msg = "precision fp16 is for GPUs; give bf16 or float32 on a CPU"
