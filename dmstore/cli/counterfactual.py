@@ -253,7 +253,7 @@ def _said(result: xr.Dataset, numbers: list[int], figure: str | None) -> dict[st
 
 
 def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
-    """At full intensity: effects, and where they distinguish."""
+    """Effects, and where they distinguish at full intensity."""
     lines = []
     what = "P({})" if result.attrs["measure"] == "probability" else "the margin of {}"
     names = [str(one) for one in result["algorithm"].values]
@@ -265,6 +265,7 @@ def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
             )
             lines.append(
                 f"{algorithm}: {what.format(one)} changes by {effect:+.4f} ({_interval(low, high)})"
+                + _weaker(result["effect"][row, :, column])
             )
         for row, algorithm in enumerate(names):
             delta, epsilon = float(last["delta"].values[row]), float(last["epsilon"].values[row])
@@ -282,6 +283,16 @@ def _lines(result: xr.Dataset, figure: str | None) -> list[str]:
     if not result.attrs["kept"]:
         lines.append(f"  not kept: {names[0]} and {names[1]} have not been compared")
     return [*lines, *([f"  drawn: {figure}"] if figure else [])]
+
+
+def _weaker(effect: xr.DataArray) -> str:
+    """The effect at each intensity between none and the last."""
+    between = effect[:-1].where(effect["intensity"][:-1] > 0, drop=True)
+    said = [
+        f"{value:+.4f} at {strength:g}"
+        for strength, value in zip(between["intensity"].values, between.values, strict=True)
+    ]
+    return f"; {', '.join(said)}" if said else ""
 
 
 def _interval(low: float, high: float) -> str:
