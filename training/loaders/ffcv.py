@@ -121,7 +121,7 @@ class FfcvLoader(FileLoader):
             yield self._ready(images)
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         samples = self._places["train"][positions]
         return self._ready(next(iter(self._batches(samples, [len(samples)], None))))
 

@@ -36,7 +36,7 @@ class FileLoader:
         self._mean, self._deviation = mean, deviation
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         height, width = self._side
         return self._normalized(pixels(images, height if height == width else 0, self._device))
 

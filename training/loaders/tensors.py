@@ -77,11 +77,11 @@ class TensorLoader:
         return self._train.index_select(0, place) if self._flat else self._train[place]
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return self._ready(self._stored(images))
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return self._ready(self._at(torch.from_numpy(positions).to(self._device)))
 
     def features(self, kind: torch.dtype) -> torch.Tensor:

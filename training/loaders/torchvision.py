@@ -125,7 +125,7 @@ class TorchvisionLoader(FileLoader):
         yield from self._plain(part, np.arange(len(self._source(part))), batch_size)
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return torch.cat(list(self._plain("train", positions, len(positions))))
 
     def _plain(
