@@ -340,7 +340,7 @@ def auc(score: NDArray[Any], positive: NDArray[np.bool_]) -> float:
 
 # What to look at on the page: where the mark was found, and where runs were too few for it.
 _LOOK = (
-    "On the page, read the answer at the top, then open direction A{direction}: its targets are nines with a mark in the corner,\n"
+    "On the page, read the answer at the top, then open direction {code}: its targets are nines with a mark in the corner,\n"
     'and so are its heaviest training images. The table "Where they differ" says which targets differ most.'
 )
 _LOOK_AGAIN = "On the page, read the answer at the top. These runs are too few to find the mark; plan more with --runs 4000."
@@ -356,6 +356,7 @@ def _lines(
     result: dict[str, Any],
 ) -> list[str]:
     from dmstore.analysis.comparison.answer import answer
+    from dmstore.analysis.comparison.codes import direction_code
     from dmstore.analysis.comparison.sentences import verdict
 
     marked = int(study.targets["marked"].values.sum())
@@ -383,7 +384,8 @@ def _lines(
         f"  under {name:6} by {e[0]:+.4f} (95 % {e[1]:+.4f} to {e[2]:+.4f})"
         for name, e in effect.items()
     ]
-    lines.append(_LOOK.format(direction=best["direction"]) if best["auc"] >= 0.9 else _LOOK_AGAIN)
+    code = direction_code(0, best["direction"] - 1)
+    lines.append(_LOOK.format(code=code) if best["auc"] >= 0.9 else _LOOK_AGAIN)
     lines += [
         f"{result['seconds']:.0f} s; notebook: dmstore.open_study({study.path!r})",
         result["report"],

@@ -19,16 +19,13 @@ from dmstore import provenance
 from dmstore.core import times
 from dmstore.core.meter import Meter
 from dmstore.core.progress import Progress, counting
-from dmstore.core.tensors import to_numpy
 from dmstore.errors import ConflictError, DmstoreError, InputError
-from dmstore.storage.acts import retract
-from dmstore.storage.table.rows import Rows, column_key, concatenate, pairs_of, row_digests
+from dmstore.storage.table.rows import Rows, column_key, concatenate, row_digests
 from dmstore.study import removal as removals
 from dmstore.study.algorithm import Algorithm, Run
-from dmstore.study.full import MODELS
 from dmstore.study.plan import Part
 from dmstore.study.study import Study, open_study
-from dmstore.study.target_outputs import TargetOutputs
+from dmstore.training.destination import Destination
 from dmstore.training.flusher import Flusher
 from dmstore.training.given import sort_given
 from dmstore.training.pending import Batch, Pending, in_batches, one_by_one
@@ -91,19 +88,10 @@ class RunWriter:
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         opened = study if isinstance(study, Study) else open_study(study)
-        if removal is not None and (full or target_set):
-            msg = f"removal {removal!r} goes with neither full nor target_set: its models are asked on the algorithm's own targets"
-            raise InputError(msg)
-        self.algorithm: Algorithm = opened.algorithm(algorithm)
-        if full:
-            self.algorithm = opened.full_models(algorithm, MODELS if full is True else full)
-        if removal is not None:
-            self.algorithm = opened.removal_runs(algorithm, removal, models)
-        # Where rows go: the runs themselves, or outputs of runs that are stored already.
-        self._outputs = (
-            opened.target_outputs(algorithm, target_set, full=bool(full)) if target_set else None
+        self._destination = Destination.of(
+            opened, algorithm, target_set=target_set, full=full, removal=removal, models=models
         )
-        self._sink: Algorithm | TargetOutputs = self._outputs or self.algorithm
+        self.algorithm: Algorithm = self._destination.algorithm
         self.part = Part.parse(part) if isinstance(part, str) else part
         if flush_runs < 1 or not flush_seconds > 0:
             msg = f"flush at {flush_runs} runs or {flush_seconds} s: both must be positive"
@@ -117,7 +105,7 @@ class RunWriter:
         self._oldest = 0.0
         self._overdue = False
         self._closed = False
-        self._meter = Meter(self._sink.name, quiet=True)
+        self._meter = Meter(self._destination.name, quiet=True)
         self._count = counting(None, "")
         self._done = self._total = 0
         self._lock = threading.RLock()
@@ -164,7 +152,7 @@ class RunWriter:
         """
         with self._lock:
             waiting = [run for rows in self._waiting for run in rows.run.tolist()]
-        ids = self._sink.pending(self.part)
+        ids = self._destination.pending(self.part)
         ids = ids[~np.isin(ids, waiting)]
         for run in ids.tolist():
             # Retracted since: this writer may be given it again.
@@ -180,12 +168,13 @@ class RunWriter:
 
     def _show(self, pending: int, progress: bool | Progress) -> None:  # noqa: FBT001 - as pending() has it
         """Tell from now on how many runs are done."""
-        of_plan = self._outputs is None
-        total = len(self.algorithm.wanted(self.part)) if of_plan else pending
+        total = self._destination.total(self.part, pending)
         self._meter.close()
-        self._meter = Meter(self._sink.name, quiet=progress is not True, unit="runs", rate=True)
+        self._meter = Meter(
+            self._destination.name, quiet=progress is not True, unit="runs", rate=True
+        )
         tell = self._meter if progress is True else progress
-        self._count = counting(None if isinstance(tell, bool) else tell, self._sink.name)
+        self._count = counting(None if isinstance(tell, bool) else tell, self._destination.name)
         self._done, self._total = total - pending, total
         self._count(self._done, total)
 
@@ -206,7 +195,7 @@ class RunWriter:
         InputError
             If one is not in the plan.
         """
-        runs = self._sink.describe(run_ids)
+        runs = self._destination.describe(run_ids)
         # Copies: what is given out may be changed, and is compared with these when it comes back.
         self._described.update((run.id, run.mask.copy()) for run in runs)
         return runs
@@ -274,26 +263,14 @@ class RunWriter:
                 raise InputError(msg)
         ids = [run.id if isinstance(run, Run) else int(run) for run in runs]
         where = f"run {ids[0]}" if len(ids) == 1 else f"runs {ids[0]} to {ids[-1]}"
-        if self._outputs and mask is not None:
+        if mask is not None and not self._destination.has_masks:
             msg = f"{where}: the mask is stored with the run; give its outputs alone"
             raise InputError(msg)
-        table = self._sink.table
+        table = self._destination.table
         arrays, columns = sort_given(values, table.spec.outputs(), table.sizes, count, where)
-        if not self._outputs:
-            arrays["mask"] = self._masks(runs, mask, where)
+        if self._destination.has_masks:
+            arrays["mask"] = self._destination.masks(runs, mask, where)
         self._add(ids, arrays, columns, where, ours=mask is None and self._is_ours(runs))
-
-    def _masks(self, runs: Sequence[Run | int], mask: Any, where: str) -> NDArray[Any]:
-        """The masks to store with runs, (run, train): the given ones, or the plan's."""
-        if mask is not None:
-            return np.array(to_numpy(mask, f"{where}: mask"))
-        plain = [run for run in runs if not isinstance(run, Run)]
-        if plain and not self.algorithm.planned:
-            msg = f"run {plain[0]}: give its mask, the algorithm has foreign sampling"
-            raise InputError(msg)
-        planned = self.algorithm.describe(np.array(plain, dtype=np.int64)) if plain else []
-        known = {run.id: run.mask for run in planned}
-        return np.array([r.mask if isinstance(r, Run) else known[int(r)] for r in runs])
 
     def _is_ours(self, runs: Sequence[Run | int]) -> bool:
         """Whether these are runs that this writer described, with the masks that it gave them."""
@@ -326,7 +303,7 @@ class RunWriter:
                 msg = "this RunWriter is closed; make a new one"
                 raise InputError(msg)
             rows = Rows(np.array(ids, dtype=np.int64), arrays, columns)
-            rows = self._fresh(self._complete(rows, where, ours=ours), where)
+            rows = self._fresh(self._destination.complete(rows, where, planned_masks=ours), where)
             for run in ids:
                 self._described.pop(run, None)
             if len(rows):
@@ -338,14 +315,9 @@ class RunWriter:
                 self._write()
             self._count(min(self._done, self._total), self._total)
 
-    def _complete(self, rows: Rows, where: str, *, ours: bool) -> Rows:
-        if isinstance(self._sink, Algorithm):
-            return self._sink.complete(rows, where, planned_masks=ours)
-        return self._sink.complete(rows, where, made_now=True)
-
     def _fresh(self, rows: Rows, where: str) -> Rows:
         """The rows that this writer has not taken before."""
-        digests = row_digests(rows.run, rows.arrays, self._sink.table.spec)
+        digests = row_digests(rows.run, rows.arrays, self._destination.table.spec)
         own = [digest.tobytes() for digest in digests]
         known = [self._digests.get(int(run)) for run in rows.run]
         for run, old, new in zip(rows.run, known, own, strict=True):
@@ -420,7 +392,7 @@ class RunWriter:
     def _say_stored(self) -> None:
         """Tell whoever watches, and stops it, that nothing is lost."""
         self._meter.say(
-            f"{self._sink.name}: {self._done:,} of {self._total:,} runs are stored; the next start goes on from there"
+            f"{self._destination.name}: {self._done:,} of {self._total:,} runs are stored; the next start goes on from there"
         )
 
     def _write(self) -> None:
@@ -432,26 +404,17 @@ class RunWriter:
         for key in dict.fromkeys(map(column_key, self._waiting)):
             merged = concatenate([rows for rows in self._waiting if column_key(rows) == key])
             try:
-                self._sink.table.append(merged)
+                self._destination.table.append(merged)
             except DmstoreError as error:
                 # The runs with other columns may be stored all the same.
                 failure = error
                 continue
-            self._restore(merged)
+            self._destination.restore(merged)
             self.acknowledged += len(merged)
             self._waiting = [rows for rows in self._waiting if column_key(rows) != key]
         if failure:
             raise failure
         self._overdue = False
-
-    def _restore(self, rows: Rows) -> None:
-        """Show rows that were retracted and have now been made again with the same content."""
-        digest = rows.digest
-        assert digest is not None
-        made = set(pairs_of(rows.run, digest))
-        table = self._sink.table
-        if made & set(table.newest().retracted):
-            retract.restore(table, lambda pairs: pairs & made, "made again")
 
     def _when_due(self, asked: bool) -> None:  # noqa: FBT001 - a flusher calls it
         with self._lock:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from dmstore.analysis.comparison.codes import direction_code
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.geometry.sensitivity import most_weight, reweighting, sensitivity
 from dmstore.errors import InputError
@@ -61,7 +62,7 @@ def proposition(
     if not any(counts):
         msg = f"{names[0]!r} and {names[1]!r} have no direction that is more than rounding; there is nothing to weight along"
         raise InputError(msg)
-    codes = [f"{'AB'[row]}{k + 1}" for row in (0, 1) for k in range(counts[row])]
+    codes = [direction_code(row, k) for row in (0, 1) for k in range(counts[row])]
     directions = xr.DataArray(
         np.concatenate([shown["direction"].values[row, : counts[row]] for row in (0, 1)]),
         dims=("component", "train"),

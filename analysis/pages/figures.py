@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmstore.analysis import plot
+from dmstore.analysis.comparison.codes import LETTERS, direction_code
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.evaluation.curve_summary import kept_curve
 from dmstore.analysis.geometry.influence import contrast_of_rows
@@ -153,9 +154,11 @@ def figures_of(
     for row, count in enumerate(rank(shown)):
         if not count:
             continue
-        made[f"subpopulations-{'ab'[row]}"] = partial(plot.subpopulations, shown, study, row)
+        made[f"subpopulations-{LETTERS[row].lower()}"] = partial(
+            plot.subpopulations, shown, study, row
+        )
         for component in range(min(_SHOWN, count)):
-            code = f"{'AB'[row]}{component + 1}"
+            code = direction_code(row, component)
             made[f"subpopulation-{code.lower()}"] = partial(plot.subpopulation, shown, study, code)
             members = shown["subpopulation"].values[row, component, 0]
             made[f"relative-influence-{code.lower()}"] = partial(

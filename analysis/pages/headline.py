@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from dmstore.analysis.comparison.answer import Answer, DirectionClaim, GroupClaim, answer
+from dmstore.analysis.comparison.codes import direction_code
 from dmstore.analysis.comparison.modeldiff import likeness, rank
 from dmstore.analysis.comparison.sentences import ends, named, number, share
 from dmstore.analysis.comparison.target_groups import ALL
@@ -159,7 +160,7 @@ def _claimed(said: Answer, names: Sequence[str]) -> list[DirectionClaim]:
 
 
 def _code(one: DirectionClaim, names: Sequence[str]) -> str:
-    return f"{'AB'[list(names).index(one.algorithm)]}{one.component + 1}"
+    return direction_code(list(names).index(one.algorithm), one.component)
 
 
 def _claim(one: DirectionClaim, names: Sequence[str], about: Mapping[str, str]) -> str:
@@ -282,7 +283,7 @@ def _in_sample(
         return (
             f"None of the first {count} directions of {own} explains more of {own} than of {other}."
         )
-    code = f"{'AB'[row]}{best + 1}"
+    code = direction_code(row, best)
     titled = f"direction {code}" + (f", for {about[code]}," if about.get(code) else "")
     explained = dict(zip(names, comparison["explained_variance"].values[row, best], strict=True))
     return (

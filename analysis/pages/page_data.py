@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dmstore.analysis.comparison.answer import DirectionClaim, answer, finite
+from dmstore.analysis.comparison.codes import direction_code
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.comparison.sentences import interval, named, rate, share
 from dmstore.analysis.explaining.explanation import Examples
@@ -206,7 +207,7 @@ def _directions(comparison: xr.Dataset, subject: Subject, row: int) -> list[dict
         says = explained[component]
         made.append(
             {
-                "code": f"{'AB'[row]}{component + 1}",
+                "code": direction_code(row, component),
                 "row": row,
                 "component": component,
                 "about": _about(

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from dmstore.analysis.comparison.answer import answer
+from dmstore.analysis.comparison.codes import LETTERS, direction_code
 from dmstore.analysis.comparison.sentences import named, share
 from dmstore.analysis.comparison.target_groups import ALL
 from dmstore.analysis.plot.drawing import COLORS, GREY, PLAIN, figure, legend_above, shown
@@ -75,7 +76,7 @@ def direction_intervals(comparison: xr.Dataset, axes: Axes | None = None) -> Axe
     labels = []
     for place, one in enumerate(said):
         row = names.index(one.algorithm)
-        labels.append(f"{'AB'[row]}{one.component + 1}")
+        labels.append(direction_code(row, one.component))
         if not np.isfinite(one.estimate):
             axes.text(0, place, "nothing can be told", fontsize=8, color=GREY, va="center")
             continue
@@ -262,7 +263,7 @@ def power(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             )
         largest = max(largest, float(np.max(energy[np.isfinite(energy)], initial=0.0)))
         handle = axes.scatter([], [], s=34, color=COLORS[row])
-        entries.append((handle, f"{'AB'[row]}: {name}'s, filled where claimed"))
+        entries.append((handle, f"{LETTERS[row]}: {name}'s, filled where claimed"))
     if np.isfinite(said.detectable) and said.detectable < 1:
         line = axes.axhline(100 * said.detectable, color=GREY, linestyle="--", linewidth=1.0)
         entries.append((line, f"{share(said.detectable)} would be found four times in five"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from dmstore.analysis.comparison.codes import LETTERS, direction_code
 from dmstore.analysis.plot.drawing import (
     COLORS,
     GREY,
@@ -52,7 +53,7 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
             edgecolor="white",
             linewidth=0.6,
         )
-        entries.append((points, f"{'AB'[row]}: directions of {own} less {other}"))
+        entries.append((points, f"{LETTERS[row]}: directions of {own} less {other}"))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, top)
@@ -77,7 +78,7 @@ def directions(comparison: xr.Dataset, axes: Axes | None = None) -> Axes:
     place_labels(
         axes,
         np.maximum(places, low),
-        [f"{'AB'[row]}{k + 1}" for row, k in labelled],
+        [direction_code(row, k) for row, k in labelled],
         [COLORS[row] for row, _ in labelled],
     )
     return axes
@@ -115,7 +116,7 @@ def explained_variance(comparison: xr.Dataset, axes: Axes | None = None) -> Axes
                 markersize=4,
                 markerfacecolor=COLORS[row] if on == row else "white",
             )
-            entries += zip(lines, [f"{'AB'[row]}: {own}'s, under {under}"], strict=True)
+            entries += zip(lines, [f"{LETTERS[row]}: {own}'s, under {under}"], strict=True)
     positive = explained[explained > 0]
     if len(positive) and positive.max() > 20 * positive.min():
         axes.set_yscale("log")

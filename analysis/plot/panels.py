@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from dmstore.analysis.comparison.codes import direction_code, direction_place
 from dmstore.analysis.comparison.modeldiff import rank
 from dmstore.analysis.plot.drawing import COLORS, shown
 from dmstore.analysis.plot.mosaic import Cell, cells, mosaic
@@ -36,12 +36,14 @@ def direction_of(comparison: xr.Dataset, code: str) -> tuple[int, int]:
         If there is no such direction, or it is rounding alone.
     """
     counts = rank(comparison)
-    match = re.fullmatch(r"([ABab])([1-9][0-9]{0,5})", str(code).strip())
-    if match:
-        row, component = "AB".index(match[1].upper()), int(match[2]) - 1
-        if component < counts[row]:
-            return row, component
-    there = [f"{'AB'[row]}1 to {'AB'[row]}{count}" for row, count in enumerate(counts) if count]
+    place = direction_place(str(code).strip().upper())
+    if place and place[1] < counts[place[0]]:
+        return place
+    there = [
+        f"{direction_code(row, 0)} to {direction_code(row, count - 1)}"
+        for row, count in enumerate(counts)
+        if count
+    ]
     msg = f"direction {str(code)!r:.40}: this comparison has {' and '.join(there) or 'none'}"
     raise InputError(msg)
 
@@ -91,7 +93,7 @@ def subpopulation(
             rows.append(
                 (what, color, cells(examples.targets, "target", members, examples.class_names))
             )
-    title = f"Direction {'AB'[row]}{component + 1}: {names[row]} less {names[1 - row]}"
+    title = f"Direction {direction_code(row, component)}: {names[row]} less {names[1 - row]}"
     return mosaic(rows, axes, title)
 
 
@@ -130,13 +132,13 @@ def subpopulations(
     if algorithm not in (0, 1):
         msg = f"algorithm {algorithm!r}: give 0 or 1, the place in the comparison"
         raise InputError(msg)
-    direction_of(comparison, f"{'AB'[algorithm]}1")
+    direction_of(comparison, direction_code(algorithm, 0))
     rows = []
     for component in range(min(components, rank(comparison)[algorithm])):
         for end, title in enumerate(_ENDS):
             members = comparison["subpopulation"].values[algorithm, component, end][:top]
             shown_cells = cells(examples.targets, "target", members, examples.class_names)
-            name = f"{'AB'[algorithm]}{component + 1}, {title}"
+            name = f"{direction_code(algorithm, component)}, {title}"
             rows.append((name, COLORS[algorithm] if end == 0 else "", shown_cells))
     names = [str(name) for name in comparison["algorithm"].values]
     return mosaic(rows, axes, f"Directions of {names[algorithm]} less {names[1 - algorithm]}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.decorators import FC
 
+from dmstore.analysis.comparison.codes import direction_code
 from dmstore.analysis.comparison.parameters import ComparisonParameters
 from dmstore.cli import options, output
 from dmstore.cli.likeness import coherent, outlasts, several
@@ -345,8 +346,7 @@ def _summary(
             continue
         lines.append(f"  directions of {name} less {names[1 - row]}{rounding}:")
         for k in range(min(3, ranks[row])):
-            # As the page and `dmstore removal --direction` call it.
-            code = f"{'AB'[row]}{k + 1}"
+            code = direction_code(row, k)
             if said.measured:
                 lines.append(f"    {code}: {direction_text(claims[k], names)}")
             else:

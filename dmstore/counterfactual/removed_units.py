@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmstore.analysis.comparison.codes import direction_code, direction_place
 from dmstore.errors import InputError, NotFoundError, plain
 from dmstore.study import results
 from dmstore.study.study import Study
 
 ENDS = ("top", "bottom")
-_DIRECTION = re.compile(r"([AB])([1-9][0-9]{0,5})", re.ASCII)
 # Targets whose weights are read at once.
 _BLOCK = 256
 
@@ -121,13 +120,16 @@ def _of_direction(
     a, b = algorithms
     document = results.newest_comparison(study.objects, a, b, comparison)
     compared = study.comparison(a, b, document["comparison"])
-    match = _DIRECTION.fullmatch(direction)
+    place = direction_place(direction)
     count = compared.sizes["component"]
-    if not match or int(match[2]) > count:
-        first, second = document["algorithms"]
-        msg = f"direction '{plain(direction)[:40]}' is none of the comparison's: A1 to A{count} ({first}), B1 to B{count} ({second})"
+    if not place or place[1] >= count:
+        there = ", ".join(
+            f"{direction_code(row, 0)} to {direction_code(row, count - 1)} ({name})"
+            for row, name in enumerate(document["algorithms"])
+        )
+        msg = f"direction '{plain(direction)[:40]}' is none of the comparison's: {there}"
         raise NotFoundError(msg)
-    at = {"algorithm": "AB".index(match[1]), "component": int(match[2]) - 1}
+    at = dict(zip(("algorithm", "component"), place, strict=True))
     weight = np.asarray(compared["direction"].isel(at).values, dtype=np.float64)
     chosen = compared["subpopulation"].isel({**at, "end": ENDS.index(end)}).values
     fits = dict(zip(document["algorithms"], document["fits"], strict=True))

@@ -543,39 +543,35 @@ class Algorithm(Displayed):
             msg = f"{where}: two columns differ in case alone; give them different names"
             raise InputError(msg)
         rows = self.table.check(rows, where)
-        count = len(rows)
+        mask = rows.arrays["mask"]
+        mask_id, repeat = self._mask_ids(rows.run, mask)
         if self.planned:
-            blocks = self.blocks
-            mask_id, repeat = plan.masks_of(rows.run, blocks), plan.repeats_of(rows.run, blocks)
             self._check_planned(rows.run, mask_id, where)
-            wrong = [] if planned_masks else self._wrong_rows(rows, mask_id)
-            if wrong:
+            wrong = () if planned_masks else self.wrong_masks(rows.run, mask_id, mask)
+            for _, number in wrong:
                 msg = (
-                    f"{where}: run {rows.run[wrong[0]]} has a mask that is not the plan's; train with "
+                    f"{where}: run {number} has a mask that is not the plan's; train with "
                     f"the plan's mask, or add an algorithm with '--sampling foreign' for masks made elsewhere"
                 )
                 raise InputError(msg)
-            seed = rows.columns.get("seed")
-            if seed is None:
-                seed = plan.training_seeds(self._seed, self.name, rows.run)
-        else:
-            mask_id = plan.foreign_mask_ids(bits.pack_rows(rows.arrays["mask"]))
-            repeat = np.zeros(count, dtype=np.int32)
-            seed = rows.columns.get("seed", np.zeros(count, dtype=np.uint64))
-        columns = {
-            **rows.columns,
-            "mask_id": mask_id,
-            "repeat": repeat,
-            "seed": seed,
-        }
+        columns = {**rows.columns, "mask_id": mask_id, "repeat": repeat}
+        if self.planned and "seed" not in columns:
+            columns["seed"] = plan.training_seeds(self._seed, self.name, rows.run)
+        columns.setdefault("seed", np.zeros(len(rows), dtype=np.uint64))
         for name in ("time", "host"):
             if name not in columns:
                 msg = f"{where}: no {name!r}"
                 raise InputError(msg)
         return Rows(rows.run, rows.arrays, columns)
 
-    def _wrong_rows(self, rows: Rows, mask_id: NDArray[np.int64]) -> list[int]:
-        return [row for row, _ in self.wrong_masks(rows.run, mask_id, rows.arrays["mask"])]
+    def _mask_ids(
+        self, run: NDArray[np.int64], masks: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Mask ids and repeats of rows: the plan's, -1 where it has no such run, or hashes of their masks."""
+        if self.planned:
+            blocks = self.blocks
+            return plan.masks_of(run, blocks), plan.repeats_of(run, blocks)
+        return plan.foreign_mask_ids(bits.pack_rows(masks)), np.zeros(len(run), dtype=np.int32)
 
     def _check_planned(
         self, run: NDArray[np.int64], mask_id: NDArray[np.int64], where: str
@@ -633,17 +629,13 @@ class Algorithm(Displayed):
         FormatError
             If the plan is damaged.
         """
+        mask_id, repeat = self._mask_ids(run, arrays["mask"])
         if self.planned:
-            blocks = self.blocks
-            mask_id, repeat = plan.masks_of(run, blocks), plan.repeats_of(run, blocks)
             for number in run[mask_id < 0]:
                 yield int(number), "not in the plan"
             known = mask_id >= 0
             for _, number in self.wrong_masks(run[known], mask_id[known], arrays["mask"][known]):
                 yield number, "mask is not the plan's"
-        else:
-            mask_id = plan.foreign_mask_ids(bits.pack_rows(arrays["mask"]))
-            repeat = np.zeros(len(run), dtype=np.int32)
         wrong = (arrays["mask_id"] != mask_id) | (arrays["repeat"] != repeat)
         for number in run[wrong & (mask_id >= 0)]:
             yield int(number), "mask id or repeat is not that of its mask"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.core.texts import text
-from dmstore.errors import ExistsError, StudyNotFoundError
+from dmstore.errors import ExistsError, InputError, StudyNotFoundError
 from dmstore.schema.typed_documents import StudyDocument
 from dmstore.storage.objects.objects import Objects
 from dmstore.storage.table import groups
@@ -78,6 +78,20 @@ class ExampleSets:
         if where:
             return [str(name) for name in groups.read(self._objects, where, ["value"])["value"]]
         return [str(number) for number in range(self._document.get("classes", 0))]
+
+    def class_number(self, text: str) -> int:
+        """Number of a class given by its name or number; InputError if there is none, or several."""
+        names = self.class_names
+        numbers = [number for number, name in enumerate(names) if name == text]
+        if len(numbers) > 1:
+            msg = f"class {text!r} is the name of classes {' and '.join(map(str, numbers))}; give the number of one"
+            raise InputError(msg)
+        if numbers:
+            return numbers[0]
+        if text.isdecimal() and int(text) < len(names):
+            return int(text)
+        msg = f"class {text!r} is not in the study; it has {', '.join(names)} (classes 0 to {len(names) - 1})"
+        raise InputError(msg)
 
     def ids(self, name: str) -> NDArray[np.str_]:
         """Ids of a set: (example,) str."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmstore.errors import DmstoreError, InputError, NotFoundError, StudyNotFoundError
+from dmstore.errors import DmstoreError, InputError, StudyNotFoundError
 from dmstore.schema.documents import load_document
 from dmstore.schema.typed_documents import (
     AboutDocument,
@@ -35,7 +35,7 @@ from dmstore.study.full import MODELS, FullModels
 from dmstore.study.removal import RemovalRuns
 from dmstore.study.results import ListedFit
 from dmstore.study.runs_view import RunsView
-from dmstore.study.target import Target
+from dmstore.study.target import Target, find
 from dmstore.study.target_outputs import TargetOutputs
 from dmstore.study.target_sets import TargetSet
 
@@ -191,16 +191,7 @@ class Study(Displayed):
         InputError
             If there is no such class, or there are several.
         """
-        numbers = [number for number, name in enumerate(self.class_names) if name == text]
-        if len(numbers) > 1:
-            msg = f"class {text!r} is the name of classes {' and '.join(map(str, numbers))}; give the number of one"
-            raise InputError(msg)
-        if numbers:
-            return self.class_names.index(text)
-        if text.isdecimal() and int(text) < len(self.class_names):
-            return int(text)
-        msg = f"class {text!r} is not in the study; it has {', '.join(self.class_names)} (classes 0 to {len(self.class_names) - 1})"
-        raise InputError(msg)
+        return self._sets.class_number(text)
 
     @property
     def train(self) -> xr.Dataset:
@@ -844,23 +835,8 @@ class Study(Displayed):
         NotFoundError
             If there is no such target.
         """
-        index = self.targets.indexes["target"]
-        texts = index.dtype.kind not in "iu"
-        number = isinstance(target, int | np.integer) and not isinstance(target, bool)
-        if texts and number and 0 <= int(target) < len(index):
-            position = int(target)
-        elif texts and number:
-            msg = f"no target at place {target}: this study has {len(index)}, from 0 to {len(index) - 1}"
-            raise NotFoundError(msg)
-        elif isinstance(target, str | int | np.integer) and target in index:
-            position = int(index.get_loc(target))
-        else:
-            first = ", ".join(f"{name!r}" for name in index[:3].tolist())
-            msg = f"target {target!r:.80} is not in this study; its {len(index)} targets have ids such as {first}"
-            raise NotFoundError(msg)
+        own, position = find(self.targets, target)
         weights = functools.partial(self._weights, position)
-        name = index[position]
-        own = str(name) if texts else int(name)
         return Target(own, position, self, weights, self.train["train"].values, self.label("train"))
 
     def _weights(self, position: int) -> dict[str, NDArray[np.float32]]:

@@ -31,6 +31,45 @@ class Examples(Protocol):
         """Names of the classes."""
 
 
+def find(targets: xr.Dataset, target: int | str) -> tuple[int | str, int]:
+    """A target by its id; by its place, from 0, where ids are texts and a number is given.
+
+    Parameters
+    ----------
+    targets : xarray.Dataset
+        All targets, with their ids along ``target``.
+    target : int or str
+
+    Returns
+    -------
+    id : int or str
+    position : int
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such target.
+    """
+    index = targets.indexes["target"]
+    texts = index.dtype.kind not in "iu"
+    number = isinstance(target, int | np.integer) and not isinstance(target, bool)
+    if texts and number and 0 <= int(target) < len(index):
+        position = int(target)
+    elif texts and number:
+        msg = (
+            f"no target at place {target}: this study has {len(index)}, from 0 to {len(index) - 1}"
+        )
+        raise NotFoundError(msg)
+    elif isinstance(target, str | int | np.integer) and target in index:
+        position = int(index.get_loc(target))
+    else:
+        first = ", ".join(f"{name!r}" for name in index[:3].tolist())
+        msg = f"target {target!r:.80} is not in this study; its {len(index)} targets have ids such as {first}"
+        raise NotFoundError(msg)
+    name = index[position]
+    return str(name) if texts else int(name), position
+
+
 class Target:
     """One target of a study; see :meth:`dmstore.study.study.Study.target`.
 

@@ -29,6 +29,7 @@ HEAVY = {
 # Rooms that are made of a heavy package; everywhere else it is imported inside functions.
 MAY_IMPORT = {
     "dmstore.regression.kernels": {"numba"},
+    "dmstore.training.loaders.draws": {"torch"},
     "dmstore.training.loaders.tensors": {"torch"},
     "dmstore.training.loaders.make": {"torch"},
     **{

@@ -268,13 +268,13 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
     expected = arrays(study)
     for folder in study.objects.children("datamodels/a/"):
         study.objects.delete(f"datamodels/a/{folder}")
-    real, kept = engine.Fitting.block, []
+    real, kept = engine.PassFit.block, []
 
     def late(self, blocks, number, *rest):
         if blocks.stages(number) == 1 and not kept:
             folder = Path(study.path, blocks._where)
             with monkeypatch.context() as other:
-                other.setattr(engine.Fitting, "block", real)
+                other.setattr(engine.PassFit, "block", real)
                 if further == "to the end":
                     fit(study, "a", **asdict(parameters))
                     (folder / "complete.json").unlink()
@@ -289,7 +289,7 @@ def test_two_processes_may_do_the_same_fit(study, monkeypatch, folds, further):
         if kept:
             assert len(list(Path(study.path, blocks._where, "blocks").iterdir())) == 2
 
-    monkeypatch.setattr(engine.Fitting, "block", late)
+    monkeypatch.setattr(engine.PassFit, "block", late)
     fit(study, "a", **asdict(parameters))
     assert len(kept) == 2
     check(study, expected)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from dmstore.training.augmentation import Augmentation, applied, drawn, flipped
 from dmstore.training.ensemble.steps import Step
-from dmstore.training.loaders.tensors import TensorLoader, epoch_seed
+from dmstore.training.loaders.draws import epoch_seed, mirrors
+from dmstore.training.loaders.tensors import TensorLoader
 
 
 def feed(
@@ -48,10 +50,8 @@ def feed(
             yield torch.index_select(every, 0, place, out=room).unflatten(0, step.position.shape)
         return
     generators = [torch.Generator().manual_seed(epoch_seed(seed, number)) for seed in seeds]
-    first = None
-    if augmentation.flip == "alternating":
-        starts = [torch.Generator().manual_seed(epoch_seed(seed, 0)) for seed in seeds]
-        first = torch.stack([torch.rand(loader.count, generator=one) < 0.5 for one in starts])
+    own_mirrors = (mirrors(augmentation, seed, number, loader.count) for seed in seeds)
+    mirrored = [which for which in own_mirrors if which is not None]
     for step in steps:
         models, rows = step.position.shape
         images = loader.seen(step.position.reshape(-1))
@@ -63,8 +63,7 @@ def feed(
             for model, count in zip(step.models, step.count, strict=True)
         ]
         images = applied(images, augmentation, [torch.cat(one) for one in zip(*own, strict=True)])
-        if first is not None:
-            place = torch.from_numpy(step.position)
-            which = first[torch.from_numpy(step.models)[:, None], place] ^ bool(number % 2)
-            images = flipped(images, which.reshape(-1))
+        if mirrored:
+            which = [mirrored[m][row] for m, row in zip(step.models, step.position, strict=True)]
+            images = flipped(images, torch.from_numpy(np.concatenate(which)))
         yield images.unflatten(0, (models, rows))

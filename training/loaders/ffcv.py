@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from dmstore.errors import DmstoreError, InputError, MissingDependencyError
 from dmstore.training.augmentation import Augmentation, augmented, flipped
 from dmstore.training.loaders import beton
-from dmstore.training.loaders.tensors import epoch_seed, inputs_of
-from dmstore.training.loaders.torchvision import example_seeds, mirrors
+from dmstore.training.loaders.draws import epoch_seed, example_seeds, mirrors
+from dmstore.training.loaders.files import FileLoader
 
 if TYPE_CHECKING:
     from dmstore.study.study import Study
 
 
-class FfcvLoader:
+class FfcvLoader(FileLoader):
     """Images of a ``.beton`` file. See :class:`dmstore.training.loaders.loader.Loader`.
 
     Parameters
@@ -71,12 +71,12 @@ class FfcvLoader:
         self._file = beton.find(study, data)
         self._places = beton.check(self._file, study)
         self._study = study
-        self._mean, self._deviation, self._device = mean, deviation, device
         self._workers = workers or torch.get_num_threads()
         self._grey = len(mean) == 1
         self._readers: dict[Any, Any] = {}
         own = beton.one_size(self._file)
-        self._side = (image_size, image_size) if image_size else own or (224, 224)
+        side = (image_size, image_size) if image_size else own or (224, 224)
+        super().__init__(side, mean, deviation, device)
         # Files of any shape are cropped while they are decoded; images of the study are taken whole.
         self._cropped = own is None or "file" in study.train
         self.shape: tuple[int, ...] = (1 if self._grey else 3, *self._side)
@@ -121,13 +121,9 @@ class FfcvLoader:
             yield self._ready(images)
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         samples = self._places["train"][positions]
         return self._ready(next(iter(self._batches(samples, [len(samples)], None))))
-
-    def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
-        return inputs_of(images, self._side, self._mean, self._deviation, self._device)
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         if self._grey:

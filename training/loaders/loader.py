@@ -42,3 +42,9 @@ class Loader(Protocol):
 
     def evaluate(self, part: str, batch_size: int) -> Iterator[torch.Tensor]:
         """Images of ``train``, ``test`` or another target set in their order, as they are."""
+
+    def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
+        """Some train units, as they are."""
+
+    def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmstore.errors import InputError
 from dmstore.training.augmentation import Augmentation, augmented, flipped
+from dmstore.training.loaders.draws import epoch_seed, mirrors
 
 if TYPE_CHECKING:
     from dmstore.study.study import Study
@@ -76,11 +77,11 @@ class TensorLoader:
         return self._train.index_select(0, place) if self._flat else self._train[place]
 
     def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return self._ready(self._stored(images))
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return self._ready(self._at(torch.from_numpy(positions).to(self._device)))
 
     def features(self, kind: torch.dtype) -> torch.Tensor:
@@ -96,20 +97,15 @@ class TensorLoader:
     ) -> Iterator[torch.Tensor]:
         """See :class:`dmstore.training.loaders.loader.Loader`."""
         generator = torch.Generator().manual_seed(epoch_seed(seed, number))
-        first = None
-        if augmentation.flip == "alternating":
-            # Which way an image starts is drawn once for a run; then it alternates.
-            start = torch.Generator().manual_seed(epoch_seed(seed, 0))
-            first = torch.rand(len(self._train), generator=start) < 0.5
+        mirrored = mirrors(augmentation, seed, number, len(self._train))
         for batch in batches:
-            place = torch.from_numpy(batch)
-            images = self._ready(self._at(place.to(self._device)))
+            images = self._ready(self._at(torch.from_numpy(batch).to(self._device)))
             if self._flat:
                 yield images
                 continue
             images = augmented(images, augmentation, generator)
-            if first is not None:
-                images = flipped(images, first[place] ^ bool(number % 2))
+            if mirrored is not None:
+                images = flipped(images, torch.from_numpy(mirrored[batch]))
             yield images
 
     def evaluate(self, part: str, batch_size: int) -> Iterator[torch.Tensor]:
@@ -117,12 +113,6 @@ class TensorLoader:
         images = self._part(part)
         for start in range(0, len(images), batch_size):
             yield self._ready(images[start : start + batch_size])
-
-
-def epoch_seed(seed: int, number: int) -> int:
-    """Seed of one epoch's augmentation, 63 bits."""
-    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 def column_of(study: Study, part: str, column: str) -> NDArray[Any]:
@@ -153,18 +143,6 @@ def pixels(images: NDArray[np.uint8], size: int, device: torch.device) -> torch.
         ]
         values = torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])
     return values.contiguous(memory_format=torch.channels_last)
-
-
-def inputs_of(
-    images: NDArray[np.uint8],
-    side: tuple[int, int],
-    mean: NDArray[Any],
-    deviation: NDArray[Any],
-    device: torch.device,
-) -> torch.Tensor:
-    """Images as a network takes them, of a side in px where both are one; see :func:`pixels` and :func:`normalized`."""
-    square = side[0] if side[0] == side[1] else 0
-    return normalized(pixels(images, square, device), mean, deviation)
 
 
 def normalized(images: torch.Tensor, mean: NDArray[Any], deviation: NDArray[Any]) -> torch.Tensor:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from dmstore.core.threads import cores
 from dmstore.errors import MissingDependencyError
 from dmstore.training.augmentation import Augmentation
+from dmstore.training.loaders.draws import example_seeds, mirrors
+from dmstore.training.loaders.files import FileLoader
 from dmstore.training.loaders.sources import CENTRE, Source, source_of
-from dmstore.training.loaders.tensors import epoch_seed, inputs_of, normalized
 
 if TYPE_CHECKING:
     from dmstore.study.study import Study
@@ -41,7 +42,7 @@ def require_torchvision() -> None:
         raise MissingDependencyError(msg) from error
 
 
-class TorchvisionLoader:
+class TorchvisionLoader(FileLoader):
     """Images through torchvision's transforms. See :class:`dmstore.training.loaders.loader.Loader`.
 
     Parameters
@@ -80,13 +81,12 @@ class TorchvisionLoader:
         workers: int | None = None,
     ) -> None:
         require_torchvision()
-        self._study, self._data, self._device = study, data, device
-        self._mean, self._deviation = mean, deviation
+        self._study, self._data = study, data
         self._workers = cores() if workers is None else workers
         self._sources: dict[str, Source] = {}
         train = self._source("train")
         size = (image_size, image_size) if image_size else train.size
-        self._side = size or (224, 224)
+        super().__init__(size or (224, 224), mean, deviation, device)
         self.shape: tuple[int, ...] = (train.channels, *self._side)
         self._kept: tuple[Augmentation, _Batches, Any] | None = None
 
@@ -125,12 +125,8 @@ class TorchvisionLoader:
         yield from self._plain(part, np.arange(len(self._source(part))), batch_size)
 
     def seen(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """Some train units, as they are."""
+        """See :class:`dmstore.training.loaders.loader.Loader`."""
         return torch.cat(list(self._plain("train", positions, len(positions))))
-
-    def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Images from elsewhere as a network takes them: (example, height, width[, channel]) uint8."""
-        return inputs_of(images, self._side, self._mean, self._deviation, self._device)
 
     def _plain(
         self, part: str, positions: NDArray[np.int64], batch_size: int
@@ -159,8 +155,7 @@ class TorchvisionLoader:
         )
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.to(self._device, non_blocking=True)
-        return normalized(images, self._mean, self._deviation)
+        return self._normalized(images.to(self._device, non_blocking=True))
 
 
 class _Batches:
@@ -225,20 +220,3 @@ class _Images:
             image = functional.horizontal_flip(image)
         made: torch.Tensor = functional.pil_to_tensor(image)
         return made
-
-
-def example_seeds(seed: int, number: int, count: int) -> NDArray[np.uint64]:
-    """A seed for each example of an epoch, in the order in which they are seen: (count,) of 63 bits."""
-    raw = np.random.Philox(key=epoch_seed(seed, number)).random_raw(count)
-    return np.asarray(raw, dtype=np.uint64) >> np.uint64(1)
-
-
-def mirrors(
-    augmentation: Augmentation, seed: int, number: int, count: int
-) -> NDArray[np.bool_] | None:
-    """Which train units are mirrored in an epoch, where that alternates: (count,) bool."""
-    if augmentation.flip != "alternating":
-        return None
-    start = torch.Generator().manual_seed(epoch_seed(seed, 0))
-    first = torch.rand(count, generator=start) < 0.5
-    return np.asarray(first.numpy() ^ bool(number % 2))

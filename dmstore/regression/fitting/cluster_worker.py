@@ -21,7 +21,7 @@ from dmstore.core.memory import available, peak
 from dmstore.core.threads import blas_threads
 from dmstore.errors import DmstoreError, InputError
 from dmstore.regression.fitting.blocks import Blocks
-from dmstore.regression.fitting.engine import Designs, Fitting
+from dmstore.regression.fitting.engine import Designs, Fitting, PassFit
 from dmstore.regression.fitting.fit_document import view_of
 from dmstore.regression.fitting.gram_tiles import GramTiles
 from dmstore.regression.fitting.memory_plan import on_scratch
@@ -125,7 +125,7 @@ def fit_block(job: Job, tiles: GramTiles | None, one: Pass, number: int, have: i
         blocks.note(number, have)
         if not blocks.there(number, one.end):
             designs = ready.designs(one, tiles)
-            ready.fitting.block(blocks, number, one, designs, ready.ground)
+            PassFit(ready.fitting, ready.ground, one, designs).block(blocks, number)
         return peak()
 
 

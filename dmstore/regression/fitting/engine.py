@@ -30,8 +30,6 @@ from dmstore.regression.solvers.own_runs import OwnBlock
 from dmstore.regression.solvers.shared import SharedBlock
 
 Designs = Mapping[tuple[int, ...], Design]
-# Called with a stage, and the share of a block's targets that is through it.
-Over = Callable[[Stage, float], None]
 
 
 class BlockOutputs(Protocol):
@@ -147,12 +145,13 @@ class Fitting:
             # A pass that is over keeps nothing alive; its Gram may be that of this one's first design.
             before = None
             designs = stages.by_groups(one.stages, made, ground.checks)
+            pass_fit = PassFit(self, ground, one, designs, passes.over)
             for number in todo:
-                self.block(blocks, number, one, designs, ground, passes.over)
+                pass_fit.block(blocks, number)
                 passes.fitted(one)
             # Its memory is taken by the first design of the next pass.
             before = (one.stages[-1], made[-1]) if len(made) == 1 else None
-            del made, designs
+            del made, designs, pass_fit
 
     @functools.cached_property
     def stages(self) -> list[Stage]:
@@ -194,103 +193,6 @@ class Fitting:
             progress=self._report("count"),
         )
 
-    def block(
-        self,
-        blocks: Keeper,
-        number: int,
-        one: Pass,
-        designs: Designs,
-        ground: Ground,
-        over: Over = lambda stage, share: None,
-    ) -> None:
-        """Take one block through the stages of a pass, and have it kept."""
-        try:
-            self._block(blocks, number, one, designs, ground, over)
-        except FileNotFoundError:
-            # Another process at the same fit went further, and deleted what this one began with.
-            blocks.look()
-            if blocks.stages(number) < one.end and not blocks.there(number, one.end):
-                raise
-
-    def _block(
-        self,
-        blocks: Keeper,
-        number: int,
-        one: Pass,
-        designs: Designs,
-        ground: Ground,
-        over: Over,
-    ) -> None:
-        have, result = blocks.load(number)
-        if have >= one.end:
-            # Another process at the same fit went further since this pass began.
-            return
-        start, stop = blocks.bounds(number)
-        outputs, unit = self.runs.outputs(start, stop), self.unit[start:stop]
-        # Stages of this pass that were done with more memory are not done again.
-        left = one.stages[max(0, have - (one.end - len(one.stages))) :]
-        parts = []
-        for own in (False, True):
-            chosen = np.flatnonzero((unit >= 0) == own)
-            if not len(chosen):
-                continue
-            everyone = len(chosen) == len(unit)
-            before = result if everyone else stages.take(result, chosen)
-            targets = slice(None) if everyone else chosen
-            share = len(chosen) / len(unit)
-
-            def after(stage: Stage, share: float = share) -> None:
-                over(stage, share)
-
-            if own:
-                block_result = self._own(
-                    left, outputs, targets, unit[chosen], before, ground, after
-                )
-            else:
-                block_result = self._shared(left, outputs, targets, before, designs, ground, after)
-            parts.append((chosen, block_result))
-        blocks.store(number, one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
-
-    def _shared(
-        self,
-        left: Sequence[Stage],
-        outputs: BlockOutputs,
-        targets: NDArray[np.int64] | slice,
-        before: Arrays,
-        designs: Designs,
-        ground: Ground,
-        after: Callable[[Stage], None],
-    ) -> Arrays:
-        """Targets that share their designs."""
-        shift = outputs.shift[targets]
-        checked = {group for stage in left for group in stage.check}
-
-        @functools.cache
-        def moments(group: int) -> Moments:
-            made = group_moments(outputs, group, targets, ground.words[group], self.threads)
-            # Only errors on runs that choose lam need the outputs themselves.
-            return made if group in checked else replace(made, values=())
-
-        if self.parameters.solver != "gram":
-            return stages.run_whole(left, designs, moments, shift, self.parameters, ground.work)
-        block = SharedBlock(designs, moments, shift)
-        return stages.run(left, block, self.parameters, before, ground.work, after)
-
-    def _own(
-        self,
-        left: Sequence[Stage],
-        outputs: BlockOutputs,
-        targets: NDArray[np.int64] | slice,
-        unit: NDArray[np.int64],
-        before: Arrays,
-        ground: Ground,
-        after: Callable[[Stage], None],
-    ) -> Arrays:
-        """Targets that are train units."""
-        values, used = zip(*(outputs.of(g, targets) for g in range(len(ground.words))), strict=True)
-        groups = OwnGroups.of(ground.words, values, outputs.shift[targets], unit, used)
-        return stages.run(left, OwnBlock(groups), self.parameters, before, ground.work, after)
-
     def room(self, words: Sequence[Words]) -> Room:
         """What the memory is for."""
         need = Need(
@@ -317,3 +219,104 @@ class Fitting:
 
     def _report(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.tell(what, done, total)
+
+
+@dataclass(frozen=True)
+class PassFit:
+    """What blocks go through in one pass of a fit.
+
+    Attributes
+    ----------
+    fitting : Fitting
+    ground : Ground
+    one : Pass
+    designs : mapping
+        Of the pass, and those that choose lam.
+    over : callable
+        Called with each stage, and the share of a block's targets that is through it.
+    """
+
+    fitting: Fitting
+    ground: Ground
+    one: Pass
+    designs: Designs
+    over: Callable[[Stage, float], None] = lambda stage, share: None
+
+    def block(self, blocks: Keeper, number: int) -> None:
+        """Take one block through, and have it kept."""
+        try:
+            self._block(blocks, number)
+        except FileNotFoundError:
+            # Another process at the same fit went further, and deleted what this one began with.
+            blocks.look()
+            if blocks.stages(number) < self.one.end and not blocks.there(number, self.one.end):
+                raise
+
+    def _block(self, blocks: Keeper, number: int) -> None:
+        have, result = blocks.load(number)
+        if have >= self.one.end:
+            # Another process at the same fit went further since this pass began.
+            return
+        start, stop = blocks.bounds(number)
+        outputs, unit = self.fitting.runs.outputs(start, stop), self.fitting.unit[start:stop]
+        # Stages of this pass that were done with more memory are not done again.
+        left = self.one.stages[max(0, have - (self.one.end - len(self.one.stages))) :]
+        parts = []
+        for own in (False, True):
+            chosen = np.flatnonzero((unit >= 0) == own)
+            if not len(chosen):
+                continue
+            everyone = len(chosen) == len(unit)
+            before = result if everyone else stages.take(result, chosen)
+            targets = slice(None) if everyone else chosen
+            # What is fitted has no name here, so that it is freed before the next is made.
+            part = self._through(
+                left,
+                self._own(outputs, targets, unit[chosen])
+                if own
+                else self._shared(left, outputs, targets),
+                before,
+                len(chosen) / len(unit),
+            )
+            parts.append((chosen, part))
+        blocks.store(number, self.one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
+
+    def _shared(
+        self,
+        left: Sequence[Stage],
+        outputs: BlockOutputs,
+        targets: NDArray[np.int64] | slice,
+    ) -> SharedBlock:
+        """Targets that share their designs."""
+        checked = {group for stage in left for group in stage.check}
+
+        @functools.cache
+        def moments(group: int) -> Moments:
+            words, threads = self.ground.words[group], self.fitting.threads
+            made = group_moments(outputs, group, targets, words, threads)
+            # Only errors on runs that choose lam need the outputs themselves.
+            return made if group in checked else replace(made, values=())
+
+        return SharedBlock(self.designs, moments, outputs.shift[targets])
+
+    def _own(
+        self,
+        outputs: BlockOutputs,
+        targets: NDArray[np.int64] | slice,
+        unit: NDArray[np.int64],
+    ) -> OwnBlock:
+        """Targets that are train units."""
+        words = self.ground.words
+        values, used = zip(*(outputs.of(g, targets) for g in range(len(words))), strict=True)
+        return OwnBlock(OwnGroups.of(words, values, outputs.shift[targets], unit, used))
+
+    def _through(
+        self, left: Sequence[Stage], block: SharedBlock | OwnBlock, before: Arrays, share: float
+    ) -> Arrays:
+        """Take targets through the stages that are left, where they are so large a share of their block."""
+        parameters, work = self.fitting.parameters, self.ground.work
+        if isinstance(block, SharedBlock) and parameters.solver != "gram":
+            return stages.run_whole(left, block, parameters, work)
+        return stages.run(
+            left, block, parameters, before, work, lambda stage: self.over(stage, share)
+        )

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from dmstore.regression.problem.block import Designs, Outputs
 from dmstore.regression.problem.design import Design, count_gram, gram_dtype, unit_counts
-from dmstore.regression.problem.moments import Moments, add
+from dmstore.regression.problem.moments import add
 from dmstore.regression.problem.packing import Words
 from dmstore.regression.problem.parameters import Parameters
 from dmstore.regression.problem.thread_pool import Work
 from dmstore.regression.solvers import folds, lasso, registry
 from dmstore.regression.solvers.protocol import Block
+from dmstore.regression.solvers.shared import SharedBlock
 from dmstore.schema.group_specs import group_spec
 
 Arrays = dict[str, NDArray[Any]]
@@ -208,13 +209,12 @@ def run(
 
 def run_whole(
     stages: Sequence[Stage],
-    designs: Mapping[tuple[int, ...], Design],
-    moments: Callable[[int], Moments],
-    shift: NDArray[np.float64],
+    block: SharedBlock,
     parameters: Parameters,
     work: Work,
 ) -> Arrays:
     """Take a block through all stages of a fit by a solver that knows only whole blocks."""
+    designs, moments = block.designs, block.moments
     fits = [designs[stage.groups] for stage in stages]
     by_stage = [add([moments(group) for group in stage.groups]) for stage in stages]
     check = stages[0].check
@@ -224,7 +224,7 @@ def run_whole(
             by_stage[0],
             add([moments(group) for group in check]),
             by_stage[1],
-            shift,
+            block.shift,
             tuple(by_stage[2:]),
         ),
         parameters,

@@ -44,18 +44,18 @@ class SharedBlock:
         moments: Callable[[int], Moments],
         shift: NDArray[np.float64],
     ) -> None:
-        self._designs = designs
-        self._moments = moments
+        self.designs = designs
+        self.moments = moments
         self.shift = shift
 
     @property
     def train(self) -> int:
         """Number of train units."""
-        return next(iter(self._designs.values())).train
+        return next(iter(self.designs.values())).train
 
     def over(self, groups: tuple[int, ...]) -> Callable[[int], SharedProblem]:
         """The problem of each target over the runs of some groups."""
-        return _Runs(self._designs[groups], add([self._moments(group) for group in groups])).problem
+        return _Runs(self.designs[groups], add([self.moments(group) for group in groups])).problem
 
 
 class _Runs:
