@@ -30,8 +30,8 @@ from dmstore.regression.solvers.own_runs import OwnBlock
 from dmstore.regression.solvers.shared import SharedBlock
 
 Designs = Mapping[tuple[int, ...], Design]
-# Called with a stage, and the share of a block's targets that is through it.
-Over = Callable[[Stage, float], None]
+# Called with a stage, and how many of a block's targets are through it.
+Over = Callable[[Stage, int], None]
 
 
 class BlockOutputs(Protocol):
@@ -140,7 +140,7 @@ class Fitting:
         if not blocks.todo(len(self.stages)):
             return
         ground = self.ground()
-        passes = Passes(blocks, self.stages, ground.room.stages, self.tell)
+        passes = self.passes(blocks, ground.room.stages, len(ground.words[0]))
         before: tuple[Stage, Design] | None = None
         for one, todo in passes:
             made = self.designs(one, ground, ground.room.allocate, before)
@@ -149,7 +149,7 @@ class Fitting:
             designs = stages.by_groups(one.stages, made, ground.checks)
             for number in todo:
                 self.block(blocks, number, one, designs, ground, passes.over)
-                passes.fitted(one)
+                passes.fitted(one, number)
             # Its memory is taken by the first design of the next pass.
             before = (one.stages[-1], made[-1]) if len(made) == 1 else None
             del made, designs
@@ -161,6 +161,15 @@ class Fitting:
         parts = len(sizes) // (folds or 2)
         halves = parts == 2 and min(sum(sizes[half::2]) for half in (0, 1)) >= 2
         return stages.all_stages(parts, halves=halves, number_of_folds=folds)
+
+    def passes(self, blocks: Keeper, room: int, train: int) -> Passes:
+        """The passes that are still to be made, where there is room for the Grams of so many stages."""
+
+        def cost(stage: Stage) -> int:
+            runs = sum(self.runs.sizes[group] for group in stage.groups)
+            return stages.cost(stage, runs, train, self.parameters.count)
+
+        return Passes(blocks, self.stages, room, cost, self.tell)
 
     @property
     def shared(self) -> bool:
@@ -201,7 +210,7 @@ class Fitting:
         one: Pass,
         designs: Designs,
         ground: Ground,
-        over: Over = lambda stage, share: None,
+        over: Over = lambda stage, targets: None,
     ) -> None:
         """Take one block through the stages of a pass, and have it kept."""
         try:
@@ -237,10 +246,9 @@ class Fitting:
             everyone = len(chosen) == len(unit)
             before = result if everyone else stages.take(result, chosen)
             targets = slice(None) if everyone else chosen
-            share = len(chosen) / len(unit)
 
-            def after(stage: Stage, share: float = share) -> None:
-                over(stage, share)
+            def after(stage: Stage, count: int = len(chosen)) -> None:
+                over(stage, count)
 
             if own:
                 block_result = self._own(
