@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +154,9 @@ class Checkpoints:
         How often to save.
     stop : callable
         See :class:`Checkpoint`.
+    conditions : mapping, optional
+        Under which this worker trains, such as its precision: what others saved under other ones would end as a run
+        that says of itself what is half true.
 
     Raises
     ------
@@ -167,6 +170,7 @@ class Checkpoints:
         place: Path,
         seconds: float,
         stop: Callable[[], bool] = lambda: False,
+        conditions: Mapping[str, str] | None = None,
     ) -> None:
         if not seconds > 0:
             msg = f"a checkpoint every {seconds} s: give more than 0 seconds"
@@ -175,6 +179,7 @@ class Checkpoints:
         self._seconds = seconds
         self._stop = stop
         said = [provenance.version(), algorithm.uuid, algorithm.task, algorithm.config]
+        said.append(dict(conditions or {}))
         self._said = json.dumps(said, sort_keys=True).encode()
 
     def of(self, runs: Sequence[Run]) -> Checkpoint:

@@ -61,6 +61,16 @@ class ResumableTask(Task, Protocol):
         """As ``train``; ``checkpoint`` gives what was saved for these runs and takes what is to be saved."""
 
 
+@runtime_checkable
+class ConditionedTask(Task, Protocol):
+    """A task that knows before it trains what some per-run columns will be: ``conditions``, name to text.
+
+    A worker says where stored runs have others, and goes on from no checkpoint that was made under others.
+    """
+
+    conditions: Mapping[str, str]
+
+
 class Saved(Protocol):
     """Where the state of unfinished runs is kept."""
 

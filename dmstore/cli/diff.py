@@ -78,7 +78,11 @@ def _algorithm(name: str, entry: dict[str, Any]) -> list[str]:
             f"    planned only in {side.upper()}: {output.counted(block['runs'], 'run')} from {block['first_run']}"
             for block in entry[f"plan_only_{side}"]
         ]
-        lines += [f"    fit only in {side.upper()}: {fit}" for fit in entry[f"fits_only_{side}"]]
+        lines += [
+            f"    {what} only in {side.upper()}: {name}"
+            for what in ("fit", "removal")
+            for name in entry[f"{what}s_only_{side}"]
+        ]
     return lines
 
 

@@ -77,6 +77,7 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _algorithm_lines(path: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    from dmstore.study.conditions import mixed
     from dmstore.upkeep.retraction import retracted_text
 
     planned = (
@@ -98,6 +99,7 @@ def _algorithm_lines(path: str, name: str, entry: Mapping[str, Any]) -> Iterator
     ]
     if notes:
         yield f"    {'; '.join(notes)}"
+    yield from (f"    {line}" for line in mixed(entry["conditions"]))
     if entry["full"]:
         asked = [
             f"{count} on {label.split(':')[2]}" if label.count(":") > 1 else f"{count} stored"

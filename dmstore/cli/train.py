@@ -199,7 +199,7 @@ def _end(
     as_json: bool,
 ) -> None:
     """Say what was done and what is left, and exit with the code for it."""
-    from dmstore.study import failures
+    from dmstore.study import conditions, failures
 
     fixed = part if part != "next" else None
     missing = opened.pending(fixed)
@@ -213,6 +213,7 @@ def _end(
         lines.append(
             f"{output.counted(failed, 'run')} failed: 'dmstore status {study.path} {algorithm}' says why, --retry-failed tries again"
         )
+    lines += conditions.mixed(conditions.stored(opened))
     output.emit(
         {
             "algorithm": algorithm,

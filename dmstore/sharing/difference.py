@@ -17,6 +17,7 @@ from dmstore.sharing import annotation_difference
 from dmstore.storage.acts import tag
 from dmstore.storage.table.snapshot import content_id
 from dmstore.storage.table.table import Table
+from dmstore.study import removal
 from dmstore.study.algorithm import ANCHOR, Algorithm
 from dmstore.study.study import Study, open_study
 from dmstore.upkeep.tables import apart_tables, later_outputs
@@ -46,13 +47,14 @@ NOTHING = Rows(np.empty(0, np.int64), np.empty((0, 16), np.uint8))
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One algorithm at one moment: its declaration, its runs, their outputs on later target sets, and its models that are no runs."""
+    """One algorithm at one moment: its declaration, its runs, their outputs on later target sets, its models that are no runs, and its removals, with models or without."""
 
     algorithm: Algorithm
     rows: Rows
     fits: frozenset[str]
     outputs: Mapping[str, Rows] | None
     models: Mapping[str, Rows] | None
+    removals: frozenset[str] | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Side:
                 label.removeprefix(f"{name}:"): _rows(table)
                 for label, table in apart_tables(self.study, name)
             }
-            return Snapshot(algorithm, _rows(algorithm.table), fits, outputs, models)
+            stated = frozenset(removal.names(algorithm.objects, algorithm.prefix))
+            return Snapshot(algorithm, _rows(algorithm.table), fits, outputs, models, stated)
         tags = {entry["name"]: entry for entry in tag.read_all(algorithm.table)}
         if self.tag not in tags:
             known = ", ".join(tags) or "none"
@@ -103,7 +106,7 @@ class Side:
         base: Any = algorithm.table.open_base(tags[self.tag]["base"])
         rows = Rows(np.asarray(base["run"][:]), np.asarray(base["row_digest"][:]))
         # A tag names a state of runs alone.
-        return Snapshot(algorithm, rows, fits, None, None)
+        return Snapshot(algorithm, rows, fits, None, None, None)
 
 
 def _rows(table: Table) -> Rows:
@@ -128,7 +131,8 @@ def diff(x: str | Path, y: str | Path) -> dict[str, Any]:
         (algorithms); and ``algorithms``, of each pair: ``equal``, ``x`` and ``y`` (runs, content id),
         ``shared`` runs of the same id and digest, ``only_x``, ``only_y`` and ``conflicting`` runs
         (``count`` and the first ``run`` ids), ``declared`` (what differs in the declarations),
-        ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``, and ``outputs``: of
+        ``plan_only_x``, ``plan_only_y`` (blocks), ``fits_only_x``, ``fits_only_y``, ``removals_only_x``, ``removals_only_y`` (names of removals
+        that are stated, whether they have models or not), and ``outputs``: of
         each later target set what is said of runs, None where one side is a tag; ``models``: the same of models
         trained on all data (``full``, ``full:SET``) and of removals (``removal:NAME``). Of two whole studies
         also ``annotations``: ``only_x``, ``only_y`` and ``differing``.
@@ -204,12 +208,21 @@ def _compare(x: Snapshot, y: Snapshot) -> dict[str, Any]:
         "plan_only_y": _blocks(blocks_y - blocks_x),
         "fits_only_x": sorted(x.fits - y.fits),
         "fits_only_y": sorted(y.fits - x.fits),
+        "removals_only_x": _stated(x, y),
+        "removals_only_y": _stated(y, x),
     }
     outputs, models = _compare_tables(x.outputs, y.outputs), _compare_tables(x.models, y.models)
     rows = _compare_rows(x.rows, y.rows)
     parts = [rows, *(outputs or {}).values(), *(models or {}).values()]
     equal = all(part["equal"] for part in parts) and not any(differing.values())
     return {**rows, "equal": equal, **differing, "outputs": outputs, "models": models}
+
+
+def _stated(own: Snapshot, other: Snapshot) -> list[str]:
+    """Removals that are stated on one side only; their names follow from their units, and a tag names runs alone."""
+    if own.removals is None or other.removals is None:
+        return []
+    return sorted(own.removals - other.removals)
 
 
 def _compare_tables(

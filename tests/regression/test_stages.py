@@ -18,7 +18,7 @@ from dmstore.regression import fit
 from dmstore.regression.fitting import engine, stages
 from dmstore.regression.fitting.engine import Ground
 from dmstore.regression.fitting.memory_plan import Room, in_memory
-from dmstore.regression.fitting.passes import Pass
+from dmstore.regression.fitting.passes import Pass, Passes
 from dmstore.regression.fitting.run_groups import Runs
 from dmstore.regression.problem.design import gram_dtype
 from dmstore.regression.problem.moments import make_moments
@@ -86,11 +86,12 @@ def test_passes_give_what_one_pass_gives(study, expected, monkeypatch, count):
     check(study, expected)
     passes = -(-4 // count)
     assert sum(what == "count" and done == total for what, done, total in seen) == passes
-    # One estimate for all passes: a path is six refits, and there are two blocks.
+    # One estimate for all passes: of many runs a path is five refits, and every target counts.
     steps = [(done, total) for what, done, total in seen if what == "fit"]
-    assert {total for _, total in steps} == {2 * (6 + 3)}
+    whole = TARGETS * stages.REFIT * (5 + 3)
+    assert {total for _, total in steps} == {whole}
     assert steps[0][0] == 0
-    assert steps[-1][0] == 2 * (6 + 3)
+    assert steps[-1][0] == whole
     assert steps == sorted(steps)
     # Each stage is told of, not only each block: of few targets, one block is all there is.
     assert len({done for done, _ in steps}) == 1 + 2 * 4
@@ -353,3 +354,37 @@ def test_float16_outputs_are_fitted_as_they_are_stored(tmp_path):
             runs.mask.values[used].astype(float), runs.margin.values[used, target].astype(float)
         )
         assert np.allclose(found.weight[target], lasso.coef_, atol=1e-5)
+
+
+def test_a_path_of_few_runs_is_no_longer_than_a_refit():
+    path, refit = stages.all_stages(2, halves=False)
+    alone = stages.cost(refit, 300, 2000, 50)
+    assert stages.cost(path, 250, 2000, 50) < alone < stages.cost(path, 1000, 2000, 50)
+    assert stages.cost(path, 2000, 2000, 50) == stages.cost(path, 10**6, 2000, 50) == 5 * alone
+    # One lam that was given is solved for once; and nothing is free.
+    assert stages.cost(path, 9000, 2000, 1) == alone
+    assert stages.cost(path, 1, 10**6, 50) == 1
+
+
+class Kept:
+    """Blocks of so many targets, none of which has been anywhere."""
+
+    def __init__(self, *targets):
+        self.ends = np.cumsum([0, *targets]).tolist()
+
+    def bounds(self, number):
+        return self.ends[number], self.ends[number + 1]
+
+    def todo(self, stages):
+        return list(range(len(self.ends) - 1))
+
+
+def test_a_small_block_counts_as_its_targets_do():
+    told = []
+    steps = stages.all_stages(2, halves=True)
+    passes = Passes(Kept(256, 8), steps, 1, lambda stage: 4, lambda *said: told.append(said))
+    for one, todo in passes:
+        for number in todo:
+            passes.fitted(one, number)
+    assert told[-1] == ("fit", 4 * 4 * 264, 4 * 4 * 264)
+    assert [done for _, done, _ in told[:3]] == [0, 4 * 256, 4 * 264]

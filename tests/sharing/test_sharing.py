@@ -39,6 +39,7 @@ from dmstore.storage.acts.compact import compact
 from dmstore.storage.location import open_location
 from dmstore.storage.published import index as indexes
 from dmstore.storage.table.rows import Rows
+from dmstore.study import removal
 from dmstore.upkeep.verification import verify
 
 ABOUT = {
@@ -1211,6 +1212,31 @@ def test_diff(small, tmp_path):
         run_json("diff", small.path, tmp_path / "copy.dm", "--exit-code", code=3)["equal"] is False
     )
     run("diff", small.path, small.path, "--exit-code")
+
+
+def test_a_removal_without_models_is_a_difference(small, tmp_path):
+    places = [small.path, f"{tmp_path}/copy.dm"]
+    shutil.copytree(*places)
+    names = []
+    # In one only, and in both but of other units.
+    for units, seen, at in (([0, 1], 3, places[:1]), ([2], 3, places[:1]), ([3], 3, places[1:])):
+        for place in at:
+            plain = dmstore.open_study(place).algorithm("plain")
+            stated = removal.stated(units, seen, plain.uuid)
+            removal.add(plain.objects, plain.prefix, stated)
+        names.append(stated["removal"])
+    found = diff(*places)
+    assert not found["equal"]
+    plain = found["algorithms"]["plain"]
+    assert plain["removals_only_x"] == sorted(names[:2])
+    assert plain["removals_only_y"] == names[2:]
+    assert found["algorithms"]["other"]["equal"]
+    out = run("diff", *places)[0]
+    assert f"removal only in X: {names[0]}" in out
+    # A tag names a state of runs alone.
+    compact(small.algorithm("plain").table)
+    tag.create(small.algorithm("plain").table, "v0")
+    assert diff(f"{small.path}@plain:v0", places[1])["algorithms"]["plain"]["equal"]
 
 
 def test_diff_of_unrelated_studies(small, tmp_path):

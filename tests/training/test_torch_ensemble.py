@@ -245,3 +245,35 @@ def test_precision_is_what_the_cpu_multiplies(monkeypatch, flags, expected):
     for alone in ({"together": 1}, {"choose": "validation"}, {"compile": True}):
         assert half(TrainingConfig(model="linear", **alone), device) is None
     assert half(TrainingConfig(model="cnn", together=1), device) is expected["cnn"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_the_process_is_left_as_it_was(mode, deterministic, compiled):
+    from torch._inductor import config as compiler
+
+    from dmstore.training.config import TrainingConfig
+    from dmstore.training.loop.fit import repeatable
+
+    def state():
+        filled = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.get_deterministic_debug_mode(), compiler.deterministic, filled
+
+    torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    before = state()
+    inside = []
+
+    def interrupted():
+        with repeatable(TrainingConfig(compile=compiled, deterministic=deterministic)):
+            inside.append(state())
+            raise Interrupted
+
+    try:
+        with pytest.raises(Interrupted):
+            interrupted()
+        assert state() == before
+        # Others are warned of; what the compiler was told before stays, where nothing is compiled.
+        assert inside == [(int(deterministic), deterministic if compiled else mode > 0, False)]
+    finally:
+        torch.use_deterministic_algorithms(False)

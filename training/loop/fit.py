@@ -233,14 +233,20 @@ def repeatable(config: TrainingConfig) -> Iterator[None]:
     """Inside, only operations that repeat to the bit, where the config asks for it."""
     before = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory
-    # Which is for finding reads of memory that nothing was written to, and takes a tenth of the time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    if config.compile:
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-    # Tells no compiler, whose import takes longer than torch's own.
-    torch.set_deterministic_debug_mode("warn" if config.deterministic else "default")
     try:
+        # Which is for finding reads of memory that nothing was written to, and takes a tenth of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        _set_repeatable(int(config.deterministic), compiler=config.compile)
         yield
     finally:
-        torch.set_deterministic_debug_mode(before)
+        _set_repeatable(before, compiler=config.compile)
         torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def _set_repeatable(mode: int, *, compiler: bool) -> None:
+    """Have torch, and where asked its compiler, take operations that repeat: 0 any, 1 warn of others, 2 refuse others."""
+    if compiler:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        # Tells no compiler, whose import takes longer than torch's own.
+        torch.set_deterministic_debug_mode(mode)

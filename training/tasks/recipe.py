@@ -61,6 +61,12 @@ class RecipeTask:
         self.device = device_of(device)
         self._half = half(config, self.device)
         self.loader = make_loader(config, study, self.device)
+        # Where runs repeat to the bit, and with what.
+        self.conditions = {
+            "device": self.device.type,
+            "precision": str(self._half or "float32").removeprefix("torch."),
+            "loader": str(self.loader.name),
+        }
         self.classes = len(study.class_names)
         self.target_label = column_of(study, "test", "label").astype(np.int64)
         train = column_of(study, "train", "label").astype(np.int64)
@@ -207,10 +213,7 @@ class RecipeTask:
             "accuracy": right.mean(axis=1),
             "epochs": epochs,
             "training_loss": loss,
-            # Where runs repeat to the bit, and with what.
-            "device": np.full(len(loss), self.device.type),
-            "precision": np.full(len(loss), str(self._half or "float32").removeprefix("torch.")),
-            "loader": np.full(len(loss), self.loader.name),
+            **{name: np.full(len(loss), value) for name, value in self.conditions.items()},
         }
 
     def models(self, masks: NDArray[np.bool_], seeds: Sequence[int]) -> Models:

@@ -25,7 +25,6 @@ from dmstore.regression.fitting.blocks import Blocks
 from dmstore.regression.fitting.cluster_worker import Job
 from dmstore.regression.fitting.engine import Fitting
 from dmstore.regression.fitting.gram_tiles import GramTiles
-from dmstore.regression.fitting.passes import Passes
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -71,7 +70,7 @@ def fit_blocks(address: str, fitting: Fitting, blocks: Blocks, job: Job) -> int:
     with _sigterm(), _connected(address, job.threads, job.memory) as (client, memory):
         pool = _Pool(client, address, replace(job, memory=memory))
         [(_, (room, train, dtype))] = pool.each(cluster_worker.look, [()])
-        passes, peak = Passes(blocks, fitting.stages, room, fitting.tell), 0
+        passes, peak = fitting.passes(blocks, room, train), 0
         for one, todo in passes:
             with contextlib.ExitStack() as stack:
                 tiles = None
@@ -85,7 +84,7 @@ def fit_blocks(address: str, fitting: Fitting, blocks: Blocks, job: Job) -> int:
                 fits = [(tiles, one, number, blocks.stages(number)) for number in todo]
                 for task, most in pool.each(cluster_worker.fit_block, fits):
                     blocks.note(task[2], one.end)
-                    passes.fitted(one)
+                    passes.fitted(one, task[2])
                     peak = max(peak, most)
         return peak
 

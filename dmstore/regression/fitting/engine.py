@@ -138,7 +138,7 @@ class Fitting:
         if not blocks.todo(len(self.stages)):
             return
         ground = self.ground()
-        passes = Passes(blocks, self.stages, ground.room.stages, self.tell)
+        passes = self.passes(blocks, ground.room.stages, len(ground.words[0]))
         before: tuple[Stage, Design] | None = None
         for one, todo in passes:
             made = self.designs(one, ground, ground.room.allocate, before)
@@ -148,7 +148,7 @@ class Fitting:
             pass_fit = PassFit(self, ground, one, designs, passes.over)
             for number in todo:
                 pass_fit.block(blocks, number)
-                passes.fitted(one)
+                passes.fitted(one, number)
             # Its memory is taken by the first design of the next pass.
             before = (one.stages[-1], made[-1]) if len(made) == 1 else None
             del made, designs, pass_fit
@@ -160,6 +160,15 @@ class Fitting:
         parts = len(sizes) // (folds or 2)
         halves = parts == 2 and min(sum(sizes[half::2]) for half in (0, 1)) >= 2
         return stages.all_stages(parts, halves=halves, number_of_folds=folds)
+
+    def passes(self, blocks: Keeper, room: int, train: int) -> Passes:
+        """The passes that are still to be made, where there is room for the Grams of so many stages."""
+
+        def cost(stage: Stage) -> int:
+            runs = sum(self.runs.sizes[group] for group in stage.groups)
+            return stages.cost(stage, runs, train, self.parameters.count)
+
+        return Passes(blocks, self.stages, room, cost, self.tell)
 
     @property
     def shared(self) -> bool:
@@ -233,14 +242,14 @@ class PassFit:
     designs : mapping
         Of the pass, and those that choose lam.
     over : callable
-        Called with each stage, and the share of a block's targets that is through it.
+        Called with each stage, and how many of a block's targets are through it.
     """
 
     fitting: Fitting
     ground: Ground
     one: Pass
     designs: Designs
-    over: Callable[[Stage, float], None] = lambda stage, share: None
+    over: Callable[[Stage, int], None] = lambda stage, targets: None
 
     def block(self, blocks: Keeper, number: int) -> None:
         """Take one block through, and have it kept."""
@@ -276,7 +285,7 @@ class PassFit:
                 if own
                 else self._shared(left, outputs, targets),
                 before,
-                len(chosen) / len(unit),
+                len(chosen),
             )
             parts.append((chosen, part))
         blocks.store(number, self.one.end, parts[0][1] if len(parts) == 1 else stages.merge(parts))
@@ -311,12 +320,12 @@ class PassFit:
         return OwnBlock(OwnGroups.of(words, values, outputs.shift[targets], unit, used))
 
     def _through(
-        self, left: Sequence[Stage], block: SharedBlock | OwnBlock, before: Arrays, share: float
+        self, left: Sequence[Stage], block: SharedBlock | OwnBlock, before: Arrays, targets: int
     ) -> Arrays:
-        """Take targets through the stages that are left, where they are so large a share of their block."""
+        """Take targets through the stages that are left, so many of them."""
         parameters, work = self.fitting.parameters, self.ground.work
         if isinstance(block, SharedBlock) and parameters.solver != "gram":
             return stages.run_whole(left, block, parameters, work)
         return stages.run(
-            left, block, parameters, before, work, lambda stage: self.over(stage, share)
+            left, block, parameters, before, work, lambda stage: self.over(stage, targets)
         )

@@ -61,6 +61,8 @@ class Passes:
         All of the fit.
     room : int
         Stages that make a pass.
+    cost : callable
+        What a stage takes of one target; see :func:`dmstore.regression.fitting.stages.cost`.
     tell : callable
         Called with ``fit``, steps done and steps in all, of all passes.
     """
@@ -70,16 +72,17 @@ class Passes:
         blocks: Keeper,
         stages_: Sequence[Stage],
         room: int,
+        cost: Callable[[Stage], int],
         tell: Callable[[str, int, int], None],
     ) -> None:
-        self._blocks, self._tell = blocks, tell
+        self._blocks, self._cost, self._tell = blocks, cost, tell
         parts = stages.passes(stages_, room)
         ends = itertools.accumulate(map(len, parts))
         self._passes = [Pass(part, end) for part, end in zip(parts, ends, strict=True)]
         self._done = 0
-        self._within = 0.0
+        self._within = 0
         self._total = sum(
-            len(blocks.todo(one.end)) * stages.cost(one.stages) for one in self._passes
+            self._steps(one, number) for one in self._passes for number in blocks.todo(one.end)
         )
 
     def __iter__(self) -> Iterator[tuple[Pass, list[int]]]:
@@ -90,15 +93,20 @@ class Passes:
                 self._tell("fit", self._done, self._total)
                 yield one, todo
 
-    def over(self, stage: Stage, share: float) -> None:
-        """So large a share of a block's targets is through a stage: of few targets, one block is all there is."""
-        self._within += stages.cost([stage]) * share
-        self._tell("fit", self._done + int(self._within), self._total)
+    def _steps(self, one: Pass, number: int) -> int:
+        """What a pass takes of a block."""
+        start, stop = self._blocks.bounds(number)
+        return (stop - start) * sum(map(self._cost, one.stages))
 
-    def fitted(self, one: Pass) -> None:
-        """One more block is through a pass."""
-        said = self._done + int(self._within)
-        self._done += stages.cost(one.stages)
-        self._within = 0.0
+    def over(self, stage: Stage, targets: int) -> None:
+        """So many of a block's targets are through a stage: of few targets, one block is all there is."""
+        self._within += self._cost(stage) * targets
+        self._tell("fit", self._done + self._within, self._total)
+
+    def fitted(self, one: Pass, number: int) -> None:
+        """A block is through a pass."""
+        said = self._done + self._within
+        self._done += self._steps(one, number)
+        self._within = 0
         if said != self._done:
             self._tell("fit", self._done, self._total)
