@@ -135,7 +135,12 @@ def column_of(study: Study, part: str, column: str) -> NDArray[Any]:
     """
     data = study.train if part == "train" else study.target_set(part)
     if column not in data:
-        msg = f"{study.path}: the {'train units' if part == 'train' else f'targets of {part!r}'} have no {column!r}"
+        whose = "train units" if part == "train" else f"targets of {part!r}"
+        there = ", ".join(sorted(map(str, data.data_vars)))
+        msg = (
+            f"{study.path}: the {whose} have no {column!r} (they have {there}); 'dmstore features "
+            f"--name {column}' computes features, 'dmstore annotate' adds other columns"
+        )
         raise InputError(msg)
     return np.asarray(data[column].values)
 
