@@ -169,8 +169,17 @@ def test_the_commands_say_what_to_do_next(tmp_path):
     path = tmp_path / "s.dm"
     dmstore.create_study(path, examples(train=20, target=5), seed=0)
     out, err = run("add", path, "head", "--recipe", "linear-head", "--runs", 4)
-    assert "have no 'features' (they have image, label); 'dmstore features --name features'" in err
+    assert (
+        "have no 'features' (they have image, label, weight); 'dmstore features --name features'"
+        in err
+    )
     assert f"'dmstore remove {path} head' takes it out" in err
+    bare = {
+        name: values for name, values in examples(train=20, target=5).items() if "image" not in name
+    }
+    dmstore.create_study(tmp_path / "t.dm", bare, seed=0)
+    err = run("add", tmp_path / "t.dm", "a", "--recipe", "mlp", "--runs", 4)[1]
+    assert "make the study with images, or train on features (--set features=NAME)" in err
     assert "dmstore extend" not in out
     out, err = run("add", path, "dense", "--task", "dmstore.training.tasks:dense")
     assert f"plan some with 'dmstore extend {path} dense --total N'" in out
