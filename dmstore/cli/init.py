@@ -91,9 +91,11 @@ def command(
         )
         progress.close()
         if "file" in made.train:
+            import shlex
+
             from dmstore.core.given import local_path
 
-            place = local_path(root).resolve()
+            place = shlex.quote(str(local_path(root).resolve()))
             notes = [
                 *notes,
                 f"the study holds thumbnails; to train on the images say --data {place}, or export {options.DATA}={place}",
