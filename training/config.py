@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 from collections.abc import Mapping
@@ -48,19 +49,23 @@ def parse(kind: type[Config], given: Mapping[str, Any], where: str = "task confi
     Raises
     ------
     InputError
-        Naming every unknown key and every value that does not fit.
+        Naming every unknown key, with the one that is nearly it or else all, and every value that does not fit.
     """
     known = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
-    faults, values = [], {}
+    faults, values, lost = [], {}, False
     for name, value in given.items():
         if name not in known:
-            faults.append(f"has no {name!r}; it knows {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, 1)
+            faults.append(f"has no {name!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
+            lost = lost or not near
             continue
         values[name], fault = _fitted(known[name], value)
         if fault:
             faults.append(f"{name} is {value!r}, expected {fault}")
     if faults:
-        msg = f"{where}: {'; '.join(faults)}"
+        # Forty names hide a near one, and are wanted where there is none.
+        told = f"; it knows {', '.join(known)}" if lost else ""
+        msg = f"{where}: {'; '.join(faults)}{told}"
         raise InputError(msg)
     return kind(**values)
 

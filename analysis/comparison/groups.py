@@ -69,7 +69,8 @@ class Side:
         if name not in known:
             there = f"; it has {', '.join(known)}" if known else ", and no other"
             kind = "is no number, text or bool an example" if name in self.data else "is not there"
-            msg = f"{spec!r}: annotation {name!r} of {self.name!r} {kind}{there}; 'dmstore annotate' adds more"
+            whose = "annotation" if spec == name else f"{spec!r}: annotation"
+            msg = f"{whose} {name!r} of {self.name!r} {kind}{there}; 'dmstore annotate' adds more"
             raise InputError(msg)
         values = np.asarray(self.data[name].values)
         if values.dtype.kind == "f":

@@ -132,6 +132,7 @@ def command(
         )
     if task:
         _try_task(study, made)
+    unplanned = made.planned and not made.planned_count
     planned = (
         f"{output.counted(made.planned_count, 'run')} planned" if made.planned else "foreign masks"
     )
@@ -146,7 +147,8 @@ def command(
             "outputs": list(made.outputs),
         },
         [
-            f"{algorithm}: {planned}, alpha {made.alpha}, outputs {', '.join(made.outputs)}{', for evaluation only' if split else ''}"
+            f"{algorithm}: {planned}, alpha {made.alpha}, outputs {', '.join(made.outputs)}{', for evaluation only' if split else ''}",
+            *[f"plan some with 'dmstore extend {path} {algorithm} --total N'"] * unplanned,
         ],
         as_json=as_json,
     )
@@ -202,6 +204,11 @@ def _try_task(study: Any, algorithm: Any) -> None:
         make_task(study, algorithm.task, algorithm.config, list(algorithm.outputs))
     except DmstoreError as error:
         click.echo(f"warning: {error}", err=True)
+        click.echo(
+            f"  {algorithm.name} was added, as another host may be able to train it; if it is wrong, "
+            f"'dmstore remove {study.path} {algorithm.name}' takes it out",
+            err=True,
+        )
 
 
 def read_config(path: str | None) -> dict[str, Any]:

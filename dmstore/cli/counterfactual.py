@@ -67,7 +67,7 @@ def _integers(
     "--intensity",
     callback=options.numbers,
     default=None,
-    help="Intensities, from 0; of target sets they are known.",
+    help="Intensities; 0, the untouched input, is always measured too. Of target sets they are known.",
 )
 @click.option(
     "--on",
@@ -178,7 +178,7 @@ def command(
             numbers,
             *more,
             name=name or called,
-            intensity=intensity or usual,
+            intensity=_from_zero(intensity) if intensity else usual,
             on=on,
             models=models,
             seed=seed,
@@ -213,6 +213,11 @@ def _change(
         return functools.partial(paste, **patch), [0, 0.25, 0.5, 0.75, 1], "patch"
     chosen = choose(text, bank=bank, place=place)
     return chosen, list(chosen.intensities), chosen.name
+
+
+def _from_zero(intensity: list[float]) -> list[float]:
+    """Intensities with the untouched input first, as effects are measured from it."""
+    return [0.0, *(one for one in intensity if one != 0)]
 
 
 def _said(result: xr.Dataset, numbers: list[int], figure: str | None) -> dict[str, Any]:

@@ -61,8 +61,9 @@ def command(
     train_id, target_id, target_train, and further train_… and target_… columns.
 
     \b
-    Of a data set the study holds ids, labels, groups and thumbnails. The images are found again in
-    the same folder, or in the one that DMSTORE_DATA names. Nothing is downloaded.
+    Of a data set the study holds ids, labels, groups and thumbnails, and images of one size up to
+    64 px. Larger ones stay in --root: training finds them in the folder that --data or DMSTORE_DATA
+    names, as a study holds no path of one host. Nothing is downloaded.
 
     \b
     Examples:
@@ -89,6 +90,16 @@ def command(
             path, dataset, root, seed=seed, limit=limit, about=about, progress=progress
         )
         progress.close()
+        if "file" in made.train:
+            import shlex
+
+            from dmstore.core.given import local_path
+
+            place = shlex.quote(str(local_path(root).resolve()))
+            notes = [
+                *notes,
+                f"the study holds thumbnails; to train on the images say --data {place}, or export {options.DATA}={place}",
+            ]
     document = made.document
     count, targets = document["train"]["count"], document["targets"]["test"]["count"]
     columns = {

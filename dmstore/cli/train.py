@@ -177,6 +177,7 @@ def _run_workers(
     )
     look()
     ends = processes.Workers([study.path, algorithm, *given], places).run(look)
+    look()
     progress.close()
     for number, end in enumerate(ends, start=1):
         if end.code < 0 or end.error:
@@ -209,6 +210,8 @@ def _end(
     lines = [
         f"{opened.name}: {output.counted(trained, 'run')} trained and stored, {left} pending{f' in part {text}' if fixed else ''}"
     ]
+    if not opened.planned_count:
+        lines.append(f"no runs are planned: 'dmstore extend {study.path} {algorithm} --total N'")
     if failed:
         lines.append(
             f"{output.counted(failed, 'run')} failed: 'dmstore status {study.path} {algorithm}' says why, --retry-failed tries again"

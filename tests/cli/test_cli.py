@@ -86,6 +86,16 @@ def done(tmp_path_factory):
     return path, steps
 
 
+def test_intensities_need_no_zero(done):
+    patch = ("--class", 1, "--name", "corner", "--rows", "0", "--columns", "0,1", "--models", 5)
+    said = [
+        run_json("counterfactual", done[0], "a", "b", *patch, "--intensity", given)
+        for given in ("0.5,1", "0,0.5,1")
+    ]
+    assert said[0]["intensity"] == [0, 0.5, 1]
+    assert said[0] == said[1]
+
+
 def test_every_step_says_what_it_did(done):
     _path, steps = done
     assert (steps["init"]["train"], steps["init"]["targets"], steps["init"]["seed"]) == (40, 30, 1)

@@ -186,6 +186,13 @@ def test_a_limit_is_by_class_and_set(tmp_path):
     assert notes == []
 
 
+def small_notes(tmp_path):
+    """What init says of images that the study itself holds."""
+    folders(tmp_path / "small", sizes=((32, 32),))
+    arguments = ["--dataset", "imagefolder", "--root", tmp_path / "small"]
+    return run_json("init", tmp_path / "small.dm", *arguments, "-Q")["notes"]
+
+
 def test_by_the_command(tmp_path, monkeypatch):
     waterbirds(tmp_path)
     said = run_json("init", tmp_path / "s.dm", "--dataset", "waterbirds", "--root", tmp_path, "-Q")
@@ -199,6 +206,8 @@ def test_by_the_command(tmp_path, monkeypatch):
     assert "target set validation: 8 targets" in out
     assert "note: train: 8 images, the whole data set has 4795" in out
     assert "24 of 24 images" in err
+    assert f"--data {tmp_path.resolve()}, or export DMSTORE_DATA=" in out
+    assert not any("--data" in note for note in small_notes(tmp_path))
     for wrong in (["--dataset", "waterbirds"], ["--root", "x"], []):
         assert "--root DIR" in run("init", tmp_path / "u.dm", *wrong, code=2)[1]
     help_text = run("init", "--help")[0]
@@ -297,6 +306,11 @@ FAULTS = {
         "imagefolder",
         lambda root: (folders(root), cut(root / "train/dog/1.jpg")),
         r"dog/1\.jpg: no image that can be read .*copy it again",
+    ),
+    "no image at all": (
+        "imagefolder",
+        lambda root: (folders(root), put(root / "train/dog/1.jpg", b"\xff\xd8none")),
+        r"dog/1\.jpg: no image that can be read; copy it again",
     ),
     "two images that are none": (
         "imagefolder",

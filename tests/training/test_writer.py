@@ -545,6 +545,14 @@ def test_batches_of_ids_with_masks_of_ones_own(study):
     assert study.runs("foreign").seed.values.tolist() == [7, 8, 9]
 
 
+def test_a_run_that_diverged_is_named_once(study, algorithm):
+    with RunWriter(study, "alpha") as writer:
+        one = next(writer.pending())
+        with pytest.raises(InputError) as error:
+            writer.append(one, margin=np.full(23, np.nan), prediction=np.zeros(23, dtype=int))
+    assert str(error.value) == "run 0: margin is NaN in 23 of 23 values; leave that run out"
+
+
 GOOD = np.zeros((2, 23))
 
 

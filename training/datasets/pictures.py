@@ -56,7 +56,7 @@ def decode(raw: bytes, where: str | Path, *, small: bool = False) -> Image:
         If Pillow is not installed.
     """
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         msg = "reading image files needs Pillow; pip install 'dmstore[vision]'"
         raise MissingDependencyError(msg) from error
@@ -73,8 +73,10 @@ def decode(raw: bytes, where: str | Path, *, small: bool = False) -> Image:
             return image
     except Exception as error:  # noqa: BLE001 - bytes from anywhere can make a decoder raise anything
         other = stranger(Path(where))
-        why = " ".join(plain(str(error)).split())[:120]
-        msg = f"{where}: {other or f'no image that can be read ({why}); copy it again'}"
+        # Pillow names the buffer of bytes by its address, which tells nobody anything.
+        known = "" if isinstance(error, UnidentifiedImageError) else plain(str(error))
+        why = f" ({' '.join(known.split())[:120]})" if known else ""
+        msg = f"{where}: {other or f'no image that can be read{why}; copy it again'}"
         raise InputError(msg) from None
     msg = f"{where}: has more than 8 bits a channel ({image.mode}); save it as 8-bit RGB"
     raise InputError(msg)

@@ -125,7 +125,14 @@ def column_of(study: Study, part: str, column: str) -> NDArray[Any]:
     """
     data = study.train if part == "train" else study.target_set(part)
     if column not in data:
-        msg = f"{study.path}: the {'train units' if part == 'train' else f'targets of {part!r}'} have no {column!r}"
+        whose = "train units" if part == "train" else f"targets of {part!r}"
+        there = ", ".join(sorted(map(str, data.data_vars)))
+        remedy = (
+            "make the study with images, or train on features (--set features=NAME)"
+            if column == "image"
+            else f"'dmstore features --name {column}' computes features, 'dmstore annotate' adds other columns"
+        )
+        msg = f"{study.path}: the {whose} have no {column!r} (they have {there}); {remedy}"
         raise InputError(msg)
     return np.asarray(data[column].values)
 

@@ -165,7 +165,9 @@ class Table:
             fitted = stored.astype(np.float32) if wanted == np.float64 else stored
         if wanted.kind == "f" and not (finite := finite_rows(fitted)).all():
             row = int(np.flatnonzero(~finite)[0])
-            msg = f"{where}: {spec.name} of run {run[row]} {_not_finite(values[row], fitted[row])}; leave that run out"
+            this = f"run {run[row]}"
+            whose = spec.name if where == this else f"{spec.name} of {this}"
+            msg = f"{where}: {whose} {_not_finite(values[row], fitted[row])}; leave that run out"
             raise InputError(msg)
         return stored
 
