@@ -12,10 +12,17 @@ from studies.steps import Steps
 
 STUDY = "sgd.dm"
 ALGORITHMS = {
-    "batch25": {"runs": 1824, "batch_size": 25, "learning_rate": 0.005},
-    "low": {"runs": 4000, "batch_size": 250, "learning_rate": 0.02},
+    "high": {"runs": 4000, "batch_size": 25, "epochs": 10},
+    "low": {"runs": 4000, "batch_size": 250, "epochs": 100},
 }
-SHARED = ("epochs=10", "flip=none", "crop=none", "width=64", "schedule=constant")
+SHARED = (
+    "learning_rate=0.005",
+    "flip=none",
+    "crop=none",
+    "width=64",
+    "schedule=constant",
+    "precision=float32",
+)
 
 
 def options():
@@ -37,7 +44,7 @@ def add(steps, tiny):
     for name, one in ALGORITHMS.items():
         if name in study.algorithms:
             continue
-        values = [f"{key}={one[key]}" for key in ("batch_size", "learning_rate")]
+        values = [f"{key}={one[key]}" for key in ("batch_size", "epochs")]
         sets = [word for value in (*seen, *SHARED, *values) for word in ("--set", value)]
         declared = [word for o in ("margin", "prediction", "logit") for word in ("--output", o)]
         runs = 240 if tiny else one["runs"]
