@@ -1,4 +1,4 @@
-"""SGD with little noise and with more: small heads on features of a pre-trained network.
+"""SGD with little noise and with more, and for few steps: small nets on features of a pre-trained network.
 
 ``python -m studies.sgd_noise FOLDER --images FILE.npz`` writes everything into FOLDER. Killed, it goes on where it was.
 """
@@ -12,11 +12,15 @@ from studies.steps import Steps
 
 STUDY = "sgd.dm"
 ALGORITHMS = {
-    "high": {"runs": 4000, "batch_size": 25, "epochs": 10},
-    "low": {"runs": 4000, "batch_size": 250, "epochs": 100},
+    "high": {"batch_size": 25, "epochs": 10, "learning_rate": 0.005},
+    # As many steps at the same rate, of ten times as many images each: what differs is noise.
+    "low": {"batch_size": 250, "epochs": 100, "learning_rate": 0.005},
+    # As many images in all, in a tenth of the steps.
+    "short": {"batch_size": 250, "epochs": 10, "learning_rate": 0.02},
 }
+NOISE, LENGTH = ("high", "low"), ("high", "short")
+RUNS = 4000
 SHARED = (
-    "learning_rate=0.005",
     "flip=none",
     "crop=none",
     "width=64",
@@ -38,16 +42,16 @@ def options():
 
 
 def add(steps, tiny):
-    """The two algorithms: a network of one hidden layer on features, or, tiny, on pixels."""
+    """The algorithms: a network of one hidden layer on features, or, tiny, on pixels."""
     study = steps.open(STUDY)
     seen = () if tiny else ("features=features",)
     for name, one in ALGORITHMS.items():
         if name in study.algorithms:
             continue
-        values = [f"{key}={one[key]}" for key in ("batch_size", "epochs")]
+        values = [f"{key}={value}" for key, value in one.items()]
         sets = [word for value in (*seen, *SHARED, *values) for word in ("--set", value)]
         declared = [word for o in ("margin", "prediction", "logit") for word in ("--output", o)]
-        runs = 240 if tiny else one["runs"]
+        runs = 240 if tiny else RUNS
         steps(
             f"add-{name}", "add", STUDY, name, "--recipe", "mlp", "--runs", runs, *declared, *sets
         )
@@ -57,7 +61,6 @@ def main():
     """All steps."""
     given = options()
     steps = Steps(given.folder)
-    pair = tuple(ALGORITHMS)
     train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
     if steps.open(STUDY) is None:
         chosen = cifar.examples(given.images, train, targets)
@@ -65,21 +68,23 @@ def main():
     if not given.tiny:
         steps("features", "features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
     add(steps, given.tiny)
-    for name in pair:
+    for name in ALGORITHMS:
         steps(f"train-{name}", "train", STUDY, name)
         steps(f"fit-{name}", "fit", STUDY, name)
         steps(f"evaluate-{name}", "evaluate", STUDY, name, "--curve", "--targets", curve)
-    steps("compare", "compare", STUDY, *pair)
-    steps("contrast", "contrast", STUDY, *pair, "--by", "label")
+    for name, pair in (("noise", NOISE), ("length", LENGTH)):
+        steps(f"compare-{name}", "compare", STUDY, *pair)
+        steps(f"contrast-{name}", "contrast", STUDY, *pair, "--by", "label")
+        if not given.tiny:
+            blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", "0,0.25,0.5")
+            change = ("--class", "airplane,bird", "--models", models)
+            steps(f"counterfactual-{name}", "counterfactual", STUDY, *pair, *blue, *change)
     if given.captions:
-        steps("caption", "caption", STUDY, *pair, "--embedder", "standin")
+        steps("caption", "caption", STUDY, *LENGTH, "--embedder", "standin")
     removal = ("--direction", "B1", "--share", 5, "--as-runs", "--models", 2 if given.tiny else 20)
-    steps("removal", "removal", STUDY, *pair, *removal)
-    if not given.tiny:
-        blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", "0,0.25,0.5")
-        change = ("--class", "airplane,bird", "--models", models)
-        steps("counterfactual", "counterfactual", STUDY, *pair, *blue, *change)
-    steps("report", "report", STUDY, *pair, "--figures", "figures")
+    steps("removal", "removal", STUDY, *LENGTH, *removal)
+    for name, pair in (("noise", NOISE), ("length", LENGTH)):
+        steps(f"report-{name}", "report", STUDY, *pair, "--figures", f"figures-{name}")
     steps.end()
 
 
