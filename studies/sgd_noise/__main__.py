@@ -20,6 +20,8 @@ ALGORITHMS = {
 }
 NOISE, LENGTH = ("high", "low"), ("high", "short")
 RUNS = 4000
+FEATURES = ("features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
+CHANGES = {"blue_25": 0.25, "blue_50": 0.5}
 SHARED = (
     "flip=none",
     "crop=none",
@@ -57,28 +59,41 @@ def add(steps, tiny):
         )
 
 
+def change(steps, models, tiny):
+    """Models trained on all data, asked of targets drawn towards blue."""
+    for name, intensity in CHANGES.items():
+        if name not in steps.open(STUDY).target_sets:
+            blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", intensity)
+            steps(f"targets-{name}", "targets", STUDY, name, *blue)
+    if not tiny:
+        steps("features-changed", *FEATURES)
+    for name in ALGORITHMS:
+        asked = ("--full", models, "--targets", ",".join(CHANGES))
+        steps(f"full-{name}", "train", STUDY, name, *asked)
+
+
 def main():
     """All steps."""
     given = options()
     steps = Steps(given.folder)
     train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
+    classes = "all" if given.tiny else "airplane,bird"
     if steps.open(STUDY) is None:
         chosen = cifar.examples(given.images, train, targets)
         dmstore.create_study(steps.folder / STUDY, chosen, seed=1)
     if not given.tiny:
-        steps("features", "features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
+        steps("features", *FEATURES)
     add(steps, given.tiny)
     for name in ALGORITHMS:
         steps(f"train-{name}", "train", STUDY, name)
         steps(f"fit-{name}", "fit", STUDY, name)
         steps(f"evaluate-{name}", "evaluate", STUDY, name, "--curve", "--targets", curve)
+    change(steps, models, given.tiny)
     for name, pair in (("noise", NOISE), ("length", LENGTH)):
         steps(f"compare-{name}", "compare", STUDY, *pair)
         steps(f"contrast-{name}", "contrast", STUDY, *pair, "--by", "label")
-        if not given.tiny:
-            blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", "0,0.25,0.5")
-            change = ("--class", "airplane,bird", "--models", models)
-            steps(f"counterfactual-{name}", "counterfactual", STUDY, *pair, *blue, *change)
+        changed = ("--targets", ",".join(CHANGES), "--class", classes)
+        steps(f"counterfactual-{name}", "counterfactual", STUDY, *pair, *changed)
     if given.captions:
         steps("caption", "caption", STUDY, *LENGTH, "--embedder", "standin")
     removal = ("--direction", "B1", "--share", 5, "--as-runs", "--models", 2 if given.tiny else 20)
