@@ -1,4 +1,4 @@
-"""SGD with little noise and with more: small heads on features of a pre-trained network.
+"""SGD with little noise and with more, and for few steps: small nets on features of a pre-trained network.
 
 ``python -m studies.sgd_noise FOLDER --images FILE.npz`` writes everything into FOLDER. Killed, it goes on where it was.
 """
@@ -12,10 +12,23 @@ from studies.steps import Steps
 
 STUDY = "sgd.dm"
 ALGORITHMS = {
-    "batch25": {"runs": 1824, "batch_size": 25, "learning_rate": 0.005},
-    "low": {"runs": 4000, "batch_size": 250, "learning_rate": 0.02},
+    "high": {"batch_size": 25, "epochs": 10, "learning_rate": 0.005},
+    # As many steps at the same rate, of ten times as many images each: what differs is noise.
+    "low": {"batch_size": 250, "epochs": 100, "learning_rate": 0.005},
+    # As many images in all, in a tenth of the steps.
+    "short": {"batch_size": 250, "epochs": 10, "learning_rate": 0.02},
 }
-SHARED = ("epochs=10", "flip=none", "crop=none", "width=64", "schedule=constant")
+NOISE, LENGTH = ("high", "low"), ("high", "short")
+RUNS = 4000
+FEATURES = ("features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
+CHANGES = {"blue_25": 0.25, "blue_50": 0.5}
+SHARED = (
+    "flip=none",
+    "crop=none",
+    "width=64",
+    "schedule=constant",
+    "precision=float32",
+)
 
 
 def options():
@@ -31,48 +44,62 @@ def options():
 
 
 def add(steps, tiny):
-    """The two algorithms: a network of one hidden layer on features, or, tiny, on pixels."""
+    """The algorithms: a network of one hidden layer on features, or, tiny, on pixels."""
     study = steps.open(STUDY)
     seen = () if tiny else ("features=features",)
     for name, one in ALGORITHMS.items():
         if name in study.algorithms:
             continue
-        values = [f"{key}={one[key]}" for key in ("batch_size", "learning_rate")]
+        values = [f"{key}={value}" for key, value in one.items()]
         sets = [word for value in (*seen, *SHARED, *values) for word in ("--set", value)]
         declared = [word for o in ("margin", "prediction", "logit") for word in ("--output", o)]
-        runs = 240 if tiny else one["runs"]
+        runs = 240 if tiny else RUNS
         steps(
             f"add-{name}", "add", STUDY, name, "--recipe", "mlp", "--runs", runs, *declared, *sets
         )
+
+
+def change(steps, models, tiny):
+    """Models trained on all data, asked of targets drawn towards blue."""
+    for name, intensity in CHANGES.items():
+        if name not in steps.open(STUDY).target_sets:
+            blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", intensity)
+            steps(f"targets-{name}", "targets", STUDY, name, *blue)
+    if not tiny:
+        steps("features-changed", *FEATURES)
+    for name in ALGORITHMS:
+        asked = ("--full", models, "--targets", ",".join(CHANGES))
+        steps(f"full-{name}", "train", STUDY, name, *asked)
 
 
 def main():
     """All steps."""
     given = options()
     steps = Steps(given.folder)
-    pair = tuple(ALGORITHMS)
     train, targets, curve, models = (60, 40, 10, 2) if given.tiny else (1000, 500, 60, 40)
+    classes = "all" if given.tiny else "airplane,bird"
     if steps.open(STUDY) is None:
         chosen = cifar.examples(given.images, train, targets)
         dmstore.create_study(steps.folder / STUDY, chosen, seed=1)
     if not given.tiny:
-        steps("features", "features", STUDY, "--model", "efficientnet_lite0", "--image-size", 96)
+        steps("features", *FEATURES)
     add(steps, given.tiny)
-    for name in pair:
+    for name in ALGORITHMS:
         steps(f"train-{name}", "train", STUDY, name)
         steps(f"fit-{name}", "fit", STUDY, name)
         steps(f"evaluate-{name}", "evaluate", STUDY, name, "--curve", "--targets", curve)
-    steps("compare", "compare", STUDY, *pair)
-    steps("contrast", "contrast", STUDY, *pair, "--by", "label")
+    change(steps, models, given.tiny)
+    for name, pair in (("noise", NOISE), ("length", LENGTH)):
+        steps(f"compare-{name}", "compare", STUDY, *pair)
+        steps(f"contrast-{name}", "contrast", STUDY, *pair, "--by", "label")
+        changed = ("--targets", ",".join(CHANGES), "--class", classes)
+        steps(f"counterfactual-{name}", "counterfactual", STUDY, *pair, *changed)
     if given.captions:
-        steps("caption", "caption", STUDY, *pair, "--embedder", "standin")
+        steps("caption", "caption", STUDY, *LENGTH, "--embedder", "standin")
     removal = ("--direction", "B1", "--share", 5, "--as-runs", "--models", 2 if given.tiny else 20)
-    steps("removal", "removal", STUDY, *pair, *removal)
-    if not given.tiny:
-        blue = ("--transform", "studies.sgd_noise.cifar:blue", "--intensity", "0,0.25,0.5")
-        change = ("--class", "airplane,bird", "--models", models)
-        steps("counterfactual", "counterfactual", STUDY, *pair, *blue, *change)
-    steps("report", "report", STUDY, *pair, "--figures", "figures")
+    steps("removal", "removal", STUDY, *LENGTH, *removal)
+    for name, pair in (("noise", NOISE), ("length", LENGTH)):
+        steps(f"report-{name}", "report", STUDY, *pair, "--figures", f"figures-{name}")
     steps.end()
 
 
