@@ -13,6 +13,8 @@ from dmstore.analysis.comparison.target_groups import ALL
 
 FDR = 0.05
 _NORMAL = 1.959964
+# From this similarity on a difference that is beyond chance is hardly one.
+_ALIKE = 0.99
 # Standard error from which on the interval of a difference holds nearly all that it may be.
 _USELESS = 0.5
 
@@ -101,6 +103,13 @@ class Answer:
     weak: int = 0
     detectable: float = float("nan")
     fdr: float = FDR
+
+    @property
+    def hardly(self) -> bool:
+        """Whether what differs is little: no direction, and every group that is beyond chance is alike for .99 at least."""
+        claimed = [one.similarity.low for one in self.groups if one.beyond]
+        some = any(one.beyond for one in self.directions)
+        return self.differs and not some and bool(claimed) and min(claimed) >= _ALIKE
 
 
 def answer(comparison: xr.Dataset) -> Answer:

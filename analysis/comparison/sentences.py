@@ -77,10 +77,15 @@ def difference(said: Answer) -> str:
         for number, what in ((directions, "direction"), (groups, "group of targets"))
         if number
     ]
+    little = ", though hardly," if said.hardly else ""
     if not directions and not groups:
-        return f"They differ over all targets together, beyond chance {level}."
+        return f"They differ{little} over all targets together, beyond chance {level}."
     counts = [text.replace("group of targetss", "groups of targets") for text in counts]
-    how = "They are opposite, and differ by more than the sign" if opposite else "They differ"
+    how = (
+        "They are opposite, and differ by more than the sign"
+        if opposite
+        else f"They differ{little.rstrip(',')}"
+    )
     return f"{how}: {' and '.join(counts)} beyond chance {level}."
 
 

@@ -128,6 +128,8 @@ def _where(said: Answer, names: Sequence[str]) -> str:
     """Whether they differ, and where most."""
     one = _least_alike(said)
     start = f"{names[0]} and {names[1]} use the training examples differently"
+    if said.hardly:
+        start = f"{names[0]} and {names[1]} use the training examples in nearly the same way. They differ by more than chance, but hardly"
     return f"{start}, most of all for {named(one)}." if one else f"{start}."
 
 

@@ -1,5 +1,6 @@
 """What a page is made of: influences, thumbnails, columns, commands, and where it is written."""
 
+import dataclasses
 import io
 import shlex
 import zipfile
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dmstore.analysis.comparison.answer import Answer, DirectionClaim
+from dmstore.analysis.comparison.answer import Answer, DirectionClaim, Estimate, GroupClaim
 from dmstore.analysis.pages.bundle import check_out, write
 from dmstore.analysis.pages.commands import compare_command, fit_command
 from dmstore.analysis.pages.headline import _measured, _telling
@@ -183,6 +184,25 @@ def test_a_page_is_written_where_it_is_asked_for(tmp_path):
         *("file.txt", "folder", "is.html", "mine.json", "page.zip")
     ]
     assert check_out(tmp_path / "folder") == tmp_path / "folder"
+
+
+@pytest.mark.parametrize(("low", "hardly"), [(0.993, True), (0.98, False)])
+def test_a_difference_that_is_certain_but_small_is_called_small(low, hardly):
+    from dmstore.analysis.comparison import sentences
+
+    group = GroupClaim("class bird", 50, Estimate(0.996, low, 0.999), 0.001, 0.003, beyond=True)
+    whole = Estimate(0.999, 0.998, 1.0)
+    said = Answer(measured=True, differs=True, similarity=whole, groups=[group])
+    assert said.hardly == hardly
+    answer = _measured(said, ["a", "b"], {}, (), ()).answer
+    assert ("in nearly the same way" in answer) == hardly
+    assert "most of all for targets of class bird" in answer
+    assert sentences.difference(said).startswith(
+        "They differ, though hardly: 1" if hardly else "They differ: 1"
+    )
+    # A direction beyond chance is told as one, however alike the rest.
+    one = DirectionClaim("a", 0, 0.5, 0.05, 1e-6, 1e-5, [0.2, 0.1], beyond=True)
+    assert not dataclasses.replace(said, directions=[one]).hardly
 
 
 def test_a_difference_is_told_where_the_similarity_of_all_targets_is_not_known():
