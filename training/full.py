@@ -19,7 +19,7 @@ from dmstore.study.full import MODELS, FullModels
 from dmstore.study.plan import Part
 from dmstore.study.study import Study
 from dmstore.training.outputs import FUNCTIONS
-from dmstore.training.task import Models, ModelTask, SetTask, Task, make_task
+from dmstore.training.task import Models, ModelTask, SetTask, Task, make_task, warn_of_unlike
 from dmstore.training.transformed import images_of
 from dmstore.training.writer import RunWriter
 
@@ -79,6 +79,9 @@ def train_full(
     with blas_threads(threads), RunWriter(study, algorithm, part=part, full=count) as writer:
         pending = models.pending(part)
         tell(total - len(pending), total)
+        if len(pending):
+            # They are asked what datamodels of the runs predict.
+            warn_of_unlike(task, study.algorithm(algorithm))
         done = total - len(pending)
         for ids in _batches(pending, task):
             if stop():

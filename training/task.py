@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError, InputError
-from dmstore.study.algorithm import Run
+from dmstore.study import conditions
+from dmstore.study.algorithm import Algorithm, Run
 from dmstore.study.failures import one_line
 from dmstore.training.outputs import FUNCTIONS
 
@@ -82,6 +84,26 @@ class Saved(Protocol):
 
     def save(self, data: bytes) -> None:
         """Keep the state, durably, in the place of the one before."""
+
+
+def conditions_of(task: Task) -> Mapping[str, str]:
+    """What a task knows before it trains of how its runs are trained; empty where it does not say."""
+    return task.conditions if isinstance(task, ConditionedTask) else {}
+
+
+def warn_of_unlike(task: Task, *algorithms: Algorithm) -> None:
+    """Warn where stored runs were trained otherwise than a task here will train, in another precision for example.
+
+    Parameters
+    ----------
+    task : Task
+    *algorithms : Algorithm
+        Whose runs.
+    """
+    own = conditions_of(task)
+    for algorithm in algorithms if own else ():
+        for line in conditions.unlike(conditions.stored(algorithm), own):
+            logging.getLogger(__name__).warning("%s: %s", algorithm.name, line)
 
 
 class Classifier:

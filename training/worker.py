@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from dmstore.core.progress import Progress, counting
 from dmstore.core.threads import blas_threads
 from dmstore.errors import InputError
-from dmstore.study import conditions as known
 from dmstore.study import failures
 from dmstore.study import removal as removals
 from dmstore.study.algorithm import Algorithm, Run
@@ -26,10 +24,8 @@ from dmstore.training.checkpoint import Checkpoints, default_place
 from dmstore.training.ending import Ended
 from dmstore.training.failures import Isolation
 from dmstore.training.sharing import SharedWork, untried
-from dmstore.training.task import ConditionedTask, ResumableTask, Task, make_task
+from dmstore.training.task import ResumableTask, Task, conditions_of, make_task, warn_of_unlike
 from dmstore.training.writer import RunWriter
-
-_LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -94,16 +90,11 @@ def train(
     if removal is not None:
         opened = study.removal_runs(algorithm, removal, models)
     task = make_task(study, opened.task, opened.config, list(opened.outputs))
-    conditions = task.conditions if isinstance(task, ConditionedTask) else {}
-    # What a removal's models say is compared with what the runs say.
-    for stored in {one.name: one for one in (study.algorithm(algorithm), opened)}.values():
-        for line in known.unlike(known.stored(stored), conditions):
-            _LOG.warning("%s: %s", stored.name, line)
     saved = None
     if checkpoint_every is not None:
         resumable = _resumable(task, opened.task)
         place = outside_studies(checkpoints or default_place(study))
-        saved = Checkpoints(opened, place, checkpoint_every, stop, conditions)
+        saved = Checkpoints(opened, place, checkpoint_every, stop, conditions_of(task))
         saved.tidy(opened.pending())
     fixed = part if isinstance(part, Part) else None
     total = len(opened.wanted(fixed))
@@ -154,6 +145,9 @@ def train(
         bad = failures.recorded(opened.objects, opened.prefix) if retry_failed else {}
         isolation = Isolation(opened, train_batch, store, forget, bad)
         pending = todo()
+        if len(pending):
+            # What a removal's models say is compared with what the runs say.
+            warn_of_unlike(task, study.algorithm(algorithm), *([opened] if removal else []))
         tell(total - len(pending), total)
         try:
             for ids in shared.batches() if shared else _batches(pending, task.batch, stop):

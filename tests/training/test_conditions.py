@@ -8,6 +8,7 @@ import dmstore
 from dmstore.storage.acts.compact import compact
 from dmstore.study import conditions
 from dmstore.training import recipe
+from dmstore.training.full import train_full
 from dmstore.training.worker import train
 from dmstore.upkeep.maintenance import status
 from dmstore.upkeep.retraction import retract
@@ -65,11 +66,17 @@ def test_a_worker_on_another_cpu_says_that_it_mixes(study, cpu, caplog):
         assert len(lines) == 1
         assert "precision: float32 (8 runs), bfloat16 (4 runs)" in lines[0]
         compact(study.algorithm("a").table)
-    assert "unlike precision" in run("train", study.path, "a")[0]
+    out, err = run("train", study.path, "a")
+    assert "unlike precision" in out
+    # Nothing is left to train, so that there is nothing to warn of.
+    assert "warning" not in err
+    caplog.clear()
+    train_full(study, "a", 2)
+    assert "a: stored runs have precision float32" in caplog.text
     # The remedy for what is stored.
     cpu()
     retract(study, "a", ["precision=bfloat16"], reason="another CPU")
-    assert train(study, "a") == 4
+    assert "warning" not in run("train", study.path, "a")[1]
     assert status(study)["algorithms"]["a"]["conditions"]["precision"] == {"float32": RUNS}
 
 
@@ -128,3 +135,15 @@ def test_a_checkpoint_of_another_precision_is_not_taken_up(study, tmp_path):
     of("float32").save(b"state")
     assert of("float32").load() == b"state"
     assert of("bfloat16").load() is None
+
+
+def test_the_command_warns_when_it_begins(study, cpu):
+    cpu()
+    some(study, 1)
+    cpu(amx_bf16=True)
+    lines = run("train", study.path, "a", "-Q")[1].splitlines()
+    (said,) = [line for line in lines if "warning" in line]
+    assert (
+        "a: stored runs have precision float32 (4 runs), those of this worker will have bfloat16"
+        in said
+    )
