@@ -77,7 +77,7 @@ def _lines(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _algorithm_lines(path: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    from dmstore.study.conditions import mixed
+    from dmstore.study.conditions import accuracy_text, mixed
     from dmstore.upkeep.retraction import retracted_text
 
     planned = (
@@ -97,6 +97,7 @@ def _algorithm_lines(path: str, name: str, entry: Mapping[str, Any]) -> Iterator
         f"{'' if fit['current'] else ', older than the runs stored'}"
         for fit in entry["fits"]
     ]
+    notes += [accuracy_text(entry["accuracy"])] if entry["accuracy"] else []
     if notes:
         yield f"    {'; '.join(notes)}"
     yield from (f"    {line}" for line in mixed(entry["conditions"]))

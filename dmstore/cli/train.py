@@ -216,6 +216,8 @@ def _end(
         lines.append(
             f"{output.counted(failed, 'run')} failed: 'dmstore status {study.path} {algorithm}' says why, --retry-failed tries again"
         )
+    known = conditions.accuracy(opened)
+    lines += [f"  {conditions.accuracy_text(known)}"] if known else []
     lines += conditions.mixed(conditions.stored(opened))
     output.emit(
         {

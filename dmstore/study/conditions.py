@@ -1,10 +1,12 @@
-"""Under which conditions runs were trained: where these are mixed, runs differ by more than their masks and seeds."""
+"""Under which conditions runs were trained, and how well: where conditions are mixed, runs differ by more than their masks and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmstore.errors import DmstoreError
 from dmstore.storage.table.view import View
@@ -42,20 +44,50 @@ def stored(algorithm: Algorithm, view: View | None = None) -> Conditions:
     """
     if not (algorithm.task or "").startswith(_TASKS):
         return {}
-    view = algorithm.table.view() if view is None else view
-    names = [name for name in _HELD if name in view.columns]
-    if not names or len(view.segments) > _MOST_SEGMENTS:
-        return {}
-    try:
-        columns = view.read(names)
-    except (DmstoreError, FileNotFoundError):
-        return {}
     made: Conditions = {}
-    for name in names:
-        values, counts = np.unique(columns[name].astype(str), return_counts=True)
+    for name, column in _read(
+        algorithm.table.view() if view is None else view, list(_HELD)
+    ).items():
+        values, counts = np.unique(column.astype(str), return_counts=True)
         pairs = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)
         made[name] = {value: count for count, value in pairs if value}
     return made
+
+
+def accuracy(algorithm: Algorithm, view: View | None = None) -> dict[str, float] | None:
+    """How accurate the stored runs are, by their column ``accuracy``, which recipes have and loops of one's own may.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    view : View, optional
+        Its runs; by default those of now.
+
+    Returns
+    -------
+    dict or None
+        ``mean`` and ``least``, in the column's own unit, over runs where it is a number; None where there are none, or as in :func:`stored`.
+    """
+    read = _read(algorithm.table.view() if view is None else view, ["accuracy"])
+    values = read.get("accuracy", np.zeros(0))
+    known = values[np.isfinite(values)] if values.dtype.kind in "fi" else np.zeros(0)
+    return {"mean": float(known.mean()), "least": float(known.min())} if len(known) else None
+
+
+def accuracy_text(known: Mapping[str, float]) -> str:
+    """The same in words."""
+    return f"accuracy {known['mean']:.3g} on average, {known['least']:.3g} at least"
+
+
+def _read(view: View, names: list[str]) -> Mapping[str, NDArray[Any]]:
+    """Those of these columns that the runs have; none where reading them would take long."""
+    there = [name for name in names if name in view.columns]
+    if not there or len(view.segments) > _MOST_SEGMENTS:
+        return {}
+    try:
+        return view.read(there)
+    except (DmstoreError, FileNotFoundError):
+        return {}
 
 
 def mixed(conditions: Conditions) -> Iterator[str]:

@@ -61,7 +61,7 @@ def status(study: Study, algorithm: str | None = None) -> dict[str, Any]:
         ``study``, ``uuid``, ``title``, ``train``, ``targets`` (set to count), ``annotations`` (set to
         names), ``bytes``, ``comparisons`` (oldest first, with ``where``, ``differs``, and ``detectable``: the share of datamodels along a
         direction that their runs would have shown; None where nothing was measured), ``removed`` (name to reason), and ``algorithms``: of each the planned, stored, pending
-        and retracted runs, the same by block of the plan, runs by split, ``conditions`` (of a recipe: precision, loader and device to value to runs), ``outputs_on`` (of each later
+        and retracted runs, the same by block of the plan, runs by split, ``conditions`` (of a recipe: precision, loader and device to value to runs), ``accuracy`` (``mean`` and ``least`` of the column of this name), ``outputs_on`` (of each later
         target set the stored and pending runs), ``failed`` runs, which are not pending, and of the last of these
         (``failures``) run, error, time in milliseconds since 1970 and host, ``full`` (table to the number of models trained on all data), ``removals`` (the same of models trained without some train units), segments not yet compacted, conflicts, ``unreferenced``
         bases while there is no log, bytes, tags and fits, each with the number of its runs that were ``retracted`` since.
@@ -138,6 +138,7 @@ def _algorithm_status(study: Study, name: str) -> dict[str, Any]:
         "blocks": [_block_status(block, pending, failed) for block in blocks],
         "splits": _splits(algorithm, view, blocks),
         "conditions": conditions.stored(algorithm, view),
+        "accuracy": conditions.accuracy(algorithm, view),
         "outputs_on": {
             outputs.target_set: _outputs_status(outputs, view)
             for outputs in later_outputs(study, name)

@@ -147,3 +147,23 @@ def test_the_command_warns_when_it_begins(study, cpu):
         "a: stored runs have precision float32 (4 runs), those of this worker will have bfloat16"
         in said
     )
+
+
+def test_accuracy_is_told(study, cpu):
+    cpu()
+    assert status(study)["algorithms"]["a"]["accuracy"] is None
+    assert "on average" not in run("status", study.path)[0]
+    some(study, 2)
+    seen = study.runs("a")["accuracy"].values
+    kept = run_json("status", study.path)["algorithms"]["a"]["accuracy"]
+    assert kept == {"mean": pytest.approx(seen.mean()), "least": seen.min()}
+    expected = f"accuracy {seen.mean():.3g} on average, {seen.min():.3g} at least"
+    assert expected in run("status", study.path)[0]
+    assert "on average" in run("train", study.path, "a")[0]
+
+
+def test_what_is_called_accuracy_and_is_no_number_is_left_alone(study):
+    with dmstore.training.RunWriter(study, "a") as writer:
+        for one in writer.pending():
+            writer.append(one, margin=np.zeros(TARGETS), accuracy="good")
+    assert status(study)["algorithms"]["a"]["accuracy"] is None
