@@ -4,6 +4,8 @@ import copy
 
 import numpy as np
 import pytest
+from commands import run
+from helpers import examples
 
 import dmstore
 from dmstore.errors import DmstoreError, InputError, MissingDependencyError
@@ -392,3 +394,26 @@ def test_channels_are_those_of_all_pixels():
     mean, deviation = channels(images, "data")
     assert np.allclose(mean, images.reshape(-1, 3).mean(axis=0) / 255)
     assert np.allclose(deviation, images.reshape(-1, 3).std(axis=0) / 255)
+
+
+def test_the_commands_say_what_to_do_next(tmp_path):
+    path = tmp_path / "s.dm"
+    dmstore.create_study(path, examples(train=20, target=5), seed=0)
+    out, err = run("add", path, "head", "--recipe", "linear-head", "--runs", 4)
+    assert (
+        "have no 'features' (they have image, label, weight); 'dmstore features --name features'"
+        in err
+    )
+    assert f"'dmstore remove {path} head' takes it out" in err
+    bare = {
+        name: values for name, values in examples(train=20, target=5).items() if "image" not in name
+    }
+    dmstore.create_study(tmp_path / "t.dm", bare, seed=0)
+    err = run("add", tmp_path / "t.dm", "a", "--recipe", "mlp", "--runs", 4)[1]
+    assert "make the study with images, or train on features (--set features=NAME)" in err
+    assert "dmstore extend" not in out
+    out, err = run("add", path, "dense", "--task", "dmstore.training.tasks:dense")
+    assert f"plan some with 'dmstore extend {path} dense --total N'" in out
+    assert err == ""
+    assert "no runs are planned: 'dmstore extend" in run("train", path, "dense", "-Q")[0]
+    assert "extend" not in run("add", path, "own", "--sampling", "foreign")[0]
