@@ -251,7 +251,7 @@ def recipes_an_hour() -> dict[str, float]:
     for model, batch in STEPS.items():
         names = [one for one in recipe.recipes() if one.config.model == model]
         network = make(TrainingConfig(model=model), (3, 32, 32), 10).to(
-            memory_format=torch.channels_last
+            memory_format=torch.channels_last  # type: ignore[call-overload, unused-ignore]
         )
         images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         kind, best = half(names[0].config, torch.device("cpu")), float("inf")
