@@ -102,7 +102,7 @@ def test_sgd_noise(here, tmp_path):
     before = files(tmp_path / "out")
     here("sgd_noise", *arguments)
     assert files(tmp_path / "out") == before
-    assert "low:" in (tmp_path / "out" / "said" / "removal.txt").read_text(encoding="utf-8")
+    assert "short:" in (tmp_path / "out" / "said" / "removal.txt").read_text(encoding="utf-8")
 
 
 def test_pretraining(here, tmp_path):
