@@ -216,9 +216,10 @@ def _end(
         lines.append(
             f"{output.counted(failed, 'run')} failed: 'dmstore status {study.path} {algorithm}' says why, --retry-failed tries again"
         )
-    known = conditions.accuracy(opened)
+    view = opened.table.view()
+    known = conditions.accuracy(opened, view)
     lines += [f"  {conditions.accuracy_text(known)}"] if known else []
-    lines += conditions.mixed(conditions.stored(opened))
+    lines += conditions.mixed(conditions.stored(opened, view))
     output.emit(
         {
             "algorithm": algorithm,
